@@ -1,0 +1,41 @@
+//! A typed value of a row, borrowed from wherever the caller has it.
+
+/// One column's value, as the row encoders take it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    /// Digits of an exact number that need not fit a float (`numeric`).
+    Number(&'a str),
+    Text(&'a str),
+    /// Microseconds since 1970-01-01 00:00 UTC.
+    Timestamp(i64),
+    /// A JSON document as text, known to be valid.
+    Json(&'a str),
+    Bytes(&'a [u8]),
+    List(Vec<Cell<'a>>),
+}
+
+impl Cell<'_> {
+    pub fn is_null(&self) -> bool {
+        matches!(self, Cell::Null)
+    }
+
+    /// What the value is called in an error.
+    pub fn describe(&self) -> &'static str {
+        match self {
+            Cell::Null => "NULL",
+            Cell::Bool(_) => "a boolean",
+            Cell::Int(_) => "an integer",
+            Cell::Float(_) => "a float",
+            Cell::Number(_) => "a numeric",
+            Cell::Text(_) => "a text",
+            Cell::Timestamp(_) => "a timestamp",
+            Cell::Json(_) => "a JSON document",
+            Cell::Bytes(_) => "a byte string",
+            Cell::List(_) => "an array",
+        }
+    }
+}

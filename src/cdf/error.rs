@@ -1,0 +1,265 @@
+//! The one error type of the CDF side. It carries everything that the PostgreSQL side reports, and never a secret.
+
+use std::fmt;
+
+/// How many rows an error names before it only counts them.
+pub const NAMED_ROWS: usize = 10;
+
+/// The class of an error; each has one SQLSTATE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// DNS, TCP or TLS to CDF or to the identity provider failed, after retries.
+    CannotConnect,
+    /// An established connection broke, after retries.
+    ConnectionLost,
+    /// The identity provider or CDF does not accept the credentials, or they have no access to the project.
+    NotAuthenticated,
+    /// CDF answered 403.
+    Forbidden,
+    /// An item exists already where it must not.
+    Duplicate,
+    /// A parent, asset, data set, series or label does not exist.
+    MissingReference,
+    /// A text or document is longer than CDF takes.
+    TooLong,
+    /// A number or timestamp is out of CDF's range.
+    OutOfRange,
+    /// A value that CDF requires is NULL.
+    MissingValue,
+    /// Any other value that CDF does not take.
+    InvalidValue,
+    /// Throttled for longer than the settings allow.
+    Throttled,
+    /// A configured limit was reached.
+    LimitExceeded,
+    /// Cancelled, or the deadline of the flush passed.
+    TimedOut,
+    /// CDF or the identity provider answered with a server error, after retries.
+    ServerFailure,
+    /// Not supported.
+    Unsupported,
+    /// An option holds a value that cannot be used.
+    InvalidOption,
+    /// A defect of this extension.
+    Internal,
+}
+
+impl Kind {
+    /// The five characters of the SQLSTATE that users see.
+    pub fn sqlstate(self) -> &'static str {
+        match self {
+            Kind::CannotConnect => "08001",
+            Kind::ConnectionLost => "08006",
+            Kind::NotAuthenticated => "28000",
+            Kind::Forbidden => "42501",
+            Kind::Duplicate => "23505",
+            Kind::MissingReference => "23503",
+            Kind::TooLong => "22001",
+            Kind::OutOfRange => "22003",
+            Kind::MissingValue => "22004",
+            Kind::InvalidValue => "22023",
+            Kind::Throttled => "53000",
+            Kind::LimitExceeded => "53400",
+            Kind::TimedOut => "57014",
+            Kind::ServerFailure => "58000",
+            Kind::Unsupported => "0A000",
+            Kind::InvalidOption => "HV00J",
+            Kind::Internal => "XX000",
+        }
+    }
+}
+
+/// What the user is told: class, message, details (one line each) and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub kind: Kind,
+    pub message: String,
+    pub detail: Vec<String>,
+    pub hint: Option<String>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into(), detail: Vec::new(), hint: None }
+    }
+
+    /// A defect of this extension; the message says where.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Error::new(Kind::Internal, message)
+    }
+
+    /// Adds one line of detail.
+    pub fn detail(mut self, line: impl Into<String>) -> Self {
+        self.detail.push(line.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// How CDF addresses an existing item in answers: by its internal id, its external id, or an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Identity {
+    Id(i64),
+    ExternalId(String),
+    Instance { space: String, external_id: String },
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identity::Id(id) => write!(f, "{id}"),
+            Identity::ExternalId(external_id) => write!(f, "\"{external_id}\""),
+            Identity::Instance { space, external_id } => write!(f, "(\"{space}\", \"{external_id}\")"),
+        }
+    }
+}
+
+/// An answer of CDF that is not a success (cdf's `{"error": {…}}`, or whatever a gateway before it sent).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    pub status: u16,
+    /// CDF's own words; for an answer that is not CDF's JSON, the beginning of its text.
+    pub message: String,
+    pub missing: Vec<Identity>,
+    pub duplicated: Vec<Identity>,
+    pub request_id: Option<String>,
+    /// Method and path, as in `POST /assets`.
+    pub endpoint: String,
+}
+
+impl ApiError {
+    /// The error for the user; `capability` is what a 403 asks for, such as `assetsAcl:WRITE`.
+    pub fn into_error(self, capability: &str) -> Error {
+        let kind = match self.status {
+            401 => Kind::NotAuthenticated,
+            403 => Kind::Forbidden,
+            408 | 429 => Kind::Throttled,
+            409 => Kind::Duplicate,
+            400 | 404 | 422 if !self.missing.is_empty() || self.names_unknown_reference() => Kind::MissingReference,
+            422 if !self.duplicated.is_empty() => Kind::Duplicate,
+            400..=499 => Kind::InvalidValue,
+            _ => Kind::ServerFailure,
+        };
+        let mut error = Error::new(kind, format!("{} was refused by CDF: {}", self.endpoint, self.message));
+        for (what, names) in [("missing", &self.missing), ("duplicated", &self.duplicated)] {
+            if !names.is_empty() {
+                error = error.detail(format!("CDF names as {what}: {}", list_names(names.iter(), names.len())));
+            }
+        }
+        error = error.detail(self.trace());
+        match kind {
+            Kind::Forbidden => error.hint(format!(
+                "Grant the capability {capability} in CDF to a group of the client that the user mapping names."
+            )),
+            Kind::NotAuthenticated => {
+                error.hint("Check the client's access to the project and the credentials of the user mapping.")
+            }
+            _ => error,
+        }
+    }
+
+    /// Status and request id, for whoever asks Cognite's support.
+    pub fn trace(&self) -> String {
+        match &self.request_id {
+            Some(id) => format!("HTTP status {}, x-request-id {id}", self.status),
+            None => format!("HTTP status {}, no x-request-id", self.status),
+        }
+    }
+
+    /// CDF names some unknown references only in words (data sets: `Invalid dataSetIds: 1, 2`, without `missing`).
+    fn names_unknown_reference(&self) -> bool {
+        const WORDS: [&str; 7] = [
+            "unknown parent",
+            "parent ids do not exist",
+            "Invalid dataSetIds",
+            "Label ids not found",
+            "Asset ids not found",
+            "Data set ids not found",
+            "not found",
+        ];
+        WORDS.iter().any(|words| self.message.contains(words))
+    }
+}
+
+/// The first ten names and a count of all, as every error lists rows.
+pub fn list_names<T: fmt::Display>(names: impl Iterator<Item = T>, total: usize) -> String {
+    let shown: Vec<String> = names.take(NAMED_ROWS).map(|name| name.to_string()).collect();
+    if total > shown.len() {
+        format!("{} … ({total} in all)", shown.join(", "))
+    } else {
+        shown.join(", ")
+    }
+}
+
+/// Why a request has no successful answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestError {
+    /// CDF answered, and refused.
+    Api(ApiError),
+    /// There is no answer of CDF: connection, token, deadline, or retries used up.
+    Failed(Error),
+}
+
+impl From<Error> for RequestError {
+    fn from(error: Error) -> Self {
+        RequestError::Failed(error)
+    }
+}
+
+impl RequestError {
+    /// See [`ApiError::into_error`].
+    pub fn into_error(self, capability: &str) -> Error {
+        match self {
+            RequestError::Api(api) => api.into_error(capability),
+            RequestError::Failed(error) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, message: &str) -> ApiError {
+        ApiError {
+            status,
+            message: message.into(),
+            missing: vec![],
+            duplicated: vec![],
+            request_id: Some("r-1".into()),
+            endpoint: "POST /events".into(),
+        }
+    }
+
+    #[test]
+    fn statuses_have_their_sqlstate() {
+        let state = |status, message| refused(status, message).into_error("eventsAcl:WRITE").kind.sqlstate();
+        assert_eq!(state(400, "bad"), "22023");
+        assert_eq!(state(400, "Invalid dataSetIds: 1"), "23503");
+        assert_eq!(state(401, "no"), "28000");
+        assert_eq!(state(403, "Forbidden"), "42501");
+        assert_eq!(state(409, "dup"), "23505");
+        assert_eq!(state(429, "slow"), "53000");
+        assert_eq!(state(503, "down"), "58000");
+    }
+
+    #[test]
+    fn a_refusal_tells_message_request_id_and_capability() {
+        let error = refused(403, "Forbidden").into_error("eventsAcl:WRITE");
+        assert!(error.message.contains("POST /events") && error.message.contains("Forbidden"));
+        assert!(error.detail.iter().any(|line| line.contains("r-1")));
+        assert!(error.hint.unwrap().contains("eventsAcl:WRITE"));
+    }
+
+    #[test]
+    fn lists_name_ten_and_count_all() {
+        let names: Vec<u32> = (0..25).collect();
+        assert_eq!(list_names(names.iter(), 25), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 … (25 in all)");
+        assert_eq!(list_names(names.iter().take(2), 2), "0, 1");
+    }
+}

@@ -1,0 +1,33 @@
+//! Assets (API description, `POST /assets`).
+
+use super::*;
+
+pub static ASSETS: Resource = Resource {
+    name: "assets",
+    noun: "asset",
+    columns: &[
+        ID,
+        EXTERNAL_ID,
+        fixed("name", "name", ColumnType::Text, Rule::Text { min: 1, max: 140 }),
+        fixed("parent_id", "parentId", ColumnType::Int8, Rule::IdOf),
+        fixed("parent_external_id", "parentExternalId", ColumnType::Text, Rule::Parent),
+        column("description", "description", ColumnType::Text, Rule::Text { min: 0, max: 500 }),
+        column(
+            "metadata",
+            "metadata",
+            ColumnType::Jsonb,
+            Rule::Metadata(MetadataLimits { pairs: 256, key: 128, value: 10_240, total: 10_240 }),
+        ),
+        column("source", "source", ColumnType::Text, Rule::Text { min: 0, max: 128 }),
+        DATA_SET_ID,
+        DATA_SET_EXTERNAL_ID,
+        column("labels", "labels", ColumnType::TextArray, Rule::Labels { max: 10 }),
+        column("geo_location", "geoLocation", ColumnType::Jsonb, Rule::Object),
+        fixed("root_id", "rootId", ColumnType::Int8, Rule::ReadOnly),
+        CREATED_TIME,
+        LAST_UPDATED_TIME,
+    ],
+    stage: Stage::Assets,
+    shape: Shape::Items(Items { path: "/assets", per_request: 1000, required: &["name"] }),
+    acl: "assetsAcl",
+};

@@ -1,0 +1,247 @@
+//! The registry: every CDF resource, declared. A new resource is one file here and one line in [`RESOURCES`].
+
+mod assets;
+mod datapoints;
+mod events;
+mod raw;
+mod timeseries;
+
+use super::error::{Error, Kind};
+
+/// Every resource, in the order in which IMPORT FOREIGN SCHEMA creates their tables.
+pub static RESOURCES: &[&Resource] = &[
+    &assets::ASSETS,
+    &events::EVENTS,
+    &timeseries::TIMESERIES,
+    &datapoints::DATAPOINTS,
+    &datapoints::STRING_DATAPOINTS,
+    &raw::RAW_ROWS,
+];
+
+/// CDF's internal ids: 1 to 2^53 − 1 (API description, `CogniteInternalId`).
+pub const ID_RANGE: (i64, i64) = (1, 9_007_199_254_740_991);
+
+/// Characters of an external id (API description, `CogniteExternalId`).
+pub const EXTERNAL_ID_CHARS: usize = 255;
+
+/// What a flush does first. Resources of one stage go in parallel, stages one after another: what a later stage
+/// refers to exists by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    DataSets,
+    Labels,
+    Assets,
+    Series,
+    Items,
+    Points,
+    /// RAW refers to nothing and nothing refers to it: it goes beside the other stages.
+    Raw,
+}
+
+/// The SQL type of a built-in column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    Int8,
+    Float8,
+    Bool,
+    Text,
+    Timestamptz,
+    Jsonb,
+    TextArray,
+    Int8Array,
+}
+
+impl ColumnType {
+    pub fn sql(self) -> &'static str {
+        match self {
+            ColumnType::Int8 => "bigint",
+            ColumnType::Float8 => "double precision",
+            ColumnType::Bool => "boolean",
+            ColumnType::Text => "text",
+            ColumnType::Timestamptz => "timestamp with time zone",
+            ColumnType::Jsonb => "jsonb",
+            ColumnType::TextArray => "text[]",
+            ColumnType::Int8Array => "bigint[]",
+        }
+    }
+}
+
+/// Limits of a metadata object, in UTF-8 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetadataLimits {
+    pub pairs: usize,
+    pub key: usize,
+    pub value: usize,
+    pub total: usize,
+}
+
+/// What CDF takes in a property, and how it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// CDF's own: may be selected, never written.
+    ReadOnly,
+    /// The internal id: addresses an existing item.
+    Id,
+    /// The external id, by which items are upserted.
+    ExternalId,
+    /// Text of so many characters.
+    Text { min: usize, max: usize },
+    Bool,
+    /// As `Bool`, but fixed when the item is created.
+    ImmutableBool,
+    /// Milliseconds since 1970, not before.
+    Timestamp,
+    /// Text to text.
+    Metadata(MetadataLimits),
+    /// A JSON object as it is.
+    Object,
+    /// External ids of labels, so many at most.
+    Labels { max: usize },
+    /// The internal id of another item.
+    IdOf,
+    /// Internal ids of other items, or other integers CDF calls ids; so many at most.
+    Ids { max: usize },
+    /// The external id of the parent, which may come in the same request.
+    Parent,
+    /// An external id of an item of `resource` that CDF takes only as an id, in `property`.
+    Reference { to: &'static ReferenceTarget, property: &'static str },
+    /// As `Reference`, an array of them.
+    References { to: &'static ReferenceTarget, property: &'static str, max: usize },
+    /// The parts of datapoints and of RAW rows, which have encoders of their own.
+    Part,
+}
+
+/// Where external ids are resolved to internal ids.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReferenceTarget {
+    /// In words, as in `data set`.
+    pub noun: &'static str,
+    pub byids: &'static str,
+    pub capability: &'static str,
+}
+
+pub static DATA_SET: ReferenceTarget =
+    ReferenceTarget { noun: "data set", byids: "/datasets/byids", capability: "datasetsAcl:READ" };
+pub static ASSET: ReferenceTarget =
+    ReferenceTarget { noun: "asset", byids: "/assets/byids", capability: "assetsAcl:READ" };
+
+/// One column of a built-in table.
+#[derive(Debug)]
+pub struct Column {
+    pub name: &'static str,
+    /// CDF's name of it.
+    pub property: &'static str,
+    pub column_type: ColumnType,
+    pub rule: Rule,
+    /// Whether an update may clear it (`setNull`).
+    pub nullable: bool,
+}
+
+/// A column that an update may clear.
+pub const fn column(name: &'static str, property: &'static str, column_type: ColumnType, rule: Rule) -> Column {
+    Column { name, property, column_type, rule, nullable: true }
+}
+
+/// A column that keeps its value once it has one.
+pub const fn fixed(name: &'static str, property: &'static str, column_type: ColumnType, rule: Rule) -> Column {
+    Column { name, property, column_type, rule, nullable: false }
+}
+
+// Columns that several resources have alike.
+pub(crate) const ID: Column = fixed("id", "id", ColumnType::Int8, Rule::Id);
+pub(crate) const EXTERNAL_ID: Column = fixed("external_id", "externalId", ColumnType::Text, Rule::ExternalId);
+pub(crate) const DATA_SET_ID: Column = column("data_set_id", "dataSetId", ColumnType::Int8, Rule::IdOf);
+pub(crate) const DATA_SET_EXTERNAL_ID: Column = column(
+    "data_set_external_id",
+    "dataSetExternalId",
+    ColumnType::Text,
+    Rule::Reference { to: &DATA_SET, property: "dataSetId" },
+);
+pub(crate) const CREATED_TIME: Column =
+    fixed("created_time", "createdTime", ColumnType::Timestamptz, Rule::ReadOnly);
+pub(crate) const LAST_UPDATED_TIME: Column =
+    fixed("last_updated_time", "lastUpdatedTime", ColumnType::Timestamptz, Rule::ReadOnly);
+
+/// How a resource is written and read.
+#[derive(Debug)]
+pub enum Shape {
+    /// `POST path`, `path/update`, `path/byids`, `path/list` with `{"items": […]}`.
+    Items(Items),
+    /// `POST /timeseries/data`.
+    Datapoints { string: bool },
+    /// `POST /raw/dbs/{db}/tables/{table}/rows`.
+    Raw,
+}
+
+/// What is particular to a resource of items.
+#[derive(Debug)]
+pub struct Items {
+    pub path: &'static str,
+    /// Items per create, update and byids request.
+    pub per_request: usize,
+    /// Columns that an item must have when it is created.
+    pub required: &'static [&'static str],
+}
+
+/// A CDF resource: its table, limits, endpoint and key.
+#[derive(Debug)]
+pub struct Resource {
+    /// The name of the built-in table and the value of the `resource` option.
+    pub name: &'static str,
+    /// One of it, in words, as in `time series`.
+    pub noun: &'static str,
+    pub columns: &'static [Column],
+    pub stage: Stage,
+    pub shape: Shape,
+    /// CDF's access control list for it.
+    pub acl: &'static str,
+}
+
+impl Resource {
+    pub fn find(name: &str) -> Option<&'static Resource> {
+        RESOURCES.iter().copied().find(|resource| resource.name == name)
+    }
+
+    /// As [`Resource::find`]; the error lists the names there are.
+    pub fn get(name: &str) -> Result<&'static Resource, Error> {
+        Resource::find(name).ok_or_else(|| {
+            let names: Vec<&str> = RESOURCES.iter().map(|resource| resource.name).collect();
+            Error::new(Kind::InvalidOption, format!("there is no resource \"{name}\""))
+                .hint(format!("Resources are: {}.", names.join(", ")))
+        })
+    }
+
+    /// The column called so, by its SQL name or by CDF's name of the property.
+    pub fn column(&self, name: &str) -> Option<&'static Column> {
+        let columns: &'static [Column] = self.columns;
+        columns.iter().find(|column| column.name == name).or_else(|| columns.iter().find(|c| c.property == name))
+    }
+
+    /// The capability that writing needs.
+    pub fn write_capability(&self) -> String {
+        format!("{}:WRITE", self.acl)
+    }
+
+    /// The capability that reading needs.
+    pub fn read_capability(&self) -> String {
+        format!("{}:READ", self.acl)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for resource in RESOURCES {
+            assert_eq!(Resource::get(resource.name).unwrap().name, resource.name);
+            for (at, column) in resource.columns.iter().enumerate() {
+                assert!(resource.columns[..at].iter().all(|other| other.name != column.name), "{}", column.name);
+                assert_eq!(resource.column(column.property).unwrap().name, column.name);
+            }
+        }
+        let error = Resource::get("asset").unwrap_err();
+        assert!(error.hint.unwrap().contains("string_datapoints"));
+    }
+}

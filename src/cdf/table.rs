@@ -1,0 +1,158 @@
+//! What a foreign table is to CDF: its resource, its options, and what each of its columns stands for.
+
+use super::error::{Error, Kind};
+use super::resource::{Column, Resource, Shape};
+
+/// What an insert does with an item that exists already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnConflict {
+    #[default]
+    Update,
+    Error,
+    Ignore,
+}
+
+impl OnConflict {
+    pub const NAMES: &'static [&'static str] = &["update", "error", "ignore"];
+
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "update" => Some(OnConflict::Update),
+            "error" => Some(OnConflict::Error),
+            "ignore" => Some(OnConflict::Ignore),
+            _ => None,
+        }
+    }
+}
+
+/// What an insert does with NULL columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum NullHandling {
+    /// They are not sent.
+    #[default]
+    Ignore,
+    /// They clear the property of an existing item.
+    SetNull,
+}
+
+impl NullHandling {
+    pub const NAMES: &'static [&'static str] = &["ignore", "set_null"];
+
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "ignore" => Some(NullHandling::Ignore),
+            "set_null" => Some(NullHandling::SetNull),
+            _ => None,
+        }
+    }
+}
+
+/// How rows of one table are delivered; rows of different modes never share a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Mode {
+    pub on_conflict: OnConflict,
+    pub null_handling: NullHandling,
+    pub create_missing: bool,
+}
+
+/// The options of a foreign table, server's defaults applied.
+#[derive(Debug, Clone)]
+pub struct TableOptions {
+    pub resource: &'static Resource,
+    pub database: Option<String>,
+    pub table: Option<String>,
+    pub primary_key: Option<String>,
+    pub mode: Mode,
+    pub truncatable: bool,
+    pub updatable: bool,
+}
+
+/// A column as the foreign table declares it.
+#[derive(Debug, Clone)]
+pub struct ColumnDefinition {
+    /// The column's SQL name.
+    pub name: String,
+    /// Its `name` option.
+    pub cdf_name: Option<String>,
+}
+
+impl ColumnDefinition {
+    /// What the column is called in CDF.
+    pub fn cdf_name(&self) -> &str {
+        self.cdf_name.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// What a column of the foreign table stands for.
+#[derive(Debug, Clone)]
+pub enum Binding {
+    /// A declared column of the resource.
+    Column(&'static Column),
+    /// A typed column of a RAW table: the name of the RAW column; `key` marks the one whose value is the row's key.
+    RawColumn { name: String, key: bool },
+}
+
+/// A foreign table, checked: every column is known to the resource.
+#[derive(Debug)]
+pub struct Table {
+    pub options: TableOptions,
+    /// One per column of the foreign table, in order; None for a dropped one.
+    pub bindings: Vec<Option<Binding>>,
+    /// The columns' SQL names, for errors.
+    pub names: Vec<String>,
+}
+
+/// The column that is a RAW row's key unless `primary_key` names another, and that is not a RAW column itself.
+pub const RAW_KEY: &str = "key";
+
+impl Table {
+    /// Binds the columns of a foreign table. Unknown columns are refused: written, they would be lost silently.
+    pub fn new(options: TableOptions, columns: Vec<Option<ColumnDefinition>>) -> Result<Table, Error> {
+        let typed_raw = match options.resource.shape {
+            Shape::Raw => match (&options.database, &options.table) {
+                (Some(_), Some(_)) => true,
+                (None, None) => false,
+                _ => {
+                    return Err(Error::new(Kind::InvalidOption, "options \"database\" and \"table\" go together")
+                        .hint("Give both for a typed RAW table, neither for db_name, table_name, key and columns."))
+                }
+            },
+            _ => false,
+        };
+        let mut bindings = Vec::with_capacity(columns.len());
+        let mut names = Vec::with_capacity(columns.len());
+        for definition in columns {
+            let Some(definition) = definition else {
+                bindings.push(None);
+                names.push(String::new());
+                continue;
+            };
+            bindings.push(Some(if typed_raw {
+                let key = options.primary_key.as_deref().unwrap_or(RAW_KEY) == definition.name;
+                Binding::RawColumn { name: definition.cdf_name().to_owned(), key }
+            } else {
+                Binding::Column(options.resource.column(definition.cdf_name()).ok_or_else(|| {
+                    let known: Vec<&str> = options.resource.columns.iter().map(|column| column.name).collect();
+                    Error::new(
+                        Kind::InvalidOption,
+                        format!("{} have no property \"{}\"", options.resource.name, definition.cdf_name()),
+                    )
+                    .hint(format!("Columns of {} are: {}.", options.resource.name, known.join(", ")))
+                })?)
+            }));
+            names.push(definition.name);
+        }
+        let table = Table { options, bindings, names };
+        if typed_raw && !table.bindings.iter().flatten().any(|b| matches!(b, Binding::RawColumn { key: true, .. })) {
+            let key = table.options.primary_key.as_deref().unwrap_or(RAW_KEY);
+            return Err(Error::new(Kind::InvalidOption, format!("the RAW table has no key column \"{key}\""))
+                .hint("Add a column of that name, or name another in the table's option primary_key."));
+        }
+        Ok(table)
+    }
+
+    /// The position of a built-in column in the foreign table, by its built-in name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.bindings.iter().position(|binding| matches!(binding, Some(Binding::Column(c)) if c.name == name))
+    }
+}
