@@ -1,6 +1,18 @@
 //! Everything that knows Cognite Data Fusion: resources, encoders, batching, delivery, HTTP. No PostgreSQL in here.
+//!
+//! A row's way: [`writer`] → [`encode`] → [`buffer`] → [`flush`] → [`upsert`] → [`client`].
 
+pub mod buffer;
 pub mod cell;
+pub mod client;
+pub mod encode;
 pub mod error;
+pub mod flush;
+pub mod hash;
+pub mod hierarchy;
 pub mod resource;
+pub mod retry;
 pub mod table;
+pub mod token;
+pub mod upsert;
+pub mod writer;

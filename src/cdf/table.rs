@@ -1,5 +1,7 @@
 //! What a foreign table is to CDF: its resource, its options, and what each of its columns stands for.
 
+use super::cell::Cell;
+use super::encode::json;
 use super::error::{Error, Kind};
 use super::resource::{Column, Resource, Shape};
 
@@ -100,7 +102,13 @@ pub struct Table {
     pub bindings: Vec<Option<Binding>>,
     /// The columns' SQL names, for errors.
     pub names: Vec<String>,
+    /// Positions of the columns that tell rows apart.
+    keys: Vec<usize>,
 }
+
+/// Built-in columns that tell rows apart, as errors name a row.
+const TELLING: [&str; 8] =
+    ["external_id", "id", "instance_space", "instance_external_id", "timestamp", "db_name", "table_name", RAW_KEY];
 
 /// The column that is a RAW row's key unless `primary_key` names another, and that is not a RAW column itself.
 pub const RAW_KEY: &str = "key";
@@ -142,13 +150,34 @@ impl Table {
             }));
             names.push(definition.name);
         }
-        let table = Table { options, bindings, names };
+        let keys = (0..bindings.len())
+            .filter(|at| match &bindings[*at] {
+                Some(Binding::Column(column)) => TELLING.contains(&column.name),
+                Some(Binding::RawColumn { key, .. }) => *key,
+                None => false,
+            })
+            .collect();
+        let table = Table { options, bindings, names, keys };
         if typed_raw && !table.bindings.iter().flatten().any(|b| matches!(b, Binding::RawColumn { key: true, .. })) {
             let key = table.options.primary_key.as_deref().unwrap_or(RAW_KEY);
             return Err(Error::new(Kind::InvalidOption, format!("the RAW table has no key column \"{key}\""))
                 .hint("Add a column of that name, or name another in the table's option primary_key."));
         }
         Ok(table)
+    }
+
+    /// How errors name a row: by its keys.
+    pub fn describe_row(&self, row: &[Cell<'_>]) -> Option<String> {
+        let mut parts = Vec::new();
+        for at in &self.keys {
+            if !row[*at].is_null() {
+                let mut text = Vec::new();
+                if json::value(&mut text, &row[*at]).is_ok() {
+                    parts.push(format!("{} {}", self.names[*at], String::from_utf8_lossy(&text)));
+                }
+            }
+        }
+        (!parts.is_empty()).then(|| format!("Row: {}.", parts.join(", ")))
     }
 
     /// The position of a built-in column in the foreign table, by its built-in name.

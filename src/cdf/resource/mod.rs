@@ -1,9 +1,9 @@
 //! The registry: every CDF resource, declared. A new resource is one file here and one line in [`RESOURCES`].
 
 mod assets;
-mod datapoints;
+pub mod datapoints;
 mod events;
-mod raw;
+pub mod raw;
 mod timeseries;
 
 use super::error::{Error, Kind};

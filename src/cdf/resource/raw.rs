@@ -1,5 +1,7 @@
 //! RAW rows (API description, `POST /raw/dbs/{dbName}/tables/{tableName}/rows`).
 
+use percent_encoding::{utf8_percent_encode, NON_ALPHANUMERIC};
+
 use super::*;
 
 /// Rows per insert request; CDF takes 10 000, the official SDKs send half of it.
@@ -27,3 +29,9 @@ pub static RAW_ROWS: Resource = Resource {
     shape: Shape::Raw,
     acl: "rawAcl",
 };
+
+/// The path of a RAW table's rows.
+pub fn rows_path(database: &str, table: &str) -> String {
+    let segment = |name| utf8_percent_encode(name, NON_ALPHANUMERIC);
+    format!("/raw/dbs/{}/tables/{}/rows", segment(database), segment(table))
+}

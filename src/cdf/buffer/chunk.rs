@@ -1,0 +1,166 @@
+//! A finished request, in memory or in a temporary file.
+
+use crate::cdf::encode::KeyKind;
+use crate::cdf::error::Error;
+use crate::cdf::table::Mode;
+
+use super::items::{HEAD, TAIL};
+
+/// Where chunks go that have no room in memory.
+pub trait Spill {
+    /// Writes the parts one after another.
+    fn write(&mut self, parts: &[&[u8]]) -> Result<Extent, Error>;
+    fn read(&mut self, extent: Extent) -> Result<Vec<u8>, Error>;
+}
+
+/// A stretch of a temporary file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    pub file: i32,
+    pub offset: i64,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// A request body that is ready to send, and what delivery must know of its items.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Body {
+    pub bytes: Vec<u8>,
+    /// Start and end of each item in `bytes`; empty for datapoints.
+    pub items: Vec<(u32, u32)>,
+    /// Hash of each item's key and of its parent's (0: none); kept for assets only.
+    pub family: Vec<(u64, u64)>,
+}
+
+impl Body {
+    pub fn fragment(&self, at: usize) -> &[u8] {
+        let (start, end) = self.items[at];
+        &self.bytes[start as usize..end as usize]
+    }
+
+    /// `{"items":[…]}` of these fragments.
+    pub fn from_fragments<'f>(fragments: impl IntoIterator<Item = &'f [u8]>) -> Body {
+        let mut body = Body::begin();
+        for fragment in fragments {
+            body.append(fragment);
+        }
+        body.end();
+        body
+    }
+
+    /// `{"items":[`, to be appended to.
+    pub fn begin() -> Body {
+        Body { bytes: HEAD.to_vec(), ..Default::default() }
+    }
+
+    /// Adds a fragment to a body that was begun.
+    pub fn append(&mut self, fragment: &[u8]) {
+        if self.bytes.len() > HEAD.len() {
+            self.bytes.push(b',');
+        }
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(fragment);
+        self.items.push((start, self.bytes.len() as u32));
+    }
+
+    pub fn end(&mut self) {
+        self.bytes.extend_from_slice(TAIL);
+    }
+
+    fn heap(&self) -> usize {
+        self.bytes.capacity() + self.items.capacity() * 8 + self.family.capacity() * 16
+    }
+}
+
+#[derive(Debug)]
+enum Payload {
+    Memory(Body),
+    Spilled { extent: Extent, bytes: usize, items: usize, family: usize },
+}
+
+/// A finished request and how it is to be delivered.
+#[derive(Debug)]
+pub struct Chunk {
+    pub wave: usize,
+    pub mode: Mode,
+    pub kind: KeyKind,
+    /// Items, rows or points in it.
+    pub rows: usize,
+    /// Its items hold nulls to clear or references to resolve: it cannot be sent as it is.
+    pub deferred: bool,
+    /// An item of it has a parent by external id.
+    pub has_parents: bool,
+    payload: Payload,
+}
+
+impl Chunk {
+    pub fn new(wave: usize, mode: Mode, kind: KeyKind, rows: usize, body: Body) -> Chunk {
+        Chunk { wave, mode, kind, rows, deferred: false, has_parents: false, payload: Payload::Memory(body) }
+    }
+
+    /// Bytes on the heap.
+    pub fn memory(&self) -> usize {
+        match &self.payload {
+            Payload::Memory(body) => body.heap(),
+            Payload::Spilled { .. } => 0,
+        }
+    }
+
+    /// Moves the body to a temporary file. If writing fails, the body is still in memory.
+    pub fn spill(&mut self, to: &mut dyn Spill) -> Result<(), Error> {
+        let Payload::Memory(body) = &self.payload else { return Ok(()) };
+        let items: Vec<u8> =
+            body.items.iter().flat_map(|(start, end)| [start.to_le_bytes(), end.to_le_bytes()]).flatten().collect();
+        let family: Vec<u8> =
+            body.family.iter().flat_map(|(key, parent)| [key.to_le_bytes(), parent.to_le_bytes()]).flatten().collect();
+        let extent = to.write(&[&body.bytes, &items, &family])?;
+        self.payload =
+            Payload::Spilled { extent, bytes: body.bytes.len(), items: items.len(), family: family.len() };
+        Ok(())
+    }
+
+    /// The body, read back if need be. A chunk is sent once, so it is given away.
+    pub fn into_body(self, from: &mut dyn Spill) -> Result<Body, Error> {
+        match self.payload {
+            Payload::Memory(body) => Ok(body),
+            Payload::Spilled { .. } => self.read(from),
+        }
+    }
+
+    /// A copy of the body, for looking into it more than once.
+    pub fn read(&self, from: &mut dyn Spill) -> Result<Body, Error> {
+        let (extent, bytes, items, family) = match &self.payload {
+            Payload::Memory(body) => return Ok(body.clone()),
+            Payload::Spilled { extent, bytes, items, family } => (*extent, *bytes, *items, *family),
+        };
+        let mut all = from.read(extent)?;
+        if all.len() != bytes + items + family {
+            return Err(Error::internal("a temporary file gave back fewer bytes than were written"));
+        }
+        let word = |at: &[u8]| u32::from_le_bytes(at.try_into().expect("four bytes"));
+        let long = |at: &[u8]| u64::from_le_bytes(at.try_into().expect("eight bytes"));
+        let family = all.split_off(bytes + items).chunks_exact(16).map(|p| (long(&p[..8]), long(&p[8..]))).collect();
+        let items = all.split_off(bytes).chunks_exact(8).map(|p| (word(&p[..4]), word(&p[4..]))).collect();
+        Ok(Body { bytes: all, items, family })
+    }
+}
+
+/// Temporary storage in memory, for tests.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub struct MemorySpill {
+    pub bytes: Vec<u8>,
+}
+
+#[cfg(test)]
+impl Spill for MemorySpill {
+    fn write(&mut self, parts: &[&[u8]]) -> Result<Extent, Error> {
+        let offset = self.bytes.len() as i64;
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        Ok(Extent { file: 0, offset, len: self.bytes.len() - offset as usize })
+    }
+
+    fn read(&mut self, extent: Extent) -> Result<Vec<u8>, Error> {
+        Ok(self.bytes[extent.offset as usize..][..extent.len].to_vec())
+    }
+}

@@ -1,0 +1,210 @@
+//! An open request of items or RAW rows: `{"items":[…]}`, each key once.
+
+use hashbrown::HashTable;
+
+use super::chunk::Body;
+use crate::cdf::encode::{json, Encoded};
+use crate::cdf::error::Error;
+
+/// Beginning and end of every such request.
+pub const HEAD: &[u8] = b"{\"items\":[";
+pub const TAIL: &[u8] = b"]}";
+
+/// Bytes of a request body; CDF documents no limit, and gateways refuse very large bodies.
+pub const BODY_BYTES: usize = 4 << 20;
+
+/// Hash in place of a parent's where there is none. A parent that hashes to it would only be sorted like a root.
+const NO_PARENT: u64 = 0;
+
+/// What a second write of a key does with the first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merge {
+    /// Later columns win, others stay.
+    Overlay,
+    /// The later one takes its place.
+    Replace,
+    /// The earlier one stays.
+    Keep,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    start: u32,
+    len: u32,
+    /// First bytes that hold the key; 0 without one.
+    prefix: u32,
+    hash: u64,
+    parent: u64,
+}
+
+/// The request that rows are appended to.
+#[derive(Debug)]
+pub struct ItemBatch {
+    body: Vec<u8>,
+    slots: Vec<Slot>,
+    index: HashTable<u32>,
+    /// Bytes of overwritten items in `body`.
+    dead: usize,
+    deferred: bool,
+    has_parents: bool,
+}
+
+impl Default for ItemBatch {
+    fn default() -> Self {
+        ItemBatch {
+            body: HEAD.to_vec(),
+            slots: Vec::new(),
+            index: HashTable::new(),
+            dead: 0,
+            deferred: false,
+            has_parents: false,
+        }
+    }
+}
+
+impl ItemBatch {
+    pub fn items(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.body.capacity() + self.slots.capacity() * (size_of::<Slot>() + 8)
+    }
+
+    pub fn deferred(&self) -> bool {
+        self.deferred
+    }
+
+    /// Whether a fragment of so many bytes and its key have room.
+    pub fn has_room(&self, bytes: usize, per_request: usize) -> bool {
+        self.slots.is_empty()
+            || (self.slots.len() < per_request && self.body.len() - self.dead + bytes < BODY_BYTES)
+    }
+
+    pub fn hashes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.slots.iter().filter(|slot| slot.prefix > 0).map(|slot| slot.hash)
+    }
+
+    fn fragment(&self, slot: &Slot) -> &[u8] {
+        &self.body[slot.start as usize..(slot.start + slot.len) as usize]
+    }
+
+    /// The place of the item whose object begins with `prefix`.
+    fn find(&self, hash: u64, prefix: &[u8]) -> Option<usize> {
+        let same = |at: &u32| {
+            let slot = &self.slots[*at as usize];
+            slot.hash == hash && slot.prefix as usize == prefix.len() && self.fragment(slot).starts_with(prefix)
+        };
+        self.index.find(hash, same).map(|at| *at as usize)
+    }
+
+    pub fn contains(&self, hash: u64, prefix: &[u8]) -> bool {
+        !prefix.is_empty() && self.find(hash, prefix).is_some()
+    }
+
+    /// Whether any keyed item of `other` is here too.
+    pub fn shares_a_key_with(&self, other: &ItemBatch) -> bool {
+        other.slots.iter().any(|slot| {
+            let fragment = other.fragment(slot);
+            self.contains(slot.hash, &fragment[..slot.prefix as usize])
+        })
+    }
+
+    /// Adds an item, or merges it with the one of the same key.
+    pub fn push(&mut self, fragment: &[u8], encoded: &Encoded, merge: Merge) -> Result<(), Error> {
+        let existing =
+            if encoded.prefix > 0 { self.find(encoded.hash, &fragment[..encoded.prefix]) } else { None };
+        let Some(at) = existing else {
+            let slot = self.append(fragment, encoded);
+            if encoded.prefix > 0 {
+                let slots = &self.slots;
+                self.index.insert_unique(encoded.hash, slots.len() as u32, |at| slots[*at as usize].hash);
+            }
+            self.slots.push(slot);
+            return Ok(());
+        };
+        match merge {
+            Merge::Keep => return Ok(()),
+            Merge::Replace => self.replace(at, fragment, encoded),
+            Merge::Overlay => {
+                let mut merged = Vec::with_capacity(fragment.len() * 2);
+                json::overlay(self.fragment(&self.slots[at]), fragment, &mut merged)?;
+                let parent = encoded.parent.or(Some(self.slots[at].parent));
+                self.replace(at, &merged, &Encoded { parent, ..*encoded });
+            }
+        }
+        if self.dead > BODY_BYTES {
+            self.compact();
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, fragment: &[u8], encoded: &Encoded) -> Slot {
+        if self.body.len() > HEAD.len() {
+            self.body.push(b',');
+        }
+        let start = self.body.len() as u32;
+        self.body.extend_from_slice(fragment);
+        self.deferred |= encoded.deferred;
+        let parent = encoded.parent.unwrap_or(NO_PARENT);
+        self.has_parents |= parent != NO_PARENT;
+        Slot { start, len: fragment.len() as u32, prefix: encoded.prefix as u32, hash: encoded.hash, parent }
+    }
+
+    fn replace(&mut self, at: usize, fragment: &[u8], encoded: &Encoded) {
+        self.dead += self.slots[at].len as usize + 1;
+        self.slots[at] = self.append(fragment, encoded);
+    }
+
+    /// Takes over the items of a later batch. The caller has checked that there is room.
+    pub fn absorb(&mut self, later: &ItemBatch, merge: Merge) -> Result<(), Error> {
+        for slot in &later.slots {
+            let parent = (slot.parent != NO_PARENT).then_some(slot.parent);
+            let encoded = Encoded {
+                kind: crate::cdf::encode::KeyKind::None,
+                prefix: slot.prefix as usize,
+                hash: slot.hash,
+                deferred: later.deferred,
+                parent,
+            };
+            self.push(later.fragment(slot), &encoded, merge)?;
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self) {
+        let mut body = Vec::with_capacity(self.body.len() - self.dead);
+        body.extend_from_slice(HEAD);
+        for slot in &mut self.slots {
+            if body.len() > HEAD.len() {
+                body.push(b',');
+            }
+            let start = body.len() as u32;
+            body.extend_from_slice(&self.body[slot.start as usize..(slot.start + slot.len) as usize]);
+            slot.start = start;
+        }
+        self.body = body;
+        self.dead = 0;
+    }
+
+    /// Ends the request. `with_family` keeps the hashes that an order of parents before children needs.
+    pub fn close(mut self, with_family: bool) -> Body {
+        if self.dead > 0 {
+            self.compact();
+        }
+        self.body.extend_from_slice(TAIL);
+        self.body.shrink_to_fit();
+        Body {
+            items: self.slots.iter().map(|slot| (slot.start, slot.start + slot.len)).collect(),
+            family: match with_family {
+                true => self.slots.iter().map(|slot| (slot.hash, slot.parent)).collect(),
+                false => Vec::new(),
+            },
+            bytes: self.body,
+        }
+    }
+
+    pub fn has_parents(&self) -> bool {
+        self.has_parents
+    }
+}

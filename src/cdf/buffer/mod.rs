@@ -1,0 +1,554 @@
+//! What a transaction has written, as requests that are ready to send.
+//!
+//! A *lane* per destination; in it a *segment* per subtransaction, so that a rolled-back savepoint takes its rows with
+//! it; in that open batches that rows are added to, and closed chunks. A key is at most once in a request, and writes
+//! of one key are in requests of growing *wave*, which are sent one after another.
+
+mod chunk;
+mod items;
+mod points;
+mod trace;
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+pub use chunk::{Body, Chunk, Extent, Spill};
+#[cfg(test)]
+pub use chunk::MemorySpill;
+use items::{ItemBatch, Merge};
+pub use items::BODY_BYTES;
+use points::PointBatch;
+use trace::{KeyTrace, RangeTrace};
+
+use super::client::Connection;
+use super::encode::point::SeriesRef;
+use super::encode::{Encoded, KeyKind};
+use super::error::{Error, Kind};
+use super::resource::raw::ROWS_PER_REQUEST;
+use super::resource::{Resource, Shape, Stage};
+use super::table::{Mode, OnConflict};
+
+/// Number of a subtransaction, as PostgreSQL counts them: a child's is larger than its parent's.
+pub type Subtransaction = u32;
+
+/// Where rows go.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    pub connection: Arc<Connection>,
+    pub resource: &'static Resource,
+    /// RAW's database and table.
+    pub raw: Option<(String, String)>,
+}
+
+impl Destination {
+    fn is(&self, connection: &Arc<Connection>, resource: &'static Resource, raw: Option<(&str, &str)>) -> bool {
+        Arc::ptr_eq(&self.connection, connection)
+            && std::ptr::eq(self.resource, resource)
+            && self.raw.as_ref().map(|(database, table)| (&**database, &**table)) == raw
+    }
+}
+
+/// All rows of a transaction that are not delivered yet.
+#[derive(Debug)]
+pub struct TransactionBuffer {
+    lanes: Vec<Lane>,
+    /// Lanes of RAW tables by name: a generic RAW table may write to thousands.
+    raw_lanes: HashMap<(String, String), Vec<usize>>,
+    /// Bytes that may stay on the heap.
+    limit: usize,
+    memory: usize,
+    /// A failure at a moment when PostgreSQL takes no errors; told at the next one.
+    failure: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    destination: Arc<Destination>,
+    segments: Vec<Segment>,
+    /// What closed chunks of each wave hold.
+    traces: Vec<Trace>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    subtransaction: Subtransaction,
+    open: Vec<Open>,
+    closed: Vec<Chunk>,
+}
+
+#[derive(Debug)]
+struct Open {
+    wave: usize,
+    mode: Mode,
+    kind: KeyKind,
+    batch: Batch,
+}
+
+#[derive(Debug)]
+enum Batch {
+    Items(ItemBatch),
+    Points(PointBatch),
+}
+
+#[derive(Debug)]
+enum Trace {
+    Keys(KeyTrace),
+    Ranges(RangeTrace),
+}
+
+/// The finished requests of one destination, in the order in which they were finished.
+#[derive(Debug)]
+pub struct Delivery {
+    pub destination: Arc<Destination>,
+    pub chunks: Vec<Chunk>,
+}
+
+impl Batch {
+    fn bytes(&self) -> usize {
+        match self {
+            Batch::Items(batch) => batch.bytes(),
+            Batch::Points(batch) => batch.bytes(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Batch::Items(batch) => batch.items() == 0,
+            Batch::Points(batch) => batch.points() == 0,
+        }
+    }
+
+    /// Whether a key, or a stretch of a series' time, is in both.
+    fn conflicts_with(&self, other: &Batch) -> bool {
+        match (self, other) {
+            (Batch::Items(a), Batch::Items(b)) => a.shares_a_key_with(b),
+            (Batch::Points(a), Batch::Points(b)) => a.overlaps(b),
+            _ => false,
+        }
+    }
+}
+
+impl Trace {
+    fn bytes(&self) -> usize {
+        match self {
+            Trace::Keys(trace) => trace.bytes(),
+            Trace::Ranges(trace) => trace.bytes(),
+        }
+    }
+
+    fn add(&mut self, batch: &Batch, budget: usize) {
+        match (self, batch) {
+            (Trace::Keys(trace), Batch::Items(batch)) => batch.hashes().for_each(|hash| trace.insert(hash, budget)),
+            (Trace::Ranges(trace), Batch::Points(batch)) => {
+                batch.ranges().for_each(|(series, range)| trace.insert(series, range, budget))
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Lane {
+    fn per_request(&self) -> usize {
+        match &self.destination.resource.shape {
+            Shape::Items(items) => items.per_request,
+            _ => ROWS_PER_REQUEST,
+        }
+    }
+
+    fn string(&self) -> bool {
+        matches!(self.destination.resource.shape, Shape::Datapoints { string: true })
+    }
+
+    /// Bytes on the heap.
+    fn memory(&self) -> usize {
+        let segments = self.segments.iter().map(|segment| {
+            segment.open.iter().map(|open| open.batch.bytes()).sum::<usize>()
+                + segment.closed.iter().map(Chunk::memory).sum::<usize>()
+        });
+        segments.sum::<usize>() + self.traces.iter().map(Trace::bytes).sum::<usize>()
+    }
+
+    /// The segment that rows of `subtransaction` go to.
+    fn segment(&mut self, subtransaction: Subtransaction) -> usize {
+        if self.segments.last().is_none_or(|segment| segment.subtransaction < subtransaction) {
+            self.segments.push(Segment { subtransaction, open: Vec::new(), closed: Vec::new() });
+        }
+        self.segments.len() - 1
+    }
+
+    /// The open batch for rows of this wave, mode and kind. Batches of another mode are closed: two batches of one
+    /// wave may hold one key only if they end up in one request.
+    fn open(&mut self, segment: usize, wave: usize, mode: Mode, kind: KeyKind, budget: usize) -> Result<usize, Error> {
+        let fits = |open: &Open| open.wave == wave && open.kind == kind;
+        if self.segments[segment].open.iter().any(|open| open.mode != mode) {
+            self.close_segment(segment, budget)?;
+        } else if let Some(at) = self.segments[segment].open.iter().position(fits) {
+            return Ok(at);
+        }
+        let batch = match self.destination.resource.shape {
+            Shape::Datapoints { .. } => Batch::Points(PointBatch::default()),
+            _ => Batch::Items(ItemBatch::default()),
+        };
+        self.segments[segment].open.push(Open { wave, mode, kind, batch });
+        Ok(self.segments[segment].open.len() - 1)
+    }
+
+    fn close_segment(&mut self, segment: usize, budget: usize) -> Result<(), Error> {
+        while let Some(open) = self.segments[segment].open.pop() {
+            self.close(segment, open, budget)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a chunk of a batch, after all waves of surrounding subtransactions' open batches that it conflicts with:
+    /// what those hold was written before.
+    fn close(&mut self, segment: usize, open: Open, budget: usize) -> Result<usize, Error> {
+        let Open { mut wave, mode, kind, batch } = open;
+        if batch.is_empty() {
+            return Ok(wave);
+        }
+        let string = self.string();
+        for earlier in self.segments[..segment].iter().flat_map(|segment| &segment.open) {
+            if earlier.wave >= wave && earlier.batch.conflicts_with(&batch) {
+                wave = earlier.wave + 1;
+            }
+        }
+        if kind != KeyKind::None {
+            while self.traces.len() <= wave {
+                self.traces.push(match batch {
+                    Batch::Items(_) => Trace::Keys(KeyTrace::default()),
+                    Batch::Points(_) => Trace::Ranges(RangeTrace::default()),
+                });
+            }
+            self.traces[wave].add(&batch, budget);
+        }
+        let chunk = match batch {
+            Batch::Items(batch) => {
+                let (rows, deferred, has_parents) = (batch.items(), batch.deferred(), batch.has_parents());
+                let with_family = self.destination.resource.stage == Stage::Assets;
+                let mut chunk = Chunk::new(wave, mode, kind, rows, batch.close(with_family));
+                chunk.deferred = deferred;
+                chunk.has_parents = has_parents;
+                chunk
+            }
+            Batch::Points(batch) => {
+                let (body, points) = batch.close(string)?;
+                Chunk::new(wave, mode, kind, points, body)
+            }
+        };
+        self.segments[segment].closed.push(chunk);
+        Ok(wave)
+    }
+
+    fn push_item(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        fragment: &[u8],
+        encoded: &Encoded,
+        budget: usize,
+    ) -> Result<isize, Error> {
+        let wave = match encoded.kind {
+            KeyKind::None => 0,
+            _ => after(&self.traces, |trace| matches!(trace, Trace::Keys(trace) if trace.contains(encoded.hash))),
+        };
+        let merge = match (&self.destination.resource.shape, mode.on_conflict) {
+            (Shape::Raw, _) => Merge::Replace,
+            (_, OnConflict::Ignore) if encoded.kind == KeyKind::Key => Merge::Keep,
+            _ => Merge::Overlay,
+        };
+        let per_request = self.per_request();
+        let segment = self.segment(subtransaction);
+        let mut at = self.open(segment, wave, mode, encoded.kind, budget)?;
+        let mut freed = 0;
+        let Batch::Items(batch) = &self.segments[segment].open[at].batch else {
+            return Err(Error::internal("a row of items in a batch of datapoints"));
+        };
+        if batch.contains(encoded.hash, &fragment[..encoded.prefix]) {
+            if mode.on_conflict == OnConflict::Error && encoded.kind == KeyKind::Key {
+                let noun = self.destination.resource.noun;
+                let key = String::from_utf8_lossy(&fragment[1..encoded.prefix]).into_owned();
+                return Err(Error::new(Kind::Duplicate, format!("the {noun} is written twice in this transaction"))
+                    .detail(format!("Key: {key}."))
+                    .hint("The table's option on_conflict is \"error\"."));
+            }
+        } else if !batch.has_room(fragment.len(), per_request) {
+            let before = self.memory() as isize;
+            let full = self.segments[segment].open.swap_remove(at);
+            self.close(segment, full, budget)?;
+            at = self.open(segment, wave, mode, encoded.kind, budget)?;
+            freed = self.memory() as isize - before;
+        }
+        let Batch::Items(batch) = &mut self.segments[segment].open[at].batch else { unreachable!() };
+        let before = batch.bytes() as isize;
+        batch.push(fragment, encoded, merge)?;
+        Ok(batch.bytes() as isize - before + freed)
+    }
+
+    fn push_point(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        series: SeriesRef<'_>,
+        timestamp: i64,
+        budget: usize,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+    ) -> Result<isize, Error> {
+        let hash = points::series_hash(series);
+        let wave =
+            after(&self.traces, |trace| matches!(trace, Trace::Ranges(trace) if trace.contains(hash, timestamp)));
+        let kind = match series {
+            SeriesRef::Id(_) => KeyKind::Id,
+            _ => KeyKind::Key,
+        };
+        let segment = self.segment(subtransaction);
+        let mut at = self.open(segment, wave, mode, kind, budget)?;
+        let mut freed = 0;
+        if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if batch.is_full()) {
+            let before = self.memory() as isize;
+            let full = self.segments[segment].open.swap_remove(at);
+            self.close(segment, full, budget)?;
+            // The full batch is closed now: the point may belong behind it.
+            let wave =
+                after(&self.traces, |trace| matches!(trace, Trace::Ranges(trace) if trace.contains(hash, timestamp)));
+            at = self.open(segment, wave, mode, kind, budget)?;
+            freed = self.memory() as isize - before;
+        }
+        let Batch::Points(batch) = &mut self.segments[segment].open[at].batch else {
+            return Err(Error::internal("a datapoint in a batch of items"));
+        };
+        let before = batch.bytes() as isize;
+        batch.push(series, hash, timestamp, encode)?;
+        Ok(batch.bytes() as isize - before + freed)
+    }
+
+    /// Gives the rows of an ended subtransaction to its parent.
+    fn release(&mut self, ended: Subtransaction, parent: Subtransaction, budget: usize) -> Result<(), Error> {
+        if self.segments.last().is_none_or(|segment| segment.subtransaction < ended) {
+            return Ok(());
+        }
+        let into = self.segments.len().checked_sub(2).filter(|at| self.segments[*at].subtransaction >= parent);
+        let Some(into) = into else {
+            if let Some(segment) = self.segments.last_mut() {
+                segment.subtransaction = parent;
+            }
+            return Ok(());
+        };
+        let Some(child) = self.segments.pop() else { return Ok(()) };
+        self.segments[into].closed.extend(child.closed);
+        let mut opened = child.open;
+        // Lower waves first: closing one of the parent's may push a later one further up.
+        opened.sort_by_key(|open| open.wave);
+        for open in opened {
+            self.adopt(into, open, budget)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a batch that was written after everything in the segment.
+    fn adopt(&mut self, into: usize, mut open: Open, budget: usize) -> Result<(), Error> {
+        let per_request = self.per_request();
+        let same = |candidate: &Open| candidate.wave == open.wave && candidate.kind == open.kind;
+        let Some(at) = self.segments[into].open.iter().position(same) else {
+            // A batch of another mode may hold the same key in another wave only, so it can stay open beside this one
+            // until the next row closes it.
+            self.segments[into].open.push(open);
+            return Ok(());
+        };
+        let mode = self.segments[into].open[at].mode;
+        match (&mut self.segments[into].open[at].batch, &open.batch) {
+            (Batch::Items(batch), Batch::Items(later))
+                if mode == open.mode
+                    && batch.items() + later.items() <= per_request
+                    && batch.bytes() + later.bytes() < BODY_BYTES =>
+            {
+                let merge = match (&self.destination.resource.shape, mode.on_conflict) {
+                    (Shape::Raw, _) => Merge::Replace,
+                    (_, OnConflict::Ignore) if open.kind == KeyKind::Key => Merge::Keep,
+                    (_, OnConflict::Error) if batch.shares_a_key_with(later) => return self.stack(into, at, open, budget),
+                    _ => Merge::Overlay,
+                };
+                return batch.absorb(later, merge);
+            }
+            (Batch::Points(batch), Batch::Points(later)) if mode == open.mode && batch.has_room_for(later) => {
+                if let Batch::Points(later) = std::mem::replace(&mut open.batch, Batch::Points(PointBatch::default())) {
+                    batch.absorb(later);
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.stack(into, at, open, budget)
+    }
+
+    /// Closes the batch at `at` and puts the later one behind it.
+    fn stack(&mut self, into: usize, at: usize, later: Open, budget: usize) -> Result<(), Error> {
+        let earlier = self.segments[into].open.swap_remove(at);
+        let conflict = later.kind != KeyKind::None && earlier.batch.conflicts_with(&later.batch);
+        let wave = self.close(into, earlier, budget)?;
+        let wave = if conflict { later.wave.max(wave + 1) } else { later.wave };
+        self.adopt(into, Open { wave, ..later }, budget)
+    }
+}
+
+/// The first wave after all those whose trace holds a key.
+fn after(traces: &[Trace], holds: impl Fn(&Trace) -> bool) -> usize {
+    traces.iter().rposition(holds).map_or(0, |wave| wave + 1)
+}
+
+impl TransactionBuffer {
+    /// `limit`: bytes that may stay on the heap.
+    pub fn new(limit: usize) -> Self {
+        TransactionBuffer { lanes: Vec::new(), raw_lanes: HashMap::new(), limit, memory: 0, failure: None }
+    }
+
+    /// The lane of a destination. It stays the same for the transaction.
+    pub fn lane(
+        &mut self,
+        connection: &Arc<Connection>,
+        resource: &'static Resource,
+        raw: Option<(&str, &str)>,
+    ) -> usize {
+        let found = match raw {
+            Some((database, table)) => {
+                let lanes = self.raw_lanes.entry((database.to_owned(), table.to_owned())).or_default();
+                lanes.iter().copied().find(|at| self.lanes[*at].destination.is(connection, resource, raw))
+            }
+            None => self.lanes.iter().position(|lane| lane.destination.is(connection, resource, raw)),
+        };
+        found.unwrap_or_else(|| {
+            let at = self.lanes.len();
+            let owned = raw.map(|(database, table)| (database.to_owned(), table.to_owned()));
+            if let Some(names) = &owned {
+                self.raw_lanes.entry(names.clone()).or_default().push(at);
+            }
+            let destination = Destination { connection: connection.clone(), resource, raw: owned };
+            self.lanes.push(Lane { destination: Arc::new(destination), segments: Vec::new(), traces: Vec::new() });
+            at
+        })
+    }
+
+    /// Whether the lane is the destination's.
+    pub fn is_lane(&self, lane: usize, connection: &Arc<Connection>, raw: Option<(&str, &str)>) -> bool {
+        let destination = &self.lanes[lane].destination;
+        destination.is(connection, destination.resource, raw)
+    }
+
+    /// Adds an encoded item or RAW row.
+    pub fn push_item(
+        &mut self,
+        lane: usize,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        fragment: &[u8],
+        encoded: &Encoded,
+        spill: &mut dyn Spill,
+    ) -> Result<(), Error> {
+        self.check()?;
+        let delta = self.lanes[lane].push_item(subtransaction, mode, fragment, encoded, self.limit)?;
+        self.account(delta, spill)
+    }
+
+    /// Adds a point; `encode` appends it to the list of its series.
+    #[allow(clippy::too_many_arguments)]
+    pub fn push_point(
+        &mut self,
+        lane: usize,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        series: SeriesRef<'_>,
+        timestamp: i64,
+        spill: &mut dyn Spill,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.check()?;
+        let delta = self.lanes[lane].push_point(subtransaction, mode, series, timestamp, self.limit, encode)?;
+        self.account(delta, spill)
+    }
+
+    fn check(&mut self) -> Result<(), Error> {
+        match &self.failure {
+            None => Ok(()),
+            Some(failure) => Err(failure.clone()),
+        }
+    }
+
+    fn account(&mut self, delta: isize, spill: &mut dyn Spill) -> Result<(), Error> {
+        self.memory = self.memory.saturating_add_signed(delta);
+        if self.memory > self.limit {
+            self.relieve(spill)?;
+        }
+        Ok(())
+    }
+
+    /// Moves closed chunks to temporary files, and open batches too if they are what fills the memory.
+    fn relieve(&mut self, spill: &mut dyn Spill) -> Result<(), Error> {
+        let opened = |lane: &Lane| {
+            lane.segments.iter().flat_map(|s| &s.open).map(|open| open.batch.bytes()).sum::<usize>()
+        };
+        if self.lanes.iter().map(opened).sum::<usize>() > self.limit / 2 {
+            for lane in &mut self.lanes {
+                // Inner segments first: closing looks at what surrounding ones still have open.
+                for segment in (0..lane.segments.len()).rev() {
+                    lane.close_segment(segment, self.limit)?;
+                }
+            }
+        }
+        for chunk in self.lanes.iter_mut().flat_map(|lane| &mut lane.segments).flat_map(|segment| &mut segment.closed) {
+            chunk.spill(spill)?;
+        }
+        self.memory = self.lanes.iter().map(Lane::memory).sum();
+        Ok(())
+    }
+
+    /// A subtransaction ended well: its rows are its parent's now.
+    pub fn release(&mut self, ended: Subtransaction, parent: Subtransaction) {
+        for lane in &mut self.lanes {
+            if let Err(error) = lane.release(ended, parent, self.limit) {
+                self.failure = Some(error);
+            }
+        }
+        self.memory = self.lanes.iter().map(Lane::memory).sum();
+    }
+
+    /// A subtransaction was rolled back: its rows were never written.
+    pub fn rollback(&mut self, ended: Subtransaction) {
+        for lane in &mut self.lanes {
+            lane.segments.retain(|segment| segment.subtransaction < ended);
+        }
+        self.memory = self.lanes.iter().map(Lane::memory).sum();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| {
+            lane.segments.iter().all(|segment| {
+                segment.closed.is_empty() && segment.open.iter().all(|open| open.batch.is_empty())
+            })
+        })
+    }
+
+    /// Bytes on the heap.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Everything, as finished requests.
+    pub fn finish(mut self) -> Result<Vec<Delivery>, Error> {
+        self.check()?;
+        let mut deliveries = Vec::with_capacity(self.lanes.len());
+        for mut lane in self.lanes {
+            for segment in (0..lane.segments.len()).rev() {
+                lane.close_segment(segment, self.limit)?;
+            }
+            let chunks: Vec<Chunk> = lane.segments.into_iter().flat_map(|segment| segment.closed).collect();
+            if !chunks.is_empty() {
+                deliveries.push(Delivery { destination: lane.destination, chunks });
+            }
+        }
+        Ok(deliveries)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! What the closed chunks of one wave hold, so that a later write of the same key goes into a later wave.
+//!
+//! Waves are sent one after another, chunks of one wave in parallel. A trace may err on the safe side: a key that it
+//! wrongly believes to be there only goes one wave later.
+
+use hashbrown::{HashMap, HashSet};
+
+/// Keys of items, by hash.
+#[derive(Debug)]
+pub enum KeyTrace {
+    Exact(HashSet<u64, Identity>),
+    /// A Bloom filter, for when exact hashes would take too much memory.
+    Bloom {
+        bits: Vec<u64>,
+    },
+}
+
+/// The hashes are hashes already.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Identity(u64);
+
+impl std::hash::Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+impl std::hash::BuildHasher for Identity {
+    type Hasher = Identity;
+    fn build_hasher(&self) -> Identity {
+        Identity::default()
+    }
+}
+
+/// Bits set per key.
+const PROBES: u64 = 4;
+/// A set's bytes per key, its load factor and control bytes included.
+const EXACT_BYTES: usize = 18;
+
+impl Default for KeyTrace {
+    fn default() -> Self {
+        KeyTrace::Exact(HashSet::default())
+    }
+}
+
+impl KeyTrace {
+    pub fn contains(&self, hash: u64) -> bool {
+        match self {
+            KeyTrace::Exact(hashes) => hashes.contains(&hash),
+            KeyTrace::Bloom { bits } => positions(hash, bits.len()).all(|(word, bit)| bits[word] & bit != 0),
+        }
+    }
+
+    /// Adds a key. The trace stays within an eighth of `budget` bytes.
+    pub fn insert(&mut self, hash: u64, budget: usize) {
+        match self {
+            KeyTrace::Exact(hashes) => {
+                hashes.insert(hash);
+                if hashes.len() * EXACT_BYTES > budget / 32 {
+                    let words = (budget / 8 / 8).next_power_of_two().max(1024);
+                    let mut bits = vec![0; words];
+                    hashes.iter().for_each(|hash| set(&mut bits, *hash));
+                    *self = KeyTrace::Bloom { bits };
+                }
+            }
+            KeyTrace::Bloom { bits } => set(bits, hash),
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        match self {
+            KeyTrace::Exact(hashes) => hashes.capacity() * EXACT_BYTES / 2,
+            KeyTrace::Bloom { bits } => bits.len() * 8,
+        }
+    }
+}
+
+fn set(bits: &mut [u64], hash: u64) {
+    for (word, bit) in positions(hash, bits.len()) {
+        bits[word] |= bit;
+    }
+}
+
+/// All bits of a key lie in one cache line of eight words.
+fn positions(hash: u64, words: usize) -> impl Iterator<Item = (usize, u64)> {
+    let line = (hash as usize) & (words - 1) & !7;
+    let high = hash >> 28;
+    (0..PROBES).map(move |probe| {
+        let position = (high >> (probe * 9)) & 511;
+        (line + (position >> 6) as usize, 1 << (position & 63))
+    })
+}
+
+/// First and last moment of each series' points.
+#[derive(Debug, Default)]
+pub struct RangeTrace {
+    ranges: HashMap<u64, (i64, i64), Identity>,
+    /// The trace forgot its series when they became too many: every point counts as being here.
+    all: bool,
+}
+
+/// Bytes per series.
+const RANGE_BYTES: usize = 32;
+
+impl RangeTrace {
+    pub fn contains(&self, series: u64, timestamp: i64) -> bool {
+        self.overlaps(series, (timestamp, timestamp))
+    }
+
+    pub fn overlaps(&self, series: u64, (first, last): (i64, i64)) -> bool {
+        self.all || self.ranges.get(&series).is_some_and(|range| first <= range.1 && last >= range.0)
+    }
+
+    /// Adds a series' range. The trace stays within an eighth of `budget` bytes.
+    pub fn insert(&mut self, series: u64, (first, last): (i64, i64), budget: usize) {
+        if self.all {
+            return;
+        }
+        self.ranges
+            .entry(series)
+            .and_modify(|range| *range = (range.0.min(first), range.1.max(last)))
+            .or_insert((first, last));
+        if self.ranges.len() * RANGE_BYTES > budget / 8 {
+            self.ranges = HashMap::default();
+            self.all = true;
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.ranges.capacity() * RANGE_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cdf::hash::hash_bytes;
+
+    #[test]
+    fn no_key_is_forgotten_and_memory_stays_bounded() {
+        let budget = 1 << 20;
+        let mut trace = KeyTrace::default();
+        let hash = |at: u32| hash_bytes(&at.to_le_bytes());
+        for at in 0..100_000 {
+            trace.insert(hash(at), budget);
+        }
+        assert!((0..100_000).all(|at| trace.contains(hash(at))));
+        assert!(matches!(trace, KeyTrace::Bloom { .. }) && trace.bytes() <= budget / 8);
+        let wrong = (100_000..200_000).filter(|at| trace.contains(hash(*at))).count();
+        assert!(wrong < 20_000, "{wrong} of 100000 wrongly believed to be there");
+    }
+
+    #[test]
+    fn few_keys_are_exact() {
+        let mut trace = KeyTrace::default();
+        (0..1000).for_each(|at| trace.insert(hash_bytes(&[at as u8, (at >> 8) as u8]), 64 << 20));
+        assert!(!trace.contains(hash_bytes(b"other")));
+    }
+
+    #[test]
+    fn ranges_grow_and_degrade_to_everything() {
+        let mut trace = RangeTrace::default();
+        trace.insert(1, (10, 20), 1 << 20);
+        trace.insert(1, (30, 30), 1 << 20);
+        assert!(trace.contains(1, 25) && !trace.contains(1, 31) && !trace.contains(2, 15));
+        (0..100_000).for_each(|series| trace.insert(series, (0, 0), 1 << 20));
+        assert!(trace.contains(999_999_999, 5) && trace.bytes() == 0);
+    }
+}

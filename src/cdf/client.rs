@@ -1,0 +1,1738 @@
+//! HTTP to CDF: tokens, deadlines, retries, and what the user is told when there is no successful answer.
+
+use std::future::Future;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use percent_encoding::{utf8_percent_encode, AsciiSet, NON_ALPHANUMERIC};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use reqwest::RequestBuilder;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use url::Url;
+
+use super::encode::gzip;
+use super::error::{ApiError, Error, Identity, Kind, RequestError};
+use super::retry::{parse_retry_after, Decision, Outcome, Policy, Stop};
+use super::token::{Credentials, TokenCache};
+
+pub use super::retry::Resend;
+
+const USER_AGENT: &str = concat!("cdf_fdw/", env!("CARGO_PKG_VERSION"));
+const APPLICATION: &str = "cdf_fdw";
+/// The version of the API that this extension is written for.
+const API_VERSION: &str = "20230101";
+
+/// TCP and TLS together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shorter than the idle timeouts of usual gateways, so that few connections turn out to be closed when they are used.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// A dead HTTP/2 connection would otherwise take all requests of the pool, and their retries, with it.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest answer, in bytes after decompression, that is read into memory.
+const LONGEST_ANSWER: usize = 256 << 20;
+/// The longest text of a server, in bytes, that is passed on in an error: CDF's own, and any other.
+const LONGEST_MESSAGE: usize = 16 << 10;
+const LONGEST_FOREIGN_TEXT: usize = 300;
+
+/// What stays as it is in a segment of a path.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// A CDF project with the credentials to use it, and their current token.
+#[derive(Debug)]
+pub struct Connection {
+    /// As in `https://westeurope-1.cognitedata.com`. User name, password, query and fragment are not used.
+    pub base_url: Url,
+    pub project: String,
+    pub credentials: Credentials,
+    token: TokenCache,
+}
+
+impl Connection {
+    pub fn new(base_url: Url, project: String, credentials: Credentials) -> Self {
+        Connection {
+            base_url,
+            project,
+            credentials,
+            token: TokenCache::new(),
+        }
+    }
+
+    /// The address of a path below the base URL. The path is percent-encoded and may end with a query.
+    fn url(&self, path: &str) -> Result<Url, Error> {
+        let mut base = self.base_url.clone();
+        // These fail only for URLs without a host, which are refused when the request is built.
+        let _ = base.set_username("");
+        let _ = base.set_password(None);
+        base.set_query(None);
+        base.set_fragment(None);
+        let text = format!("{}{path}", base.as_str().trim_end_matches('/'));
+        let unusable =
+            |why: String| Error::new(Kind::InvalidOption, format!("the base_url cannot be used: {why}"));
+        let url = Url::parse(&text).map_err(|error| unusable(error.to_string()))?;
+        if url.host_str().is_none() {
+            return Err(unusable("it names no host".into()));
+        }
+        // URLs cannot hold the segments `.` and `..`, not even percent-encoded: they would name something else.
+        let slashes = |path: &str| path.bytes().filter(|byte| *byte == b'/').count();
+        let plain = path.split('?').next().unwrap_or(path);
+        if slashes(url.path()) != slashes(base.path().trim_end_matches('/')) + slashes(plain) {
+            return Err(Error::new(
+                Kind::InvalidValue,
+                format!("{plain} cannot be addressed in a URL"),
+            ));
+        }
+        Ok(url)
+    }
+
+    fn project_url(&self, path: &str) -> Result<Url, Error> {
+        self.url(&format!(
+            "/api/v1/projects/{}{path}",
+            utf8_percent_encode(&self.project, SEGMENT)
+        ))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Post,
+}
+
+impl Method {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Post => "POST",
+        }
+    }
+}
+
+/// What a request carries, uncompressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    None,
+    Json(Bytes),
+    Protobuf(Bytes),
+}
+
+/// One request to CDF.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: Method,
+    /// What follows `/api/v1/projects/{project}`: percent-encoded, beginning with a slash, with its query.
+    pub path: String,
+    pub body: Body,
+    pub resend: Resend,
+    /// Ask for an answer in protobuf instead of JSON.
+    pub accept_protobuf: bool,
+}
+
+impl Request {
+    /// Method and path without query, as in `POST /assets`: how errors name the request.
+    pub fn endpoint(&self) -> String {
+        let path = self.path.split('?').next().unwrap_or(&self.path);
+        format!("{} {path}", self.method.as_str())
+    }
+}
+
+/// How long and how often a request is tried.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The end of all attempts, tokens and pauses included.
+    pub deadline: Instant,
+    /// The setting `cdf_fdw.flush_timeout` that the deadline comes from; only for messages.
+    pub deadline_setting: Duration,
+    /// How long one attempt may take, to the last byte of its answer.
+    pub request_timeout: Duration,
+    /// How many attempts may follow the first one.
+    pub max_retries: u32,
+}
+
+/// A successful answer (status 2xx).
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: u16,
+    /// Decompressed.
+    pub body: Bytes,
+    /// CDF's `x-request-id`.
+    pub request_id: Option<String>,
+}
+
+/// What a token may do, as CDF's token/inspect tells.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    pub subject: String,
+    /// The url names of the projects that the token has access to.
+    pub projects: Vec<String>,
+    /// CDF's list of capabilities, as it is.
+    pub capabilities: Value,
+}
+
+/// An HTTP client with its pool of connections. Clones share the pool.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    longest_answer: usize,
+}
+
+impl Client {
+    /// A client of this process; not to be used in a process that was forked later.
+    ///
+    /// # Errors
+    /// `CannotConnect` if TLS cannot be set up, as when the system has no root certificates.
+    pub fn new() -> Result<Self, Error> {
+        Self::build(reqwest::Client::builder())
+    }
+
+    fn build(builder: reqwest::ClientBuilder) -> Result<Self, Error> {
+        let http = builder
+            .user_agent(USER_AGENT)
+            // A redirected POST becomes a GET, and the token must not go elsewhere.
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+            .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT)
+            .build()
+            .map_err(|error| {
+                Error::new(
+                    Kind::CannotConnect,
+                    format!("cannot set up HTTP: {}", cause(error)),
+                )
+                .hint("Check the root certificates of the system that PostgreSQL runs on.")
+            })?;
+        Ok(Client {
+            http,
+            longest_answer: LONGEST_ANSWER,
+        })
+    }
+
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Sends a request until it is answered for good. Must run in a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// `Api` if CDF refuses; `Failed` if there is no answer of CDF to speak of, with the kind `CannotConnect`,
+    /// `ConnectionLost`, `NotAuthenticated`, `Throttled`, `ServerFailure`, `TimedOut` (the deadline passed while
+    /// waiting), `InvalidOption` (a redirect or unusable URL) or `InvalidValue` (a path that URLs cannot hold).
+    pub async fn send(
+        &self,
+        connection: &Connection,
+        request: &Request,
+        limits: &Limits,
+    ) -> Result<Response, RequestError> {
+        let url = connection.project_url(&request.path)?;
+        self.send_to(connection, url, request, limits).await
+    }
+
+    /// Asks CDF what the connection's token may do.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn inspect_token(
+        &self,
+        connection: &Connection,
+        limits: &Limits,
+    ) -> Result<Inspection, RequestError> {
+        let request = Request {
+            method: Method::Get,
+            path: "/api/v1/token/inspect".into(),
+            body: Body::None,
+            resend: Resend::Always,
+            accept_protobuf: false,
+        };
+        let url = connection.url(&request.path)?;
+        let response = self.send_to(connection, url, &request, limits).await?;
+        match serde_json::from_slice::<Value>(&response.body) {
+            Ok(Value::Object(mut answer)) => Ok(Inspection {
+                subject: answer
+                    .get("subject")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned(),
+                projects: answer
+                    .get("projects")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|project| project.get("projectUrlName")?.as_str())
+                    .map(str::to_owned)
+                    .collect(),
+                capabilities: answer.remove("capabilities").unwrap_or_default(),
+            }),
+            _ => Err(Error::new(
+                Kind::ServerFailure,
+                format!(
+                    "{} answered the inspection of the token with something else",
+                    cdf_at(connection)
+                ),
+            )
+            .hint("Check the base_url of the foreign server.")
+            .into()),
+        }
+    }
+
+    async fn send_to(
+        &self,
+        connection: &Connection,
+        url: Url,
+        request: &Request,
+        limits: &Limits,
+    ) -> Result<Response, RequestError> {
+        let (headers, body) = encode(request)?;
+        let method = match request.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+        };
+        let call = Call {
+            peer: Peer::Cdf {
+                project: &connection.project,
+            },
+            name: cdf_at(connection),
+            endpoint: request.endpoint(),
+            resend: request.resend,
+            limits,
+            client_secret: &connection.credentials.client_secret,
+        };
+        let (url, headers, body, method) = (&url, &headers, &body, &method);
+        let prepare = move |refused: Option<SecretString>| async move {
+            if let Some(refused) = refused {
+                connection.token.invalidate(&refused).await;
+            }
+            let token = connection
+                .token
+                .get(self, &connection.credentials, limits)
+                .await?;
+            let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
+                .map_err(|_| Call::to_identity_provider(&connection.credentials, limits).not_a_token())?;
+            authorization.set_sensitive(true);
+            let mut prepared = self
+                .http
+                .request(method.clone(), url.clone())
+                .headers(headers.clone())
+                .header(header::AUTHORIZATION, authorization);
+            if let Some(body) = body {
+                prepared = prepared.body(body.clone());
+            }
+            Ok((prepared, Some(token)))
+        };
+        let answer = self.exchange(&call, prepare).await?;
+        Ok(Response {
+            status: answer.status,
+            body: answer.body,
+            request_id: answer.request_id,
+        })
+    }
+
+    /// Sends what `prepare` makes until there is a success, or no sense in going on. `prepare` gives the request and
+    /// the token in it; it is told which token was refused.
+    pub(super) async fn exchange<P, F>(&self, call: &Call<'_>, prepare: P) -> Result<Answer, RequestError>
+    where
+        P: Fn(Option<SecretString>) -> F,
+        F: Future<Output = Result<(RequestBuilder, Option<SecretString>), RequestError>>,
+    {
+        let limits = call.limits;
+        let bearer = matches!(call.peer, Peer::Cdf { .. });
+        let mut policy = Policy::new(call.resend, limits.max_retries, limits.deadline, bearer);
+        let mut refused = None;
+        let mut before = None;
+        loop {
+            let (request, token) = prepare(refused.take()).await?;
+            let (outcome, unsuccessful) = match self.attempt(request, limits).await {
+                Ok(answer) if (200..300).contains(&answer.status) => return Ok(answer),
+                Ok(mut answer) => {
+                    answer.secrets = token.iter().chain([call.client_secret]).cloned().collect();
+                    (Some(answer.outcome()), Ok(answer))
+                }
+                Err(failure) => (failure.outcome(), Err(failure)),
+            };
+            let decision = match outcome {
+                Some(outcome) => policy.decide(outcome, Instant::now()),
+                None => Decision::Stop(Stop::Final),
+            };
+            match decision {
+                Decision::Retry(pause) => {
+                    before = Some(match unsuccessful {
+                        Ok(answer) => format!("{}: {}", answer.trace(), answer.message()),
+                        Err(failure) => call.describe(&failure),
+                    });
+                    tokio::time::sleep(pause).await;
+                }
+                Decision::RetryWithNewToken => refused = token,
+                Decision::Stop(stop) => {
+                    let attempts = policy.attempts();
+                    return Err(match unsuccessful {
+                        Ok(answer) => call.refused(&answer, stop, attempts),
+                        Err(failure) => call.failed(&failure, stop, attempts, before).into(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Sends a request once, within the timeout of a request and the deadline of all.
+    async fn attempt(&self, request: RequestBuilder, limits: &Limits) -> Result<Answer, Failure> {
+        let now = Instant::now();
+        if now >= limits.deadline {
+            return Err(Failure::Deadline { sent: false });
+        }
+        let timeout = now
+            .checked_add(limits.request_timeout)
+            .filter(|timeout| *timeout < limits.deadline);
+        let end = timeout.unwrap_or(limits.deadline);
+        match tokio::time::timeout_at(end.into(), self.receive(request)).await {
+            Ok(result) => result,
+            Err(_) if timeout.is_some() => Err(Failure::RequestTimeout),
+            Err(_) => Err(Failure::Deadline { sent: true }),
+        }
+    }
+
+    async fn receive(&self, request: RequestBuilder) -> Result<Answer, Failure> {
+        let mut response = request.send().await.map_err(Failure::from)?;
+        let status = response.status();
+        let mut answer = Answer::new(status.as_u16(), response.headers());
+        let mut body = BytesMut::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() <= self.longest_answer => {
+                    body.extend_from_slice(&chunk)
+                }
+                Ok(Some(_)) if status.is_success() => return Err(Failure::TooLong(self.longest_answer)),
+                Err(error) if status.is_success() => return Err(error.into()),
+                // Of a refusal its status counts, and as much of its text as there is.
+                Ok(_) | Err(_) => break,
+            }
+        }
+        answer.body = body.freeze();
+        Ok(answer)
+    }
+}
+
+/// Headers and body as they are sent, the body compressed once for all attempts.
+fn encode(request: &Request) -> Result<(HeaderMap, Option<Bytes>), Error> {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        header::ACCEPT,
+        if request.accept_protobuf { PROTOBUF } else { JSON },
+    );
+    headers.insert(
+        HeaderName::from_static("x-cdp-app"),
+        HeaderValue::from_static(APPLICATION),
+    );
+    headers.insert(
+        HeaderName::from_static("cdf-version"),
+        HeaderValue::from_static(API_VERSION),
+    );
+    let (content_type, body) = match &request.body {
+        Body::None => return Ok((headers, None)),
+        Body::Json(body) => (JSON, body),
+        Body::Protobuf(body) => (PROTOBUF, body),
+    };
+    headers.insert(header::CONTENT_TYPE, content_type);
+    if body.len() <= gzip::THRESHOLD {
+        return Ok((headers, Some(body.clone())));
+    }
+    let compressed =
+        gzip::compress(body).map_err(|error| Error::internal(format!("cannot compress: {error}")))?;
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    Ok((headers, Some(compressed.into())))
+}
+
+/// Why an attempt has no answer. The texts hold no URL and no header.
+#[derive(Debug)]
+enum Failure {
+    /// Nothing was sent.
+    NotConnected(String),
+    /// The connection broke, or what came back was not HTTP.
+    Broken(String),
+    RequestTimeout,
+    Deadline {
+        sent: bool,
+    },
+    /// Longer than this many bytes.
+    TooLong(usize),
+    /// No request could be made.
+    Unusable(String),
+}
+
+impl Failure {
+    /// What the policy for retries has to know; nothing if there is no question of a retry.
+    fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Failure::NotConnected(_) => Some(Outcome::NotConnected),
+            Failure::Broken(_) | Failure::RequestTimeout => Some(Outcome::NotAnswered),
+            Failure::Deadline { .. } | Failure::TooLong(_) | Failure::Unusable(_) => None,
+        }
+    }
+
+    fn may_have_been_applied(&self) -> bool {
+        !matches!(
+            self,
+            Failure::NotConnected(_) | Failure::Unusable(_) | Failure::Deadline { sent: false }
+        )
+    }
+}
+
+impl From<reqwest::Error> for Failure {
+    fn from(error: reqwest::Error) -> Self {
+        if error.is_builder() {
+            Failure::Unusable(cause(error))
+        } else if error.is_connect() {
+            // Nothing was written. A pooled connection that turns out to be closed before anything is written to it
+            // does not surface at all: hyper takes another one. Every other cancellation counts as broken, because
+            // reqwest does not tell how much was written.
+            Failure::NotConnected(cause(error))
+        } else {
+            Failure::Broken(cause(error))
+        }
+    }
+}
+
+/// What went wrong, from the general to the particular, without the URL.
+fn cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = std::error::Error::source(&error);
+    while let Some(source) = next {
+        next = source.source();
+        let text = source.to_string();
+        // An inner error of reqwest may name its URL, and hyper's wrapper only repeats what the message says.
+        let says_nothing = source.is::<reqwest::Error>() || text.starts_with("client error (");
+        if !says_nothing && !causes.iter().any(|cause| cause.ends_with(&text)) {
+            causes.push(text);
+        }
+    }
+    if causes.is_empty() {
+        return error.to_string();
+    }
+    causes.join(": ")
+}
+
+/// An answer, successful or not.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub status: u16,
+    pub body: Bytes,
+    pub request_id: Option<String>,
+    auto_retryable: bool,
+    retry_after: Option<Duration>,
+    location: Option<String>,
+    /// What the server was told and might repeat in its answer.
+    secrets: Vec<SecretString>,
+}
+
+impl Answer {
+    fn new(status: u16, headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        Answer {
+            status,
+            body: Bytes::new(),
+            request_id: text("x-request-id").map(|id| shorten(id, LONGEST_FOREIGN_TEXT)),
+            auto_retryable: text("cdf-is-auto-retryable")
+                .is_some_and(|value| value.trim().eq_ignore_ascii_case("true")),
+            retry_after: text("retry-after").and_then(|value| parse_retry_after(value, SystemTime::now())),
+            location: text("location").map(str::to_owned),
+            secrets: Vec::new(),
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::Answered {
+            status: self.status,
+            auto_retryable: self.auto_retryable,
+            retry_after: self.retry_after,
+        }
+    }
+
+    /// CDF's message, or the beginning of whatever a gateway before it says.
+    fn message(&self) -> String {
+        let json: Option<Value> = serde_json::from_slice(&self.body).ok();
+        let text = json.as_ref().and_then(|json| {
+            let error = json.get("error").unwrap_or(json);
+            error.as_str().or_else(|| error.get("message")?.as_str())
+        });
+        match text {
+            Some(text) if !text.trim().is_empty() => shorten(&self.scrub(text), LONGEST_MESSAGE),
+            _ => match shorten(&self.scrub(&plain_text(&self.body)), LONGEST_FOREIGN_TEXT) {
+                text if text.is_empty() => {
+                    let status = reqwest::StatusCode::from_u16(self.status).ok();
+                    let reason = status
+                        .and_then(|status| status.canonical_reason())
+                        .unwrap_or("no reason given");
+                    format!("{reason} (empty answer)")
+                }
+                text => text,
+            },
+        }
+    }
+
+    /// The answer as CDF's refusal.
+    fn api_error(&self, endpoint: &str) -> ApiError {
+        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let identities = |list: &str| {
+            let items = json
+                .get("error")
+                .and_then(|error| error.get(list))
+                .and_then(Value::as_array);
+            items.into_iter().flatten().filter_map(identity).collect()
+        };
+        ApiError {
+            status: self.status,
+            message: self.message(),
+            missing: identities("missing"),
+            duplicated: identities("duplicated"),
+            request_id: self.clean_request_id(),
+            endpoint: endpoint.to_owned(),
+        }
+    }
+
+    fn clean_request_id(&self) -> Option<String> {
+        self.request_id.as_deref().map(|id| self.scrub(id))
+    }
+
+    fn trace(&self) -> String {
+        match self.clean_request_id() {
+            Some(id) => format!("HTTP status {}, x-request-id {id}", self.status),
+            None => format!("HTTP status {}", self.status),
+        }
+    }
+
+    /// The text without anything that was sent in confidence, as it is or as a form or JSON writes it.
+    pub(super) fn scrub(&self, text: &str) -> String {
+        const INSTEAD: &str = "***";
+        let mut clean = text.to_owned();
+        for secret in self
+            .secrets
+            .iter()
+            .map(|secret| secret.expose_secret())
+            .filter(|secret| !secret.is_empty())
+        {
+            let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+            let percent = utf8_percent_encode(secret, SEGMENT).to_string();
+            let json = Value::from(secret).to_string();
+            for written in [secret, &form, &percent, json.trim_matches('"')] {
+                clean = clean.replace(written, INSTEAD);
+            }
+        }
+        clean
+    }
+}
+
+/// Reads an entry of `missing` or `duplicated`.
+fn identity(entry: &Value) -> Option<Identity> {
+    let text = |object: &Value, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+    let instance = entry.get("instanceId").unwrap_or(entry);
+    if let (Some(space), Some(external_id)) = (text(instance, "space"), text(instance, "externalId")) {
+        return Some(Identity::Instance { space, external_id });
+    }
+    match entry.get("id").and_then(Value::as_i64) {
+        Some(id) => Some(Identity::Id(id)),
+        None => text(entry, "externalId").map(Identity::ExternalId),
+    }
+}
+
+/// A body that is no JSON as one line of text: without HTML tags, heads and control characters.
+fn plain_text(body: &[u8]) -> String {
+    let body = String::from_utf8_lossy(&body[..body.len().min(LONGEST_MESSAGE)]);
+    let mut text = String::with_capacity(body.len());
+    let mut is_html = body.trim_start().starts_with('<');
+    let mut in_tag = false;
+    for character in body.chars() {
+        match character {
+            '<' if is_html => in_tag = true,
+            '>' if in_tag => {
+                in_tag = false;
+                text.push(' ');
+            }
+            _ if in_tag => {}
+            _ if character.is_control() => text.push(' '),
+            _ => text.push(character),
+        }
+    }
+    is_html &= in_tag;
+    let words: Vec<&str> = if is_html {
+        Vec::new()
+    } else {
+        text.split_whitespace().collect()
+    };
+    words.join(" ")
+}
+
+/// At most so many bytes of a text, cut between characters.
+fn shorten(text: &str, longest: usize) -> String {
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let end = (0..=longest)
+        .rev()
+        .find(|end| text.is_char_boundary(*end))
+        .unwrap_or(0);
+    format!("{}…", &text[..end])
+}
+
+/// A duration as PostgreSQL shows its settings.
+fn setting(duration: Duration) -> String {
+    match duration.as_millis() {
+        0 => "0".into(),
+        ms if ms % 60_000 == 0 => format!("{}min", ms / 60_000),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+fn host(url: &Url) -> String {
+    let name = url.host_str().unwrap_or("(no host)");
+    match url.port() {
+        Some(port) => format!("{name}:{port}"),
+        None => name.to_owned(),
+    }
+}
+
+fn cdf_at(connection: &Connection) -> String {
+    format!("CDF at {}", host(&connection.base_url))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peer<'a> {
+    Cdf { project: &'a str },
+    IdentityProvider,
+}
+
+/// A request as the user is told about it. All messages about requests are composed here.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    peer: Peer<'a>,
+    /// Whom the request goes to, with its host.
+    name: String,
+    /// What is requested.
+    endpoint: String,
+    resend: Resend,
+    limits: &'a Limits,
+    client_secret: &'a SecretString,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn to_identity_provider(credentials: &'a Credentials, limits: &'a Limits) -> Self {
+        Call {
+            peer: Peer::IdentityProvider,
+            name: format!("the identity provider at {}", host(&credentials.token_url)),
+            endpoint: "the request for a token".into(),
+            resend: Resend::Always,
+            limits,
+            client_secret: &credentials.client_secret,
+        }
+    }
+
+    /// The error for an answer that is not a success.
+    fn refused(&self, answer: &Answer, stop: Stop, attempts: u32) -> RequestError {
+        let Call { name, endpoint, .. } = self;
+        let error = match (self.peer, answer.status) {
+            (_, 300..=399) => return self.redirected(answer).into(),
+            (Peer::Cdf { project }, 401) => Error::new(
+                Kind::NotAuthenticated,
+                format!(
+                    "{name} does not accept the token for project \"{project}\": {}",
+                    answer.message()
+                ),
+            )
+            .hint(
+                "Check the project and the credentials of the user mapping, and the base_url of the server.",
+            ),
+            (_, 408 | 425 | 429) if stop != Stop::Final => Error::new(
+                Kind::Throttled,
+                format!("{name} throttled {endpoint}: {}", answer.message()),
+            ),
+            (Peer::IdentityProvider, 400..=499) => self.credentials_refused(answer),
+            (Peer::Cdf { .. }, 500..) if stop == Stop::Final => {
+                return RequestError::Api(answer.api_error(endpoint))
+            }
+            (_, 500..) => Error::new(
+                Kind::ServerFailure,
+                format!("{name} failed at {endpoint}: {}", answer.message()),
+            ),
+            _ => return RequestError::Api(answer.api_error(endpoint)),
+        };
+        self.conclude(
+            error.detail(answer.trace()),
+            stop,
+            attempts,
+            stop == Stop::MayHaveBeenApplied,
+        )
+        .into()
+    }
+
+    /// The error for an attempt without an answer; `before` is how the attempt before ended.
+    fn failed(&self, failure: &Failure, stop: Stop, attempts: u32, before: Option<String>) -> Error {
+        let kind = match failure {
+            Failure::NotConnected(_) => Kind::CannotConnect,
+            Failure::Broken(_) | Failure::RequestTimeout => Kind::ConnectionLost,
+            Failure::Deadline { .. } => Kind::TimedOut,
+            Failure::TooLong(_) => Kind::ServerFailure,
+            Failure::Unusable(_) => Kind::InvalidOption,
+        };
+        let mut error = Error::new(kind, self.describe(failure));
+        if let (Kind::TimedOut, Some(before)) = (kind, before) {
+            error = error.detail(format!("The attempt before: {before}"));
+        }
+        let unsure = self.resend == Resend::OnlyIfNotReceived && failure.may_have_been_applied();
+        self.conclude(error, stop, attempts, unsure)
+    }
+
+    fn describe(&self, failure: &Failure) -> String {
+        let Call {
+            name,
+            endpoint,
+            limits,
+            ..
+        } = self;
+        match failure {
+            Failure::NotConnected(cause) => format!("cannot connect to {name}: {cause}"),
+            Failure::Broken(cause) => format!("the connection to {name} broke during {endpoint}: {cause}"),
+            Failure::RequestTimeout => {
+                let timeout = setting(limits.request_timeout);
+                format!("{name} did not answer {endpoint} within cdf_fdw.request_timeout ({timeout})")
+            }
+            Failure::Deadline { sent } => {
+                let timeout = setting(limits.deadline_setting);
+                let what = if *sent { "was answered" } else { "was sent" };
+                format!("cdf_fdw.flush_timeout ({timeout}) passed before {endpoint} {what} ({name})")
+            }
+            Failure::TooLong(longest) => format!("{name} answered {endpoint} with more than {longest} bytes"),
+            Failure::Unusable(cause) => format!("{name} cannot be addressed: {cause}"),
+        }
+    }
+
+    /// Adds why no further attempt was made.
+    fn conclude(&self, mut error: Error, stop: Stop, attempts: u32, unsure: bool) -> Error {
+        if unsure {
+            error.message +=
+                "; the request may have been accepted, and is not sent again, since that could create \
+                              its items twice";
+        }
+        match stop {
+            Stop::RetriesUsedUp => {
+                let plural = if attempts == 1 { "" } else { "s" };
+                let max_retries = self.limits.max_retries;
+                error.detail(format!(
+                    "Gave up after {attempts} attempt{plural} (cdf_fdw.max_retries is {max_retries})."
+                ))
+            }
+            Stop::DeadlineTooNear => error.detail(format!(
+                "cdf_fdw.flush_timeout ({}) leaves no time for another attempt.",
+                setting(self.limits.deadline_setting)
+            )),
+            Stop::Final | Stop::MayHaveBeenApplied => error,
+        }
+    }
+
+    fn redirected(&self, answer: &Answer) -> Error {
+        // Only what is needed to recognise the place: a query may hold anything.
+        let target = match answer
+            .location
+            .as_deref()
+            .map(|location| (location, Url::parse(location)))
+        {
+            None => "nowhere".to_owned(),
+            Some((_, Ok(url))) => format!("{}://{}{}", url.scheme(), host(&url), url.path()),
+            Some((location, Err(_))) => location.split(['?', '#']).next().unwrap_or_default().to_owned(),
+        };
+        let target = shorten(&answer.scrub(&target), LONGEST_FOREIGN_TEXT);
+        let Call { name, endpoint, .. } = self;
+        let message = format!("{name} redirected {endpoint} to {target}, and redirects are not followed");
+        Error::new(Kind::InvalidOption, message)
+            .detail(answer.trace())
+            .hint(match self.peer {
+                Peer::Cdf { .. } => "Check the base_url of the foreign server.",
+                Peer::IdentityProvider => "Check the token_url of the user mapping.",
+            })
+    }
+
+    /// The error for credentials that the identity provider refuses (RFC 6749, 5.2).
+    fn credentials_refused(&self, answer: &Answer) -> Error {
+        let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let text = |key: &str| {
+            json.get(key)
+                .and_then(Value::as_str)
+                .map(|text| answer.scrub(text))
+        };
+        let Some(error) = text("error") else {
+            return self.not_a_token();
+        };
+        let description = text("error_description").unwrap_or_default();
+        // What follows the first line are trace ids and times.
+        let line = description.lines().next().unwrap_or_default().trim();
+        let message = format!("{} refuses the credentials: {error}", self.name);
+        let message = if line.is_empty() {
+            message
+        } else {
+            format!("{message}: {line}")
+        };
+        Error::new(Kind::NotAuthenticated, shorten(&message, LONGEST_MESSAGE))
+            .hint("Check client_id, client_secret, scope and token_url of the user mapping.")
+    }
+
+    /// The error for an answer of the identity provider that holds no usable token.
+    pub(super) fn not_a_token(&self) -> Error {
+        let message = format!("{} did not answer with a token; is token_url correct?", self.name);
+        Error::new(Kind::NotAuthenticated, message)
+    }
+
+    /// The error for a deadline that passed before anything was sent.
+    pub(super) fn deadline_passed(&self) -> Error {
+        self.failed(&Failure::Deadline { sent: false }, Stop::Final, 0, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    const SECRET: &str = "s3cr\"t+/=";
+    const TOKEN: &str = "t0ken-of-the-test";
+
+    /// A request as the server has read it.
+    #[derive(Clone, Debug)]
+    struct Seen {
+        method: String,
+        path: String,
+        headers: HashMap<String, String>,
+        body: Vec<u8>,
+    }
+
+    /// What the server does with a request.
+    enum Act {
+        Reply(u16, Vec<(&'static str, String)>, Vec<u8>),
+        /// Replies, but closes the connection without saying so.
+        ReplyAndClose(u16, Vec<u8>),
+        /// Closes the connection without an answer.
+        Close,
+        /// Sends the beginning of a successful answer, and closes the connection.
+        Break,
+        /// Never answers.
+        Hang,
+    }
+
+    fn reply(status: u16, body: impl Into<Vec<u8>>) -> Act {
+        Act::Reply(status, vec![], body.into())
+    }
+
+    fn reply_with(status: u16, header: &'static str, value: impl Into<String>) -> Act {
+        Act::Reply(
+            status,
+            vec![(header, value.into())],
+            b"{\"error\":{\"message\":\"told so\"}}".to_vec(),
+        )
+    }
+
+    struct Server {
+        address: String,
+        seen: Arc<Mutex<Vec<Seen>>>,
+    }
+
+    /// Plays the given acts for requests to the project, one after the other, the last one for ever. Token requests
+    /// are answered by `token`, which is told how many there have been.
+    fn serve_with(acts: Vec<Act>, token: impl Fn(usize) -> Act + Send + Sync + 'static) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let seen = Arc::new(Mutex::new(Vec::<Seen>::new()));
+        let server = Server {
+            address,
+            seen: seen.clone(),
+        };
+        let (acts, token) = (Arc::new(acts), Arc::new(token));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (seen, acts, token) = (seen.clone(), acts.clone(), token.clone());
+                std::thread::spawn(move || converse(stream.unwrap(), &seen, &acts, &*token));
+            }
+        });
+        server
+    }
+
+    fn converse(stream: TcpStream, seen: &Mutex<Vec<Seen>>, acts: &[Act], token: &dyn Fn(usize) -> Act) {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        while let Some(request) = read_request(&mut reader) {
+            let to_token = request.path.starts_with("/token");
+            let before = {
+                let mut seen = seen.lock().unwrap();
+                seen.push(request);
+                seen.iter()
+                    .filter(|seen| seen.path.starts_with("/token") == to_token)
+                    .count()
+                    - 1
+            };
+            let of_token;
+            let act = match to_token {
+                true => {
+                    of_token = token(before);
+                    &of_token
+                }
+                false => &acts[before.min(acts.len() - 1)],
+            };
+            let (status, headers, body): (_, &[_], _) = match act {
+                Act::Reply(status, headers, body) => (*status, headers, body),
+                Act::ReplyAndClose(status, body) => (*status, &[], body),
+                Act::Close => return,
+                Act::Break => {
+                    let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
+                    return;
+                }
+                Act::Hang => {
+                    // Until the client closes the connection.
+                    let _ = reader.read(&mut [0]);
+                    return;
+                }
+            };
+            let mut head = format!("HTTP/1.1 {status} Status\r\ncontent-length: {}\r\n", body.len());
+            for (name, value) in headers {
+                head += &format!("{name}: {value}\r\n");
+            }
+            let answer = [head.as_bytes(), b"\r\n", body].concat();
+            if (&stream).write_all(&answer).is_err() || matches!(act, Act::ReplyAndClose(..)) {
+                return;
+            }
+        }
+    }
+
+    fn read_request(reader: &mut impl BufRead) -> Option<Seen> {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        let mut words = line.split(' ');
+        let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+        let mut headers = HashMap::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok()?;
+            match line.trim().split_once(':') {
+                Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.trim().to_owned()),
+                None => break,
+            };
+        }
+        let length = headers
+            .get("content-length")
+            .map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        Some(Seen {
+            method,
+            path,
+            headers,
+            body,
+        })
+    }
+
+    fn token_answer(life: &str) -> Act {
+        reply(
+            200,
+            format!("{{\"access_token\":\"{TOKEN}\",\"expires_in\":{life}}}"),
+        )
+    }
+
+    fn serve(acts: Vec<Act>) -> Server {
+        serve_with(acts, |_| token_answer("\"3600\""))
+    }
+
+    impl Server {
+        fn connection(&self) -> Connection {
+            let base_url = format!("http://{}", self.address).parse().unwrap();
+            let credentials = Credentials {
+                token_url: format!("http://{}/token?key=query-secret", self.address)
+                    .parse()
+                    .unwrap(),
+                client_id: "me".into(),
+                client_secret: SECRET.to_owned().into(),
+                scope: Some("scope/.default".into()),
+                audience: None,
+            };
+            Connection::new(base_url, "my-project".into(), credentials)
+        }
+
+        fn requests(&self, path: &str) -> Vec<Seen> {
+            self.seen
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(|seen| seen.path.starts_with(path))
+                .cloned()
+                .collect()
+        }
+
+        /// How many requests there were to the token endpoint, and to the project.
+        fn counts(&self) -> (usize, usize) {
+            (self.requests("/token").len(), self.requests("/api").len())
+        }
+    }
+
+    fn client() -> Client {
+        // Whatever proxy the environment names does not know the test's server.
+        Client::build(reqwest::Client::builder().no_proxy()).unwrap()
+    }
+
+    fn limits(max_retries: u32) -> Limits {
+        let deadline_setting = Duration::from_secs(600);
+        Limits {
+            deadline: Instant::now() + deadline_setting,
+            deadline_setting,
+            request_timeout: Duration::from_secs(60),
+            max_retries,
+        }
+    }
+
+    fn post(resend: Resend) -> Request {
+        Request {
+            method: Method::Post,
+            path: "/assets?x=1".into(),
+            body: Body::Json(Bytes::from_static(b"{\"items\":[]}")),
+            resend,
+            accept_protobuf: false,
+        }
+    }
+
+    /// Sends on a new connection, within a deadline that only a test that would hang gets to see.
+    #[allow(clippy::result_large_err)] // it is what the asynchronous function returns
+    fn send(server: &Server, resend: Resend, limits: &Limits) -> Result<Response, RequestError> {
+        block_on(client().send(&server.connection(), &post(resend), limits))
+    }
+
+    fn block_on<T>(future: impl Future<Output = T> + Send) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    /// The error that the user gets, after a check that it holds nothing secret.
+    fn failure(result: Result<Response, RequestError>) -> Error {
+        let error = result.unwrap_err().into_error("assetsAcl:WRITE");
+        let shown = format!("{error} {error:?}");
+        for secret in [SECRET, "s3cr", TOKEN, "Bearer", "query-secret"] {
+            assert!(!shown.contains(secret), "{shown} holds {secret}");
+        }
+        error
+    }
+
+    fn in_error(text: &str) -> Vec<u8> {
+        serde_json::json!({ "error": { "message": text } })
+            .to_string()
+            .into_bytes()
+    }
+
+    #[test]
+    fn a_request_is_sent_as_cdf_expects_it() {
+        let server = serve(vec![Act::Reply(
+            201,
+            vec![("x-request-id", "r-1".into())],
+            b"{}".to_vec(),
+        )]);
+        let response = send(&server, Resend::Always, &limits(0)).unwrap();
+        assert_eq!((response.status, &response.body[..]), (201, &b"{}"[..]));
+        assert_eq!(response.request_id.as_deref(), Some("r-1"));
+        let seen = &server.requests("/api")[0];
+        assert_eq!(
+            (&seen.method[..], &seen.path[..]),
+            ("POST", "/api/v1/projects/my-project/assets?x=1")
+        );
+        assert_eq!(seen.body, b"{\"items\":[]}");
+        for (name, value) in [
+            ("authorization", "Bearer t0ken-of-the-test"),
+            ("accept", "application/json"),
+            ("content-type", "application/json"),
+            ("user-agent", USER_AGENT),
+            ("x-cdp-app", "cdf_fdw"),
+            ("cdf-version", "20230101"),
+            ("accept-encoding", "gzip"),
+        ] {
+            assert_eq!(seen.headers.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        let form = server.requests("/token")[0].clone();
+        assert_eq!(form.headers["content-type"], "application/x-www-form-urlencoded");
+        assert_eq!(
+            form.body,
+            b"grant_type=client_credentials&client_id=me&client_secret=s3cr%22t%2B%2F%3D&scope=scope%2F.default"
+        );
+    }
+
+    #[test]
+    fn long_bodies_are_compressed_both_ways() {
+        let text = Bytes::from("x".repeat(5000));
+        let compressed = gzip::compress(&text).unwrap();
+        let server = serve(vec![Act::Reply(
+            200,
+            vec![("content-encoding", "gzip".into())],
+            compressed.clone(),
+        )]);
+        let request = Request {
+            body: Body::Protobuf(text.clone()),
+            accept_protobuf: true,
+            ..post(Resend::Always)
+        };
+        let response = block_on(client().send(&server.connection(), &request, &limits(0))).unwrap();
+        assert_eq!(response.body, text);
+        let seen = &server.requests("/api")[0];
+        assert_eq!(seen.headers["content-encoding"], "gzip");
+        assert_eq!(seen.headers["content-type"], "application/protobuf");
+        assert_eq!(seen.headers["accept"], "application/protobuf");
+        assert_eq!(seen.body, compressed);
+    }
+
+    #[test]
+    fn a_server_error_is_retried() {
+        let server = serve(vec![reply(503, ""), reply(502, "<html>"), reply(200, "ok")]);
+        assert_eq!(send(&server, Resend::Always, &limits(5)).unwrap().body, "ok");
+        assert_eq!(server.counts(), (1, 3));
+    }
+
+    #[test]
+    fn retries_end_and_the_error_tells_why() {
+        let unavailable = || {
+            Act::Reply(
+                503,
+                vec![("x-request-id", "r-9".into())],
+                in_error("under repair"),
+            )
+        };
+        let server = serve(vec![unavailable()]);
+        let error = failure(send(&server, Resend::Always, &limits(2)));
+        assert_eq!(error.kind, Kind::ServerFailure);
+        assert!(error.message.contains("POST /assets: under repair"), "{error}");
+        assert!(!error.message.contains("may have been"), "{error}");
+        assert!(error.detail[0].contains("503, x-request-id r-9"), "{error:?}");
+        assert!(error.detail[1].contains("after 3 attempts"), "{error:?}");
+        assert_eq!(server.counts(), (1, 3));
+    }
+
+    #[test]
+    fn throttling_is_told_as_such() {
+        let server = serve(vec![reply(429, in_error("Project exceeded 50 requests"))]);
+        let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(1)));
+        assert_eq!(error.kind, Kind::Throttled);
+        assert!(
+            error
+                .message
+                .ends_with("POST /assets: Project exceeded 50 requests"),
+            "{error}"
+        );
+        assert_eq!(server.counts(), (1, 2));
+    }
+
+    #[test]
+    fn a_wish_to_wait_beyond_the_deadline_ends_the_request_at_once() {
+        let server = serve(vec![reply_with(429, "retry-after", "3600")]);
+        let error = failure(send(&server, Resend::Always, &limits(5)));
+        assert_eq!(error.kind, Kind::Throttled);
+        assert!(
+            error
+                .detail
+                .iter()
+                .any(|line| line.contains("cdf_fdw.flush_timeout (10min)")),
+            "{error:?}"
+        );
+        assert_eq!(server.counts(), (1, 1));
+    }
+
+    #[test]
+    fn what_may_have_arrived_is_not_sent_again_when_that_would_create_items_twice() {
+        for (act, kind) in [
+            (Act::Close, Kind::ConnectionLost),
+            (Act::Break, Kind::ConnectionLost),
+            (reply(500, ""), Kind::ServerFailure),
+            (reply(504, "<html>Gateway timeout</html>"), Kind::ServerFailure),
+            (reply(501, ""), Kind::ServerFailure),
+        ] {
+            let server = serve(vec![act, reply(200, "twice")]);
+            let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(5)));
+            assert_eq!(error.kind, kind, "{error}");
+            assert!(error.message.contains("may have been accepted"), "{error}");
+            assert_eq!(server.counts(), (1, 1));
+        }
+    }
+
+    #[test]
+    fn what_did_certainly_not_arrive_is_sent_again() {
+        let server = serve(vec![
+            reply(429, ""),
+            reply(401, ""),
+            reply_with(503, "cdf-is-auto-retryable", "true"),
+            reply(200, "once"),
+        ]);
+        assert_eq!(
+            send(&server, Resend::OnlyIfNotReceived, &limits(5)).unwrap().body,
+            "once"
+        );
+        assert_eq!(server.counts(), (2, 4));
+    }
+
+    #[test]
+    fn a_broken_connection_is_retried_if_that_does_no_harm() {
+        let server = serve(vec![Act::Close, Act::Break, reply(200, "ok")]);
+        assert_eq!(send(&server, Resend::Always, &limits(5)).unwrap().body, "ok");
+        let server = serve(vec![Act::Close]);
+        let error = failure(send(&server, Resend::Always, &limits(1)));
+        assert_eq!(error.kind, Kind::ConnectionLost);
+        assert!(!error.message.contains("may have been"), "{error}");
+    }
+
+    #[test]
+    fn a_pooled_connection_that_the_server_has_closed_does_no_harm() {
+        let server = serve(vec![Act::ReplyAndClose(200, b"one".to_vec()), reply(200, "two")]);
+        let (client, connection, request, limits) =
+            (client(), server.connection(), post(Resend::Always), limits(5));
+        block_on(async {
+            assert_eq!(
+                client.send(&connection, &request, &limits).await.unwrap().body,
+                "one"
+            );
+            assert_eq!(
+                client.send(&connection, &request, &limits).await.unwrap().body,
+                "two"
+            );
+        });
+    }
+
+    #[test]
+    fn a_refusal_is_passed_on_with_what_it_names() {
+        let body = br#"{"error":{"code":400,"message":"Not found","missing":[{"id":7},{"externalId":"a"},
+            {"instanceId":{"space":"s","externalId":"b"}},{"what":1}],"duplicated":[{"externalId":"c"}]}}"#;
+        let server = serve(vec![reply(400, &body[..])]);
+        let Err(RequestError::Api(error)) = send(&server, Resend::OnlyIfNotReceived, &limits(5)) else {
+            panic!("no refusal")
+        };
+        assert_eq!(
+            (error.status, &error.message[..], &error.endpoint[..]),
+            (400, "Not found", "POST /assets")
+        );
+        let instance = Identity::Instance {
+            space: "s".into(),
+            external_id: "b".into(),
+        };
+        assert_eq!(
+            error.missing,
+            [Identity::Id(7), Identity::ExternalId("a".into()), instance]
+        );
+        assert_eq!(error.duplicated, [Identity::ExternalId("c".into())]);
+        assert_eq!(server.counts(), (1, 1));
+    }
+
+    #[test]
+    fn refusals_are_read_tolerantly() {
+        for (body, message) in [
+            ("", "Bad Request (empty answer)"),
+            ("{\"error\":\"just text\"}", "just text"),
+            ("{\"message\":\"no envelope\"}", "no envelope"),
+            ("{\"error\":{\"code\":400}}", "{\"error\":{\"code\":400}}"),
+            ("[1]", "[1]"),
+            ("not\n\tjson \u{7}", "not json"),
+            (
+                "<html><body class='x'><h1>Bad gateway</h1>\r\n<p>Try later",
+                "Bad gateway Try later",
+            ),
+            (
+                "{\"error\":{\"message\":\"a\",\"missing\":\"b\",\"duplicated\":[1,null]}}",
+                "a",
+            ),
+        ] {
+            let answer = Answer {
+                body: Bytes::from(body),
+                ..Answer::new(400, &HeaderMap::new())
+            };
+            let error = answer.api_error("GET /x");
+            assert_eq!(error.message, message);
+            assert!(error.missing.is_empty() && error.duplicated.is_empty());
+        }
+        let answer = Answer {
+            body: Bytes::from("ä".repeat(1000)),
+            ..Answer::new(400, &HeaderMap::new())
+        };
+        assert_eq!(
+            answer.message(),
+            format!("{}…", "ä".repeat(LONGEST_FOREIGN_TEXT / 2))
+        );
+    }
+
+    #[test]
+    fn a_refused_token_is_renewed_once() {
+        let server = serve(vec![reply(401, in_error("expired")), reply(200, "ok")]);
+        assert_eq!(
+            send(&server, Resend::OnlyIfNotReceived, &limits(0)).unwrap().body,
+            "ok"
+        );
+        assert_eq!(server.counts(), (2, 2));
+
+        let server = serve(vec![reply(401, in_error("Could not authenticate."))]);
+        let error = failure(send(&server, Resend::Always, &limits(5)));
+        assert_eq!(error.kind, Kind::NotAuthenticated);
+        assert!(
+            error.message.contains("\"my-project\": Could not authenticate."),
+            "{error}"
+        );
+        assert_eq!(server.counts(), (2, 2));
+    }
+
+    #[test]
+    fn redirects_are_refused_and_named() {
+        for status in [301, 307] {
+            let elsewhere = serve(vec![reply(200, "stolen")]);
+            let location = format!("http://u:{TOKEN}@{}/else?{TOKEN}", elsewhere.address);
+            let server = serve(vec![reply_with(status, "location", location)]);
+            let error = failure(send(&server, Resend::Always, &limits(5)));
+            assert_eq!(error.kind, Kind::InvalidOption);
+            assert!(
+                error
+                    .message
+                    .contains(&format!("to http://{}/else,", elsewhere.address)),
+                "{error}"
+            );
+            assert_eq!((server.counts(), elsewhere.counts()), ((1, 1), (0, 0)));
+        }
+    }
+
+    #[test]
+    fn parallel_requests_share_one_token() {
+        let server = serve(vec![reply(200, "ok")]);
+        let (client, connection) = (client(), Arc::new(server.connection()));
+        block_on(async {
+            let mut tasks = Vec::new();
+            for _ in 0..8 {
+                let (client, connection) = (client.clone(), connection.clone());
+                tasks.push(tokio::spawn(async move {
+                    client.send(&connection, &post(Resend::Always), &limits(0)).await
+                }));
+            }
+            for task in tasks {
+                assert_eq!(task.await.unwrap().unwrap().body, "ok");
+            }
+        });
+        assert_eq!(server.counts(), (1, 8));
+    }
+
+    #[test]
+    fn parallel_requests_share_a_failure_to_get_a_token() {
+        let server = serve_with(vec![reply(200, "ok")], |_| reply(400, in_error("invalid_scope")));
+        let (client, connection) = (client(), Arc::new(server.connection()));
+        block_on(async {
+            let mut tasks = Vec::new();
+            for _ in 0..8 {
+                let (client, connection) = (client.clone(), connection.clone());
+                tasks.push(tokio::spawn(async move {
+                    client.send(&connection, &post(Resend::Always), &limits(0)).await
+                }));
+            }
+            for task in tasks {
+                assert_eq!(failure(task.await.unwrap()).kind, Kind::NotAuthenticated);
+            }
+        });
+        assert_eq!(server.counts(), (1, 0));
+    }
+
+    #[test]
+    fn a_token_without_life_is_renewed_for_each_request() {
+        let server = serve_with(vec![reply(200, "ok")], |_| token_answer("0"));
+        let (client, connection, limits) = (client(), server.connection(), limits(0));
+        block_on(async {
+            client
+                .send(&connection, &post(Resend::Always), &limits)
+                .await
+                .unwrap();
+            client
+                .send(&connection, &post(Resend::Always), &limits)
+                .await
+                .unwrap();
+        });
+        assert_eq!(server.counts(), (2, 2));
+    }
+
+    #[test]
+    fn a_renewed_token_survives_the_refusal_of_its_predecessor() {
+        let server = serve(vec![reply(200, "ok")]);
+        let (client, connection, limits) = (client(), server.connection(), limits(0));
+        block_on(async {
+            connection
+                .token
+                .get(&client, &connection.credentials, &limits)
+                .await
+                .unwrap();
+            connection
+                .token
+                .invalidate(&"an older one".to_owned().into())
+                .await;
+            connection
+                .token
+                .get(&client, &connection.credentials, &limits)
+                .await
+                .unwrap();
+            connection.token.invalidate(&TOKEN.to_owned().into()).await;
+            connection
+                .token
+                .get(&client, &connection.credentials, &limits)
+                .await
+                .unwrap();
+        });
+        assert_eq!(server.counts(), (2, 0));
+    }
+
+    #[test]
+    fn refused_credentials_are_told_in_the_words_of_the_identity_provider() {
+        let body = r#"{"error":"invalid_client","error_description":"Invalid secret s3cr\"t+/= or s3cr%22t%2B%2F%3D.\r\nTrace ID: 1"}"#;
+        let server = serve_with(vec![reply(200, "ok")], move |_| reply(401, body));
+        let error = failure(send(&server, Resend::Always, &limits(5)));
+        assert_eq!(error.kind, Kind::NotAuthenticated);
+        assert!(
+            error
+                .message
+                .ends_with("invalid_client: Invalid secret *** or ***."),
+            "{error}"
+        );
+        assert_eq!(server.counts(), (1, 0));
+    }
+
+    #[test]
+    fn what_is_no_token_is_told_as_such() {
+        for (status, body) in [
+            (200, "<html>Log in</html>"),
+            (404, "nothing here"),
+            (200, "{\"access_token\":\"\"}"),
+        ] {
+            let server = serve_with(vec![reply(200, "ok")], move |_| reply(status, body));
+            let error = failure(send(&server, Resend::Always, &limits(5)));
+            assert_eq!(error.kind, Kind::NotAuthenticated);
+            assert!(error.message.ends_with("is token_url correct?"), "{error}");
+        }
+        let server = serve_with(vec![reply(200, "ok")], |_| {
+            reply(200, "{\"access_token\":\"a\\nb\"}")
+        });
+        assert_eq!(
+            failure(send(&server, Resend::Always, &limits(5))).kind,
+            Kind::NotAuthenticated
+        );
+    }
+
+    #[test]
+    fn a_failing_identity_provider_is_asked_again() {
+        let server = serve_with(vec![reply(200, "ok")], |before| match before {
+            0 => reply(500, SECRET),
+            _ => token_answer("3600"),
+        });
+        assert_eq!(
+            send(&server, Resend::OnlyIfNotReceived, &limits(1)).unwrap().body,
+            "ok"
+        );
+        let server = serve_with(vec![reply(200, "ok")], |_| reply(500, in_error(SECRET)));
+        let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(1)));
+        assert_eq!(error.kind, Kind::ServerFailure);
+        assert!(
+            error.message.contains("identity provider") && error.message.ends_with("***"),
+            "{error}"
+        );
+        assert_eq!(server.counts(), (2, 0));
+    }
+
+    #[test]
+    fn nothing_that_cdf_repeats_gives_a_secret_away() {
+        for body in [TOKEN.into(), in_error(TOKEN), in_error(SECRET), SECRET.into()] {
+            let server = serve(vec![Act::Reply(403, vec![("x-request-id", TOKEN.into())], body)]);
+            assert_eq!(
+                failure(send(&server, Resend::Always, &limits(0))).kind,
+                Kind::Forbidden
+            );
+        }
+        let shown = format!("{:?}", serve(vec![reply(200, "")]).connection());
+        assert!(
+            !shown.contains("s3cr") && !shown.contains("query-secret"),
+            "{shown}"
+        );
+    }
+
+    /// An address where nobody listens.
+    fn nobody() -> String {
+        TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string()
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_named() {
+        let server = serve(vec![reply(200, "ok")]);
+        let mut connection = server.connection();
+        let address = nobody();
+        connection.base_url = format!("http://{address}").parse().unwrap();
+        let request = post(Resend::OnlyIfNotReceived);
+        let error = failure(block_on(client().send(&connection, &request, &limits(1))));
+        assert_eq!(error.kind, Kind::CannotConnect);
+        assert!(error.message.contains(&format!("CDF at {address}")), "{error}");
+        assert!(
+            error.message.contains("refused") && !error.message.contains("may have been"),
+            "{error}"
+        );
+        assert!(error.detail[0].contains("after 2 attempts"), "{error:?}");
+
+        let address = nobody();
+        let mut connection = server.connection();
+        connection.credentials.token_url = format!("http://u:query-secret@{address}/query-secret")
+            .parse()
+            .unwrap();
+        let error = failure(block_on(client().send(&connection, &request, &limits(0))));
+        assert_eq!(error.kind, Kind::CannotConnect);
+        assert!(
+            error.message.contains(&format!("identity provider at {address}")),
+            "{error}"
+        );
+    }
+
+    /// Sends on a connection that has its token already, so that a short timeout is that of the request.
+    fn send_with_token(server: &Server, resend: Resend, limits: impl FnOnce() -> Limits + Send) -> Error {
+        let (client, connection) = (client(), server.connection());
+        block_on(async {
+            connection
+                .token
+                .get(&client, &connection.credentials, &self::limits(0))
+                .await
+                .unwrap();
+            failure(client.send(&connection, &post(resend), &limits()).await)
+        })
+    }
+
+    #[test]
+    fn a_request_that_times_out_names_the_setting() {
+        let server = serve(vec![Act::Hang]);
+        let hasty = || Limits {
+            request_timeout: Duration::from_millis(200),
+            ..limits(1)
+        };
+        let error = send_with_token(&server, Resend::Always, hasty);
+        assert_eq!(error.kind, Kind::ConnectionLost);
+        assert!(
+            error.message.ends_with("cdf_fdw.request_timeout (200ms)"),
+            "{error}"
+        );
+        assert!(error.detail[0].contains("after 2 attempts"), "{error:?}");
+
+        let error = send_with_token(&serve(vec![Act::Hang]), Resend::OnlyIfNotReceived, hasty);
+        assert_eq!(error.kind, Kind::ConnectionLost);
+        assert!(error.message.contains("may have been accepted"), "{error}");
+        assert!(error.detail.is_empty(), "{error:?}");
+    }
+
+    #[test]
+    fn a_deadline_that_passes_names_the_setting_and_the_attempt_before() {
+        let server = serve(vec![reply(503, in_error("under repair")), Act::Hang]);
+        let short = || Limits {
+            deadline: Instant::now() + Duration::from_secs(1),
+            ..limits(9)
+        };
+        let error = send_with_token(&server, Resend::Always, short);
+        assert_eq!(error.kind, Kind::TimedOut);
+        assert!(error
+            .message
+            .contains("cdf_fdw.flush_timeout (10min) passed before POST /assets was answered"));
+        assert!(
+            error
+                .detail
+                .iter()
+                .any(|line| line.ends_with("HTTP status 503: under repair")),
+            "{error:?}"
+        );
+
+        let late = Limits {
+            deadline: Instant::now(),
+            ..limits(9)
+        };
+        let server = serve(vec![reply(200, "ok")]);
+        let error = failure(send(&server, Resend::OnlyIfNotReceived, &late));
+        assert_eq!(error.kind, Kind::TimedOut);
+        assert!(!error.message.contains("may have been"), "{error}");
+        assert_eq!(server.counts(), (0, 0));
+    }
+
+    #[test]
+    fn an_answer_without_end_is_not_read_to_its_end() {
+        let long = "x".repeat(2000);
+        let server = serve(vec![reply(200, long.clone()), reply(400, long)]);
+        let client = Client {
+            longest_answer: 1000,
+            ..client()
+        };
+        let (connection, request, limits) = (server.connection(), post(Resend::Always), limits(5));
+        let result = block_on(client.send(&connection, &request, &limits));
+        let error = failure(result);
+        assert_eq!(error.kind, Kind::ServerFailure);
+        assert!(error.message.contains("more than 1000 bytes"), "{error}");
+        let result = block_on(client.send(&connection, &request, &limits));
+        assert_eq!(failure(result).kind, Kind::InvalidValue);
+        assert_eq!(server.counts().1, 2);
+    }
+
+    #[test]
+    fn a_token_is_inspected() {
+        let body = r#"{"subject":"sub","projects":[{"projectUrlName":"a","groups":[1]},{"projectUrlName":"b"}],
+            "capabilities":[{"assetsAcl":{}}]}"#;
+        let server = serve(vec![reply(200, body), reply(200, "hello")]);
+        let (client, connection, limits) = (client(), server.connection(), limits(0));
+        let inspection = block_on(client.inspect_token(&connection, &limits)).unwrap();
+        assert_eq!(
+            (&inspection.subject[..], &inspection.projects[..]),
+            ("sub", &["a".into(), "b".into()][..])
+        );
+        assert!(inspection.capabilities[0]["assetsAcl"].is_object());
+        assert_eq!(server.requests("/api")[0].path, "/api/v1/token/inspect");
+        let Err(RequestError::Failed(error)) = block_on(client.inspect_token(&connection, &limits)) else {
+            panic!("an inspection")
+        };
+        assert_eq!(error.kind, Kind::ServerFailure);
+    }
+
+    #[test]
+    fn addresses_are_composed_and_never_lead_elsewhere() {
+        let server = serve(vec![reply(200, "")]);
+        let mut connection = server.connection();
+        connection.base_url = "https://u:p@host.example:8443/prefix/?q#f".parse().unwrap();
+        connection.project = "a b/c".into();
+        let url = |path: &str| connection.project_url(path).map(|url| url.to_string());
+        let prefix = "https://host.example:8443/prefix/api/v1/projects/a%20b%2Fc";
+        assert_eq!(
+            url("/x%2Fy?a=b%2F/..").unwrap(),
+            format!("{prefix}/x%2Fy?a=b%2F/..")
+        );
+        for path in [
+            "/raw/dbs/../tables",
+            "/raw/dbs/%2E%2e/tables",
+            "/raw/dbs/./tables",
+        ] {
+            assert_eq!(url(path).unwrap_err().kind, Kind::InvalidValue, "{path}");
+        }
+        connection.base_url = "mailto:someone".parse().unwrap();
+        assert_eq!(
+            connection.project_url("/x").unwrap_err().kind,
+            Kind::InvalidOption
+        );
+    }
+
+    #[test]
+    fn settings_are_shown_as_postgresql_shows_them() {
+        let shown = |ms| setting(Duration::from_millis(ms));
+        assert_eq!(
+            [shown(0), shown(1500), shown(90_000), shown(600_000)],
+            ["0", "1500ms", "90s", "10min"]
+        );
+    }
+}

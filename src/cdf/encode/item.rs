@@ -1,0 +1,301 @@
+//! Rows of assets, events, time series …: a row becomes the JSON object of a create request, checked as it is written.
+
+use super::json::{self, Refusal};
+use super::{refuse, Encoded, KeyKind};
+use crate::cdf::cell::Cell;
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::hash::hash_bytes;
+use crate::cdf::resource::{Column, Items, Rule, EXTERNAL_ID_CHARS, ID_RANGE};
+use crate::cdf::table::{Binding, NullHandling, Table};
+
+/// Encodes the rows of one table.
+#[derive(Debug)]
+pub struct ItemEncoder {
+    fields: Vec<Field>,
+    id: Option<usize>,
+    external_id: Option<usize>,
+    required: Vec<(&'static str, Option<usize>)>,
+    exclusive: Vec<(usize, usize)>,
+    set_null: bool,
+}
+
+/// A column that is written.
+#[derive(Debug)]
+struct Field {
+    at: usize,
+    column: &'static Column,
+    /// `,"name":`, ready to append.
+    head: Vec<u8>,
+}
+
+impl ItemEncoder {
+    pub fn new(table: &Table, items: &Items) -> Self {
+        let mut fields = Vec::new();
+        for (at, binding) in table.bindings.iter().enumerate() {
+            let Some(Binding::Column(column)) = binding else { continue };
+            let mut head = vec![b','];
+            json::write(&mut head, column.property);
+            head.push(b':');
+            fields.push(Field { at, column, head });
+        }
+        let twin = |name: &str| table.position(name);
+        let exclusive = fields
+            .iter()
+            .filter_map(|field| {
+                let id = match field.column.rule {
+                    Rule::Parent => "parentId",
+                    Rule::Reference { property, .. } | Rule::References { property, .. } => property,
+                    _ => return None,
+                };
+                let id = table.options.resource.column(id)?;
+                Some((twin(id.name)?, field.at))
+            })
+            .collect();
+        ItemEncoder {
+            id: table.position("id"),
+            external_id: table.position("external_id"),
+            required: items.required.iter().map(|name| (*name, table.position(name))).collect(),
+            exclusive,
+            set_null: table.options.mode.null_handling == NullHandling::SetNull,
+            fields,
+        }
+    }
+
+    /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
+    pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Encoded, Error> {
+        let start = out.len();
+        let cell = |at: Option<usize>| at.map(|at| &row[at]).filter(|cell| !cell.is_null());
+        let (kind, key_at) = match (cell(self.id), cell(self.external_id)) {
+            (Some(_), _) => (KeyKind::Id, self.id),
+            (None, Some(_)) => (KeyKind::Key, self.external_id),
+            (None, None) => (KeyKind::None, None),
+        };
+        let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
+
+        // The key comes first: the buffer finds a row again by the first bytes of its object.
+        let mut hash = 0;
+        let mut prefix = 0;
+        out.push(b'{');
+        if let Some(at) = key_at {
+            out.extend_from_slice(if kind == KeyKind::Id { b"\"id\":" } else { b"\"externalId\":" });
+            let value = out.len();
+            let rule = if kind == KeyKind::Id { Rule::Id } else { Rule::ExternalId };
+            write_value(out, &rule, &row[at]).map_err(|refusal| refused(at, refusal))?;
+            hash = hash_bytes(&out[value..]);
+            prefix = out.len() - start;
+        } else {
+            for (name, at) in &self.required {
+                if cell(*at).is_none() {
+                    let noun = table.options.resource.noun;
+                    return Err(Error::new(
+                        Kind::MissingValue,
+                        format!("{noun} without external_id and id needs a value in column \"{name}\""),
+                    )
+                    .hint("Without a key the row can only create a new item, and CDF requires this value for it."));
+                }
+            }
+        }
+        for (id, external_id) in &self.exclusive {
+            if !row[*id].is_null() && !row[*external_id].is_null() {
+                let why = format!("give this or \"{}\", not both", table.names[*id]);
+                return Err(refused(*external_id, (Kind::InvalidValue, why)));
+            }
+        }
+
+        let body = out.len();
+        let mut deferred = false;
+        let mut parent = None;
+        for field in &self.fields {
+            let cell = &row[field.at];
+            let rule = &field.column.rule;
+            if Some(field.at) == key_at {
+                continue;
+            }
+            if cell.is_null() {
+                if self.set_null && field.column.nullable && kind != KeyKind::None {
+                    // A reference is cleared in the property that CDF knows, unless that one is written itself.
+                    match rule {
+                        Rule::Reference { .. } | Rule::References { .. } => continue,
+                        _ => {}
+                    }
+                    out.extend_from_slice(&field.head);
+                    out.extend_from_slice(b"null");
+                    deferred = true;
+                }
+                continue;
+            }
+            out.extend_from_slice(&field.head);
+            let value = out.len();
+            write_value(out, rule, cell).map_err(|refusal| refused(field.at, refusal))?;
+            match rule {
+                Rule::Parent => parent = Some(hash_bytes(&out[value..])),
+                Rule::Reference { .. } | Rule::References { .. } => deferred = true,
+                _ => {}
+            }
+        }
+        out.push(b'}');
+        // Without a key the first property has a comma before it.
+        if kind == KeyKind::None && out.get(body) == Some(&b',') {
+            out.remove(body);
+        }
+        Ok(Encoded { kind, prefix, hash, deferred, parent })
+    }
+}
+
+fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Refusal> {
+    match *rule {
+        Rule::ReadOnly => {
+            return Err((Kind::InvalidValue, "CDF sets this value; it cannot be written, leave it NULL".into()))
+        }
+        Rule::Id | Rule::IdOf => json::write(out, &internal_id(cell)?),
+        Rule::ExternalId | Rule::Parent | Rule::Reference { .. } => text(out, cell, 0, EXTERNAL_ID_CHARS)?,
+        Rule::Text { min, max } => text(out, cell, min, max)?,
+        Rule::Bool | Rule::ImmutableBool => match cell {
+            Cell::Bool(value) => json::write(out, value),
+            other => return Err(mismatch(other, "a boolean")),
+        },
+        Rule::Timestamp => {
+            let millis = millis(cell)?;
+            if millis < 0 {
+                return Err((Kind::OutOfRange, "the timestamp is before 1970-01-01, the earliest that CDF takes".into()));
+            }
+            json::write(out, &millis);
+        }
+        Rule::Metadata(limits) => {
+            let size = json::metadata(out, document(cell)?)?;
+            let sizes = [
+                (size.pairs, limits.pairs, "pairs"),
+                (size.longest_key, limits.key, "bytes in a key"),
+                (size.longest_value, limits.value, "bytes in a value"),
+                (size.total, limits.total, "bytes in all"),
+            ];
+            if let Some((has, limit, what)) = sizes.into_iter().find(|(has, limit, _)| has > limit) {
+                return Err((Kind::TooLong, format!("the metadata has {has} {what}; CDF takes {limit}")));
+            }
+        }
+        Rule::Object => {
+            let start = out.len();
+            out.extend_from_slice(document(cell)?.as_bytes());
+            match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&out[start..]) {
+                Ok(object) => {
+                    // CDF refuses a null anywhere; an absent member says the same.
+                    out.truncate(start);
+                    let mut object = serde_json::Value::Object(object);
+                    drop_nulls(&mut object);
+                    json::write(out, &object);
+                }
+                Err(error) => return Err((Kind::InvalidValue, format!("the value must be a JSON object ({error})"))),
+            }
+        }
+        Rule::Labels { max } => list(out, cell, max, |out, cell| {
+            out.extend_from_slice(b"{\"externalId\":");
+            text(out, cell, 0, EXTERNAL_ID_CHARS)?;
+            out.push(b'}');
+            Ok(())
+        })?,
+        Rule::Ids { max } => list(out, cell, max, |out, cell| {
+            json::write(out, &internal_id(cell)?);
+            Ok(())
+        })?,
+        Rule::References { max, .. } => list(out, cell, max, |out, cell| text(out, cell, 0, EXTERNAL_ID_CHARS))?,
+        Rule::Part => return Err((Kind::Internal, "the column has no encoder".into())),
+    }
+    Ok(())
+}
+
+fn drop_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        serde_json::Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+fn list(
+    out: &mut Vec<u8>,
+    cell: &Cell<'_>,
+    max: usize,
+    mut element: impl FnMut(&mut Vec<u8>, &Cell<'_>) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let Cell::List(cells) = cell else { return Err(mismatch(cell, "an array")) };
+    if cells.len() > max {
+        return Err((Kind::TooLong, format!("the array has {} elements; CDF takes {max}", cells.len())));
+    }
+    out.push(b'[');
+    for (at, cell) in cells.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        if cell.is_null() {
+            return Err((Kind::MissingValue, format!("element {} of the array is NULL", at + 1)));
+        }
+        element(out, cell)?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -> Result<(), Refusal> {
+    let text = as_text(cell)?;
+    // Bytes bound characters from above, so most texts are never counted.
+    if text.len() > max {
+        let chars = text.chars().count();
+        if chars > max {
+            return Err((Kind::TooLong, format!("the value has {chars} characters; CDF takes {max}")));
+        }
+    }
+    if text.len() < min {
+        return Err((Kind::InvalidValue, "the value is empty; CDF needs at least one character".into()));
+    }
+    json::write(out, &*text);
+    Ok(())
+}
+
+/// Text as it is, and numbers as their digits: tools declare codes and tags as numbers.
+pub(super) fn as_text<'c>(cell: &'c Cell<'_>) -> Result<std::borrow::Cow<'c, str>, Refusal> {
+    Ok(match cell {
+        Cell::Text(text) | Cell::Number(text) => (*text).into(),
+        Cell::Int(value) => value.to_string().into(),
+        other => return Err(mismatch(other, "a text")),
+    })
+}
+
+fn document<'c>(cell: &Cell<'c>) -> Result<&'c str, Refusal> {
+    match cell {
+        Cell::Json(text) | Cell::Text(text) => Ok(text),
+        other => Err(mismatch(other, "a JSON object")),
+    }
+}
+
+pub(super) fn integer(cell: &Cell<'_>) -> Result<i64, Refusal> {
+    match cell {
+        Cell::Int(value) => Ok(*value),
+        Cell::Number(digits) => {
+            digits.parse().map_err(|_| (Kind::InvalidValue, format!("{digits} is not a whole number of 64 bits")))
+        }
+        other => Err(mismatch(other, "an integer")),
+    }
+}
+
+pub(super) fn internal_id(cell: &Cell<'_>) -> Result<i64, Refusal> {
+    let id = integer(cell)?;
+    if !(ID_RANGE.0..=ID_RANGE.1).contains(&id) {
+        return Err((Kind::OutOfRange, format!("{id} is no internal id; CDF's are {} to {}", ID_RANGE.0, ID_RANGE.1)));
+    }
+    Ok(id)
+}
+
+/// CDF counts milliseconds; what is finer is cut off towards the past, so that no moment moves into the future.
+pub(super) fn millis(cell: &Cell<'_>) -> Result<i64, Refusal> {
+    match cell {
+        Cell::Timestamp(micros) => Ok(micros.div_euclid(1000)),
+        other => Err(mismatch(other, "a timestamp")),
+    }
+}
+
+pub(super) fn mismatch(cell: &Cell<'_>, wanted: &str) -> Refusal {
+    (Kind::InvalidValue, format!("the column holds {}; CDF takes {wanted} here", cell.describe()))
+}

@@ -1,0 +1,266 @@
+//! JSON pieces, appended to a request body.
+
+use std::borrow::Cow;
+
+use serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
+use time::format_description::well_known::Iso8601;
+use time::OffsetDateTime;
+
+use crate::cdf::cell::Cell;
+use crate::cdf::error::Kind;
+
+/// Why a value cannot be written.
+pub type Refusal = (Kind, String);
+
+/// Appends a value's JSON. Only values that always have one are passed: text, numbers, booleans.
+pub fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(out, value).expect("a Vec takes every byte, and these types have JSON");
+}
+
+const TIMESTAMP: EncodedConfig = Config::DEFAULT
+    .set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(6) })
+    .encode();
+
+/// Microseconds since 1970 as `2024-01-31T12:00:00.000000000Z`-like text, UTC.
+pub fn iso8601(micros: i64) -> Result<String, Refusal> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
+        .ok()
+        .and_then(|moment| moment.format(&Iso8601::<TIMESTAMP>).ok())
+        .ok_or_else(|| (Kind::OutOfRange, "a timestamp beyond the year 9999 has no ISO 8601 form".to_owned()))
+}
+
+/// Any cell as a JSON value of its own kind, as RAW columns take them.
+pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
+    match cell {
+        Cell::Null => out.extend_from_slice(b"null"),
+        Cell::Bool(value) => write(out, value),
+        Cell::Int(value) => write(out, value),
+        Cell::Float(value) if value.is_finite() => write(out, value),
+        Cell::Float(value) => return Err((Kind::OutOfRange, format!("JSON has no {value}"))),
+        Cell::Number(digits) => match digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.')) {
+            true => out.extend_from_slice(digits.as_bytes()),
+            false => return Err((Kind::OutOfRange, format!("JSON has no {digits}"))),
+        },
+        Cell::Text(text) => write(out, text),
+        Cell::Timestamp(micros) => write(out, &iso8601(*micros)?),
+        Cell::Json(text) => out.extend_from_slice(text.as_bytes()),
+        Cell::Bytes(bytes) => write(out, &base64(bytes)),
+        Cell::List(cells) => {
+            out.push(b'[');
+            for (at, cell) in cells.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                value(out, cell)?;
+            }
+            out.push(b']');
+        }
+    }
+    Ok(())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// A string that borrows from the document where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The sizes of a metadata object, as CDF counts them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct MetadataSize {
+    pub pairs: usize,
+    pub longest_key: usize,
+    pub longest_value: usize,
+    pub total: usize,
+}
+
+/// Appends a JSON object as metadata: values that are not strings as their JSON text, null ones left out.
+pub fn metadata(out: &mut Vec<u8>, document: &str) -> Result<MetadataSize, Refusal> {
+    let mut deserializer = serde_json::Deserializer::from_str(document);
+    MetadataWriter { out }
+        .deserialize(&mut deserializer)
+        .and_then(|size| deserializer.end().map(|()| size))
+        .map_err(|error| (Kind::InvalidValue, format!("metadata must be a JSON object ({error})")))
+}
+
+struct MetadataWriter<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl<'de> DeserializeSeed<'de> for MetadataWriter<'_> {
+    type Value = MetadataSize;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MetadataWriter<'_> {
+    type Value = MetadataSize;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MetadataSize, A::Error> {
+        let mut size = MetadataSize::default();
+        self.out.push(b'{');
+        while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
+            let raw = map.next_value::<&'de RawValue>()?.get();
+            if raw == "null" {
+                continue;
+            }
+            if size.pairs > 0 {
+                self.out.push(b',');
+            }
+            write(self.out, &*key);
+            self.out.push(b':');
+            let bytes = if !raw.starts_with('"') {
+                write(self.out, raw);
+                raw.len()
+            } else {
+                self.out.extend_from_slice(raw.as_bytes());
+                if raw.contains('\\') {
+                    serde_json::from_str::<Text>(raw).map_err(serde::de::Error::custom)?.0.len()
+                } else {
+                    raw.len() - 2
+                }
+            };
+            size.pairs += 1;
+            size.longest_key = size.longest_key.max(key.len());
+            size.longest_value = size.longest_value.max(bytes);
+            size.total += key.len() + bytes;
+        }
+        self.out.push(b'}');
+        Ok(size)
+    }
+}
+
+/// The properties of an encoded object, in order, each value as its text: what merging and updating work on.
+#[derive(Debug, Default)]
+pub struct Properties<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Properties<'a> {
+    /// Reads an object that this crate has written.
+    pub fn parse(fragment: &'a [u8]) -> Result<Self, crate::cdf::error::Error> {
+        serde_json::from_slice(fragment)
+            .map_err(|error| crate::cdf::error::Error::internal(format!("an encoded row is not JSON: {error}")))
+    }
+
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(property, _)| property == name).map(|(_, value)| *value)
+    }
+
+    /// Appends the object that has these properties.
+    pub fn write<'p>(out: &mut Vec<u8>, properties: impl Iterator<Item = (&'p str, &'p RawValue)>) {
+        out.push(b'{');
+        for (at, (property, value)) in properties.enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            write(out, property);
+            out.push(b':');
+            out.extend_from_slice(value.get().as_bytes());
+        }
+        out.push(b'}');
+    }
+}
+
+impl<'de> Deserialize<'de> for Properties<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Properties<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Properties<'de>, A::Error> {
+                let mut properties = Vec::with_capacity(map.size_hint().unwrap_or(8));
+                while let Some((Text(key), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+                    properties.push((key, value));
+                }
+                Ok(Properties(properties))
+            }
+        }
+        deserializer.deserialize_map(All)
+    }
+}
+
+/// Lays the later write of an item over the earlier one, column by column, into `out`.
+pub fn overlay(earlier: &[u8], later: &[u8], out: &mut Vec<u8>) -> Result<(), crate::cdf::error::Error> {
+    let mut merged = Properties::parse(earlier)?;
+    for (property, value) in Properties::parse(later)?.0 {
+        match merged.0.iter_mut().find(|(name, _)| *name == property) {
+            Some(slot) => slot.1 = value,
+            None => merged.0.push((property, value)),
+        }
+    }
+    Properties::write(out, merged.0.iter().map(|(property, value)| (&**property, *value)));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(document: &str) -> (String, MetadataSize) {
+        let mut out = Vec::new();
+        let size = metadata(&mut out, document).unwrap();
+        (String::from_utf8(out).unwrap(), size)
+    }
+
+    #[test]
+    fn metadata_values_become_text_and_nulls_are_left_out() {
+        let (text, size) = written(r#"{"a": 1, "b": null, "c": {"x": [true]}, "d": "é\"", "e": 1.50}"#);
+        assert_eq!(text, r#"{"a":"1","c":"{\"x\": [true]}","d":"é\"","e":"1.50"}"#);
+        assert_eq!(size, MetadataSize { pairs: 4, longest_key: 1, longest_value: 13, total: 4 + 1 + 13 + 3 + 4 });
+        assert_eq!(written("{}").0, "{}");
+    }
+
+    #[test]
+    fn metadata_must_be_an_object() {
+        for document in ["[1]", "1", "\"x\"", "{\"a\":1} x", "{"] {
+            let error = metadata(&mut Vec::new(), document).unwrap_err();
+            assert_eq!(error.0, Kind::InvalidValue, "{document}");
+        }
+    }
+
+    #[test]
+    fn raw_values_keep_their_kind() {
+        let cells = [
+            (Cell::Null, "null"),
+            (Cell::Bool(true), "true"),
+            (Cell::Int(-5), "-5"),
+            (Cell::Float(0.1), "0.1"),
+            (Cell::Number("123456789012345678901234567890.5"), "123456789012345678901234567890.5"),
+            (Cell::Text("a\"\n"), r#""a\"\n""#),
+            (Cell::Timestamp(1_000_000), "\"1970-01-01T00:00:01.000000Z\""),
+            (Cell::Json("{\"a\": 1}"), "{\"a\": 1}"),
+            (Cell::Bytes(&[1, 2, 255]), "\"AQL/\""),
+            (Cell::List(vec![Cell::Int(1), Cell::Null]), "[1,null]"),
+        ];
+        for (cell, expected) in cells {
+            let mut out = Vec::new();
+            value(&mut out, &cell).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+        for cell in [Cell::Float(f64::NAN), Cell::Float(f64::INFINITY), Cell::Number("NaN"), Cell::Number("Infinity")] {
+            assert_eq!(value(&mut Vec::new(), &cell).unwrap_err().0, Kind::OutOfRange);
+        }
+    }
+
+    #[test]
+    fn a_later_write_wins_column_by_column() {
+        let mut out = Vec::new();
+        overlay(br#"{"externalId":"a","x":1,"y":"\u00e9"}"#, br#"{"externalId":"a","x":2,"z":null}"#, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), r#"{"externalId":"a","x":2,"y":"\u00e9","z":null}"#);
+    }
+}

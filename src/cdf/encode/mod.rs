@@ -1,0 +1,46 @@
+//! Cells to wire bytes: one pass, straight into the request that will be sent.
+
+pub mod gzip;
+pub mod item;
+pub mod json;
+pub mod point;
+pub mod raw;
+
+use super::cell::Cell;
+use super::error::{Error, Kind};
+use super::table::Table;
+
+/// Which requests a row may share, and how it is found again in a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// By external id, or a RAW row's key: written as an upsert.
+    Key,
+    /// By internal id: the item must exist.
+    Id,
+    /// None: a plain create, which must never be sent twice.
+    None,
+}
+
+/// What the buffer needs to know of a row that was just encoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoded {
+    pub kind: KeyKind,
+    /// So many first bytes of the fragment hold its key; two fragments of one key begin with the same ones.
+    pub prefix: usize,
+    /// Hash of the key as it stands in the fragment.
+    pub hash: u64,
+    /// The fragment holds literal nulls, or references to be resolved: it cannot be sent as it is.
+    pub deferred: bool,
+    /// Hash of the parent's key, comparable with `hash`.
+    pub parent: Option<u64>,
+}
+
+/// A refused value: what, in which column and row, and the limit.
+pub(crate) fn refuse(kind: Kind, table: &Table, row: &[Cell<'_>], at: usize, why: impl std::fmt::Display) -> Error {
+    let resource = table.options.resource;
+    let mut error = Error::new(kind, format!("column \"{}\" of {}: {why}", table.names[at], resource.name));
+    if let Some(line) = table.describe_row(row) {
+        error = error.detail(line);
+    }
+    error
+}

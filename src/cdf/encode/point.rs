@@ -1,0 +1,394 @@
+//! Datapoints: a row becomes a point of its series, as CDF's protobuf messages have it.
+//!
+//! Message and field numbers: `DataPointInsertionRequest` in CDF's published protobuf files (`v1/timeseries`).
+
+use prost::Message;
+
+use super::item::{as_text, integer, internal_id, millis, mismatch};
+use super::json::Refusal;
+use super::refuse;
+use crate::cdf::cell::Cell;
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LARGEST_VALUE, LAST_TIMESTAMP, STRING_BYTES};
+use crate::cdf::resource::EXTERNAL_ID_CHARS;
+use crate::cdf::table::Table;
+
+/// Wire messages.
+pub mod wire {
+    /// One request to insert datapoints.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct InsertionRequest {
+        #[prost(message, repeated, tag = "1")]
+        pub items: Vec<InsertionItem>,
+    }
+
+    /// The points of one series.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct InsertionItem {
+        #[prost(oneof = "Reference", tags = "1, 2, 5")]
+        pub reference: Option<Reference>,
+        #[prost(oneof = "Points", tags = "3, 4")]
+        pub points: Option<Points>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Reference {
+        #[prost(int64, tag = "1")]
+        Id(i64),
+        #[prost(string, tag = "2")]
+        ExternalId(String),
+        #[prost(message, tag = "5")]
+        Instance(InstanceId),
+    }
+
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Points {
+        #[prost(message, tag = "3")]
+        Numeric(NumericPoints),
+        #[prost(message, tag = "4")]
+        String(StringPoints),
+    }
+
+    #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+    pub struct InstanceId {
+        #[prost(string, tag = "1")]
+        pub space: String,
+        #[prost(string, tag = "2")]
+        pub external_id: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Status {
+        #[prost(int64, tag = "1")]
+        pub code: i64,
+        #[prost(string, tag = "2")]
+        pub symbol: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct NumericPoint {
+        #[prost(int64, tag = "1")]
+        pub timestamp: i64,
+        #[prost(double, tag = "2")]
+        pub value: f64,
+        #[prost(message, optional, tag = "3")]
+        pub status: Option<Status>,
+        #[prost(bool, tag = "4")]
+        pub null_value: bool,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct NumericPoints {
+        #[prost(message, repeated, tag = "1")]
+        pub datapoints: Vec<NumericPoint>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct StringPoint {
+        #[prost(int64, tag = "1")]
+        pub timestamp: i64,
+        #[prost(string, tag = "2")]
+        pub value: String,
+        #[prost(message, optional, tag = "3")]
+        pub status: Option<Status>,
+        #[prost(bool, tag = "4")]
+        pub null_value: bool,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct StringPoints {
+        #[prost(message, repeated, tag = "1")]
+        pub datapoints: Vec<StringPoint>,
+    }
+
+    /// One page of datapoints read.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ListResponse {
+        #[prost(message, repeated, tag = "1")]
+        pub items: Vec<ListItem>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ListItem {
+        #[prost(int64, tag = "1")]
+        pub id: i64,
+        #[prost(string, tag = "2")]
+        pub external_id: String,
+        #[prost(oneof = "Points", tags = "3, 4")]
+        pub points: Option<Points>,
+        #[prost(bool, tag = "6")]
+        pub is_string: bool,
+        #[prost(string, tag = "9")]
+        pub next_cursor: String,
+        #[prost(message, optional, tag = "11")]
+        pub instance_id: Option<InstanceId>,
+    }
+}
+
+/// The series of a row, borrowed from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SeriesRef<'a> {
+    Id(i64),
+    ExternalId(&'a str),
+    Instance(&'a str, &'a str),
+}
+
+impl SeriesRef<'_> {
+    /// As the request names it.
+    pub fn to_wire(self) -> wire::Reference {
+        match self {
+            SeriesRef::Id(id) => wire::Reference::Id(id),
+            SeriesRef::ExternalId(external_id) => wire::Reference::ExternalId(external_id.to_owned()),
+            SeriesRef::Instance(space, external_id) => wire::Reference::Instance(wire::InstanceId {
+                space: space.to_owned(),
+                external_id: external_id.to_owned(),
+            }),
+        }
+    }
+
+    /// Whether the request's reference is this one.
+    pub fn is(&self, reference: &wire::Reference) -> bool {
+        match (self, reference) {
+            (SeriesRef::Id(a), wire::Reference::Id(b)) => a == b,
+            (SeriesRef::ExternalId(a), wire::Reference::ExternalId(b)) => a == b,
+            (SeriesRef::Instance(space, external_id), wire::Reference::Instance(b)) => {
+                *space == b.space && *external_id == b.external_id
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Reads the rows of one table of datapoints.
+#[derive(Debug)]
+pub struct PointEncoder {
+    string: bool,
+    id: Option<usize>,
+    external_id: Option<usize>,
+    instance_space: Option<usize>,
+    instance_external_id: Option<usize>,
+    timestamp: usize,
+    value: usize,
+    status_code: Option<usize>,
+    status_symbol: Option<usize>,
+}
+
+/// Severity bits of a status code: the two highest (OPC UA part 4, as CDF documents its status codes).
+const BAD: i64 = 0x8000_0000;
+const SEVERITY: i64 = 0xC000_0000;
+
+impl PointEncoder {
+    pub fn new(table: &Table, string: bool) -> Result<Self, Error> {
+        let need = |name: &str| {
+            table.position(name).ok_or_else(|| {
+                Error::new(Kind::InvalidOption, format!("the table needs a column \"{name}\" to be written to"))
+            })
+        };
+        Ok(PointEncoder {
+            string,
+            id: table.position("id"),
+            external_id: table.position("external_id"),
+            instance_space: table.position("instance_space"),
+            instance_external_id: table.position("instance_external_id"),
+            timestamp: need("timestamp")?,
+            value: need("value")?,
+            status_code: table.position("status_code"),
+            status_symbol: table.position("status_symbol"),
+        })
+    }
+
+    /// The series that the row's point belongs to.
+    pub fn series<'r>(&self, table: &Table, row: &'r [Cell<'_>]) -> Result<SeriesRef<'r>, Error> {
+        let cell = |at: Option<usize>| at.map(|at| (at, &row[at])).filter(|(_, cell)| !cell.is_null());
+        let text = |(at, cell): (usize, &'r Cell<'_>)| match cell {
+            Cell::Text(text) if text.len() <= EXTERNAL_ID_CHARS || text.chars().count() <= EXTERNAL_ID_CHARS => Ok(*text),
+            Cell::Text(text) => {
+                let why = format!("the value has {} characters; CDF takes {EXTERNAL_ID_CHARS}", text.chars().count());
+                Err(refuse(Kind::TooLong, table, row, at, why))
+            }
+            other => {
+                let (kind, why) = mismatch(other, "a text");
+                Err(refuse(kind, table, row, at, why))
+            }
+        };
+        match (cell(self.external_id), cell(self.id), cell(self.instance_space), cell(self.instance_external_id)) {
+            (Some(external_id), None, None, None) => Ok(SeriesRef::ExternalId(text(external_id)?)),
+            (None, Some((at, id)), None, None) => {
+                internal_id(id).map(SeriesRef::Id).map_err(|(kind, why)| refuse(kind, table, row, at, why))
+            }
+            (None, None, Some(space), Some(external_id)) => Ok(SeriesRef::Instance(text(space)?, text(external_id)?)),
+            (None, None, None, None) => {
+                let error = Error::new(Kind::MissingValue, format!("a row of {} names no series", self.name()))
+                    .hint("Give external_id, or id, or instance_space and instance_external_id.");
+                Err(match table.describe_row(row) {
+                    Some(line) => error.detail(line),
+                    None => error,
+                })
+            }
+            _ => {
+                let error = Error::new(Kind::InvalidValue, format!("a row of {} names its series twice or by half", self.name()))
+                    .hint("Give either external_id, or id, or both instance_space and instance_external_id.");
+                Err(match table.describe_row(row) {
+                    Some(line) => error.detail(line),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        if self.string {
+            "string_datapoints"
+        } else {
+            "datapoints"
+        }
+    }
+
+    /// The row's moment in milliseconds since 1970.
+    pub fn timestamp(&self, table: &Table, row: &[Cell<'_>]) -> Result<i64, Error> {
+        let refused = |(kind, why): Refusal| refuse(kind, table, row, self.timestamp, why);
+        if row[self.timestamp].is_null() {
+            return Err(refused((Kind::MissingValue, "the value is NULL; every datapoint has a timestamp".into())));
+        }
+        let millis = millis(&row[self.timestamp]).map_err(refused)?;
+        if !(FIRST_TIMESTAMP..=LAST_TIMESTAMP).contains(&millis) {
+            let why = "the timestamp is outside of 1900-01-01 to 2099-12-31, which is what CDF takes";
+            return Err(refused((Kind::OutOfRange, why.into())));
+        }
+        Ok(millis)
+    }
+
+    /// Appends the row's point, as an element of its series' list, to `out`. On an error `out` is as it was.
+    pub fn encode(&self, table: &Table, row: &[Cell<'_>], timestamp: i64, out: &mut Vec<u8>) -> Result<(), Error> {
+        let status = self.status(table, row)?;
+        let bad = status.as_ref().is_some_and(|status| {
+            status.symbol.starts_with("Bad") || (status.symbol.is_empty() && status.code & SEVERITY == BAD)
+        });
+        let cell = &row[self.value];
+        let refused = |(kind, why): Refusal| refuse(kind, table, row, self.value, why);
+        let null_value = cell.is_null();
+        if null_value && !bad {
+            let why = "the value is NULL; only a datapoint with a Bad status may have none";
+            return Err(refused((Kind::MissingValue, why.into())));
+        }
+        if self.string {
+            let value = match null_value {
+                true => "".into(),
+                false => as_text(cell).map_err(refused)?,
+            };
+            if value.len() > STRING_BYTES {
+                let why = format!("the value has {} bytes of UTF-8; CDF takes {STRING_BYTES}", value.len());
+                return Err(refused((Kind::TooLong, why)));
+            }
+            let point = wire::StringPoint { timestamp, value: value.into_owned(), status, null_value };
+            prost::encoding::message::encode(1, &point, out);
+        } else {
+            let value = match cell {
+                Cell::Null => 0.0,
+                Cell::Float(value) => *value,
+                Cell::Int(value) => *value as f64,
+                Cell::Number(digits) => digits
+                    .parse()
+                    .map_err(|_| refused((Kind::OutOfRange, format!("{digits} is no number that CDF takes"))))?,
+                other => return Err(refused(mismatch(other, "a number"))),
+            };
+            if !bad && (value.is_nan() || value.abs() > LARGEST_VALUE) {
+                let why = format!("the value {value} is outside of -1e100 to 1e100, which is what CDF takes");
+                return Err(refused((Kind::OutOfRange, why)));
+            }
+            let point = wire::NumericPoint { timestamp, value, status, null_value };
+            prost::encoding::message::encode(1, &point, out);
+        }
+        Ok(())
+    }
+
+    fn status(&self, table: &Table, row: &[Cell<'_>]) -> Result<Option<wire::Status>, Error> {
+        let cell = |at: Option<usize>| at.map(|at| (at, &row[at])).filter(|(_, cell)| !cell.is_null());
+        let (code, symbol) = (cell(self.status_code), cell(self.status_symbol));
+        if code.is_none() && symbol.is_none() {
+            return Ok(None);
+        }
+        let mut status = wire::Status::default();
+        if let Some((at, cell)) = symbol {
+            let refused = |(kind, why): Refusal| refuse(kind, table, row, at, why);
+            status.symbol = as_text(cell).map_err(refused)?.into_owned();
+        }
+        if let Some((at, cell)) = code {
+            let refused = |(kind, why): Refusal| refuse(kind, table, row, at, why);
+            status.code = integer(cell).map_err(refused)?;
+            if !(0..1 << 32).contains(&status.code) {
+                return Err(refused((Kind::OutOfRange, format!("{} is no status code of 32 bits", status.code))));
+            }
+        }
+        Ok(Some(status))
+    }
+}
+
+/// A series' points ordered by time, each moment once with its last value: CDF does not say which of two it keeps.
+pub fn sort_and_deduplicate(points: &[u8], string: bool) -> Result<(Vec<u8>, usize), Error> {
+    fn tidy<P: Message + Default>(mut points: Vec<P>, timestamp: impl Fn(&P) -> i64) -> (Vec<u8>, usize) {
+        // The sort keeps the order of equal moments; reversing makes "keep the first" mean "keep the last written".
+        points.reverse();
+        points.sort_by_key(|point| timestamp(point));
+        points.dedup_by_key(|point| timestamp(point));
+        let mut out = Vec::new();
+        prost::encoding::message::encode_repeated(1, &points, &mut out);
+        (out, points.len())
+    }
+    let corrupt = |error: prost::DecodeError| Error::internal(format!("encoded datapoints are not readable: {error}"));
+    Ok(if string {
+        tidy(wire::StringPoints::decode(points).map_err(corrupt)?.datapoints, |point| point.timestamp)
+    } else {
+        tidy(wire::NumericPoints::decode(points).map_err(corrupt)?.datapoints, |point| point.timestamp)
+    })
+}
+
+/// Appends one series' item to a request body; `points` are the encoded elements of its list.
+pub fn write_item(out: &mut Vec<u8>, reference: &wire::Reference, points: &[u8], string: bool) {
+    use prost::encoding::{encode_key, encode_varint, encoded_len_varint, WireType};
+    let list_tag = if string { 4 } else { 3 };
+    let list_len = 1 + encoded_len_varint(points.len() as u64) + points.len();
+    encode_key(1, WireType::LengthDelimited, out);
+    encode_varint((reference.encoded_len() + list_len) as u64, out);
+    reference.encode(out);
+    encode_key(list_tag, WireType::LengthDelimited, out);
+    encode_varint(points.len() as u64, out);
+    out.extend_from_slice(points);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(timestamp: i64, value: f64) -> wire::NumericPoint {
+        wire::NumericPoint { timestamp, value, ..Default::default() }
+    }
+
+    #[test]
+    fn the_last_value_of_a_moment_is_kept() {
+        let mut points = Vec::new();
+        for (timestamp, value) in [(5, 1.0), (3, 2.0), (5, 3.0), (4, 4.0), (5, 5.0)] {
+            prost::encoding::message::encode(1, &point(timestamp, value), &mut points);
+        }
+        let (tidy, count) = sort_and_deduplicate(&points, false).unwrap();
+        assert_eq!(count, 3);
+        let decoded = wire::NumericPoints::decode(&*tidy).unwrap().datapoints;
+        assert_eq!(decoded, [point(3, 2.0), point(4, 4.0), point(5, 5.0)]);
+    }
+
+    #[test]
+    fn an_item_written_by_parts_is_the_message() {
+        let mut points = Vec::new();
+        let list: Vec<_> = (0..300).map(|at| point(at, at as f64)).collect();
+        for each in &list {
+            prost::encoding::message::encode(1, each, &mut points);
+        }
+        let reference = SeriesRef::Instance("space", "ü").to_wire();
+        let mut body = Vec::new();
+        write_item(&mut body, &reference, &points, false);
+        let request = wire::InsertionRequest::decode(&*body).unwrap();
+        assert_eq!(request.items.len(), 1);
+        assert_eq!(request.items[0].reference, Some(reference));
+        assert_eq!(request.items[0].points, Some(wire::Points::Numeric(wire::NumericPoints { datapoints: list })));
+    }
+}

@@ -1,0 +1,159 @@
+//! Delivery of a transaction: which requests go when, how many at a time, and what is told if one fails.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::buffer::{Chunk, Destination, Spill, TransactionBuffer};
+use super::error::Error;
+use super::hierarchy;
+use super::resource::{Shape, Stage};
+use super::upsert::{deliver, Context, Outcome, Work};
+
+/// A request under way; its result comes with the place of its destination.
+pub type Job = Pin<Box<dyn Future<Output = (usize, Outcome)> + Send>>;
+
+/// Where jobs run.
+pub trait Network {
+    fn start(&mut self, job: Job);
+    fn in_flight(&self) -> usize;
+    /// Waits for one job to end. May not return, if the wait is interrupted.
+    fn next(&mut self) -> Result<(usize, Outcome), Error>;
+}
+
+/// What CDF has acknowledged, per destination.
+#[derive(Debug)]
+struct Progress {
+    destination: Arc<Destination>,
+    rows: usize,
+    accepted: usize,
+}
+
+/// One request waiting for its turn.
+struct Task {
+    step: (Stage, usize),
+    destination: usize,
+    chunk: Chunk,
+}
+
+/// Tasks of which those of one step go in parallel, steps one after another.
+#[derive(Default)]
+struct Queue {
+    tasks: VecDeque<Task>,
+    in_flight: usize,
+    step: Option<(Stage, usize)>,
+}
+
+impl Queue {
+    fn new(mut tasks: Vec<Task>) -> Self {
+        tasks.sort_by_key(|task| task.step);
+        Queue { tasks: tasks.into(), in_flight: 0, step: None }
+    }
+
+    /// The next task that may start now.
+    fn next(&mut self) -> Option<Task> {
+        let step = self.tasks.front()?.step;
+        if self.in_flight > 0 && self.step != Some(step) {
+            return None;
+        }
+        self.step = Some(step);
+        self.in_flight += 1;
+        self.tasks.pop_front()
+    }
+}
+
+/// Delivers everything in the buffer, in the order that its resources need, or tells what CDF refused and what it had
+/// acknowledged by then.
+pub fn flush(
+    buffer: TransactionBuffer,
+    memory: usize,
+    in_parallel: usize,
+    context: Context,
+    network: &mut dyn Network,
+    spill: &mut dyn Spill,
+) -> Result<(), Error> {
+    let context = Arc::new(context);
+    let mut progress = Vec::new();
+    let mut tasks = Vec::new();
+    for (at, delivery) in buffer.finish()?.into_iter().enumerate() {
+        let resource = delivery.destination.resource;
+        let chunks = match (&resource.shape, resource.stage) {
+            (Shape::Items(items), Stage::Assets) => {
+                hierarchy::arrange(delivery.chunks, items.per_request, memory, spill)?
+            }
+            _ => delivery.chunks,
+        };
+        let rows = chunks.iter().map(|chunk| chunk.rows).sum();
+        progress.push(Progress { destination: delivery.destination, rows, accepted: 0 });
+        tasks.extend(chunks.into_iter().map(|chunk| Task {
+            step: (resource.stage, chunk.wave),
+            destination: at,
+            chunk,
+        }));
+    }
+    // RAW refers to nothing: it goes beside the others, and is not held up by their order.
+    let (raw, others): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(|task| task.step.0 == Stage::Raw);
+    let mut queues = [Queue::new(others), Queue::new(raw)];
+    let mut failure: Option<Error> = None;
+    let mut failures = 0;
+
+    loop {
+        while failure.is_none() && network.in_flight() < in_parallel {
+            let Some(task) = queues.iter_mut().find_map(Queue::next) else { break };
+            match start(task, &progress, &context, spill) {
+                Ok(job) => network.start(job),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if network.in_flight() == 0 {
+            break;
+        }
+        // After a failure the requests under way are awaited: what they write must be known, and told.
+        let (destination, outcome) = network.next()?;
+        let raw = progress[destination].destination.resource.stage == Stage::Raw;
+        queues[usize::from(raw)].in_flight -= 1;
+        progress[destination].accepted += outcome.accepted;
+        if let Some(error) = outcome.error {
+            failures += 1;
+            failure.get_or_insert(error);
+        }
+    }
+    match failure {
+        None => Ok(()),
+        Some(error) => Err(tell(error, failures, &progress)),
+    }
+}
+
+fn start(task: Task, progress: &[Progress], context: &Arc<Context>, spill: &mut dyn Spill) -> Result<Job, Error> {
+    let Task { destination: at, chunk, .. } = task;
+    let work = Work {
+        destination: progress[at].destination.clone(),
+        mode: chunk.mode,
+        kind: chunk.kind,
+        deferred: chunk.deferred,
+        ordered: chunk.has_parents,
+        rows: chunk.rows,
+        body: chunk.into_body(spill)?,
+    };
+    let context = context.clone();
+    Ok(Box::pin(async move { (at, deliver(context, work).await) }))
+}
+
+fn tell(mut error: Error, failures: usize, progress: &[Progress]) -> Error {
+    if failures > 1 {
+        error = error.detail(format!("{} more requests failed; this is the first failure.", failures - 1));
+    }
+    let accepted: Vec<String> = progress
+        .iter()
+        .filter(|progress| progress.accepted > 0)
+        .map(|progress| format!("{} of {} {}", progress.accepted, progress.rows, progress.destination.name()))
+        .collect();
+    error.detail(match accepted.is_empty() {
+        true => "CDF had accepted nothing of this transaction.".to_owned(),
+        false => format!(
+            "CDF had accepted, and keeps: {}. Running the same load again ends in the same state.",
+            accepted.join(", ")
+        ),
+    })
+}

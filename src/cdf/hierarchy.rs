@@ -1,0 +1,298 @@
+//! Assets in an order in which CDF takes them: parents before their children.
+//!
+//! CDF resolves `parentExternalId` among the items of one request and what exists already, so a parent that comes in a
+//! later request, or at the same time, is unknown.
+
+use hashbrown::HashMap;
+
+use super::buffer::{Body, Chunk, Spill, BODY_BYTES};
+use super::encode::json::Properties;
+use super::encode::KeyKind;
+use super::error::{list_names, Error, Kind};
+
+/// One asset: where it is, and what it must come after.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    chunk: u32,
+    item: u32,
+    bytes: u32,
+    /// The asset written earlier under the same key.
+    previous: Option<u32>,
+    /// The first write of its parent, if this transaction writes it.
+    parent: Option<u32>,
+}
+
+/// Arranges the chunks so that every parent is in an earlier wave, or earlier in the same request. `limit`: bytes of
+/// new chunks that may stay in memory.
+///
+/// # Errors
+/// `InvalidValue` for a cycle; its members are named.
+pub fn arrange(chunks: Vec<Chunk>, per_request: usize, limit: usize, spill: &mut dyn Spill) -> Result<Vec<Chunk>, Error> {
+    if !chunks.iter().any(|chunk| chunk.has_parents) {
+        return Ok(chunks);
+    }
+    let nodes = collect(&chunks, spill)?;
+    let steps = levels(&nodes).map_err(|cycle| describe(cycle, &nodes, &chunks, spill))?;
+    if steps.iter().all(|step| *step == 0) {
+        return Ok(chunks);
+    }
+    rebuild(chunks, &nodes, &steps, per_request, limit, spill)
+}
+
+fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> {
+    let mut order: Vec<usize> = (0..chunks.len()).collect();
+    order.sort_by_key(|at| chunks[*at].wave);
+    let mut nodes = Vec::new();
+    let mut hashes = Vec::new();
+    let mut first: HashMap<u64, u32> = HashMap::new();
+    let mut last: HashMap<u64, u32> = HashMap::new();
+    for at in order {
+        let body = chunks[at].read(spill)?;
+        for (item, (key, parent)) in body.family.iter().enumerate() {
+            let node = nodes.len() as u32;
+            let mut previous = None;
+            if chunks[at].kind != KeyKind::None {
+                first.entry(*key).or_insert(node);
+                previous = last.insert(*key, node);
+            }
+            let (start, end) = body.items[item];
+            nodes.push(Node { chunk: at as u32, item: item as u32, bytes: end - start, previous, parent: None });
+            hashes.push(*parent);
+        }
+    }
+    for (node, parent) in nodes.iter_mut().zip(hashes) {
+        if parent != 0 {
+            node.parent = first.get(&parent).copied();
+        }
+    }
+    Ok(nodes)
+}
+
+/// The step of each node: one after its parent's, and one after the earlier write of itself. Or the nodes of a cycle.
+fn levels(nodes: &[Node]) -> Result<Vec<u32>, Vec<u32>> {
+    const UNKNOWN: u32 = u32::MAX;
+    const ON_PATH: u32 = u32::MAX - 1;
+    let mut steps = vec![UNKNOWN; nodes.len()];
+    let mut path = Vec::new();
+    for start in 0..nodes.len() as u32 {
+        path.push(start);
+        while let Some(&at) = path.last() {
+            let node = nodes[at as usize];
+            let before = [node.parent, node.previous];
+            if steps[at as usize] == UNKNOWN || steps[at as usize] == ON_PATH {
+                steps[at as usize] = ON_PATH;
+                let open = before.into_iter().flatten().find(|other| steps[*other as usize] >= ON_PATH);
+                if let Some(other) = open {
+                    if steps[other as usize] == ON_PATH {
+                        let from = path.iter().position(|on_path| *on_path == other).unwrap_or(0);
+                        return Err(path.split_off(from));
+                    }
+                    path.push(other);
+                    continue;
+                }
+                let step = before.into_iter().flatten().map(|other| steps[other as usize] + 1).max();
+                steps[at as usize] = step.unwrap_or(0);
+            }
+            path.pop();
+        }
+    }
+    Ok(steps)
+}
+
+fn describe(cycle: Vec<u32>, nodes: &[Node], chunks: &[Chunk], spill: &mut dyn Spill) -> Error {
+    let mut names = Vec::new();
+    for at in cycle.iter().take(super::error::NAMED_ROWS) {
+        let node = nodes[*at as usize];
+        let name = chunks[node.chunk as usize].read(spill).and_then(|body| {
+            let properties = Properties::parse(body.fragment(node.item as usize))?;
+            Ok(properties.get("externalId").map_or_else(|| "?".to_owned(), |name| name.get().to_owned()))
+        });
+        match name {
+            Ok(name) => names.push(name),
+            Err(error) => return error,
+        }
+    }
+    Error::new(Kind::InvalidValue, "assets: parent_external_id forms a cycle")
+        .detail(format!("Each is below the next, the last below the first: {}.", list_names(names.iter(), cycle.len())))
+        .detail("Nothing was sent to CDF.")
+}
+
+/// A request that is being put together.
+#[derive(Debug, Default)]
+struct Group {
+    nodes: Vec<u32>,
+    bytes: usize,
+}
+
+fn rebuild(
+    chunks: Vec<Chunk>,
+    nodes: &[Node],
+    steps: &[u32],
+    per_request: usize,
+    limit: usize,
+    spill: &mut dyn Spill,
+) -> Result<Vec<Chunk>, Error> {
+    let mut by_step: Vec<u32> = (0..nodes.len() as u32).collect();
+    by_step.sort_by_key(|at| steps[*at as usize]);
+
+    // Small steps that follow each other share a request, parents first; a large one is a wave of its own.
+    let mut waves: Vec<Vec<u32>> = Vec::new();
+    let mut current = Group::default();
+    for step in by_step.chunk_by(|a, b| steps[*a as usize] == steps[*b as usize]) {
+        let bytes = step.iter().map(|at| nodes[*at as usize].bytes as usize + 1).sum::<usize>();
+        let like = |a: &u32, b: &u32| {
+            let (a, b) = (&chunks[nodes[*a as usize].chunk as usize], &chunks[nodes[*b as usize].chunk as usize]);
+            a.mode == b.mode && a.kind == b.kind && a.deferred == b.deferred
+        };
+        let joins = !current.nodes.is_empty()
+            && current.nodes.len() + step.len() <= per_request
+            && current.bytes + bytes <= BODY_BYTES
+            && step.iter().all(|at| like(at, &current.nodes[0]) && nodes[*at as usize].previous.is_none());
+        if !joins && !current.nodes.is_empty() {
+            waves.push(std::mem::take(&mut current).nodes);
+        }
+        current.nodes.extend_from_slice(step);
+        current.bytes += bytes;
+        let alike = current.nodes.iter().all(|at| like(at, &current.nodes[0]));
+        if current.nodes.len() > per_request || current.bytes > BODY_BYTES || !alike {
+            waves.push(std::mem::take(&mut current).nodes);
+        }
+    }
+    if !current.nodes.is_empty() {
+        waves.push(current.nodes);
+    }
+
+    let mut made: Vec<Chunk> = Vec::new();
+    let mut memory = 0;
+    for (wave, members) in waves.into_iter().enumerate() {
+        let mut builder: Option<(usize, Body)> = None;
+        let mut finished: Vec<(usize, Body)> = Vec::new();
+        let mut add = |source: usize, fragment: &[u8]| {
+            let like = |other: usize| {
+                let (a, b) = (&chunks[other], &chunks[source]);
+                a.mode == b.mode && a.kind == b.kind && a.deferred == b.deferred
+            };
+            let full = |(other, body): &(usize, Body)| {
+                !like(*other) || body.items.len() >= per_request || body.bytes.len() + fragment.len() > BODY_BYTES
+            };
+            if let Some(ready) = builder.take_if(|builder| full(builder)) {
+                finished.push(ready);
+            }
+            builder.get_or_insert_with(|| (source, Body::begin())).1.append(fragment);
+        };
+        // Chunks are visited one after another, so that one at a time is read back. Members that fit one request are
+        // put in their order, parents first; others are all of one step.
+        let ordered = members.len() <= per_request;
+        let mut visits: Vec<(usize, u32)> = members.into_iter().enumerate().collect();
+        visits.sort_by_key(|(_, at)| (nodes[*at as usize].chunk, nodes[*at as usize].item));
+        let mut parts: Vec<(usize, usize, Vec<u8>)> = Vec::new();
+        for visit in visits.chunk_by(|(_, a), (_, b)| nodes[*a as usize].chunk == nodes[*b as usize].chunk) {
+            let source = nodes[visit[0].1 as usize].chunk as usize;
+            let body = chunks[source].read(spill)?;
+            for (position, at) in visit {
+                let fragment = body.fragment(nodes[*at as usize].item as usize);
+                if ordered {
+                    parts.push((*position, source, fragment.to_vec()));
+                } else {
+                    add(source, fragment);
+                }
+            }
+        }
+        parts.sort_by_key(|(position, ..)| *position);
+        parts.iter().for_each(|(_, source, fragment)| add(*source, fragment));
+        finished.extend(builder);
+        for (source, mut body) in finished {
+            body.end();
+            let like = &chunks[source];
+            let mut chunk = Chunk::new(wave, like.mode, like.kind, body.items.len(), body);
+            chunk.deferred = like.deferred;
+            chunk.has_parents = true;
+            memory += chunk.memory();
+            if memory > limit {
+                chunk.spill(spill)?;
+                memory = made.iter().map(Chunk::memory).sum();
+            }
+            made.push(chunk);
+        }
+    }
+    Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cdf::buffer::MemorySpill;
+    use crate::cdf::hash::hash_bytes;
+    use crate::cdf::table::Mode;
+
+    fn chunk(wave: usize, assets: &[(&str, Option<&str>)]) -> Chunk {
+        let fragments: Vec<Vec<u8>> = assets
+            .iter()
+            .map(|(key, parent)| match parent {
+                Some(parent) => format!(r#"{{"externalId":"{key}","parentExternalId":"{parent}"}}"#).into_bytes(),
+                None => format!(r#"{{"externalId":"{key}"}}"#).into_bytes(),
+            })
+            .collect();
+        let mut body = Body::from_fragments(fragments.iter().map(|fragment| &**fragment));
+        let hash = |name: &str| hash_bytes(format!("\"{name}\"").as_bytes());
+        body.family = assets.iter().map(|(key, parent)| (hash(key), parent.map_or(0, hash))).collect();
+        let mut chunk = Chunk::new(wave, Mode::default(), KeyKind::Key, assets.len(), body);
+        chunk.has_parents = assets.iter().any(|(_, parent)| parent.is_some());
+        chunk
+    }
+
+    fn keys(chunk: &Chunk, spill: &mut MemorySpill) -> Vec<String> {
+        let body = chunk.read(spill).unwrap();
+        (0..body.items.len())
+            .map(|at| {
+                let properties = Properties::parse(body.fragment(at)).unwrap();
+                properties.get("externalId").unwrap().get().trim_matches('"').to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn small_hierarchies_are_one_ordered_request() {
+        let mut spill = MemorySpill::default();
+        let chunks = vec![chunk(0, &[("c", Some("b")), ("b", Some("a"))]), chunk(0, &[("a", None), ("x", Some("?"))])];
+        let made = arrange(chunks, 1000, 1 << 20, &mut spill).unwrap();
+        assert_eq!(made.len(), 1);
+        let keys = keys(&made[0], &mut spill);
+        let place = |key: &str| keys.iter().position(|each| each == key).unwrap();
+        assert!(place("a") < place("b") && place("b") < place("c") && keys.len() == 4);
+    }
+
+    #[test]
+    fn large_steps_are_waves_of_their_own() {
+        let mut spill = MemorySpill::default();
+        let children: Vec<(String, Option<&str>)> = (0..25).map(|at| (format!("k{at}"), Some("root"))).collect();
+        let children: Vec<(&str, Option<&str>)> = children.iter().map(|(key, parent)| (&**key, *parent)).collect();
+        let chunks = vec![chunk(0, &children[..10]), chunk(0, &children[10..]), chunk(0, &[("root", None)])];
+        let made = arrange(chunks, 10, 0, &mut spill).unwrap();
+        assert_eq!(keys(&made[0], &mut spill), ["root"]);
+        assert_eq!(made.iter().map(|chunk| chunk.rows).sum::<usize>(), 26);
+        assert!(made[1..].iter().all(|chunk| chunk.wave == 1 && chunk.rows <= 10 && chunk.memory() == 0));
+    }
+
+    #[test]
+    fn a_later_write_of_an_asset_comes_after_the_first() {
+        let mut spill = MemorySpill::default();
+        let chunks = vec![chunk(0, &[("a", None), ("b", Some("a"))]), chunk(1, &[("a", None)])];
+        let made = arrange(chunks, 1000, 1 << 20, &mut spill).unwrap();
+        let waves: Vec<_> = made.iter().flat_map(|c| keys(c, &mut spill).into_iter().map(|k| (c.wave, k))).collect();
+        let a: Vec<usize> = waves.iter().filter(|(_, key)| key == "a").map(|(wave, _)| *wave).collect();
+        assert!(a.len() == 2 && a[0] < a[1]);
+    }
+
+    #[test]
+    fn cycles_are_named() {
+        let mut spill = MemorySpill::default();
+        let chunks = vec![chunk(0, &[("a", Some("b")), ("b", Some("c")), ("c", Some("a")), ("d", Some("a"))])];
+        let error = arrange(chunks, 1000, 1 << 20, &mut spill).unwrap_err();
+        assert_eq!(error.kind, Kind::InvalidValue);
+        assert!(["\"a\"", "\"b\"", "\"c\""].iter().all(|name| error.detail[0].contains(name)));
+        assert!(!error.detail[0].contains("\"d\""));
+        let own = arrange(vec![chunk(0, &[("s", Some("s"))])], 1000, 1 << 20, &mut spill).unwrap_err();
+        assert!(own.detail[0].contains("\"s\""));
+    }
+}

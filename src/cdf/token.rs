@@ -1,0 +1,243 @@
+//! Credentials and the tokens that they buy (OAuth 2.0 client credentials).
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use url::Url;
+
+use super::client::{Call, Client, Limits};
+use super::error::RequestError;
+
+/// A token is renewed this long before it expires, or at half its life if that is later.
+const MARGIN: Duration = Duration::from_secs(60);
+
+/// How long a token counts as valid when the identity provider does not say.
+const DEFAULT_LIFE: Duration = Duration::from_secs(300);
+
+/// No token is used for longer, whatever the identity provider says.
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// A client that an identity provider knows.
+#[derive(Clone)]
+pub struct Credentials {
+    /// Where tokens are asked for.
+    pub token_url: Url,
+    pub client_id: String,
+    pub client_secret: SecretString,
+    /// Scopes separated by spaces.
+    pub scope: Option<String>,
+    /// For identity providers that want one besides or instead of a scope.
+    pub audience: Option<String>,
+}
+
+/// Shows neither the secret nor what the URL may hold besides host and path.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field(
+                "token_url",
+                &format_args!("{:?} {}", self.token_url.host_str(), self.token_url.path()),
+            )
+            .field("client_id", &self.client_id)
+            .field("scope", &self.scope)
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        self.token_url == other.token_url
+            && self.client_id == other.client_id
+            && self.client_secret.expose_secret() == other.client_secret.expose_secret()
+            && self.scope == other.scope
+            && self.audience == other.audience
+    }
+}
+
+impl Eq for Credentials {}
+
+/// The current token of one connection. Of parallel requests one renews it, and the others wait for that.
+#[derive(Default)]
+pub struct TokenCache {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Token>,
+    /// When and how the last renewal failed: those that waited for it fail with it instead of each trying again.
+    failure: Option<(Instant, RequestError)>,
+}
+
+struct Token {
+    secret: SecretString,
+    renew_at: Instant,
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache").finish_non_exhaustive()
+    }
+}
+
+impl TokenCache {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The current token, or a new one.
+    ///
+    /// # Errors
+    /// `NotAuthenticated` if the identity provider refuses the credentials or does not answer with a token;
+    /// otherwise as [`Client::send`], about the identity provider.
+    pub async fn get(
+        &self,
+        client: &Client,
+        credentials: &Credentials,
+        limits: &Limits,
+    ) -> Result<SecretString, RequestError> {
+        let call = Call::to_identity_provider(credentials, limits);
+        let since = Instant::now();
+        let Ok(mut state) = tokio::time::timeout_at(limits.deadline.into(), self.state.lock()).await else {
+            return Err(call.deadline_passed().into());
+        };
+        if let Some((failed_at, failure)) = &state.failure {
+            if *failed_at >= since {
+                return Err(failure.clone());
+            }
+        }
+        match &state.token {
+            Some(token) if Instant::now() < token.renew_at => return Ok(token.secret.clone()),
+            _ => state.token = None,
+        }
+        match request_token(client, credentials, &call).await {
+            Ok(token) => {
+                let secret = token.secret.clone();
+                *state = State {
+                    token: Some(token),
+                    failure: None,
+                };
+                Ok(secret)
+            }
+            Err(error) => {
+                state.failure = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets the token that CDF has refused, unless another request has already renewed it.
+    pub async fn invalidate(&self, used_token: &SecretString) {
+        let mut state = self.state.lock().await;
+        if matches!(&state.token, Some(token) if token.secret.expose_secret() == used_token.expose_secret()) {
+            state.token = None;
+        }
+    }
+}
+
+/// What an identity provider answers; lifetimes come as number, as text, or not at all.
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    expires_in: Option<serde_json::Value>,
+}
+
+async fn request_token(
+    client: &Client,
+    credentials: &Credentials,
+    call: &Call<'_>,
+) -> Result<Token, RequestError> {
+    let mut form = vec![
+        ("grant_type", "client_credentials"),
+        ("client_id", &credentials.client_id),
+        ("client_secret", credentials.client_secret.expose_secret()),
+    ];
+    form.extend(credentials.scope.as_deref().map(|scope| ("scope", scope)));
+    form.extend(
+        credentials
+            .audience
+            .as_deref()
+            .map(|audience| ("audience", audience)),
+    );
+    // The life of a token begins when it is issued, which may be as early as this.
+    let asked_at = Instant::now();
+    let prepare = |_| {
+        let request = client.http().post(credentials.token_url.clone()).form(&form);
+        std::future::ready(Ok((
+            request.header(reqwest::header::ACCEPT, "application/json"),
+            None,
+        )))
+    };
+    let answer = client.exchange(call, prepare).await?;
+    let token = serde_json::from_slice::<TokenAnswer>(&answer.body).map_err(|_| call.not_a_token())?;
+    if token.access_token.is_empty() {
+        return Err(call.not_a_token().into());
+    }
+    Ok(Token {
+        secret: token.access_token.into(),
+        renew_at: asked_at + useful_life(token.expires_in.as_ref()),
+    })
+}
+
+/// How long a token is used, given the `expires_in` of its answer.
+fn useful_life(expires_in: Option<&serde_json::Value>) -> Duration {
+    let seconds = match expires_in {
+        Some(serde_json::Value::Number(number)) => number.as_f64(),
+        Some(serde_json::Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    let life = match seconds {
+        Some(seconds) => Duration::try_from_secs_f64(seconds.max(0.0))
+            .unwrap_or(LONGEST_LIFE)
+            .min(LONGEST_LIFE),
+        None => DEFAULT_LIFE,
+    };
+    life.saturating_sub(MARGIN).max(life / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn credentials(secret: &str) -> Credentials {
+        Credentials {
+            token_url: "https://user:pw-7@login.example/token?key=k-8".parse().unwrap(),
+            client_id: "me".into(),
+            client_secret: secret.to_owned().into(),
+            scope: Some("s".into()),
+            audience: None,
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_read_tolerantly_and_end_early() {
+        let seconds = |value: serde_json::Value| useful_life(Some(&value)).as_secs();
+        assert_eq!(seconds(json!(3600)), 3540);
+        assert_eq!(seconds(json!("3600")), 3540);
+        assert_eq!(seconds(json!(3600.5)), 3540);
+        assert_eq!(seconds(json!(20)), 10);
+        assert_eq!(seconds(json!(0)), 0);
+        assert_eq!(seconds(json!(-5)), 0);
+        assert_eq!(seconds(json!(1e300)), LONGEST_LIFE.as_secs() - 60);
+        assert_eq!(seconds(json!("soon")), 240);
+        assert_eq!(seconds(json!(null)), 240);
+        assert_eq!(useful_life(None).as_secs(), 240);
+    }
+
+    #[test]
+    fn credentials_compare_by_value_and_never_show_the_secret() {
+        assert_eq!(credentials("geheim-9"), credentials("geheim-9"));
+        assert_ne!(credentials("geheim-9"), credentials("other"));
+        let shown = format!("{:?}", credentials("geheim-9"));
+        for secret in ["geheim-9", "pw-7", "k-8"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        assert!(shown.contains("login.example") && shown.contains("me"));
+    }
+}
