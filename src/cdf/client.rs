@@ -623,7 +623,8 @@ impl Answer {
             let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
             let percent = utf8_percent_encode(secret, SEGMENT).to_string();
             let json = Value::from(secret).to_string();
-            for written in [secret, &form, &percent, json.trim_matches('"')] {
+            let json = &json[1..json.len() - 1];
+            for written in [secret, &form, &percent, json] {
                 clean = clean.replace(written, INSTEAD);
             }
         }
@@ -693,7 +694,8 @@ fn setting(duration: Duration) -> String {
     }
 }
 
-fn host(url: &Url) -> String {
+/// Host and port, as errors name a server: the rest of a URL may hold secrets.
+pub(super) fn host(url: &Url) -> String {
     let name = url.host_str().unwrap_or("(no host)");
     match url.port() {
         Some(port) => format!("{name}:{port}"),

@@ -39,15 +39,6 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// An answer without any hints.
-    pub fn status(status: u16) -> Self {
-        Outcome::Answered {
-            status,
-            auto_retryable: false,
-            retry_after: None,
-        }
-    }
-
     /// The request was certainly not applied, so that no harm comes from sending it again.
     fn certainly_not_applied(self) -> bool {
         match self {
@@ -205,6 +196,14 @@ mod tests {
         (Policy::new(resend, max_retries, now + HOUR, true), now)
     }
 
+    fn answered(status: u16) -> Outcome {
+        Outcome::Answered {
+            status,
+            auto_retryable: false,
+            retry_after: None,
+        }
+    }
+
     fn is_retry(decision: Decision) -> bool {
         matches!(decision, Decision::Retry(_))
     }
@@ -213,12 +212,12 @@ mod tests {
     fn transient_outcomes_are_retried_and_refusals_are_not() {
         for status in [408, 425, 429, 500, 502, 503, 504] {
             let (mut policy, now) = policy(Resend::Always, 1);
-            assert!(is_retry(policy.decide(Outcome::status(status), now)), "{status}");
+            assert!(is_retry(policy.decide(answered(status), now)), "{status}");
         }
         for status in [301, 400, 403, 404, 409, 422, 501, 505] {
             let (mut policy, now) = policy(Resend::Always, 1);
             assert_eq!(
-                policy.decide(Outcome::status(status), now),
+                policy.decide(answered(status), now),
                 Decision::Stop(Stop::Final),
                 "{status}"
             );
@@ -250,15 +249,12 @@ mod tests {
         let unsure = Decision::Stop(Stop::MayHaveBeenApplied);
         for status in [408, 425, 500, 501, 502, 503, 504, 599] {
             let (mut policy, now) = policy(Resend::OnlyIfNotReceived, 5);
-            assert_eq!(policy.decide(Outcome::status(status), now), unsure, "{status}");
+            assert_eq!(policy.decide(answered(status), now), unsure, "{status}");
         }
         let (mut policy, now) = policy(Resend::OnlyIfNotReceived, 5);
         assert!(is_retry(policy.decide(Outcome::NotConnected, now)));
-        assert!(is_retry(policy.decide(Outcome::status(429), now)));
-        assert_eq!(
-            policy.decide(Outcome::status(401), now),
-            Decision::RetryWithNewToken
-        );
+        assert!(is_retry(policy.decide(answered(429), now)));
+        assert_eq!(policy.decide(answered(401), now), Decision::RetryWithNewToken);
         assert_eq!(policy.decide(Outcome::NotAnswered, now), unsure);
         assert_eq!(policy.attempts(), 4);
     }
@@ -266,17 +262,11 @@ mod tests {
     #[test]
     fn a_refused_token_is_renewed_once_even_without_retries() {
         let (mut policy, now) = policy(Resend::Always, 0);
-        assert_eq!(
-            policy.decide(Outcome::status(401), now),
-            Decision::RetryWithNewToken
-        );
-        assert_eq!(
-            policy.decide(Outcome::status(401), now),
-            Decision::Stop(Stop::Final)
-        );
+        assert_eq!(policy.decide(answered(401), now), Decision::RetryWithNewToken);
+        assert_eq!(policy.decide(answered(401), now), Decision::Stop(Stop::Final));
         let mut without_bearer = Policy::new(Resend::Always, 5, now + HOUR, false);
         assert_eq!(
-            without_bearer.decide(Outcome::status(401), now),
+            without_bearer.decide(answered(401), now),
             Decision::Stop(Stop::Final)
         );
     }
@@ -284,10 +274,10 @@ mod tests {
     #[test]
     fn retries_are_counted() {
         let (mut policy, now) = policy(Resend::Always, 2);
-        assert!(is_retry(policy.decide(Outcome::status(503), now)));
+        assert!(is_retry(policy.decide(answered(503), now)));
         assert!(is_retry(policy.decide(Outcome::NotAnswered, now)));
         assert_eq!(
-            policy.decide(Outcome::status(503), now),
+            policy.decide(answered(503), now),
             Decision::Stop(Stop::RetriesUsedUp)
         );
         assert_eq!(policy.attempts(), 3);
@@ -298,7 +288,7 @@ mod tests {
         let (mut policy, now) = policy(Resend::Always, 20);
         let mut longest = FIRST_PAUSE;
         for _ in 0..20 {
-            let Decision::Retry(pause) = policy.decide(Outcome::status(503), now) else {
+            let Decision::Retry(pause) = policy.decide(answered(503), now) else {
                 panic!("no retry")
             };
             assert!(
@@ -339,7 +329,7 @@ mod tests {
     fn nothing_is_sent_after_the_deadline() {
         let (mut policy, now) = policy(Resend::Always, 5);
         assert_eq!(
-            policy.decide(Outcome::status(401), now + HOUR),
+            policy.decide(answered(401), now + HOUR),
             Decision::Stop(Stop::DeadlineTooNear)
         );
         assert_eq!(

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::client::{Call, Client, Limits};
+use super::client::{host, Call, Client, Limits};
 use super::error::RequestError;
 
 /// A token is renewed this long before it expires, or at half its life if that is later.
@@ -39,7 +39,7 @@ impl fmt::Debug for Credentials {
         f.debug_struct("Credentials")
             .field(
                 "token_url",
-                &format_args!("{:?} {}", self.token_url.host_str(), self.token_url.path()),
+                &format_args!("{}{}", host(&self.token_url), self.token_url.path()),
             )
             .field("client_id", &self.client_id)
             .field("scope", &self.scope)

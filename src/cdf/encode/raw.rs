@@ -129,6 +129,7 @@ impl RawEncoder {
             let why = format!("the row's columns have {} bytes as JSON; CDF takes {ROW_BYTES}", out.len() - body);
             return Err(refused(self.key, (Kind::TooLong, why)));
         }
+        out.push(b'}');
         Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None })
     }
 }

@@ -1,0 +1,774 @@
+//! cdf_register_credentials: a role, its credentials and its tables in one call; and what keeps client secrets out of
+//! the server log and out of pg_stat_activity.
+//!
+//! Everything is done by PostgreSQL's own commands with the caller's rights. The two that carry a secret are handed over
+//! as parse trees, so that no text of a statement has it, which an error's context, a module that logs or counts
+//! statements, or pg_stat_activity could show.
+
+use std::ffi::{c_char, CStr};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use once_cell::sync::OnceCell;
+use pgrx::fcinfo::{pg_arg_is_null, pg_getarg, pg_getarg_datum_raw};
+use pgrx::pg_sys::AsPgCStr;
+use pgrx::prelude::*;
+use pgrx::spi::{quote_identifier, quote_literal};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::errors::{raise_as, OrRaise};
+use super::{options, settings, wait};
+use crate::cdf::client::{Connection, Limits};
+use crate::cdf::error::{Error, Kind, RequestError};
+use crate::cdf::resource::RESOURCES;
+use crate::cdf::token::Credentials;
+
+/// The foreign-data wrapper's name, fixed by the extension's script.
+const WRAPPER: &CStr = c"cdf_fdw";
+
+/// Retries while somebody waits to see whether a URL is right.
+const RETRIES: u32 = 3;
+
+/// Random bytes of a generated password: 160 bits.
+const PASSWORD_BYTES: usize = 20;
+
+/// What the caller asks for, checked.
+struct Wanted {
+    credentials: Credentials,
+    base_url: Url,
+    project: String,
+    username: Option<String>,
+    server: String,
+}
+
+/// What the caller gets.
+struct Registered {
+    username: String,
+    /// None for a role that was there before.
+    password: Option<String>,
+    database: String,
+    schema: String,
+}
+
+/// The SQL function. It is written against fmgr itself since pgrx has no type for `name`.
+///
+/// # Safety
+/// Called by PostgreSQL, with the arguments that the extension's script declares.
+#[no_mangle]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn cdf_register_credentials(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    hide_statement();
+    // SAFETY: `fcinfo` is that of a call with the declared arguments and result.
+    unsafe {
+        pg_sys::PreventCommandIfReadOnly(c"cdf_register_credentials".as_ptr());
+        let registered = Wanted::read(fcinfo).and_then(register).or_raise();
+        row(fcinfo, &registered)
+    }
+}
+
+/// The planner's support function of cdf_register_credentials. It has no advice; but calling it loads this library, and
+/// with it the hook below, before PostgreSQL finds that the caller may not execute the function, and logs that.
+///
+/// # Safety
+/// Called by PostgreSQL.
+#[no_mangle]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn cdf_register_credentials_support(
+    _fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
+    hide_statement();
+    pg_sys::Datum::null()
+}
+
+/// PostgreSQL finds a function's calling convention by these names.
+#[no_mangle]
+pub extern "C" fn pg_finfo_cdf_register_credentials() -> &'static pg_sys::Pg_finfo_record {
+    &CALLING_CONVENTION
+}
+
+/// As above, for the support function.
+#[no_mangle]
+pub extern "C" fn pg_finfo_cdf_register_credentials_support() -> &'static pg_sys::Pg_finfo_record {
+    &CALLING_CONVENTION
+}
+
+static CALLING_CONVENTION: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+
+impl Wanted {
+    /// # Safety
+    /// `fcinfo` is that of a call of cdf_register_credentials.
+    unsafe fn read(fcinfo: pg_sys::FunctionCallInfo) -> Result<Wanted, Error> {
+        // SAFETY: the caller's promise: the first eight arguments are texts.
+        let text = |number| unsafe { pg_getarg::<String>(fcinfo, number) }.filter(|text| !text.is_empty());
+        let required = |number, name: &str| {
+            text(number).ok_or_else(|| {
+                Error::new(
+                    Kind::MissingValue,
+                    format!("cdf_register_credentials needs a value for {name}"),
+                )
+            })
+        };
+        // SAFETY: the ninth is a name, which is a NUL-terminated string in place.
+        let server = unsafe {
+            if pg_arg_is_null(fcinfo, 8) {
+                return Err(Error::new(
+                    Kind::MissingValue,
+                    "cdf_register_credentials needs a value for server",
+                ));
+            }
+            CStr::from_ptr(pg_getarg_datum_raw(fcinfo, 8).cast_mut_ptr::<c_char>())
+                .to_string_lossy()
+                .into_owned()
+        };
+        let scope = text(3);
+        let base_url = match (text(5), &scope) {
+            (Some(base_url), _) => base_url,
+            (None, Some(scope)) => scope
+                .strip_suffix("/.default")
+                .ok_or_else(|| {
+                    Error::new(
+                        Kind::MissingValue,
+                        "cdf_register_credentials needs a value for base_url",
+                    )
+                    .detail("It can be left out where scope is the URL of CDF followed by /.default.")
+                })?
+                .to_owned(),
+            (None, None) => {
+                return Err(Error::new(
+                    Kind::MissingValue,
+                    "cdf_register_credentials needs a value for scope or base_url",
+                ))
+            }
+        };
+        let username = text(7);
+        if let Some(name) = username
+            .as_deref()
+            .filter(|name| name.len() >= pg_sys::NAMEDATALEN as usize)
+        {
+            return Err(
+                Error::new(Kind::InvalidValue, format!("the username \"{name}\" is too long")).hint(format!(
+                    "PostgreSQL takes names of up to {} bytes.",
+                    pg_sys::NAMEDATALEN - 1
+                )),
+            );
+        }
+        Ok(Wanted {
+            credentials: Credentials {
+                token_url: options::url("token_url", &required(0, "token_url")?)?,
+                client_id: required(1, "client_id")?,
+                client_secret: SecretString::from(required(2, "client_secret")?),
+                scope,
+                audience: text(6),
+            },
+            base_url: options::url("base_url", &base_url)?,
+            project: required(4, "project")?,
+            username,
+            server,
+        })
+    }
+}
+
+/// Does it all, or raises an error that undoes it all. What needs no request is checked before the one to CDF.
+fn register(wanted: Wanted) -> Result<Registered, Error> {
+    // SAFETY: looks at the session's current role.
+    let (caller, may_create) = unsafe {
+        let caller = pg_sys::GetUserId();
+        (caller, pg_sys::has_createrole_privilege(caller))
+    };
+    if !may_create {
+        return Err(Error::new(Kind::Forbidden, "permission denied to register credentials")
+            .hint("It takes a superuser, or a role with CREATEROLE, CREATE on the database and USAGE on the wrapper."));
+    }
+    let known_role = wanted.username.as_deref().and_then(role_oid);
+    if let (Some(role), Some(name)) = (known_role, &wanted.username) {
+        if !may_administer(caller, role) {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!("permission denied to register role \"{name}\""),
+            )
+            .hint("Name a role that you may alter, or a new one."));
+        }
+    }
+    let known_server = existing_server(&wanted);
+    check_with_cdf(&wanted)?;
+
+    let username = match wanted.username.clone() {
+        Some(name) => name,
+        None => unused_name()?,
+    };
+    let role = quote_identifier(&username);
+    let password = match known_role {
+        Some(_) => None,
+        None => {
+            run(&format!("CREATE ROLE {role} LOGIN"))?;
+            let password = SecretString::from(random_hex(PASSWORD_BYTES)?);
+            set_password(&username, &password);
+            Some(password)
+        }
+    };
+    let server = quote_identifier(&wanted.server);
+    let server_oid = match known_server {
+        Some(server) => server,
+        None => {
+            let base_url = quote_literal(wanted.base_url.as_str().trim_end_matches('/'));
+            run(&format!(
+                "CREATE SERVER {server} FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url {base_url})"
+            ))?;
+            server_named(&wanted.server)
+                .ok_or_else(|| Error::internal("the new server is not there"))?
+                .0
+        }
+    };
+    let mapped_before = map_role(&username, server_oid, &wanted);
+    let schema_before = check_schema(&username)?;
+    if !schema_before {
+        run(&format!("CREATE SCHEMA {role}"))?;
+    }
+    let missing = missing_tables(&username, server_oid, &wanted.server)?;
+    if !missing.is_empty() {
+        let names = missing.join(", ");
+        run(&format!(
+            "IMPORT FOREIGN SCHEMA cdf LIMIT TO ({names}) FROM SERVER {server} INTO {role}"
+        ))?;
+    }
+    // Where the role was registered before, what an administrator has since changed stays as it is.
+    let again = mapped_before && schema_before;
+    let granted = if again {
+        missing
+    } else {
+        RESOURCES.iter().map(|resource| resource.name).collect()
+    };
+    if !granted.is_empty() {
+        let tables: Vec<String> = granted.iter().map(|table| format!("{role}.{table}")).collect();
+        run(&format!(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {} TO {role}",
+            tables.join(", ")
+        ))?;
+    }
+    let database = current_database();
+    if !again {
+        run(&format!("GRANT USAGE ON SCHEMA {role} TO {role}"))?;
+        // The schema is in this database only, so the settings hold in it only.
+        let place = format!("ALTER ROLE {role} IN DATABASE {}", quote_identifier(&database));
+        run(&format!("{place} SET search_path = {role}"))?;
+        run(&format!("{place} SET TimeZone = 'UTC'"))?;
+    }
+    Ok(Registered {
+        schema: username.clone(),
+        username,
+        password: password.map(|password| password.expose_secret().to_owned()),
+        database,
+    })
+}
+
+/// Gets a token, and asks CDF what it is good for.
+fn check_with_cdf(wanted: &Wanted) -> Result<(), Error> {
+    let deadline_setting = settings::flush_timeout();
+    let limits = Limits {
+        deadline: Instant::now() + deadline_setting,
+        deadline_setting,
+        request_timeout: settings::request_timeout(),
+        max_retries: settings::max_retries().min(RETRIES),
+    };
+    let client = wait::client()?;
+    let connection = Connection::new(
+        wanted.base_url.clone(),
+        wanted.project.clone(),
+        wanted.credentials.clone(),
+    );
+    let connection = Arc::new(connection);
+    let inspection = wait::run(async move { client.inspect_token(&connection, &limits).await })?;
+    let client_id = &wanted.credentials.client_id;
+    let inspection = inspection.map_err(|error| match error {
+        RequestError::Api(api) if matches!(api.status, 401 | 403) => Error::new(
+            Kind::NotAuthenticated,
+            format!("CDF refuses the token of client \"{client_id}\""),
+        )
+        .detail(format!("CDF says: {}", api.message))
+        .detail(api.trace())
+        .hint("Check base_url, scope and audience."),
+        // There is no user mapping yet, which the client's own hint would name.
+        error => match error.into_error("") {
+            error if error.kind == Kind::NotAuthenticated => {
+                error.hint("Check token_url, client_id, client_secret, scope and audience.")
+            }
+            error => error,
+        },
+    })?;
+    if inspection.projects.contains(&wanted.project) {
+        return Ok(());
+    }
+    let projects = match inspection.projects.len() {
+        0 => "It has access to no project.".to_owned(),
+        _ => format!("It has access to: {}.", inspection.projects.join(", ")),
+    };
+    Err(Error::new(
+        Kind::NotAuthenticated,
+        format!(
+            "client \"{client_id}\" has no access to the CDF project \"{}\"",
+            wanted.project
+        ),
+    )
+    .detail(projects)
+    .hint("Add the client to a group of the project in CDF, or check the project's name."))
+}
+
+/// PostgreSQL's rule for ALTER ROLE, which would come too late: after the request to CDF, and not at all where the
+/// role's settings stay as they are.
+fn may_administer(caller: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: look-ups of roles in the catalogs.
+    unsafe {
+        if pg_sys::superuser_arg(caller) {
+            return true;
+        }
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let administers = pg_sys::has_createrole_privilege(caller);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let administers = pg_sys::has_createrole_privilege(caller) && pg_sys::is_admin_of_role(caller, role);
+        administers && !pg_sys::superuser_arg(role)
+    }
+}
+
+fn role_oid(name: &str) -> Option<pg_sys::Oid> {
+    // SAFETY: a look-up by a NUL-terminated name.
+    let oid = unsafe { pg_sys::get_role_oid(name.as_pg_cstr(), true) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// OID and base_url of a server.
+fn server_named(name: &str) -> Option<(pg_sys::Oid, Option<String>)> {
+    // SAFETY: look-ups in the catalogs; a server that is there has a wrapper.
+    unsafe {
+        let server = pg_sys::GetForeignServerByName(name.as_pg_cstr(), true).as_ref()?;
+        let wrapper = pg_sys::GetForeignDataWrapper(server.fdwid);
+        if CStr::from_ptr((*wrapper).fdwname) != WRAPPER {
+            raise_as(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                Error::new(
+                    Kind::InvalidOption,
+                    format!("server \"{name}\" is not one of cdf_fdw"),
+                )
+                .hint("Give another name in the parameter server."),
+            );
+        }
+        Some((
+            server.serverid,
+            options::Stored::read(server.options)
+                .get("base_url")
+                .map(str::to_owned),
+        ))
+    }
+}
+
+/// The wanted server, if it is there already, with the same base_url.
+fn existing_server(wanted: &Wanted) -> Option<pg_sys::Oid> {
+    let (server, base_url) = server_named(&wanted.server)?;
+    let base_url = base_url.unwrap_or_default();
+    let same =
+        |url: &Url| url.as_str().trim_end_matches('/') == wanted.base_url.as_str().trim_end_matches('/');
+    if !Url::parse(&base_url).is_ok_and(|url| same(&url)) {
+        raise_as(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            Error::new(
+                Kind::InvalidOption,
+                format!(
+                    "server \"{}\" already exists with another base_url",
+                    wanted.server
+                ),
+            )
+            .detail(format!(
+                "It has {base_url}, these credentials are for {}.",
+                wanted.base_url
+            ))
+            .hint("Give another name in the parameter server."),
+        );
+    }
+    Some(server)
+}
+
+/// Stores the credentials in the role's user mapping. Whether there was one before.
+fn map_role(username: &str, server: pg_sys::Oid, wanted: &Wanted) -> bool {
+    let credentials = &wanted.credentials;
+    let values = [
+        ("project", Some(wanted.project.as_str())),
+        ("token_url", Some(credentials.token_url.as_str())),
+        ("client_id", Some(credentials.client_id.as_str())),
+        ("client_secret", Some(credentials.client_secret.expose_secret())),
+        ("scope", credentials.scope.as_deref()),
+        ("audience", credentials.audience.as_deref()),
+    ];
+    // SAFETY: a look-up by a NUL-terminated name, which raises an error if the role is gone.
+    let role = unsafe { pg_sys::get_role_oid(username.as_pg_cstr(), false) };
+    let stored = options::user_mapping(server, role).map(|(_, stored)| stored);
+    // SAFETY: the nodes are allocated in the current memory context, with every field set that the statements use.
+    unsafe {
+        let mut list = std::ptr::null_mut();
+        for (name, value) in values {
+            let action = match (stored.as_ref().and_then(|stored| stored.get(name)), value) {
+                (Some(_), Some(_)) => pg_sys::DefElemAction::DEFELEM_SET,
+                (None, Some(_)) => pg_sys::DefElemAction::DEFELEM_ADD,
+                (Some(_), None) => pg_sys::DefElemAction::DEFELEM_DROP,
+                (None, None) => continue,
+            };
+            list = pg_sys::lappend(list, definition(name, value, action).cast());
+        }
+        if stored.is_some() {
+            let mut statement =
+                PgBox::<pg_sys::AlterUserMappingStmt>::alloc_node(pg_sys::NodeTag::T_AlterUserMappingStmt);
+            statement.user = role_spec(username);
+            statement.servername = wanted.server.as_pg_cstr();
+            statement.options = list;
+            run_tree(statement.into_pg().cast(), c"ALTER USER MAPPING");
+        } else {
+            let mut statement =
+                PgBox::<pg_sys::CreateUserMappingStmt>::alloc_node(pg_sys::NodeTag::T_CreateUserMappingStmt);
+            statement.user = role_spec(username);
+            statement.servername = wanted.server.as_pg_cstr();
+            statement.options = list;
+            run_tree(statement.into_pg().cast(), c"CREATE USER MAPPING");
+        }
+    }
+    stored.is_some()
+}
+
+/// Gives a role its password, as a SCRAM verifier whatever password_encryption says.
+fn set_password(username: &str, password: &SecretString) {
+    // SAFETY: encrypt_password takes NUL-terminated strings and returns one in the current memory context, where the
+    // nodes are allocated, too.
+    unsafe {
+        let verifier = pg_sys::encrypt_password(
+            pg_sys::PasswordType::PASSWORD_TYPE_SCRAM_SHA_256,
+            username.as_pg_cstr(),
+            password.expose_secret().as_pg_cstr(),
+        );
+        let verifier = CStr::from_ptr(verifier).to_string_lossy();
+        let action = pg_sys::DefElemAction::DEFELEM_UNSPEC;
+        let mut statement = PgBox::<pg_sys::AlterRoleStmt>::alloc_node(pg_sys::NodeTag::T_AlterRoleStmt);
+        statement.role = role_spec(username);
+        statement.options = pg_sys::lappend(
+            std::ptr::null_mut(),
+            definition("password", Some(&verifier), action).cast(),
+        );
+        statement.action = 1;
+        run_tree(statement.into_pg().cast(), c"ALTER ROLE");
+    }
+}
+
+/// An option of a statement.
+fn definition(name: &str, value: Option<&str>, action: pg_sys::DefElemAction::Type) -> *mut pg_sys::DefElem {
+    // SAFETY: all parts are allocated in the current memory context.
+    unsafe {
+        let value = value.map_or(std::ptr::null_mut(), |value| {
+            pg_sys::makeString(value.as_pg_cstr())
+        });
+        pg_sys::makeDefElemExtended(std::ptr::null_mut(), name.as_pg_cstr(), value.cast(), action, -1)
+    }
+}
+
+fn role_spec(username: &str) -> *mut pg_sys::RoleSpec {
+    // SAFETY: a node of this tag is of this type.
+    let mut role = unsafe { PgBox::<pg_sys::RoleSpec>::alloc_node(pg_sys::NodeTag::T_RoleSpec) };
+    role.roletype = pg_sys::RoleSpecType::ROLESPEC_CSTRING;
+    role.rolename = username.as_pg_cstr();
+    role.location = -1;
+    role.into_pg()
+}
+
+/// Runs a statement given as its parse tree, through the same hooks and event triggers as any. They get `text` for the
+/// statement's text.
+///
+/// # Safety
+/// `tree` is the complete parse tree of a utility statement.
+unsafe fn run_tree(tree: *mut pg_sys::Node, text: &'static CStr) {
+    // SAFETY: the caller's promise; a function runs with an active snapshot, as ProcessUtility expects.
+    unsafe {
+        let mut planned = PgBox::<pg_sys::PlannedStmt>::alloc_node(pg_sys::NodeTag::T_PlannedStmt);
+        planned.commandType = pg_sys::CmdType::CMD_UTILITY;
+        planned.utilityStmt = tree;
+        planned.stmt_location = -1;
+        pg_sys::ProcessUtility(
+            planned.into_pg(),
+            text.as_ptr(),
+            false,
+            pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            pg_sys::None_Receiver,
+            std::ptr::null_mut(),
+        );
+        pg_sys::CommandCounterIncrement();
+    }
+}
+
+fn run(sql: &str) -> Result<(), Error> {
+    Spi::run(sql).map_err(spi_error)
+}
+
+fn spi_error(error: spi::Error) -> Error {
+    Error::internal(format!("cannot run a statement: {error}"))
+}
+
+/// Whether the schema is there. One that somebody else owns is refused: its owner could put other tables in the place of
+/// the role's.
+fn check_schema(name: &str) -> Result<bool, Error> {
+    let owned = Spi::connect(|client| {
+        let query = "SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = $1";
+        match client
+            .select(query, Some(1), &[name.into()])?
+            .first()
+            .get_one::<bool>()
+        {
+            Err(spi::Error::InvalidPosition) => Ok(None),
+            owned => owned,
+        }
+    })
+    .map_err(spi_error)?;
+    match owned {
+        Some(false) => Err(Error::new(
+            Kind::Forbidden,
+            format!("schema \"{name}\" exists and is somebody else's"),
+        )
+        .hint("Give another username, or have the schema's owner register the role.")),
+        owned => Ok(owned.is_some()),
+    }
+}
+
+/// The built-in tables that the schema lacks. Anything else of the name of one is an error, since the role would write
+/// to it and believe the rows in CDF.
+fn missing_tables(schema: &str, server: pg_sys::Oid, server_name: &str) -> Result<Vec<&'static str>, Error> {
+    let found: Vec<(String, bool)> = Spi::connect(|client| {
+        let query = "SELECT c.relname::text, coalesce(t.ftserver = $2, false) \
+                     FROM pg_class c LEFT JOIN pg_foreign_table t ON t.ftrelid = c.oid \
+                     WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)";
+        client
+            .select(query, None, &[schema.into(), server.into()])?
+            .map(|row| {
+                Ok((
+                    row.get::<String>(1)?.unwrap_or_default(),
+                    row.get::<bool>(2)?.unwrap_or(false),
+                ))
+            })
+            .collect::<Result<_, spi::Error>>()
+    })
+    .map_err(spi_error)?;
+    let mut missing = Vec::new();
+    for resource in RESOURCES {
+        match found.iter().find(|(name, _)| name == resource.name) {
+            None => missing.push(resource.name),
+            Some((_, true)) => {}
+            Some((name, false)) => raise_as(
+                PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
+                Error::new(
+                    Kind::Duplicate,
+                    format!("schema \"{schema}\" has a relation \"{name}\" that is not a table of server \"{server_name}\""),
+                )
+                .hint("Move it away, or give another username or server."),
+            ),
+        }
+    }
+    Ok(missing)
+}
+
+/// A name that neither a role nor a schema has.
+fn unused_name() -> Result<String, Error> {
+    loop {
+        let name = format!("cdf_{}", random_hex(4)?);
+        // SAFETY: a look-up by a NUL-terminated name.
+        let schema = unsafe { pg_sys::get_namespace_oid(name.as_pg_cstr(), true) };
+        if schema == pg_sys::InvalidOid && role_oid(&name).is_none() {
+            return Ok(name);
+        }
+    }
+}
+
+fn random_hex(bytes: usize) -> Result<String, Error> {
+    let mut random = vec![0; bytes];
+    getrandom::fill(&mut random)
+        .map_err(|error| Error::internal(format!("the system has no random numbers: {error}")))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn current_database() -> String {
+    // SAFETY: the name is a copy in the current memory context; the session's database exists.
+    unsafe {
+        CStr::from_ptr(pg_sys::get_database_name(pg_sys::MyDatabaseId))
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
+/// The one row of the result. A set-returning function may return a single row without any more ceremony.
+///
+/// # Safety
+/// `fcinfo` is that of a call of cdf_register_credentials.
+unsafe fn row(fcinfo: pg_sys::FunctionCallInfo, registered: &Registered) -> pg_sys::Datum {
+    // SAFETY: the caller's promise: the result has four columns, all of them texts.
+    unsafe {
+        let mut columns = std::ptr::null_mut();
+        pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut columns);
+        let columns = pg_sys::BlessTupleDesc(columns);
+        let values = [
+            registered.username.as_str().into_datum(),
+            registered.password.as_deref().into_datum(),
+            registered.database.as_str().into_datum(),
+            registered.schema.as_str().into_datum(),
+        ];
+        let mut nulls = values.map(|value| value.is_none());
+        let mut values = values.map(|value| value.unwrap_or(pg_sys::Datum::null()));
+        let tuple = pg_sys::heap_form_tuple(columns, values.as_mut_ptr(), nulls.as_mut_ptr());
+        pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+    }
+}
+
+/// What stands in the log and in pg_stat_activity instead of a statement.
+const HIDDEN: &CStr = c"<hidden by cdf_fdw, since it holds a client secret>";
+
+/// By these words a text that may hold a secret is known: a call of the function, or the option of a user mapping.
+const WORDS: [&[u8]; 2] = [b"cdf_register_credentials", b"client_secret"];
+
+/// The statement under way that holds a secret: its text's address and its start. Its text need not have those words in
+/// it: EXECUTE of a prepared statement does not.
+static HIDDEN_TEXT: AtomicUsize = AtomicUsize::new(0);
+static HIDDEN_START: AtomicI64 = AtomicI64::new(0);
+
+/// The hook that was there before.
+static PREVIOUS_HOOK: OnceCell<pg_sys::emit_log_hook_type> = OnceCell::new();
+
+/// Installs the log hook. Called once, from `_PG_init`.
+pub fn init() {
+    // SAFETY: the main thread is the only one, so nobody else looks at the hook meanwhile.
+    unsafe {
+        if PREVIOUS_HOOK.set(pg_sys::emit_log_hook).is_ok() {
+            pg_sys::emit_log_hook = Some(hide_in_log);
+        }
+    }
+}
+
+/// Takes the statement under way out of pg_stat_activity, and marks it for the log hook.
+pub(super) fn hide_statement() {
+    // SAFETY: both are the session's own; the text is copied.
+    unsafe {
+        HIDDEN_TEXT.store(pg_sys::debug_query_string as usize, Ordering::Relaxed);
+        HIDDEN_START.store(pg_sys::GetCurrentStatementStartTimestamp(), Ordering::Relaxed);
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, HIDDEN.as_ptr());
+    }
+}
+
+/// Removes the secret from a message on its way to the server log.
+///
+/// # Safety
+/// Called by PostgreSQL, with the message in its own memory context.
+unsafe extern "C-unwind" fn hide_in_log(error: *mut pg_sys::ErrorData) {
+    // SAFETY: PostgreSQL passes a valid message, of which each text is NULL or NUL-terminated and allocated in
+    // the current memory context. Nothing here raises an error or panics, which would recurse into reporting.
+    unsafe {
+        redact(&mut *error);
+        if let Some(Some(previous)) = PREVIOUS_HOOK.get() {
+            previous(error);
+        }
+    }
+}
+
+/// # Safety
+/// As `hide_in_log`.
+unsafe fn redact(error: &mut pg_sys::ErrorData) {
+    // SAFETY: the caller's promise; the statement's text is NULL or NUL-terminated.
+    unsafe {
+        let query = bytes(pg_sys::debug_query_string);
+        let hidden = query.is_some_and(|query| {
+            has_word(query)
+                || (HIDDEN_TEXT.load(Ordering::Relaxed) == pg_sys::debug_query_string as usize
+                    && HIDDEN_START.load(Ordering::Relaxed) == pg_sys::GetCurrentStatementStartTimestamp())
+        });
+        let names = |text: *const c_char| bytes(text).is_some_and(has_word);
+        if hidden || names(error.context) {
+            error.hide_stmt = true;
+            error.hide_ctx = true;
+        }
+        // A statement within a function, logged as QUERY.
+        if hidden || names(error.internalquery) {
+            error.internalquery = std::ptr::null_mut();
+        }
+        // A syntax error quotes the statement, in the worst case the rest of it. The client is told all the same.
+        if hidden && error.sqlerrcode == PgSqlErrorCode::ERRCODE_SYNTAX_ERROR as i32 {
+            error.output_to_server = false;
+        }
+        if error.elevel > pg_sys::LOG_SERVER_ONLY as i32 {
+            return;
+        }
+        // Statements are logged as messages of their own, with parameters in the detail.
+        let quoted = query
+            .filter(|_| hidden)
+            .is_some_and(|query| bytes(error.message).is_some_and(|message| contains(message, query)));
+        if quoted || names(error.message) {
+            let duration = bytes(error.message).and_then(duration).unwrap_or_default();
+            let text = [duration, b"statement: ", HIDDEN.to_bytes_with_nul()].concat();
+            error.message = pg_sys::pstrdup(text.as_ptr().cast());
+        }
+        if quoted || hidden || names(error.message) || names(error.detail) {
+            error.detail = std::ptr::null_mut();
+            error.detail_log = std::ptr::null_mut();
+        }
+    }
+}
+
+/// # Safety
+/// `text` is null or NUL-terminated, and outlives the result.
+unsafe fn bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text).to_bytes() })
+}
+
+fn has_word(text: &[u8]) -> bool {
+    WORDS.iter().any(|word| contains(text, word))
+}
+
+/// Whether `text` has `part` in it, in whatever case: SQL folds names.
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    !part.is_empty()
+        && text
+            .windows(part.len())
+            .any(|window| window.eq_ignore_ascii_case(part))
+}
+
+/// The beginning of a message of log_min_duration_statement that has no statement in it.
+fn duration(message: &[u8]) -> Option<&[u8]> {
+    const END: &[u8] = b" ms  ";
+    let length = message.windows(END.len()).position(|window| window == END)? + END.len();
+    message.starts_with(b"duration: ").then(|| &message[..length])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_found_in_any_case() {
+        assert!(has_word(b"select * from CDF_Register_Credentials('x')"));
+        assert!(has_word(
+            b"alter user mapping for me server s options (set Client_Secret 'x')"
+        ));
+        assert!(!has_word(b"select 1"));
+        assert!(!has_word(b""));
+        assert!(!contains(b"select 1", b""));
+    }
+
+    #[test]
+    fn durations_are_kept_without_the_statement() {
+        assert_eq!(
+            duration(b"duration: 1.5 ms  execute p: select cdf_register_credentials($1)"),
+            Some(&b"duration: 1.5 ms  "[..])
+        );
+        assert_eq!(duration(b"statement: select 1 ms  "), None);
+        assert_eq!(duration(b"duration: 1.5 ms"), None);
+    }
+
+    #[test]
+    fn passwords_have_160_bits() {
+        let password = random_hex(PASSWORD_BYTES).unwrap();
+        assert_eq!(password.len(), 40);
+        assert_ne!(password, random_hex(PASSWORD_BYTES).unwrap());
+    }
+}

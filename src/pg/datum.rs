@@ -1,0 +1,349 @@
+//! Slot to typed cells: the one place that reads a Datum of a row.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+use crate::cdf::cell::Cell;
+use crate::cdf::error::{Error, Kind};
+
+/// Microseconds from 1970 to 2000, where PostgreSQL counts from.
+pub const EPOCH_MICROS: i64 = 946_684_800_000_000;
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// How the values of one column are read.
+#[derive(Debug, Clone)]
+enum Reader {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Float8,
+    Text,
+    Timestamp,
+    Date,
+    Json,
+    Jsonb,
+    Numeric { output: Oid },
+    Bytea,
+    Array(Box<Element>),
+    /// By the type's output function: uuid, enums, and whatever else has a text form.
+    Output { output: Oid },
+}
+
+#[derive(Debug, Clone)]
+struct Element {
+    reader: Reader,
+    oid: Oid,
+    len: i16,
+    by_value: bool,
+    align: std::ffi::c_char,
+}
+
+/// Reads the rows of one table.
+#[derive(Debug)]
+pub struct RowReader {
+    columns: Vec<Option<Column>>,
+    /// Reading allocates: what it allocates goes with the next row.
+    row_context: pg_sys::MemoryContext,
+    allocates: bool,
+    recode: bool,
+    /// The emptied cells of the last row, for their memory.
+    cells: Vec<Cell<'static>>,
+}
+
+#[derive(Debug)]
+struct Column {
+    name: String,
+    reader: Reader,
+}
+
+impl RowReader {
+    /// # Safety
+    /// `descriptor` is a table's; `context` lives as long as the reader.
+    pub unsafe fn new(descriptor: pg_sys::TupleDesc, context: pg_sys::MemoryContext) -> Self {
+        // SAFETY: the caller's promise.
+        let descriptor = unsafe { pgrx::PgTupleDesc::from_pg_unchecked(descriptor) };
+        let mut columns = Vec::with_capacity(descriptor.len());
+        for attribute in descriptor.iter() {
+            columns.push((!attribute.attisdropped).then(|| Column {
+                name: attribute.name().to_owned(),
+                reader: Reader::of(attribute.atttypid),
+            }));
+        }
+        // SAFETY: catalog and context functions of a running backend; the name is static.
+        let (row_context, recode) = unsafe {
+            let row_context = pg_sys::AllocSetContextCreateInternal(
+                context,
+                c"cdf_fdw row".as_ptr(),
+                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            (row_context, pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32)
+        };
+        let allocates = recode || columns.iter().flatten().any(|column| column.reader.allocates());
+        RowReader { columns, row_context, allocates, recode, cells: Vec::new() }
+    }
+
+    /// Reads the slot's row and gives its cells to `use_row`. They borrow from the slot, and end with the call.
+    ///
+    /// # Safety
+    /// `slot` holds a row of the table that the reader was made for.
+    pub unsafe fn read<R>(
+        &mut self,
+        slot: *mut pg_sys::TupleTableSlot,
+        use_row: impl FnOnce(&[Cell<'_>]) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let mut cells: Vec<Cell<'_>> = std::mem::take(&mut self.cells);
+        // SAFETY: the caller's promise: the slot has as many attributes as the reader has columns, and its arrays are
+        // filled up to tts_nvalid. The row context is the reader's own, and nothing of the last row is used any more.
+        let (values, nulls, previous) = unsafe {
+            if ((*slot).tts_nvalid as usize) < self.columns.len() {
+                pg_sys::slot_getsomeattrs_int(slot, self.columns.len() as i32);
+            }
+            let previous = self.allocates.then(|| {
+                pg_sys::MemoryContextReset(self.row_context);
+                pg_sys::MemoryContextSwitchTo(self.row_context)
+            });
+            (
+                std::slice::from_raw_parts((*slot).tts_values, self.columns.len()),
+                std::slice::from_raw_parts((*slot).tts_isnull, self.columns.len()),
+                previous,
+            )
+        };
+        let mut result = Ok(());
+        for (at, column) in self.columns.iter().enumerate() {
+            let cell = match column {
+                Some(column) if !nulls[at] => {
+                    // SAFETY: the value is not NULL and of the column's type.
+                    match unsafe { column.reader.read(values[at], self.recode) } {
+                        Ok(cell) => cell,
+                        Err((kind, why)) => {
+                            result = Err(Error::new(kind, format!("column \"{}\": {why}", column.name)));
+                            break;
+                        }
+                    }
+                }
+                _ => Cell::Null,
+            };
+            cells.push(cell);
+        }
+        let result = result.and_then(|()| use_row(&cells));
+        if let Some(previous) = previous {
+            // SAFETY: it was current when the row began.
+            unsafe { pg_sys::MemoryContextSwitchTo(previous) };
+        }
+        // An emptied vector borrows nothing; collecting in place keeps its memory.
+        cells.clear();
+        self.cells = cells.into_iter().map(|_| Cell::Null).collect();
+        result
+    }
+}
+
+type Refusal = (Kind, String);
+
+impl Reader {
+    fn of(oid: Oid) -> Reader {
+        // SAFETY: catalog look-ups of a type that a column has.
+        unsafe {
+            let oid = pg_sys::getBaseType(oid);
+            match oid {
+                pg_sys::BOOLOID => Reader::Bool,
+                pg_sys::INT2OID => Reader::Int2,
+                pg_sys::INT4OID => Reader::Int4,
+                pg_sys::INT8OID => Reader::Int8,
+                pg_sys::FLOAT4OID => Reader::Float4,
+                pg_sys::FLOAT8OID => Reader::Float8,
+                pg_sys::TEXTOID | pg_sys::VARCHAROID => Reader::Text,
+                pg_sys::TIMESTAMPTZOID | pg_sys::TIMESTAMPOID => Reader::Timestamp,
+                pg_sys::DATEOID => Reader::Date,
+                pg_sys::JSONOID => Reader::Json,
+                pg_sys::JSONBOID => Reader::Jsonb,
+                pg_sys::BYTEAOID => Reader::Bytea,
+                _ => {
+                    let element = pg_sys::get_element_type(oid);
+                    if element != pg_sys::InvalidOid {
+                        let (mut len, mut by_value, mut align) = (0, false, 0);
+                        pg_sys::get_typlenbyvalalign(element, &mut len, &mut by_value, &mut align);
+                        let reader = Reader::of(element);
+                        return Reader::Array(Box::new(Element { reader, oid: element, len, by_value, align }));
+                    }
+                    let (mut output, mut varlena) = (pg_sys::InvalidOid, false);
+                    pg_sys::getTypeOutputInfo(oid, &mut output, &mut varlena);
+                    match oid {
+                        pg_sys::NUMERICOID => Reader::Numeric { output },
+                        _ => Reader::Output { output },
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether reading takes memory: always, or where a value is compressed or stored out of line.
+    fn allocates(&self) -> bool {
+        !matches!(
+            self,
+            Reader::Bool
+                | Reader::Int2
+                | Reader::Int4
+                | Reader::Int8
+                | Reader::Float4
+                | Reader::Float8
+                | Reader::Timestamp
+                | Reader::Date
+        )
+    }
+
+    /// # Safety
+    /// The datum is a value of the reader's type that lives for `'a`, as does the current memory context.
+    unsafe fn read<'a>(&self, datum: Datum, recode: bool) -> Result<Cell<'a>, Refusal> {
+        // SAFETY: the caller's promise, for each type its own representation.
+        unsafe {
+            Ok(match self {
+                Reader::Bool => Cell::Bool(datum.value() & 0xff != 0),
+                Reader::Int2 => Cell::Int(i64::from(datum.value() as i16)),
+                Reader::Int4 => Cell::Int(i64::from(datum.value() as i32)),
+                Reader::Int8 => Cell::Int(datum.value() as i64),
+                // The shortest digits that give the float back, as PostgreSQL prints it: 0.1 stays 0.1.
+                Reader::Float4 => Cell::Float(widen(f32::from_bits(datum.value() as u32))),
+                Reader::Float8 => Cell::Float(f64::from_bits(datum.value() as u64)),
+                Reader::Text => Cell::Text(text(bytes(datum), recode)?),
+                Reader::Json => Cell::Json(text(bytes(datum), recode)?),
+                Reader::Bytea => Cell::Bytes(bytes(datum)),
+                Reader::Timestamp => match datum.value() as i64 {
+                    i64::MIN | i64::MAX => return Err(infinite()),
+                    micros => Cell::Timestamp(micros + EPOCH_MICROS),
+                },
+                Reader::Date => match datum.value() as i32 {
+                    i32::MIN | i32::MAX => return Err(infinite()),
+                    days => Cell::Timestamp(i64::from(days) * DAY_MICROS + EPOCH_MICROS),
+                },
+                Reader::Jsonb => {
+                    let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+                    let printed = pg_sys::JsonbToCString(
+                        std::ptr::null_mut(),
+                        &mut (*jsonb).root,
+                        varlena_size(jsonb.cast()) as i32,
+                    );
+                    Cell::Json(text(CStr::from_ptr(printed).to_bytes(), recode)?)
+                }
+                Reader::Numeric { output } => {
+                    Cell::Number(text(CStr::from_ptr(pg_sys::OidOutputFunctionCall(*output, datum)).to_bytes(), recode)?)
+                }
+                Reader::Output { output } => {
+                    Cell::Text(text(CStr::from_ptr(pg_sys::OidOutputFunctionCall(*output, datum)).to_bytes(), recode)?)
+                }
+                Reader::Array(element) => Cell::List(element.read(datum, recode)?),
+            })
+        }
+    }
+}
+
+impl Element {
+    /// # Safety
+    /// As [`Reader::read`].
+    unsafe fn read<'a>(&self, datum: Datum, recode: bool) -> Result<Vec<Cell<'a>>, Refusal> {
+        // SAFETY: the datum is an array of the element's type; deconstruct_array fills two arrays of `count` elements.
+        unsafe {
+            let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+            if (*array).ndim > 1 {
+                return Err((Kind::InvalidValue, "CDF takes no arrays of more than one dimension".into()));
+            }
+            let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+            pg_sys::deconstruct_array(
+                array,
+                self.oid,
+                i32::from(self.len) as _,
+                self.by_value,
+                self.align,
+                &mut values,
+                &mut nulls,
+                &mut count,
+            );
+            (0..count as usize)
+                .map(|at| match *nulls.add(at) {
+                    true => Ok(Cell::Null),
+                    false => self.reader.read(*values.add(at), recode),
+                })
+                .collect()
+        }
+    }
+}
+
+fn infinite() -> Refusal {
+    (Kind::OutOfRange, "the value is infinite; CDF takes finite timestamps only".into())
+}
+
+fn widen(value: f32) -> f64 {
+    match value.is_finite() {
+        true => value.to_string().parse().unwrap_or(f64::from(value)),
+        false => f64::from(value),
+    }
+}
+
+/// A varlena's bytes: where they are if they are plain, else an unpacked copy in the current memory context.
+///
+/// # Safety
+/// The datum is a varlena that lives for `'a`, as does the current memory context.
+unsafe fn bytes<'a>(datum: Datum) -> &'a [u8] {
+    // SAFETY: the caller's promise; pg_detoast_datum_packed leaves a plain or short header.
+    unsafe {
+        let varlena: *mut pg_sys::varlena = datum.cast_mut_ptr();
+        let first = *varlena.cast::<u8>();
+        let packed = match is_short(first) || is_plain(first) {
+            true => varlena,
+            false => pg_sys::pg_detoast_datum_packed(varlena),
+        };
+        pgrx::varlena::varlena_to_byte_slice(packed)
+    }
+}
+
+#[cfg(target_endian = "little")]
+fn is_short(first: u8) -> bool {
+    first & 1 == 1 && first != 1
+}
+
+#[cfg(target_endian = "little")]
+fn is_plain(first: u8) -> bool {
+    first & 3 == 0
+}
+
+#[cfg(target_endian = "big")]
+fn is_short(first: u8) -> bool {
+    first & 0x80 != 0 && first != 0x80
+}
+
+#[cfg(target_endian = "big")]
+fn is_plain(first: u8) -> bool {
+    first & 0xc0 == 0
+}
+
+/// # Safety
+/// `varlena` has a plain header.
+unsafe fn varlena_size(varlena: *const pg_sys::varlena) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { pgrx::varlena::varsize_4b(varlena) }
+}
+
+/// # Safety
+/// The bytes are text in the database's encoding.
+unsafe fn text(bytes: &[u8], recode: bool) -> Result<&str, Refusal> {
+    let bytes = match recode {
+        false => bytes,
+        true => {
+            // SAFETY: the caller's promise; the result is the argument itself or NUL-terminated.
+            unsafe {
+                let pointer: *const std::ffi::c_char = bytes.as_ptr().cast();
+                let converted =
+                    pg_sys::pg_server_to_any(pointer, bytes.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
+                match std::ptr::eq(converted, pointer) {
+                    true => bytes,
+                    false => CStr::from_ptr(converted).to_bytes(),
+                }
+            }
+        }
+    };
+    std::str::from_utf8(bytes).map_err(|_| (Kind::InvalidValue, "the text is not valid UTF-8".to_owned()))
+}

@@ -1,0 +1,22 @@
+//! The wrapper's callbacks, wired up.
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::{import, modify};
+
+/// The handler function of the foreign-data wrapper.
+#[pg_extern]
+fn cdf_fdw_handler() -> PgBox<pg_sys::FdwRoutine> {
+    // SAFETY: the node is zeroed, which is what an FdwRoutine without callbacks is.
+    let mut routine = unsafe { PgBox::<pg_sys::FdwRoutine>::alloc_node(pg_sys::NodeTag::T_FdwRoutine) };
+
+    routine.IsForeignRelUpdatable = Some(modify::is_foreign_rel_updatable);
+    routine.PlanForeignModify = Some(modify::plan_foreign_modify);
+    routine.BeginForeignModify = Some(modify::begin_foreign_modify);
+    routine.ExecForeignInsert = Some(modify::exec_foreign_insert);
+    routine.BeginForeignInsert = Some(modify::begin_foreign_insert);
+
+    routine.ImportForeignSchema = Some(import::import_foreign_schema);
+    routine.into_pg_boxed()
+}

@@ -1,0 +1,17 @@
+//! PostgreSQL's lists.
+
+use pgrx::pg_sys;
+
+/// The cells of a list of pointers.
+///
+/// # Safety
+/// `list` is null (NIL) or a list of pointers to `T` that lives for `'l` and is not changed meanwhile.
+pub unsafe fn pointers<'l, T>(list: *mut pg_sys::List) -> &'l mut [*mut T] {
+    // SAFETY: a List's elements are an array of `length` cells, which are unions of pointer size.
+    unsafe {
+        match list.as_mut() {
+            None => &mut [],
+            Some(list) => std::slice::from_raw_parts_mut(list.elements.cast(), list.length as usize),
+        }
+    }
+}

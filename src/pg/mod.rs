@@ -1,0 +1,29 @@
+//! Everything that knows PostgreSQL: a thin layer over [`crate::cdf`].
+
+mod coerce;
+mod datum;
+mod errors;
+mod credentials;
+mod handler;
+mod import;
+mod list;
+mod modify;
+mod options;
+mod settings;
+mod spill;
+mod transaction;
+mod wait;
+
+use pgrx::prelude::*;
+
+pgrx::pg_module_magic!(name, version);
+
+/// Called once when the library is loaded, by first use or by `session_preload_libraries`.
+#[pg_guard]
+#[allow(non_snake_case)]
+pub extern "C-unwind" fn _PG_init() {
+    errors::init();
+    settings::init();
+    credentials::init();
+    coerce::init();
+}

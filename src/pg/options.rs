@@ -1,0 +1,784 @@
+//! The options of servers, user mappings, foreign tables and columns: which there are, what they take, and what they
+//! come to for a table and for a connection.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::sync::Arc;
+
+use pgrx::prelude::*;
+use pgrx::spi::quote_identifier;
+use pgrx::PgTupleDesc;
+use secrecy::SecretString;
+use url::{Host, Url};
+
+use super::errors::{raise, raise_as};
+use super::{credentials, settings};
+use crate::cdf::client::Connection;
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::resource::{raw, Resource, Shape};
+use crate::cdf::table::{ColumnDefinition, Mode, NullHandling, OnConflict, Table, TableOptions};
+use crate::cdf::token::Credentials;
+
+/// What an option stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Server,
+    UserMapping,
+    Table,
+    Column,
+}
+
+impl Place {
+    /// As PostgreSQL tells a validator: by the catalog that will hold the options. None is the wrapper itself.
+    fn of_catalog(catalog: pg_sys::Oid) -> Option<Place> {
+        match catalog {
+            pg_sys::ForeignServerRelationId => Some(Place::Server),
+            pg_sys::UserMappingRelationId => Some(Place::UserMapping),
+            pg_sys::ForeignTableRelationId => Some(Place::Table),
+            pg_sys::AttributeRelationId => Some(Place::Column),
+            _ => None,
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Place::Server => "a server",
+            Place::UserMapping => "a user mapping",
+            Place::Table => "a foreign table",
+            Place::Column => "a column",
+        }
+    }
+}
+
+/// What an option takes.
+#[derive(Debug, Clone, Copy)]
+enum Takes {
+    Text,
+    /// Text of so many characters at most.
+    Name(usize),
+    Bool,
+    /// `query`: whether the URL may have one.
+    Url {
+        query: bool,
+    },
+    OneOf(&'static [&'static str]),
+    Resource,
+}
+
+/// Which tables have an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tables {
+    All,
+    Raw,
+    Datapoints,
+}
+
+impl Tables {
+    fn include(self, resource: &Resource) -> bool {
+        match self {
+            Tables::All => true,
+            Tables::Raw => matches!(resource.shape, Shape::Raw),
+            Tables::Datapoints => matches!(resource.shape, Shape::Datapoints { .. }),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Descriptor {
+    name: &'static str,
+    places: &'static [Place],
+    takes: Takes,
+    required: bool,
+    /// Never shown.
+    secret: bool,
+    tables: Tables,
+}
+
+impl Descriptor {
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    const fn only(mut self, tables: Tables) -> Self {
+        self.tables = tables;
+        self
+    }
+}
+
+const fn option(name: &'static str, places: &'static [Place], takes: Takes) -> Descriptor {
+    Descriptor {
+        name,
+        places,
+        takes,
+        required: false,
+        secret: false,
+        tables: Tables::All,
+    }
+}
+
+/// Every option there is, in the order in which errors list them.
+static OPTIONS: &[Descriptor] = &[
+    option("base_url", &[Place::Server], Takes::Url { query: false }).required(),
+    option("project", &[Place::UserMapping], Takes::Text).required(),
+    option("token_url", &[Place::UserMapping], Takes::Url { query: true }).required(),
+    option("client_id", &[Place::UserMapping], Takes::Text).required(),
+    option("client_secret", &[Place::UserMapping], Takes::Text)
+        .required()
+        .secret(),
+    option("scope", &[Place::UserMapping], Takes::Text),
+    option("audience", &[Place::UserMapping], Takes::Text),
+    option("resource", &[Place::Table], Takes::Resource).required(),
+    option("database", &[Place::Table], Takes::Name(raw::DATABASE_CHARS)).only(Tables::Raw),
+    option("table", &[Place::Table], Takes::Name(raw::TABLE_CHARS)).only(Tables::Raw),
+    option("primary_key", &[Place::Table], Takes::Text).only(Tables::Raw),
+    option(
+        "on_conflict",
+        &[Place::Table, Place::Server],
+        Takes::OneOf(OnConflict::NAMES),
+    ),
+    option(
+        "null_handling",
+        &[Place::Table, Place::Server],
+        Takes::OneOf(NullHandling::NAMES),
+    ),
+    option("create_missing", &[Place::Table], Takes::Bool).only(Tables::Datapoints),
+    option("truncatable", &[Place::Table], Takes::Bool),
+    option("updatable", &[Place::Table, Place::Server], Takes::Bool),
+    option("name", &[Place::Column], Takes::Text),
+];
+
+/// Why options are refused: by SQLSTATE.
+#[derive(Debug, PartialEq)]
+enum Refusal {
+    /// HV00D: there is no such option in this place.
+    Name(Error),
+    /// HV00J: its value cannot be used, or it is missing.
+    Value(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Value(error)
+    }
+}
+
+/// The validator of the foreign-data wrapper: `options` are all that the object is going to have.
+#[pg_extern]
+fn cdf_fdw_validator(options: Vec<String>, catalog: pg_sys::Oid) {
+    let place = Place::of_catalog(catalog);
+    if place == Some(Place::UserMapping) {
+        credentials::hide_statement();
+    }
+    // PostgreSQL refuses option names with an equals sign in them.
+    let pairs = options
+        .iter()
+        .filter_map(|option| option.split_once('='))
+        .collect::<Vec<_>>();
+    match check(place, &pairs, settings::allow_http()) {
+        Ok(()) => {}
+        Err(Refusal::Name(error)) => raise_as(PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME, error),
+        Err(Refusal::Value(error)) => raise(error),
+    }
+}
+
+fn check(place: Option<Place>, pairs: &[(&str, &str)], allow_http: bool) -> Result<(), Refusal> {
+    let Some(place) = place else {
+        return match pairs.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(unknown(
+                name,
+                "the foreign-data wrapper",
+                "It takes no options.".into(),
+            )),
+        };
+    };
+    for (name, _) in pairs {
+        if !OPTIONS
+            .iter()
+            .any(|option| option.name == *name && option.places.contains(&place))
+        {
+            let valid = format!(
+                "Valid options of {} are: {}.",
+                place.noun(),
+                names(place, |_| true)
+            );
+            return Err(unknown(name, place.noun(), valid));
+        }
+    }
+    for option in OPTIONS.iter().filter(|option| option.places.contains(&place)) {
+        match pairs.iter().find(|(name, _)| *name == option.name) {
+            Some((_, value)) => check_value(option, value, allow_http)?,
+            None if option.required => return Err(missing(option.name, place.noun()).into()),
+            None => {}
+        }
+    }
+    if place == Place::Table {
+        check_table(pairs)?;
+    }
+    Ok(())
+}
+
+/// What the resource of a table has to say about the other options, each of them valid by itself.
+fn check_table(pairs: &[(&str, &str)]) -> Result<(), Refusal> {
+    let given = |name: &str| {
+        pairs
+            .iter()
+            .find(|(given, _)| *given == name)
+            .map(|(_, value)| *value)
+    };
+    let resource = Resource::get(given("resource").unwrap_or_default())?;
+    for (name, _) in pairs {
+        if OPTIONS
+            .iter()
+            .any(|option| option.name == *name && !option.tables.include(resource))
+        {
+            let place = format!("a table of {}", resource.name);
+            let valid = names(Place::Table, |option| option.tables.include(resource));
+            return Err(unknown(
+                name,
+                &place,
+                format!("Valid options of {place} are: {valid}."),
+            ));
+        }
+    }
+    if given("database").is_some() != given("table").is_some() {
+        return Err(Error::new(
+            Kind::InvalidOption,
+            "options \"database\" and \"table\" go together",
+        )
+        .hint("Give both for a typed RAW table, neither for db_name, table_name, key and columns.")
+        .into());
+    }
+    if given("primary_key").is_some() && given("database").is_none() {
+        return Err(Error::new(
+            Kind::InvalidOption,
+            "option \"primary_key\" needs \"database\" and \"table\"",
+        )
+        .hint("Without them the row key is the column key.")
+        .into());
+    }
+    Ok(())
+}
+
+fn check_value(option: &Descriptor, value: &str, allow_http: bool) -> Result<(), Error> {
+    match option.takes {
+        Takes::Text | Takes::Name(_) | Takes::Resource if value.is_empty() => {
+            Err(invalid(option.name, "an empty text"))
+        }
+        Takes::Name(max) if value.chars().count() > max => {
+            Err(invalid(option.name, &shown(option, value))
+                .hint(format!("CDF takes at most {max} characters.")))
+        }
+        Takes::Text | Takes::Name(_) => Ok(()),
+        Takes::Bool => parse_bool(option.name, value).map(drop),
+        Takes::Url { query } => parse_url(option.name, value, query, allow_http).map(drop),
+        Takes::OneOf(allowed) if !allowed.contains(&value) => {
+            Err(invalid(option.name, &shown(option, value))
+                .hint(format!("Allowed values are: {}.", allowed.join(", "))))
+        }
+        Takes::OneOf(_) => Ok(()),
+        Takes::Resource => Resource::get(value).map(drop),
+    }
+}
+
+fn shown(option: &Descriptor, value: &str) -> String {
+    if option.secret {
+        "(not shown)".into()
+    } else {
+        format!("\"{value}\"")
+    }
+}
+
+/// The names of a place's options, as errors list them.
+fn names(place: Place, which: impl Fn(&Descriptor) -> bool) -> String {
+    let names: Vec<&str> = OPTIONS
+        .iter()
+        .filter(|o| o.places.contains(&place) && which(o))
+        .map(|option| option.name)
+        .collect();
+    names.join(", ")
+}
+
+fn unknown(name: &str, place: &str, valid: String) -> Refusal {
+    let error = Error::new(
+        Kind::InvalidOption,
+        format!("invalid option \"{name}\" for {place}"),
+    )
+    .hint(valid);
+    let home = OPTIONS.iter().find(|option| option.name == name).map(|option| {
+        let places: Vec<&str> = option.places.iter().map(|place| place.noun()).collect();
+        match option.tables {
+            Tables::All => places.join(" or of "),
+            Tables::Raw => "a table of raw_rows".into(),
+            Tables::Datapoints => "a table of datapoints or string_datapoints".into(),
+        }
+    });
+    Refusal::Name(match home {
+        Some(home) => error.detail(format!("It is an option of {home}.")),
+        None => error,
+    })
+}
+
+fn missing(name: &str, place: &str) -> Error {
+    Error::new(
+        Kind::InvalidOption,
+        format!("option \"{name}\" is required for {place}"),
+    )
+}
+
+fn invalid(name: &str, value: &str) -> Error {
+    Error::new(
+        Kind::InvalidOption,
+        format!("invalid value for option \"{name}\": {value}"),
+    )
+}
+
+fn parse_bool(name: &str, value: &str) -> Result<bool, Error> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "on" | "yes" | "1" => Ok(true),
+        "false" | "off" | "no" | "0" => Ok(false),
+        _ => Err(invalid(name, &format!("\"{value}\"")).hint("Allowed values are: true, false.")),
+    }
+}
+
+/// Checks a URL that requests go to. Its text is not repeated in errors: it may hold a password.
+fn parse_url(name: &str, value: &str, query: bool, allow_http: bool) -> Result<Url, Error> {
+    let example = "Give a URL such as https://westeurope-1.cognitedata.com.";
+    let url = Url::parse(value).map_err(|error| invalid(name, &error.to_string()).hint(example))?;
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err(invalid(name, &format!("unknown scheme \"{}\"", url.scheme())).hint(example));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid(name, "a URL with a user name or password")
+            .hint("Credentials belong to the options client_id and client_secret of the user mapping."));
+    }
+    if url.fragment().is_some() || (url.query().is_some() && !query) {
+        return Err(invalid(name, "a URL with a query or fragment").hint(example));
+    }
+    if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
+        return Err(invalid(
+            name,
+            &format!("http:// to host \"{}\"", url.host_str().unwrap_or_default()),
+        )
+        .detail("Credentials and rows would cross the network unencrypted.")
+        .hint("Use https://, or have a superuser set cdf_fdw.allow_http."));
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// A URL under an option's rules, by the option's name.
+pub(super) fn url(name: &'static str, value: &str) -> Result<Url, Error> {
+    let query = OPTIONS
+        .iter()
+        .any(|o| o.name == name && matches!(o.takes, Takes::Url { query: true }));
+    parse_url(name, value, query, settings::allow_http())
+}
+
+/// Options as the catalogs hold them.
+pub(super) struct Stored(Vec<(String, String)>);
+
+impl Stored {
+    /// # Safety
+    /// `list` is a List of DefElem, as GetForeignServer and its like return them.
+    pub(super) unsafe fn read(list: *mut pg_sys::List) -> Stored {
+        let mut pairs = Vec::new();
+        // SAFETY: the caller's promise; a List has `length` cells, NIL is a null pointer, and a DefElem's name and
+        // value are NUL-terminated.
+        unsafe {
+            for at in 0..list.as_ref().map_or(0, |list| list.length as usize) {
+                let element = (*(*list).elements.add(at)).ptr_value.cast::<pg_sys::DefElem>();
+                let text =
+                    |text: *const std::ffi::c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
+                pairs.push((text((*element).defname), text(pg_sys::defGetString(element))));
+            }
+        }
+        Stored(pairs)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(given, _)| given == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.get(name).map(str::to_owned)
+    }
+
+    /// The validator requires it, but a wrapper may have been without one.
+    fn required(&self, name: &str, place: Place) -> Result<&str, Error> {
+        self.get(name).ok_or_else(|| missing(name, place.noun()))
+    }
+}
+
+/// The server of a foreign table and the table's options, the server's applied where the table has none.
+pub fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
+    // SAFETY: both look the object up in the catalogs and raise an error if it is not there; what they return is
+    // allocated in the current memory context.
+    let (server, stored, defaults) = unsafe {
+        let table = pg_sys::GetForeignTable(relid);
+        let server = pg_sys::GetForeignServer((*table).serverid);
+        (
+            (*server).serverid,
+            Stored::read((*table).options),
+            Stored::read((*server).options),
+        )
+    };
+    let either = |name: &str| stored.get(name).or_else(|| defaults.get(name));
+    let one_of = |name: &str, value: &str, allowed: &[&str]| {
+        invalid(name, &format!("\"{value}\"")).hint(format!("Allowed values are: {}.", allowed.join(", ")))
+    };
+    let flag = |name: &str, value: Option<&str>, default: bool| match value {
+        Some(value) => parse_bool(name, value),
+        None => Ok(default),
+    };
+    let on_conflict = match either("on_conflict") {
+        Some(value) => {
+            OnConflict::parse(value).ok_or_else(|| one_of("on_conflict", value, OnConflict::NAMES))?
+        }
+        None => OnConflict::default(),
+    };
+    let null_handling = match either("null_handling") {
+        Some(value) => {
+            NullHandling::parse(value).ok_or_else(|| one_of("null_handling", value, NullHandling::NAMES))?
+        }
+        None => NullHandling::default(),
+    };
+    let options = TableOptions {
+        resource: Resource::get(stored.required("resource", Place::Table)?)?,
+        database: stored.text("database"),
+        table: stored.text("table"),
+        primary_key: stored.text("primary_key"),
+        mode: Mode {
+            on_conflict,
+            null_handling,
+            create_missing: flag("create_missing", stored.get("create_missing"), false)?,
+        },
+        truncatable: flag("truncatable", stored.get("truncatable"), false)?,
+        updatable: flag("updatable", either("updatable"), true)?,
+    };
+    Ok((server, options))
+}
+
+/// What a foreign table is to CDF, its columns bound.
+///
+/// # Safety
+/// `relation` is an open foreign table.
+pub unsafe fn table_definition(relation: pg_sys::Relation) -> Result<Table, Error> {
+    // SAFETY: the caller's promise; an open relation has its tuple descriptor, which outlives this call.
+    let (relid, columns) = unsafe {
+        (
+            (*relation).rd_id,
+            PgTupleDesc::from_pg_unchecked((*relation).rd_att),
+        )
+    };
+    let (_, options) = table(relid)?;
+    let definitions = columns
+        .iter()
+        .map(|column| {
+            if column.attisdropped {
+                return None;
+            }
+            // SAFETY: a catalog look-up by the column's own numbers.
+            let stored = unsafe { Stored::read(pg_sys::GetForeignColumnOptions(relid, column.attnum)) };
+            Some(ColumnDefinition {
+                name: column.name().to_owned(),
+                cdf_name: stored.text("name"),
+            })
+        })
+        .collect();
+    Table::new(options, definitions)
+}
+
+/// A connection is known by its server and its user mapping.
+type ConnectionKey = (pg_sys::Oid, pg_sys::Oid);
+
+thread_local! {
+    /// The connections that this session has used, which hold their tokens. The backend has one thread.
+    static CONNECTIONS: RefCell<HashMap<ConnectionKey, Arc<Connection>>> = RefCell::default();
+}
+
+/// The connection of a role to a server. The options are read anew each time: changed ones make a new connection,
+/// so that the token of the old ones is not used any more.
+pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connection>, Error> {
+    // SAFETY: a catalog look-up, which raises an error if there is no such server.
+    let (name, stored) = unsafe {
+        let server = pg_sys::GetForeignServer(server);
+        (
+            CStr::from_ptr((*server).servername).to_string_lossy(),
+            Stored::read((*server).options),
+        )
+    };
+    let base_url = url("base_url", stored.required("base_url", Place::Server)?)?;
+    let mapping = user_mapping(server, user).or_else(|| user_mapping(server, pg_sys::InvalidOid));
+    let Some((mapping, stored)) = mapping else {
+        // SAFETY: the name is a copy in the current memory context, or a null pointer for a role that is gone.
+        let user = unsafe {
+            let user = pg_sys::GetUserNameFromId(user, true);
+            (!user.is_null()).then(|| CStr::from_ptr(user).to_string_lossy())
+        };
+        let (user, server) = (
+            user.map_or("PUBLIC".into(), quote_identifier),
+            quote_identifier(name),
+        );
+        return Err(Error::new(
+            Kind::NotAuthenticated,
+            format!("role {user} has no user mapping for server {server}"),
+        )
+        .hint(format!(
+            "Create one with cdf_register_credentials, or with CREATE USER MAPPING FOR {user} SERVER {server} \
+             OPTIONS (project '…', token_url '…', client_id '…', client_secret '…', scope '…')."
+        )));
+    };
+    let required = |name| stored.required(name, Place::UserMapping);
+    let project = required("project")?.to_owned();
+    let credentials = Credentials {
+        token_url: url("token_url", required("token_url")?)?,
+        client_id: required("client_id")?.to_owned(),
+        client_secret: SecretString::from(required("client_secret")?.to_owned()),
+        scope: stored.text("scope"),
+        audience: stored.text("audience"),
+    };
+    CONNECTIONS.with_borrow_mut(|connections| {
+        if let Some(known) = connections.get(&(server, mapping)) {
+            if known.base_url == base_url && known.project == project && known.credentials == credentials {
+                return Ok(known.clone());
+            }
+        }
+        let connection = Arc::new(Connection::new(base_url, project, credentials));
+        connections.insert((server, mapping), connection.clone());
+        Ok(connection)
+    })
+}
+
+/// The mapping of exactly this role (InvalidOid: PUBLIC) on a server: its OID and options.
+pub(super) fn user_mapping(server: pg_sys::Oid, user: pg_sys::Oid) -> Option<(pg_sys::Oid, Stored)> {
+    // SAFETY: look-ups in the catalogs. GetUserMapping raises an error if it finds none, and falls back to PUBLIC,
+    // which the look-up before it excludes.
+    unsafe {
+        let exists = pg_sys::SearchSysCacheExists(
+            pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER as _,
+            user.into(),
+            server.into(),
+            pg_sys::Datum::null(),
+            pg_sys::Datum::null(),
+        );
+        exists.then(|| {
+            let mapping = pg_sys::GetUserMapping(user, server);
+            ((*mapping).umid, Stored::read((*mapping).options))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPPING: [(&str, &str); 4] = [
+        ("project", "p"),
+        ("token_url", "https://login.example.com/t/oauth2/v2.0/token"),
+        ("client_id", "id"),
+        ("client_secret", "s3cret"),
+    ];
+
+    fn name_error(place: Option<Place>, pairs: &[(&str, &str)]) -> Error {
+        match check(place, pairs, false) {
+            Err(Refusal::Name(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn value_error(place: Place, pairs: &[(&str, &str)]) -> Error {
+        match check(Some(place), pairs, false) {
+            Err(Refusal::Value(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_have_a_place() {
+        for (at, option) in OPTIONS.iter().enumerate() {
+            assert!(
+                OPTIONS[..at].iter().all(|other| other.name != option.name),
+                "{}",
+                option.name
+            );
+            assert!(!option.places.is_empty());
+        }
+    }
+
+    #[test]
+    fn unknown_and_misplaced_names_are_refused_with_the_valid_ones() {
+        let error = name_error(Some(Place::Server), &[("base_url", "https://x"), ("host", "x")]);
+        assert_eq!(error.message, "invalid option \"host\" for a server");
+        assert_eq!(
+            error.hint.unwrap(),
+            "Valid options of a server are: base_url, on_conflict, null_handling, updatable."
+        );
+        let error = name_error(Some(Place::Server), &[("client_secret", "s3cret")]);
+        assert_eq!(error.detail, ["It is an option of a user mapping."]);
+        assert!(!format!("{error:?}").contains("s3cret"));
+        assert_eq!(
+            name_error(Some(Place::Column), &[("updatable", "true")]).detail,
+            ["It is an option of a foreign table or of a server."]
+        );
+        assert!(name_error(None, &[("x", "y")])
+            .message
+            .contains("foreign-data wrapper"));
+        assert_eq!(check(None, &[], false), Ok(()));
+    }
+
+    #[test]
+    fn options_of_other_resources_are_refused() {
+        let error = name_error(Some(Place::Table), &[("resource", "assets"), ("database", "d")]);
+        assert_eq!(error.detail, ["It is an option of a table of raw_rows."]);
+        assert!(!error.hint.unwrap().contains("database"));
+        let error = name_error(
+            Some(Place::Table),
+            &[("resource", "raw_rows"), ("create_missing", "true")],
+        );
+        assert!(error.hint.unwrap().contains("primary_key"));
+        assert_eq!(
+            check(
+                Some(Place::Table),
+                &[("resource", "string_datapoints"), ("create_missing", "true")],
+                false
+            ),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn raw_options_belong_together() {
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            let mut all = vec![("resource", "raw_rows")];
+            all.extend_from_slice(pairs);
+            all
+        };
+        assert_eq!(
+            check(
+                Some(Place::Table),
+                &of(&[("database", "d"), ("table", "t"), ("primary_key", "k")]),
+                false
+            ),
+            Ok(())
+        );
+        assert_eq!(check(Some(Place::Table), &of(&[]), false), Ok(()));
+        assert!(value_error(Place::Table, &of(&[("database", "d")]))
+            .message
+            .contains("go together"));
+        assert!(value_error(Place::Table, &of(&[("primary_key", "k")]))
+            .message
+            .contains("needs"));
+        let long = "d".repeat(33);
+        let error = value_error(
+            Place::Table,
+            &[("resource", "raw_rows"), ("database", &long), ("table", "t")],
+        );
+        assert!(error.hint.unwrap().contains("32"));
+    }
+
+    #[test]
+    fn values_are_checked() {
+        assert!(value_error(Place::Table, &[("resource", "asset")])
+            .hint
+            .unwrap()
+            .contains("assets, events"));
+        let error = value_error(
+            Place::Table,
+            &[("resource", "assets"), ("on_conflict", "nothing")],
+        );
+        assert_eq!(error.hint.unwrap(), "Allowed values are: update, error, ignore.");
+        assert!(
+            value_error(Place::Table, &[("resource", "assets"), ("updatable", "maybe")])
+                .message
+                .contains("maybe")
+        );
+        assert!(value_error(Place::Column, &[("name", "")])
+            .message
+            .contains("empty"));
+        assert_eq!(
+            check(
+                Some(Place::Table),
+                &[("resource", "assets"), ("truncatable", "ON")],
+                false
+            ),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn required_options_are_missed() {
+        assert!(value_error(Place::Server, &[]).message.contains("base_url"));
+        assert!(value_error(Place::Table, &[]).message.contains("resource"));
+        for at in 0..MAPPING.len() {
+            let mut pairs = MAPPING.to_vec();
+            let (name, _) = pairs.remove(at);
+            assert!(value_error(Place::UserMapping, &pairs).message.contains(name));
+        }
+        assert_eq!(check(Some(Place::UserMapping), &MAPPING, false), Ok(()));
+    }
+
+    #[test]
+    fn secrets_are_not_repeated() {
+        let mut pairs = MAPPING.to_vec();
+        pairs[0].1 = "";
+        assert!(!format!("{:?}", check(Some(Place::UserMapping), &pairs, false)).contains("s3cret"));
+        let error = value_error(Place::Server, &[("base_url", "https://me:s3cret@example.com")]);
+        assert!(!format!("{error:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn http_is_for_loopback_unless_allowed() {
+        let url = |text: &str, allow_http| parse_url("base_url", text, false, allow_http);
+        for text in [
+            "http://localhost:1",
+            "http://LOCALHOST",
+            "http://127.8.9.10",
+            "http://[::1]:80",
+            "https://x.y",
+        ] {
+            assert!(url(text, false).is_ok(), "{text}");
+        }
+        for text in [
+            "http://x.y",
+            "http://localhost.x.y",
+            "http://10.0.0.1",
+            "http://[::2]",
+            "http://128.0.0.1",
+        ] {
+            assert!(
+                url(text, false).unwrap_err().hint.unwrap().contains("allow_http"),
+                "{text}"
+            );
+            assert!(url(text, true).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "x.y",
+            "ftp://x.y",
+            "https://",
+            "https://x.y/?q=1",
+            "https://x.y/#f",
+        ] {
+            assert!(url(text, true).is_err(), "{text}");
+        }
+    }
+}

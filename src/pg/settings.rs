@@ -1,0 +1,117 @@
+//! The settings `cdf_fdw.*`.
+
+use std::time::Duration;
+
+use pgrx::{pg_sys, GucContext, GucFlags, GucRegistry, GucSetting};
+
+static FLUSH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600_000);
+static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
+static MAX_RETRIES: GucSetting<i32> = GucSetting::<i32>::new(10);
+static MAX_CONCURRENT_REQUESTS: GucSetting<i32> = GucSetting::<i32>::new(8);
+static BUFFER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(65_536);
+static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// Defines the settings and reserves their prefix. Called once, from `_PG_init`.
+pub fn init() {
+    GucRegistry::define_int_guc(
+        c"cdf_fdw.flush_timeout",
+        c"Sets the maximum time that COMMIT may take to deliver a transaction's rows to CDF.",
+        c"It covers all requests, retries and waits of one delivery, and likewise of one read. When it has passed, \
+          the transaction aborts. statement_timeout does not apply while COMMIT delivers rows.",
+        &FLUSH_TIMEOUT,
+        1,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"cdf_fdw.request_timeout",
+        c"Sets the maximum time that one request to CDF or to the identity provider may take.",
+        c"A request that takes longer is given up, and sent again where that cannot do its work twice.",
+        &REQUEST_TIMEOUT,
+        1,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"cdf_fdw.max_retries",
+        c"Sets how often a request to CDF is sent again after a transient failure.",
+        c"Throttling, server errors and lost connections count. 0 means that nothing is sent again.",
+        &MAX_RETRIES,
+        0,
+        1_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"cdf_fdw.max_concurrent_requests",
+        c"Sets how many requests to CDF a session may have under way at a time.",
+        c"CDF limits the concurrent requests of a project, so that more in one session may slow down others.",
+        &MAX_CONCURRENT_REQUESTS,
+        1,
+        256,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"cdf_fdw.buffer_memory",
+        c"Sets the maximum memory for a transaction's rows that wait for COMMIT.",
+        c"What does not fit waits in temporary files, which temp_file_limit counts.",
+        &BUFFER_MEMORY,
+        64,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_bool_guc(
+        c"cdf_fdw.allow_http",
+        c"Allows http:// URLs of other hosts than this one.",
+        c"Rows, credentials and tokens then cross the network unencrypted. URLs of loopback addresses may always be \
+          http://.",
+        &ALLOW_HTTP,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    // SAFETY: called in the main thread with a NUL-terminated literal, which PostgreSQL copies.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        pg_sys::EmitWarningsOnPlaceholders(c"cdf_fdw".as_ptr());
+        #[cfg(not(feature = "pg14"))]
+        pg_sys::MarkGUCPrefixReserved(c"cdf_fdw".as_ptr());
+    }
+}
+
+/// How long one delivery to CDF, or one read, may take.
+pub fn flush_timeout() -> Duration {
+    milliseconds(FLUSH_TIMEOUT.get())
+}
+
+/// How long one request may take.
+pub fn request_timeout() -> Duration {
+    milliseconds(REQUEST_TIMEOUT.get())
+}
+
+/// How often a request is sent again.
+pub fn max_retries() -> u32 {
+    MAX_RETRIES.get().unsigned_abs()
+}
+
+/// How many requests may be under way at a time.
+pub fn max_concurrent_requests() -> usize {
+    MAX_CONCURRENT_REQUESTS.get().unsigned_abs() as usize
+}
+
+/// Bytes of memory for buffered rows.
+pub fn buffer_memory() -> usize {
+    BUFFER_MEMORY.get().unsigned_abs() as usize * 1024
+}
+
+/// Whether http:// URLs of hosts other than loopback are accepted.
+pub fn allow_http() -> bool {
+    ALLOW_HTTP.get()
+}
+
+fn milliseconds(setting: i32) -> Duration {
+    Duration::from_millis(u64::from(setting.unsigned_abs()))
+}

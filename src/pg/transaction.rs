@@ -1,0 +1,174 @@
+//! The transaction's buffer, and the one place that registers transaction callbacks.
+//!
+//! Rows leave at PRE_COMMIT, where an ERROR still aborts the transaction. Subtransactions take their rows with them.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::errors::{raise, OrRaise};
+use super::spill::TemporaryFile;
+use super::{settings, wait};
+use crate::cdf::buffer::{Spill, Subtransaction, TransactionBuffer};
+use crate::cdf::client::Limits;
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::flush::{flush, Job, Network};
+use crate::cdf::upsert::{Context, Outcome};
+
+/// What a session's transaction has written.
+struct State {
+    registered: bool,
+    subtransaction: Subtransaction,
+    buffer: Option<TransactionBuffer>,
+    file: TemporaryFile,
+}
+
+thread_local! {
+    /// The backend has one thread that runs transactions.
+    static STATE: RefCell<State> =
+        const { RefCell::new(State { registered: false, subtransaction: 0, buffer: None, file: TemporaryFile::new() }) };
+}
+
+/// Gets ready for rows of the current transaction: called before the first [`write`] of a statement.
+pub fn begin() {
+    STATE.with_borrow_mut(|state| {
+        if !state.registered {
+            // SAFETY: both functions live as long as the library, which is never unloaded.
+            unsafe {
+                pg_sys::RegisterXactCallback(Some(xact_callback), std::ptr::null_mut());
+                pg_sys::RegisterSubXactCallback(Some(subxact_callback), std::ptr::null_mut());
+            }
+            state.registered = true;
+        }
+        // The library may have been loaded inside of a subtransaction, whose beginning went unnoticed.
+        // SAFETY: a transaction is running.
+        state.subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    });
+}
+
+/// Gives the buffer, the current subtransaction and the temporary file to `write`.
+pub fn write<R>(write: impl FnOnce(&mut TransactionBuffer, Subtransaction, &mut dyn Spill) -> R) -> R {
+    STATE.with_borrow_mut(|state| {
+        let buffer = state.buffer.get_or_insert_with(|| TransactionBuffer::new(settings::buffer_memory()));
+        write(buffer, state.subtransaction, &mut state.file)
+    })
+}
+
+/// The limits of a request that is made now.
+pub fn limits() -> Limits {
+    let timeout = settings::flush_timeout();
+    Limits {
+        deadline: Instant::now() + timeout,
+        deadline_setting: timeout,
+        request_timeout: settings::request_timeout(),
+        max_retries: settings::max_retries(),
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn xact_callback(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    match event {
+        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => pre_commit(),
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => pre_prepare(),
+        pg_sys::XactEvent::XACT_EVENT_COMMIT
+        | pg_sys::XactEvent::XACT_EVENT_ABORT
+        | pg_sys::XactEvent::XACT_EVENT_PREPARE => with_state(|state| {
+            state.buffer = None;
+            state.file.forget();
+        }),
+        // Parallel workers write nothing.
+        _ => {}
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn subxact_callback(
+    event: pg_sys::SubXactEvent::Type,
+    ended: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _arg: *mut std::ffi::c_void,
+) {
+    with_state(|state| match event {
+        // PostgreSQL passes the new subtransaction first here as well.
+        pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB => state.subtransaction = ended,
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
+            state.subtransaction = parent;
+            if let Some(buffer) = &mut state.buffer {
+                buffer.release(ended, parent);
+            }
+        }
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
+            state.subtransaction = parent;
+            if let Some(buffer) = &mut state.buffer {
+                buffer.rollback(ended);
+            }
+        }
+        _ => {}
+    });
+}
+
+/// A backend that is terminated in the middle of a row aborts its transaction with the row's frames still on the stack,
+/// and then exits: what they hold needs no clearing.
+fn with_state(change: impl FnOnce(&mut State)) {
+    STATE.with(|state| {
+        if let Ok(mut state) = state.try_borrow_mut() {
+            change(&mut state);
+        }
+    });
+}
+
+fn pre_commit() {
+    // Taken out: whatever happens below, the session does not keep the rows.
+    let (buffer, mut file) = STATE.with_borrow_mut(|state| {
+        (state.buffer.take(), std::mem::replace(&mut state.file, TemporaryFile::new()))
+    });
+    let Some(buffer) = buffer else { return };
+    let result = match buffer.is_empty() {
+        true => Ok(()),
+        false => deliver(buffer, &mut file),
+    };
+    file.close();
+    result.or_raise();
+}
+
+fn deliver(buffer: TransactionBuffer, file: &mut TemporaryFile) -> Result<(), Error> {
+    let context = Context::new(wait::client()?, limits());
+    let mut network = IoThread(wait::Jobs::new()?);
+    flush(
+        buffer,
+        settings::buffer_memory(),
+        settings::max_concurrent_requests(),
+        context,
+        &mut network,
+        file,
+    )
+}
+
+fn pre_prepare() {
+    let pending = STATE.with_borrow(|state| state.buffer.as_ref().is_some_and(|buffer| !buffer.is_empty()));
+    if pending {
+        raise(
+            Error::new(Kind::Unsupported, "cannot PREPARE a transaction that has written to CDF foreign tables")
+                .hint("Rows are delivered at COMMIT, and CDF cannot take part in a two-phase commit."),
+        );
+    }
+}
+
+/// Requests run on the I/O thread.
+struct IoThread(wait::Jobs<(usize, Outcome)>);
+
+impl Network for IoThread {
+    fn start(&mut self, job: Job) {
+        self.0.spawn(0, job);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.0.in_flight()
+    }
+
+    fn next(&mut self) -> Result<(usize, Outcome), Error> {
+        self.0.next().map(|(_, result)| result)
+    }
+}
