@@ -10,6 +10,7 @@ pub mod error;
 pub mod flush;
 pub mod hash;
 pub mod hierarchy;
+pub mod read;
 pub mod resource;
 pub mod retry;
 pub mod table;

@@ -677,7 +677,7 @@ unsafe fn redact(error: &mut pg_sys::ErrorData) {
     // SAFETY: the caller's promise; the statement's text is NULL or NUL-terminated.
     unsafe {
         let query = bytes(pg_sys::debug_query_string);
-        let hidden = query.is_some_and(|query| {
+        let mut hidden = query.is_some_and(|query| {
             has_word(query)
                 || (HIDDEN_TEXT.load(Ordering::Relaxed) == pg_sys::debug_query_string as usize
                     && HIDDEN_START.load(Ordering::Relaxed) == pg_sys::GetCurrentStatementStartTimestamp())
@@ -698,16 +698,19 @@ unsafe fn redact(error: &mut pg_sys::ErrorData) {
         if error.elevel > pg_sys::LOG_SERVER_ONLY as i32 {
             return;
         }
-        // Statements are logged as messages of their own, with parameters in the detail.
+        // Statements are logged as messages of their own. The detail has parameters, or the prepared statement that an
+        // EXECUTE is about.
         let quoted = query
             .filter(|_| hidden)
             .is_some_and(|query| bytes(error.message).is_some_and(|message| contains(message, query)));
-        if quoted || names(error.message) {
+        if quoted || names(error.message) || names(error.detail) {
             let duration = bytes(error.message).and_then(duration).unwrap_or_default();
             let text = [duration, b"statement: ", HIDDEN.to_bytes_with_nul()].concat();
             error.message = pg_sys::pstrdup(text.as_ptr().cast());
+            hidden = true;
         }
-        if quoted || hidden || names(error.message) || names(error.detail) {
+        if hidden {
+            error.hide_stmt = true;
             error.detail = std::ptr::null_mut();
             error.detail_log = std::ptr::null_mut();
         }

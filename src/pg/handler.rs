@@ -3,13 +3,21 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{import, modify};
+use super::{import, modify, scan};
 
 /// The handler function of the foreign-data wrapper.
 #[pg_extern]
 fn cdf_fdw_handler() -> PgBox<pg_sys::FdwRoutine> {
     // SAFETY: the node is zeroed, which is what an FdwRoutine without callbacks is.
     let mut routine = unsafe { PgBox::<pg_sys::FdwRoutine>::alloc_node(pg_sys::NodeTag::T_FdwRoutine) };
+
+    routine.GetForeignRelSize = Some(scan::get_foreign_rel_size);
+    routine.GetForeignPaths = Some(scan::get_foreign_paths);
+    routine.GetForeignPlan = Some(scan::get_foreign_plan);
+    routine.BeginForeignScan = Some(scan::begin_foreign_scan);
+    routine.IterateForeignScan = Some(scan::iterate_foreign_scan);
+    routine.ReScanForeignScan = Some(scan::re_scan_foreign_scan);
+    routine.EndForeignScan = Some(scan::end_foreign_scan);
 
     routine.IsForeignRelUpdatable = Some(modify::is_foreign_rel_updatable);
     routine.PlanForeignModify = Some(modify::plan_foreign_modify);

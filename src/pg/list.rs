@@ -15,3 +15,16 @@ pub unsafe fn pointers<'l, T>(list: *mut pg_sys::List) -> &'l mut [*mut T] {
         }
     }
 }
+
+/// The elements of a list of integers.
+///
+/// # Safety
+/// `list` is null (NIL) or a list of integers.
+pub unsafe fn integers(list: *mut pg_sys::List) -> Vec<i32> {
+    // SAFETY: as for `pointers`, with integers in the cells.
+    unsafe {
+        (0..list.as_ref().map_or(0, |list| list.length as usize))
+            .map(|at| (*(*list).elements.add(at)).int_value)
+            .collect()
+    }
+}

@@ -9,9 +9,11 @@ mod import;
 mod list;
 mod modify;
 mod options;
+mod scan;
 mod settings;
 mod spill;
 mod transaction;
+mod tuple;
 mod wait;
 
 use pgrx::prelude::*;

@@ -62,6 +62,12 @@ pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The bytes of a base64 text, as [`value`] writes them.
+pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
+}
+
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)

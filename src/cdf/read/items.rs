@@ -1,0 +1,134 @@
+//! Pages of assets, events, time series …: `/byids` for a key, else `/list`.
+
+use hashbrown::HashMap;
+use serde_json::{json, Map, Value};
+
+use super::{take_page, Call, Field, Query, Row};
+use crate::cdf::error::Error;
+use crate::cdf::resource::{Column, ColumnType, Items, ReferenceTarget, Rule, ID_RANGE};
+use crate::cdf::table::Binding;
+
+/// Items per list request, CDF's maximum.
+const PER_LIST: usize = 1000;
+
+pub struct ItemPages {
+    path: &'static str,
+    step: Step,
+    /// External ids by what they are of and internal id.
+    names: HashMap<(&'static str, i64), Option<String>>,
+}
+
+enum Step {
+    /// One item by its key.
+    ByKey(Value),
+    List { cursor: Option<String> },
+    Done,
+}
+
+impl ItemPages {
+    pub fn new(items: &Items, query: &Query) -> Self {
+        let step = match (query.equal_id("id"), query.equal_text("external_id")) {
+            (Some(id), _) if (ID_RANGE.0..=ID_RANGE.1).contains(&id) => Step::ByKey(json!({ "id": id })),
+            // No item has such an id.
+            (Some(_), _) => Step::Done,
+            (None, Some(external_id)) => Step::ByKey(json!({ "externalId": external_id })),
+            (None, None) => Step::List { cursor: None },
+        };
+        ItemPages { path: items.path, step, names: HashMap::new() }
+    }
+
+    pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
+        let items = match std::mem::replace(&mut self.step, Step::Done) {
+            Step::Done => return Ok(None),
+            Step::ByKey(key) => {
+                let body = json!({ "items": [key], "ignoreUnknownIds": true });
+                take_page(call.post(&format!("{}/byids", self.path), &body).await?).0
+            }
+            Step::List { cursor } => {
+                let mut body = Map::new();
+                body.insert("limit".into(), call.query.page(PER_LIST).into());
+                if let Some(cursor) = cursor {
+                    body.insert("cursor".into(), cursor.into());
+                }
+                let answer = call.post(&format!("{}/list", self.path), &Value::Object(body)).await?;
+                let (items, cursor) = take_page(answer);
+                if cursor.is_some() {
+                    self.step = Step::List { cursor };
+                }
+                items
+            }
+        };
+        self.look_up_names(call, &items).await?;
+        Ok(Some(items.into_iter().map(|item| self.row(call.query, item)).collect()))
+    }
+
+    fn row(&self, query: &Query, mut item: Value) -> Row {
+        let field = |(at, binding): (usize, &Option<Binding>)| match binding {
+            Some(Binding::Column(column)) if query.needed[at] => self.field(column, &mut item),
+            _ => Field::Null,
+        };
+        query.table.bindings.iter().enumerate().map(field).collect()
+    }
+
+    fn field(&self, column: &Column, item: &mut Value) -> Field {
+        let name = |to: &ReferenceTarget, id: &Value| {
+            let name = id.as_i64().and_then(|id| self.names.get(&(to.byids, id))?.clone());
+            name.map_or(Value::Null, Value::from)
+        };
+        let value = match column.rule {
+            Rule::Reference { to, property } => name(to, &item[property]),
+            Rule::References { to, property, .. } => match &item[property] {
+                Value::Array(ids) => Value::Array(ids.iter().map(|id| name(to, id)).collect()),
+                _ => Value::Null,
+            },
+            Rule::Labels { .. } => match &mut item[column.property] {
+                Value::Array(labels) => Value::Array(labels.iter_mut().map(|label| label["externalId"].take()).collect()),
+                _ => Value::Null,
+            },
+            // Two columns of a table declared by hand may show the same property.
+            _ => item[column.property].clone(),
+        };
+        match (column.column_type, value) {
+            (_, Value::Null) => Field::Null,
+            (ColumnType::Timestamptz, value) => value.as_i64().map_or(Field::Null, Field::Millis),
+            (_, Value::String(text)) => Field::Text(text),
+            (_, value) => Field::Json(value),
+        }
+    }
+
+    /// External ids of what the items refer to by internal id, where a column wants them.
+    async fn look_up_names(&mut self, call: &Call<'_>, items: &[Value]) -> Result<(), Error> {
+        for (at, binding) in call.query.table.bindings.iter().enumerate() {
+            let Some(Binding::Column(column)) = binding else { continue };
+            let (to, property) = match column.rule {
+                Rule::Reference { to, property } | Rule::References { to, property, .. } => (to, property),
+                _ => continue,
+            };
+            if !call.query.needed[at] {
+                continue;
+            }
+            let mut ids: Vec<i64> = items
+                .iter()
+                .flat_map(|item| match &item[property] {
+                    Value::Array(ids) => ids.iter().filter_map(Value::as_i64).collect(),
+                    id => id.as_i64().into_iter().collect::<Vec<i64>>(),
+                })
+                .filter(|id| !self.names.contains_key(&(to.byids, *id)))
+                .collect();
+            ids.sort_unstable();
+            ids.dedup();
+            for part in ids.chunks(1000) {
+                let keys: Vec<Value> = part.iter().map(|id| json!({ "id": id })).collect();
+                let body = json!({ "items": keys, "ignoreUnknownIds": true });
+                self.names.extend(part.iter().map(|id| ((to.byids, *id), None)));
+                for item in take_page(call.post(to.byids, &body).await?).0 {
+                    if let Some(id) = item["id"].as_i64() {
+                        let name = item["externalId"].as_str().map(str::to_owned);
+                        self.names.insert((to.byids, id), name);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

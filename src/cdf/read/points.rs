@@ -1,0 +1,205 @@
+//! Pages of datapoints: `POST /timeseries/data/list`, for the series asked for or for all there are.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use prost::Message;
+use serde_json::{json, Map, Value};
+
+use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
+use crate::cdf::client::{Body, Method};
+use crate::cdf::encode::point::wire::{ListItem, ListResponse, Points, Status};
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
+use crate::cdf::resource::ID_RANGE;
+use crate::cdf::table::Binding;
+
+/// Points per request, CDF's maximum over all its series.
+const POINTS: usize = 100_000;
+/// Series per request, CDF's maximum.
+const SERIES: usize = 100;
+/// Series per page of their list.
+const SERIES_PER_LIST: usize = 1000;
+
+pub struct PointPages {
+    string: bool,
+    /// Series whose points are still to be read; with a cursor, the rest of them.
+    waiting: VecDeque<Series>,
+    /// Where the list of series goes on, if all are read.
+    list: Option<Option<String>>,
+    /// Milliseconds; the end is exclusive.
+    start: i64,
+    end: i64,
+    /// Points of each series per request. It stays the same while there are cursors.
+    per_series: usize,
+}
+
+struct Series {
+    reference: Value,
+    cursor: Option<String>,
+}
+
+impl PointPages {
+    pub fn new(string: bool, query: &Query) -> Self {
+        let mut pages = PointPages {
+            string,
+            waiting: VecDeque::new(),
+            list: None,
+            start: FIRST_TIMESTAMP,
+            end: LAST_TIMESTAMP + 1,
+            per_series: query.page(POINTS),
+        };
+        pages.narrow(query);
+        let instance = (query.equal_text("instance_space"), query.equal_text("instance_external_id"));
+        let one = match (query.equal_text("external_id"), query.equal_id("id"), instance) {
+            (Some(external_id), ..) => json!({ "externalId": external_id }),
+            (None, Some(id), _) if !(ID_RANGE.0..=ID_RANGE.1).contains(&id) => return pages,
+            (None, Some(id), _) => json!({ "id": id }),
+            (None, None, (Some(space), Some(external_id))) => {
+                json!({ "instanceId": { "space": space, "externalId": external_id } })
+            }
+            _ => {
+                pages.list = Some(None);
+                pages.per_series = pages.per_series.min(POINTS / SERIES);
+                return pages;
+            }
+        };
+        pages.waiting.push_back(Series { reference: one, cursor: None });
+        pages
+    }
+
+    /// Takes the conditions on the time into account. Points are at whole milliseconds.
+    fn narrow(&mut self, query: &Query) {
+        let column = query.table.position("timestamp");
+        for condition in query.conditions.iter().filter(|condition| Some(condition.column) == column) {
+            let Operand::Micros(micros) = condition.operand else { continue };
+            let floor = micros.div_euclid(1000);
+            let ceiling = floor + i64::from(micros.rem_euclid(1000) != 0);
+            let (start, end) = match condition.comparison {
+                Comparison::Equal => (ceiling, floor + 1),
+                Comparison::GreaterOrEqual => (ceiling, self.end),
+                Comparison::Greater => (floor + 1, self.end),
+                Comparison::Less => (self.start, ceiling),
+                Comparison::LessOrEqual => (self.start, floor + 1),
+            };
+            self.start = self.start.max(start);
+            self.end = self.end.min(end);
+        }
+    }
+
+    pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
+        if self.start >= self.end {
+            return Ok(None);
+        }
+        if self.waiting.is_empty() {
+            let Some(cursor) = self.list.take() else { return Ok(None) };
+            self.list_series(call, cursor).await?;
+            if self.waiting.is_empty() {
+                return Ok(self.list.is_some().then(Vec::new));
+            }
+        }
+        // The maximum counts over all series of a request.
+        let many = self.waiting.len().min(SERIES).min((POINTS / self.per_series).max(1));
+        let batch: Vec<Series> = self.waiting.drain(..many).collect();
+        let mut items = Vec::with_capacity(batch.len());
+        for series in &batch {
+            let mut item = series.reference.clone();
+            // By default CDF gives Good points only.
+            item["includeStatus"] = true.into();
+            item["ignoreBadDataPoints"] = false.into();
+            item["treatUncertainAsBad"] = false.into();
+            if let Some(cursor) = &series.cursor {
+                item["cursor"] = Value::from(cursor.as_str());
+            }
+            items.push(item);
+        }
+        let body = json!({
+            "items": items,
+            "start": self.start,
+            "end": self.end,
+            "limit": self.per_series,
+            "ignoreUnknownIds": true,
+        });
+        let body = Body::Json(Bytes::from(body.to_string()));
+        let response = call.send(Method::Post, "/timeseries/data/list", body, true).await;
+        let response = response.map_err(|error| call.failed(error))?;
+        let answer = ListResponse::decode(response.body)
+            .map_err(|error| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")))?;
+        let mut rows = Vec::new();
+        for item in answer.items {
+            if !item.next_cursor.is_empty() {
+                // Unknown series are left out of an answer, so that places do not tell which series an item is of.
+                let reference = json!({ "id": item.id });
+                self.waiting.push_front(Series { reference, cursor: Some(item.next_cursor.clone()) });
+            }
+            if item.is_string == self.string {
+                append(&mut rows, call.query, item);
+            }
+        }
+        Ok(Some(rows))
+    }
+
+    async fn list_series(&mut self, call: &Call<'_>, cursor: Option<String>) -> Result<(), Error> {
+        let mut body = Map::new();
+        body.insert("filter".into(), json!({ "isString": self.string }));
+        body.insert("limit".into(), SERIES_PER_LIST.into());
+        if let Some(cursor) = cursor {
+            body.insert("cursor".into(), cursor.into());
+        }
+        let (items, cursor) = take_page(call.post("/timeseries/list", &Value::Object(body)).await?);
+        let series = items.into_iter().map(|item| Series { reference: json!({ "id": item["id"] }), cursor: None });
+        self.waiting.extend(series);
+        self.list = cursor.map(Some);
+        Ok(())
+    }
+}
+
+fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
+    // What all points of the series have alike.
+    let series = |name: &str| match name {
+        "id" => Field::Int(item.id),
+        "external_id" if !item.external_id.is_empty() => Field::Text(item.external_id.clone()),
+        "instance_space" => item.instance_id.as_ref().map_or(Field::Null, |id| Field::Text(id.space.clone())),
+        "instance_external_id" => {
+            item.instance_id.as_ref().map_or(Field::Null, |id| Field::Text(id.external_id.clone()))
+        }
+        _ => Field::Null,
+    };
+    let names: Vec<&str> = query
+        .table
+        .bindings
+        .iter()
+        .enumerate()
+        .map(|(at, binding)| match binding {
+            Some(Binding::Column(column)) if query.needed[at] => column.name,
+            _ => "",
+        })
+        .collect();
+    let template: Row = names.iter().map(|name| series(name)).collect();
+    let row = |timestamp: i64, value: Field, status: Option<Status>| {
+        let mut row = template.clone();
+        // CDF leaves the status of Good points out.
+        let status = status.unwrap_or_else(|| Status { code: 0, symbol: "Good".into() });
+        for (field, name) in row.iter_mut().zip(&names) {
+            match *name {
+                "timestamp" => *field = Field::Millis(timestamp),
+                "value" => *field = value.clone(),
+                "status_code" => *field = Field::Int(status.code),
+                "status_symbol" => *field = Field::Text(status.symbol.clone()),
+                _ => {}
+            }
+        }
+        row
+    };
+    match item.points.take() {
+        Some(Points::Numeric(points)) => rows.extend(points.datapoints.into_iter().map(|point| {
+            let value = if point.null_value { Field::Null } else { Field::Float(point.value) };
+            row(point.timestamp, value, point.status)
+        })),
+        Some(Points::String(points)) => rows.extend(points.datapoints.into_iter().map(|point| {
+            let value = if point.null_value { Field::Null } else { Field::Text(point.value) };
+            row(point.timestamp, value, point.status)
+        })),
+        None => {}
+    }
+}

@@ -1,0 +1,221 @@
+//! Read fields to Datums: the counterpart of [`super::datum`].
+
+use std::ffi::CString;
+
+use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::IntoDatum;
+use serde_json::Value;
+
+use super::datum::EPOCH_MICROS;
+use crate::cdf::encode::json::{decode_base64, iso8601};
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::read::Field;
+
+/// Makes the rows of one table from what CDF answered.
+#[derive(Debug)]
+pub struct RowWriter {
+    columns: Vec<Option<Column>>,
+    row_context: pg_sys::MemoryContext,
+    /// The database's encoding is not UTF-8.
+    recode: bool,
+}
+
+#[derive(Debug)]
+struct Column {
+    name: String,
+    /// The type, or a domain's base type.
+    base: Oid,
+    is_domain: bool,
+    array: bool,
+    typmod: i32,
+    input: pg_sys::FmgrInfo,
+    parameter: Oid,
+}
+
+impl RowWriter {
+    /// # Safety
+    /// `descriptor` is a table's; `context` lives as long as the writer.
+    pub unsafe fn new(descriptor: pg_sys::TupleDesc, context: pg_sys::MemoryContext) -> Self {
+        // SAFETY: the caller's promise; catalog look-ups of types that columns have.
+        unsafe {
+            let descriptor = pgrx::PgTupleDesc::from_pg_unchecked(descriptor);
+            let mut columns = Vec::with_capacity(descriptor.len());
+            for attribute in descriptor.iter() {
+                if attribute.attisdropped {
+                    columns.push(None);
+                    continue;
+                }
+                let base = pg_sys::getBaseType(attribute.atttypid);
+                let mut column = Column {
+                    name: attribute.name().to_owned(),
+                    base,
+                    is_domain: base != attribute.atttypid,
+                    array: pg_sys::get_element_type(base) != pg_sys::InvalidOid,
+                    typmod: attribute.atttypmod,
+                    input: pg_sys::FmgrInfo::default(),
+                    parameter: pg_sys::InvalidOid,
+                };
+                let mut function = pg_sys::InvalidOid;
+                pg_sys::getTypeInputInfo(attribute.atttypid, &mut function, &mut column.parameter);
+                pg_sys::fmgr_info_cxt(function, &mut column.input, context);
+                columns.push(Some(column));
+            }
+            let row_context = pg_sys::AllocSetContextCreateInternal(
+                context,
+                c"cdf_fdw row".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            let recode = pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32;
+            RowWriter { columns, row_context, recode }
+        }
+    }
+
+    /// Stores a row in the slot. It is valid until the next row.
+    ///
+    /// # Safety
+    /// `slot` is an empty virtual slot of the table that the writer was made for.
+    pub unsafe fn store(&mut self, row: Vec<Field>, slot: *mut pg_sys::TupleTableSlot) -> Result<(), Error> {
+        // SAFETY: the caller's promise: the slot's arrays have as many elements as the writer has columns.
+        unsafe {
+            pg_sys::MemoryContextReset(self.row_context);
+            let previous = pg_sys::MemoryContextSwitchTo(self.row_context);
+            let recode = self.recode;
+            let mut result = Ok(());
+            for (at, (column, field)) in self.columns.iter_mut().zip(row).enumerate() {
+                let datum = match (column, field) {
+                    (None, _) | (_, Field::Null) => None,
+                    (Some(column), field) => match column.datum(field, recode) {
+                        Ok(datum) => Some(datum),
+                        Err(error) => {
+                            result = Err(error);
+                            break;
+                        }
+                    },
+                };
+                *(*slot).tts_isnull.add(at) = datum.is_none();
+                *(*slot).tts_values.add(at) = datum.unwrap_or(Datum::null());
+            }
+            pg_sys::MemoryContextSwitchTo(previous);
+            if result.is_ok() {
+                pg_sys::ExecStoreVirtualTuple(slot);
+            }
+            result
+        }
+    }
+}
+
+impl Column {
+    /// # Safety
+    /// The current memory context lives as long as the row.
+    unsafe fn datum(&mut self, field: Field, recode: bool) -> Result<Datum, Error> {
+        let text = match field {
+            Field::Int(value) if self.is(pg_sys::INT8OID) => return Ok(Datum::from(value)),
+            Field::Float(value) if self.is(pg_sys::FLOAT8OID) => return Ok(Datum::from(value.to_bits())),
+            Field::Millis(millis) if self.is(pg_sys::TIMESTAMPTZOID) || self.is(pg_sys::TIMESTAMPOID) => {
+                return match millis.checked_mul(1000).and_then(|micros| micros.checked_sub(EPOCH_MICROS)) {
+                    Some(micros) => Ok(Datum::from(micros)),
+                    None => Err(self.unfit(&millis.to_string())),
+                }
+            }
+            Field::Text(text) if self.base == pg_sys::BYTEAOID => {
+                let bytes = decode_base64(&text).ok_or_else(|| self.unfit(&text))?;
+                return bytes.into_datum().ok_or_else(|| Error::internal("bytes without a datum"));
+            }
+            Field::Text(text) if self.is(pg_sys::TEXTOID) && !recode => {
+                // A NUL, which JSON can hold, would end the text silently.
+                if text.contains('\0') {
+                    return Err(self.unfit(&text.replace('\0', "\\0")));
+                }
+                return text.into_datum().ok_or_else(|| Error::internal("a text without a datum"));
+            }
+            Field::Null => return Err(Error::internal("a NULL has no datum")),
+            Field::Int(value) => value.to_string(),
+            Field::Float(value) => float(value),
+            Field::Millis(millis) => iso8601(millis.saturating_mul(1000)).map_err(|_| self.unfit(&millis.to_string()))?,
+            Field::Text(text) if self.is_json() => Value::String(text).to_string(),
+            Field::Text(text) => text,
+            Field::Json(value) if self.is_json() => value.to_string(),
+            Field::Json(Value::Array(elements)) if self.array => array(&elements),
+            Field::Json(Value::Number(number)) => digits(&number),
+            Field::Json(value) => value.to_string(),
+        };
+        let text = CString::new(text).map_err(|error| {
+            self.unfit(&String::from_utf8_lossy(&error.into_vec()).replace('\0', "\\0"))
+        })?;
+        // SAFETY: the input function was looked up for this type; it raises PostgreSQL's own ERROR for a text that the
+        // type does not take. The recoded text is in the current memory context.
+        unsafe {
+            let mut pointer = text.as_ptr().cast_mut();
+            if recode {
+                let len = text.as_bytes().len() as i32;
+                pointer = pg_sys::pg_any_to_server(pointer, len, pg_sys::pg_enc::PG_UTF8 as i32);
+            }
+            Ok(pg_sys::InputFunctionCall(&mut self.input, pointer, self.parameter, self.typmod))
+        }
+    }
+
+    /// Whether values can be made without the type's input function, which checks domains and lengths.
+    fn is(&self, oid: Oid) -> bool {
+        self.base == oid && !self.is_domain && self.typmod < 0
+    }
+
+    fn is_json(&self) -> bool {
+        self.base == pg_sys::JSONOID || self.base == pg_sys::JSONBOID
+    }
+
+    fn unfit(&self, value: &str) -> Error {
+        let shown: String = value.chars().take(100).collect();
+        Error::new(Kind::InvalidValue, format!("column \"{}\": its type cannot hold CDF's value {shown}", self.name))
+            .hint("Declare the column as text or jsonb.")
+    }
+}
+
+fn float(value: f64) -> String {
+    match value {
+        value if value.is_nan() => "NaN".into(),
+        f64::INFINITY => "Infinity".into(),
+        f64::NEG_INFINITY => "-Infinity".into(),
+        value => value.to_string(),
+    }
+}
+
+/// A number's digits; 3.0, as some JSON writers have it, is a whole number to integer columns.
+fn digits(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(value) if number.is_f64() && value.fract() == 0.0 && value.abs() < 9e15 => (value as i64).to_string(),
+        _ => number.to_string(),
+    }
+}
+
+/// PostgreSQL's text form of an array.
+fn array(elements: &[Value]) -> String {
+    let mut text = String::from("{");
+    for (at, element) in elements.iter().enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        match element {
+            Value::Null => text.push_str("NULL"),
+            Value::Bool(value) => text.push(if *value { 't' } else { 'f' }),
+            Value::Number(number) => text.push_str(&digits(number)),
+            Value::Array(inner) => text.push_str(&array(inner)),
+            Value::String(inner) => quote(&mut text, inner),
+            Value::Object(_) => quote(&mut text, &element.to_string()),
+        }
+    }
+    text.push('}');
+    text
+}
+
+fn quote(text: &mut String, element: &str) {
+    text.push('"');
+    for character in element.chars() {
+        if matches!(character, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(character);
+    }
+    text.push('"');
+}
