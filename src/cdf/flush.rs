@@ -48,7 +48,11 @@ struct Queue {
 impl Queue {
     fn new(mut tasks: Vec<Task>) -> Self {
         tasks.sort_by_key(|task| task.step);
-        Queue { tasks: tasks.into(), in_flight: 0, step: None }
+        Queue {
+            tasks: tasks.into(),
+            in_flight: 0,
+            step: None,
+        }
     }
 
     /// The next task that may start now.
@@ -85,7 +89,11 @@ pub fn flush(
             _ => delivery.chunks,
         };
         let rows = chunks.iter().map(|chunk| chunk.rows).sum();
-        progress.push(Progress { destination: delivery.destination, rows, accepted: 0 });
+        progress.push(Progress {
+            destination: delivery.destination,
+            rows,
+            accepted: 0,
+        });
         tasks.extend(chunks.into_iter().map(|chunk| Task {
             step: (resource.stage, chunk.wave),
             destination: at,
@@ -100,7 +108,9 @@ pub fn flush(
 
     loop {
         while failure.is_none() && network.in_flight() < in_parallel {
-            let Some(task) = queues.iter_mut().find_map(Queue::next) else { break };
+            let Some(task) = queues.iter_mut().find_map(Queue::next) else {
+                break;
+            };
             match start(task, &progress, &context, spill) {
                 Ok(job) => network.start(job),
                 Err(error) => failure = Some(error),
@@ -125,8 +135,17 @@ pub fn flush(
     }
 }
 
-fn start(task: Task, progress: &[Progress], context: &Arc<Context>, spill: &mut dyn Spill) -> Result<Job, Error> {
-    let Task { destination: at, chunk, .. } = task;
+fn start(
+    task: Task,
+    progress: &[Progress],
+    context: &Arc<Context>,
+    spill: &mut dyn Spill,
+) -> Result<Job, Error> {
+    let Task {
+        destination: at,
+        chunk,
+        ..
+    } = task;
     let work = Work {
         destination: progress[at].destination.clone(),
         mode: chunk.mode,
@@ -142,12 +161,22 @@ fn start(task: Task, progress: &[Progress], context: &Arc<Context>, spill: &mut 
 
 fn tell(mut error: Error, failures: usize, progress: &[Progress]) -> Error {
     if failures > 1 {
-        error = error.detail(format!("{} more requests failed; this is the first failure.", failures - 1));
+        error = error.detail(format!(
+            "{} more requests failed; this is the first failure.",
+            failures - 1
+        ));
     }
     let accepted: Vec<String> = progress
         .iter()
         .filter(|progress| progress.accepted > 0)
-        .map(|progress| format!("{} of {} {}", progress.accepted, progress.rows, progress.destination.name()))
+        .map(|progress| {
+            format!(
+                "{} of {} {}",
+                progress.accepted,
+                progress.rows,
+                progress.destination.name()
+            )
+        })
         .collect();
     error.detail(match accepted.is_empty() {
         true => "CDF had accepted nothing of this transaction.".to_owned(),

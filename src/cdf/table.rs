@@ -107,8 +107,16 @@ pub struct Table {
 }
 
 /// Built-in columns that tell rows apart, as errors name a row.
-const TELLING: [&str; 8] =
-    ["external_id", "id", "instance_space", "instance_external_id", "timestamp", "db_name", "table_name", RAW_KEY];
+const TELLING: [&str; 8] = [
+    "external_id",
+    "id",
+    "instance_space",
+    "instance_external_id",
+    "timestamp",
+    "db_name",
+    "table_name",
+    RAW_KEY,
+];
 
 /// The column that is a RAW row's key unless `primary_key` names another, and that is not a RAW column itself.
 pub const RAW_KEY: &str = "key";
@@ -116,17 +124,21 @@ pub const RAW_KEY: &str = "key";
 impl Table {
     /// Binds the columns of a foreign table. Unknown columns are refused: written, they would be lost silently.
     pub fn new(options: TableOptions, columns: Vec<Option<ColumnDefinition>>) -> Result<Table, Error> {
-        let typed_raw = match options.resource.shape {
-            Shape::Raw => match (&options.database, &options.table) {
-                (Some(_), Some(_)) => true,
-                (None, None) => false,
-                _ => {
-                    return Err(Error::new(Kind::InvalidOption, "options \"database\" and \"table\" go together")
-                        .hint("Give both for a typed RAW table, neither for db_name, table_name, key and columns."))
-                }
-            },
-            _ => false,
-        };
+        let typed_raw =
+            match options.resource.shape {
+                Shape::Raw => match (&options.database, &options.table) {
+                    (Some(_), Some(_)) => true,
+                    (None, None) => false,
+                    _ => return Err(Error::new(
+                        Kind::InvalidOption,
+                        "options \"database\" and \"table\" go together",
+                    )
+                    .hint(
+                        "Give both for a typed RAW table, neither for db_name, table_name, key and columns.",
+                    )),
+                },
+                _ => false,
+            };
         let mut bindings = Vec::with_capacity(columns.len());
         let mut names = Vec::with_capacity(columns.len());
         for definition in columns {
@@ -137,15 +149,31 @@ impl Table {
             };
             bindings.push(Some(if typed_raw {
                 let key = options.primary_key.as_deref().unwrap_or(RAW_KEY) == definition.name;
-                Binding::RawColumn { name: definition.cdf_name().to_owned(), key }
+                Binding::RawColumn {
+                    name: definition.cdf_name().to_owned(),
+                    key,
+                }
             } else {
                 Binding::Column(options.resource.column(definition.cdf_name()).ok_or_else(|| {
-                    let known: Vec<&str> = options.resource.columns.iter().map(|column| column.name).collect();
+                    let known: Vec<&str> = options
+                        .resource
+                        .columns
+                        .iter()
+                        .map(|column| column.name)
+                        .collect();
                     Error::new(
                         Kind::InvalidOption,
-                        format!("{} have no property \"{}\"", options.resource.name, definition.cdf_name()),
+                        format!(
+                            "{} have no property \"{}\"",
+                            options.resource.name,
+                            definition.cdf_name()
+                        ),
                     )
-                    .hint(format!("Columns of {} are: {}.", options.resource.name, known.join(", ")))
+                    .hint(format!(
+                        "Columns of {} are: {}.",
+                        options.resource.name,
+                        known.join(", ")
+                    ))
                 })?)
             }));
             names.push(definition.name);
@@ -157,11 +185,25 @@ impl Table {
                 None => false,
             })
             .collect();
-        let table = Table { options, bindings, names, keys };
-        if typed_raw && !table.bindings.iter().flatten().any(|b| matches!(b, Binding::RawColumn { key: true, .. })) {
+        let table = Table {
+            options,
+            bindings,
+            names,
+            keys,
+        };
+        if typed_raw
+            && !table
+                .bindings
+                .iter()
+                .flatten()
+                .any(|b| matches!(b, Binding::RawColumn { key: true, .. }))
+        {
             let key = table.options.primary_key.as_deref().unwrap_or(RAW_KEY);
-            return Err(Error::new(Kind::InvalidOption, format!("the RAW table has no key column \"{key}\""))
-                .hint("Add a column of that name, or name another in the table's option primary_key."));
+            return Err(Error::new(
+                Kind::InvalidOption,
+                format!("the RAW table has no key column \"{key}\""),
+            )
+            .hint("Add a column of that name, or name another in the table's option primary_key."));
         }
         Ok(table)
     }
@@ -182,6 +224,8 @@ impl Table {
 
     /// The position of a built-in column in the foreign table, by its built-in name.
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.bindings.iter().position(|binding| matches!(binding, Some(Binding::Column(c)) if c.name == name))
+        self.bindings
+            .iter()
+            .position(|binding| matches!(binding, Some(Binding::Column(c)) if c.name == name))
     }
 }

@@ -35,7 +35,11 @@ impl Writer {
     /// # Errors
     /// `Unsupported` for a mode that the resource cannot be written in, `InvalidOption` for a table without the columns
     /// that writing needs.
-    pub fn new(table: Arc<Table>, connection: Arc<Connection>, on_conflict: OnConflict) -> Result<Self, Error> {
+    pub fn new(
+        table: Arc<Table>,
+        connection: Arc<Connection>,
+        on_conflict: OnConflict,
+    ) -> Result<Self, Error> {
         let shape = &table.options.resource.shape;
         if on_conflict != OnConflict::Update && !matches!(shape, Shape::Items(_)) {
             let name = table.options.resource.name;
@@ -56,7 +60,14 @@ impl Writer {
             Shape::Raw => Encoder::Raw(RawEncoder::new(&table)?),
             Shape::Datapoints { string } => Encoder::Points(PointEncoder::new(&table, *string)?),
         };
-        Ok(Writer { table, connection, mode, encoder, lane: None, fragment: Vec::new() })
+        Ok(Writer {
+            table,
+            connection,
+            mode,
+            encoder,
+            lane: None,
+            fragment: Vec::new(),
+        })
     }
 
     pub fn table(&self) -> &Table {

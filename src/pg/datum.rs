@@ -25,11 +25,15 @@ enum Reader {
     Date,
     Json,
     Jsonb,
-    Numeric { output: Oid },
+    Numeric {
+        output: Oid,
+    },
     Bytea,
     Array(Box<Element>),
     /// By the type's output function: uuid, enums, and whatever else has a text form.
-    Output { output: Oid },
+    Output {
+        output: Oid,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -81,10 +85,19 @@ impl RowReader {
                 pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
-            (row_context, pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32)
+            (
+                row_context,
+                pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32,
+            )
         };
         let allocates = recode || columns.iter().flatten().any(|column| column.reader.allocates());
-        RowReader { columns, row_context, allocates, recode, cells: Vec::new() }
+        RowReader {
+            columns,
+            row_context,
+            allocates,
+            recode,
+            cells: Vec::new(),
+        }
     }
 
     /// Reads the slot's row and gives its cells to `use_row`. They borrow from the slot, and end with the call.
@@ -168,7 +181,13 @@ impl Reader {
                         let (mut len, mut by_value, mut align) = (0, false, 0);
                         pg_sys::get_typlenbyvalalign(element, &mut len, &mut by_value, &mut align);
                         let reader = Reader::of(element);
-                        return Reader::Array(Box::new(Element { reader, oid: element, len, by_value, align }));
+                        return Reader::Array(Box::new(Element {
+                            reader,
+                            oid: element,
+                            len,
+                            by_value,
+                            align,
+                        }));
                     }
                     let (mut output, mut varlena) = (pg_sys::InvalidOid, false);
                     pg_sys::getTypeOutputInfo(oid, &mut output, &mut varlena);
@@ -229,12 +248,14 @@ impl Reader {
                     );
                     Cell::Json(text(CStr::from_ptr(printed).to_bytes(), recode)?)
                 }
-                Reader::Numeric { output } => {
-                    Cell::Number(text(CStr::from_ptr(pg_sys::OidOutputFunctionCall(*output, datum)).to_bytes(), recode)?)
-                }
-                Reader::Output { output } => {
-                    Cell::Text(text(CStr::from_ptr(pg_sys::OidOutputFunctionCall(*output, datum)).to_bytes(), recode)?)
-                }
+                Reader::Numeric { output } => Cell::Number(text(
+                    CStr::from_ptr(pg_sys::OidOutputFunctionCall(*output, datum)).to_bytes(),
+                    recode,
+                )?),
+                Reader::Output { output } => Cell::Text(text(
+                    CStr::from_ptr(pg_sys::OidOutputFunctionCall(*output, datum)).to_bytes(),
+                    recode,
+                )?),
                 Reader::Array(element) => Cell::List(element.read(datum, recode)?),
             })
         }
@@ -249,7 +270,10 @@ impl Element {
         unsafe {
             let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
             if (*array).ndim > 1 {
-                return Err((Kind::InvalidValue, "CDF takes no arrays of more than one dimension".into()));
+                return Err((
+                    Kind::InvalidValue,
+                    "CDF takes no arrays of more than one dimension".into(),
+                ));
             }
             let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
             pg_sys::deconstruct_array(
@@ -273,7 +297,10 @@ impl Element {
 }
 
 fn infinite() -> Refusal {
-    (Kind::OutOfRange, "the value is infinite; CDF takes finite timestamps only".into())
+    (
+        Kind::OutOfRange,
+        "the value is infinite; CDF takes finite timestamps only".into(),
+    )
 }
 
 fn widen(value: f32) -> f64 {

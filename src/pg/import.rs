@@ -7,11 +7,12 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
 use super::errors::raise_as;
+use super::list::pointers;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::{Resource, RESOURCES};
 
 /// The one remote schema there is.
-pub const REMOTE_SCHEMA: &CStr = c"cdf";
+const REMOTE_SCHEMA: &CStr = c"cdf";
 
 /// The statements that make the tables of `IMPORT FOREIGN SCHEMA cdf`. PostgreSQL itself leaves out the tables that
 /// LIMIT TO and EXCEPT exclude, and puts the others into the local schema.
@@ -38,8 +39,8 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
                 .hint("The only one is cdf: IMPORT FOREIGN SCHEMA cdf FROM SERVER … INTO …"),
             );
         }
-        if let Some(option) = cells(statement.options).next() {
-            let name = CStr::from_ptr((*option.cast::<pg_sys::DefElem>()).defname).to_string_lossy();
+        if let Some(option) = pointers::<pg_sys::DefElem>(statement.options).first() {
+            let name = CStr::from_ptr((**option).defname).to_string_lossy();
             raise_as(
                 PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
                 Error::new(
@@ -50,8 +51,8 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
             );
         }
         if statement.list_type == pg_sys::ImportForeignSchemaType::FDW_IMPORT_SCHEMA_LIMIT_TO {
-            for table in cells(statement.table_list) {
-                require(&CStr::from_ptr((*table.cast::<pg_sys::RangeVar>()).relname).to_string_lossy());
+            for table in pointers::<pg_sys::RangeVar>(statement.table_list) {
+                require(&CStr::from_ptr((**table).relname).to_string_lossy());
             }
         }
         let server = quote_identifier(CStr::from_ptr(statement.server_name).to_string_lossy());
@@ -89,18 +90,6 @@ fn create_table(resource: &Resource, server: &str) -> String {
     }
     write!(sql, "\n) SERVER {server} OPTIONS (resource '{}')", resource.name).expect("a String takes all");
     sql
-}
-
-/// The pointers of a List.
-///
-/// # Safety
-/// `list` is null (NIL) or a List of pointers that outlives the iterator.
-unsafe fn cells(list: *mut pg_sys::List) -> impl Iterator<Item = *mut std::ffi::c_void> {
-    // SAFETY: the caller's promise; a List has `length` cells.
-    unsafe {
-        let length = list.as_ref().map_or(0, |list| list.length as usize);
-        (0..length).map(move |at| (*(*list).elements.add(at)).ptr_value)
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Everything that knows PostgreSQL: a thin layer over [`crate::cdf`].
 
 mod coerce;
+mod credentials;
 mod datum;
 mod errors;
-mod credentials;
 mod handler;
 mod import;
 mod list;

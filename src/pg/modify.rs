@@ -84,7 +84,9 @@ unsafe fn begin(mtstate: *mut pg_sys::ModifyTableState, rinfo: *mut pg_sys::Resu
         let state = new_state(relation, acting_user(rinfo, estate), conflict, context).or_raise();
         transaction::begin();
         // Dropped with the statement's memory: at an ERROR end_foreign_modify is not called.
-        (*rinfo).ri_FdwState = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();
+        (*rinfo).ri_FdwState = PgMemoryContexts::For(context)
+            .leak_and_drop_on_delete(state)
+            .cast();
     }
 }
 
@@ -118,7 +120,8 @@ unsafe fn on_conflict(mtstate: *mut pg_sys::ModifyTableState) -> Option<OnConfli
     // SAFETY: the caller's promise; the plan of a ModifyTableState that has one is a ModifyTable.
     unsafe {
         let plan = (*mtstate).ps.plan.cast::<pg_sys::ModifyTable>();
-        let nothing = !plan.is_null() && (*plan).onConflictAction == pg_sys::OnConflictAction::ONCONFLICT_NOTHING;
+        let nothing =
+            !plan.is_null() && (*plan).onConflictAction == pg_sys::OnConflictAction::ONCONFLICT_NOTHING;
         nothing.then_some(OnConflict::Ignore)
     }
 }
@@ -168,7 +171,9 @@ pub unsafe extern "C-unwind" fn exec_foreign_insert(
         let ModifyState { reader, writer, .. } = state;
         reader
             .read(slot, |row| {
-                transaction::write(|buffer, subtransaction, spill| writer.push(buffer, subtransaction, row, spill))
+                transaction::write(|buffer, subtransaction, spill| {
+                    writer.push(buffer, subtransaction, row, spill)
+                })
             })
             .or_raise();
     }

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::CStr;
+use std::ffi::{c_char, CStr};
 use std::sync::Arc;
 
 use pgrx::prelude::*;
@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use url::{Host, Url};
 
 use super::errors::{raise, raise_as};
+use super::list::pointers;
 use super::{credentials, settings};
 use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
@@ -397,17 +398,17 @@ impl Stored {
     /// # Safety
     /// `list` is a List of DefElem, as GetForeignServer and its like return them.
     pub(super) unsafe fn read(list: *mut pg_sys::List) -> Stored {
-        let mut pairs = Vec::new();
-        // SAFETY: the caller's promise; a List has `length` cells, NIL is a null pointer, and a DefElem's name and
-        // value are NUL-terminated.
-        unsafe {
-            for at in 0..list.as_ref().map_or(0, |list| list.length as usize) {
-                let element = (*(*list).elements.add(at)).ptr_value.cast::<pg_sys::DefElem>();
-                let text =
-                    |text: *const std::ffi::c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
-                pairs.push((text((*element).defname), text(pg_sys::defGetString(element))));
-            }
-        }
+        let text = |text: *const c_char| {
+            // SAFETY: a DefElem's name is NUL-terminated, and so is what defGetString makes of its value.
+            unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() }
+        };
+        // SAFETY: the caller's promise.
+        let elements = unsafe { pointers::<pg_sys::DefElem>(list) };
+        let pairs = elements
+            .iter()
+            // SAFETY: as above; the options of a foreign object have values, which are strings.
+            .map(|element| unsafe { (text((**element).defname), text(pg_sys::defGetString(*element))) })
+            .collect();
         Stored(pairs)
     }
 

@@ -39,7 +39,11 @@ enum OperandType {
 }
 
 const fn operator(oid: u32, comparison: Comparison, operand: OperandType) -> Operator {
-    Operator { oid, comparison, operand }
+    Operator {
+        oid,
+        comparison,
+        operand,
+    }
 }
 
 static OPERATORS: [Operator; 16] = [
@@ -77,10 +81,16 @@ pub unsafe extern "C-unwind" fn get_foreign_rel_size(
     // SAFETY: the planner passes the relation that it is planning; its restrictions are RestrictInfo nodes.
     unsafe {
         let table = open_table(foreigntableid);
-        let by_key = pointers::<pg_sys::RestrictInfo>((*baserel).baserestrictinfo).iter().any(|info| {
-            pushed(root, baserel, &table, (**info).clause)
-                .is_some_and(|pushed| matches!(pushed.operator.operand, OperandType::Text | OperandType::Int8 | OperandType::Int4))
-        });
+        let by_key = pointers::<pg_sys::RestrictInfo>((*baserel).baserestrictinfo)
+            .iter()
+            .any(|info| {
+                pushed(root, baserel, &table, (**info).clause).is_some_and(|pushed| {
+                    matches!(
+                        pushed.operator.operand,
+                        OperandType::Text | OperandType::Int8 | OperandType::Int4
+                    )
+                })
+            });
         (*baserel).rows = if by_key { ROWS_BY_KEY } else { ROWS };
     }
 }
@@ -132,13 +142,17 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
         let table = open_table(foreigntableid);
         let scan_clauses = pg_sys::extract_actual_clauses(scan_clauses, false);
         let clauses = pointers::<pg_sys::Expr>(scan_clauses);
-        let conditions: Vec<Pushed> =
-            clauses.iter().filter_map(|clause| pushed(root, baserel, &table, *clause)).collect();
+        let conditions: Vec<Pushed> = clauses
+            .iter()
+            .filter_map(|clause| pushed(root, baserel, &table, *clause))
+            .collect();
 
         // With rows dropped here, more are needed than the query gives.
         let exact = conditions.len() == clauses.len();
         let limit = match (*root).limit_tuples {
-            limit if exact && limit > 0.0 && (*(*root).parse).sortClause.is_null() => limit.min(f64::from(i32::MAX)) as i32,
+            limit if exact && limit > 0.0 && (*(*root).parse).sortClause.is_null() => {
+                limit.min(f64::from(i32::MAX)) as i32
+            }
             _ => -1,
         };
         let mut private = append(std::ptr::null_mut(), limit);
@@ -171,7 +185,11 @@ unsafe fn append(list: *mut pg_sys::List, value: i32) -> *mut pg_sys::List {
 }
 
 /// Positions of the columns that the query uses.
-unsafe fn needed(baserel: *mut pg_sys::RelOptInfo, clauses: &[*mut pg_sys::Expr], columns: usize) -> Vec<usize> {
+unsafe fn needed(
+    baserel: *mut pg_sys::RelOptInfo,
+    clauses: &[*mut pg_sys::Expr],
+    columns: usize,
+) -> Vec<usize> {
     // SAFETY: the relation's target and clauses are expressions.
     unsafe {
         let mut used = std::ptr::null_mut();
@@ -217,7 +235,9 @@ unsafe fn pushed(
             return None;
         }
         let expression = clause.cast::<pg_sys::OpExpr>();
-        let &mut [left, right] = pointers::<pg_sys::Expr>((*expression).args) else { return None };
+        let &mut [left, right] = pointers::<pg_sys::Expr>((*expression).args) else {
+            return None;
+        };
         let (column, value, oid) = match (column_of(left, baserel), column_of(right, baserel)) {
             (Some(column), None) => (column, right, (*expression).opno),
             (None, Some(column)) => (column, left, pg_sys::get_commutator((*expression).opno)),
@@ -229,8 +249,11 @@ unsafe fn pushed(
         let constant = pg_sys::pull_varnos(root, value.cast()).is_null()
             && !pg_sys::contain_volatile_functions(value.cast())
             && !pg_sys::contain_subplans(value.cast());
-        (bytewise && constant && filters_on(table, column, operator.comparison))
-            .then_some(Pushed { column, operator, value })
+        (bytewise && constant && filters_on(table, column, operator.comparison)).then_some(Pushed {
+            column,
+            operator,
+            value,
+        })
     }
 }
 
@@ -264,12 +287,18 @@ struct ScanState {
 enum Progress {
     /// Nothing was asked for yet.
     NotStarted,
-    Reading { reader: Option<Box<Reader>>, rows: std::vec::IntoIter<Row> },
+    Reading {
+        reader: Option<Box<Reader>>,
+        rows: std::vec::IntoIter<Row>,
+    },
     Done,
 }
 
 #[pg_guard]
-pub unsafe extern "C-unwind" fn begin_foreign_scan(node: *mut pg_sys::ForeignScanState, eflags: std::ffi::c_int) {
+pub unsafe extern "C-unwind" fn begin_foreign_scan(
+    node: *mut pg_sys::ForeignScanState,
+    eflags: std::ffi::c_int,
+) {
     if eflags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as std::ffi::c_int != 0 {
         return;
     }
@@ -287,12 +316,17 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(node: *mut pg_sys::ForeignSca
         let (limit, count) = (private[0], private[1] as usize);
         let states = pg_sys::ExecInitExprList((*plan).fdw_exprs, node.cast());
         let states = pointers::<pg_sys::ExprState>(states);
-        let conditions = private[2..2 + 2 * count].chunks_exact(2).zip(states.iter()).filter_map(|(pair, state)| {
-            let operator = OPERATORS.iter().find(|operator| operator.oid as i32 == pair[1])?;
-            Some((pair[0] as usize, operator, *state))
-        });
+        let conditions = private[2..2 + 2 * count]
+            .chunks_exact(2)
+            .zip(states.iter())
+            .filter_map(|(pair, state)| {
+                let operator = OPERATORS.iter().find(|operator| operator.oid as i32 == pair[1])?;
+                Some((pair[0] as usize, operator, *state))
+            });
         let mut needed = vec![false; table.bindings.len()];
-        private[2 + 2 * count..].iter().for_each(|column| needed[*column as usize] = true);
+        private[2 + 2 * count..]
+            .iter()
+            .for_each(|column| needed[*column as usize] = true);
         let state = ScanState {
             conditions: conditions.collect(),
             writer: RowWriter::new((*relation).rd_att, context),
@@ -302,7 +336,9 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(node: *mut pg_sys::ForeignSca
             limit: usize::try_from(limit).ok(),
             progress: Progress::NotStarted,
         };
-        (*node).fdw_state = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();
+        (*node).fdw_state = PgMemoryContexts::For(context)
+            .leak_and_drop_on_delete(state)
+            .cast();
     }
 }
 
@@ -328,7 +364,9 @@ unsafe fn acting_user(plan: *mut pg_sys::ForeignScan, estate: *mut pg_sys::EStat
 }
 
 #[pg_guard]
-pub unsafe extern "C-unwind" fn iterate_foreign_scan(node: *mut pg_sys::ForeignScanState) -> *mut pg_sys::TupleTableSlot {
+pub unsafe extern "C-unwind" fn iterate_foreign_scan(
+    node: *mut pg_sys::ForeignScanState,
+) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: the executor passes a scan that has begun, and its slot.
     unsafe {
         let state = &mut *(*node).fdw_state.cast::<ScanState>();
@@ -387,7 +425,9 @@ impl ScanState {
                         return Ok(Some(row));
                     }
                     // If the wait is interrupted, the reader is gone with it, and so is the scan.
-                    let Some(mut waiting) = reader.take() else { return Ok(None) };
+                    let Some(mut waiting) = reader.take() else {
+                        return Ok(None);
+                    };
                     let limits = transaction::limits();
                     let (waiting, page) = wait::run(async move {
                         let page = waiting.page(limits).await;
@@ -416,7 +456,9 @@ impl ScanState {
             let operand = unsafe {
                 let context = (*node).ss.ps.ps_ExprContext;
                 let mut null = false;
-                let evaluate = (**state).evalfunc.ok_or_else(|| Error::internal("an expression without evaluator"))?;
+                let evaluate = (**state)
+                    .evalfunc
+                    .ok_or_else(|| Error::internal("an expression without evaluator"))?;
                 let datum = pg_sys::ffi::pg_guard_ffi_boundary(|| evaluate(*state, context, &mut null));
                 if null {
                     return Ok(None);
@@ -427,13 +469,17 @@ impl ScanState {
                     OperandType::Int4 => Some(Operand::Int(i64::from(datum.value() as i32))),
                     OperandType::Int8 => Some(Operand::Int(datum.value() as i64)),
                     // Infinity is beyond all that CDF has; it must not wrap around.
-                    OperandType::Timestamp => {
-                        Some(Operand::Micros((datum.value() as i64).saturating_add(EPOCH_MICROS)))
-                    }
+                    OperandType::Timestamp => Some(Operand::Micros(
+                        (datum.value() as i64).saturating_add(EPOCH_MICROS),
+                    )),
                 }
             };
             let operand = operand.ok_or_else(|| Error::internal("a condition without a value"))?;
-            conditions.push(Condition { column: *column, comparison: operator.comparison, operand });
+            conditions.push(Condition {
+                column: *column,
+                comparison: operator.comparison,
+                operand,
+            });
         }
         Ok(Some(Query {
             table: self.table.clone(),

@@ -51,7 +51,9 @@ pub fn begin() {
 /// Gives the buffer, the current subtransaction and the temporary file to `write`.
 pub fn write<R>(write: impl FnOnce(&mut TransactionBuffer, Subtransaction, &mut dyn Spill) -> R) -> R {
     STATE.with_borrow_mut(|state| {
-        let buffer = state.buffer.get_or_insert_with(|| TransactionBuffer::new(settings::buffer_memory()));
+        let buffer = state
+            .buffer
+            .get_or_insert_with(|| TransactionBuffer::new(settings::buffer_memory()));
         write(buffer, state.subtransaction, &mut state.file)
     })
 }
@@ -122,7 +124,10 @@ fn with_state(change: impl FnOnce(&mut State)) {
 fn pre_commit() {
     // Taken out: whatever happens below, the session does not keep the rows.
     let (buffer, mut file) = STATE.with_borrow_mut(|state| {
-        (state.buffer.take(), std::mem::replace(&mut state.file, TemporaryFile::new()))
+        (
+            state.buffer.take(),
+            std::mem::replace(&mut state.file, TemporaryFile::new()),
+        )
     });
     let Some(buffer) = buffer else { return };
     let result = match buffer.is_empty() {
@@ -150,8 +155,11 @@ fn pre_prepare() {
     let pending = STATE.with_borrow(|state| state.buffer.as_ref().is_some_and(|buffer| !buffer.is_empty()));
     if pending {
         raise(
-            Error::new(Kind::Unsupported, "cannot PREPARE a transaction that has written to CDF foreign tables")
-                .hint("Rows are delivered at COMMIT, and CDF cannot take part in a two-phase commit."),
+            Error::new(
+                Kind::Unsupported,
+                "cannot PREPARE a transaction that has written to CDF foreign tables",
+            )
+            .hint("Rows are delivered at COMMIT, and CDF cannot take part in a two-phase commit."),
         );
     }
 }

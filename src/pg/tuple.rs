@@ -68,7 +68,11 @@ impl RowWriter {
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
             let recode = pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32;
-            RowWriter { columns, row_context, recode }
+            RowWriter {
+                columns,
+                row_context,
+                recode,
+            }
         }
     }
 
@@ -114,26 +118,35 @@ impl Column {
             Field::Int(value) if self.is(pg_sys::INT8OID) => return Ok(Datum::from(value)),
             Field::Float(value) if self.is(pg_sys::FLOAT8OID) => return Ok(Datum::from(value.to_bits())),
             Field::Millis(millis) if self.is(pg_sys::TIMESTAMPTZOID) || self.is(pg_sys::TIMESTAMPOID) => {
-                return match millis.checked_mul(1000).and_then(|micros| micros.checked_sub(EPOCH_MICROS)) {
+                return match millis
+                    .checked_mul(1000)
+                    .and_then(|micros| micros.checked_sub(EPOCH_MICROS))
+                {
                     Some(micros) => Ok(Datum::from(micros)),
                     None => Err(self.unfit(&millis.to_string())),
                 }
             }
             Field::Text(text) if self.base == pg_sys::BYTEAOID => {
                 let bytes = decode_base64(&text).ok_or_else(|| self.unfit(&text))?;
-                return bytes.into_datum().ok_or_else(|| Error::internal("bytes without a datum"));
+                return bytes
+                    .into_datum()
+                    .ok_or_else(|| Error::internal("bytes without a datum"));
             }
             Field::Text(text) if self.is(pg_sys::TEXTOID) && !recode => {
                 // A NUL, which JSON can hold, would end the text silently.
                 if text.contains('\0') {
                     return Err(self.unfit(&text.replace('\0', "\\0")));
                 }
-                return text.into_datum().ok_or_else(|| Error::internal("a text without a datum"));
+                return text
+                    .into_datum()
+                    .ok_or_else(|| Error::internal("a text without a datum"));
             }
             Field::Null => return Err(Error::internal("a NULL has no datum")),
             Field::Int(value) => value.to_string(),
             Field::Float(value) => float(value),
-            Field::Millis(millis) => iso8601(millis.saturating_mul(1000)).map_err(|_| self.unfit(&millis.to_string()))?,
+            Field::Millis(millis) => {
+                iso8601(millis.saturating_mul(1000)).map_err(|_| self.unfit(&millis.to_string()))?
+            }
             Field::Text(text) if self.is_json() => Value::String(text).to_string(),
             Field::Text(text) => text,
             Field::Json(value) if self.is_json() => value.to_string(),
@@ -141,9 +154,8 @@ impl Column {
             Field::Json(Value::Number(number)) => digits(&number),
             Field::Json(value) => value.to_string(),
         };
-        let text = CString::new(text).map_err(|error| {
-            self.unfit(&String::from_utf8_lossy(&error.into_vec()).replace('\0', "\\0"))
-        })?;
+        let text = CString::new(text)
+            .map_err(|error| self.unfit(&String::from_utf8_lossy(&error.into_vec()).replace('\0', "\\0")))?;
         // SAFETY: the input function was looked up for this type; it raises PostgreSQL's own ERROR for a text that the
         // type does not take. The recoded text is in the current memory context.
         unsafe {
@@ -152,7 +164,12 @@ impl Column {
                 let len = text.as_bytes().len() as i32;
                 pointer = pg_sys::pg_any_to_server(pointer, len, pg_sys::pg_enc::PG_UTF8 as i32);
             }
-            Ok(pg_sys::InputFunctionCall(&mut self.input, pointer, self.parameter, self.typmod))
+            Ok(pg_sys::InputFunctionCall(
+                &mut self.input,
+                pointer,
+                self.parameter,
+                self.typmod,
+            ))
         }
     }
 
@@ -167,8 +184,14 @@ impl Column {
 
     fn unfit(&self, value: &str) -> Error {
         let shown: String = value.chars().take(100).collect();
-        Error::new(Kind::InvalidValue, format!("column \"{}\": its type cannot hold CDF's value {shown}", self.name))
-            .hint("Declare the column as text or jsonb.")
+        Error::new(
+            Kind::InvalidValue,
+            format!(
+                "column \"{}\": its type cannot hold CDF's value {shown}",
+                self.name
+            ),
+        )
+        .hint("Declare the column as text or jsonb.")
     }
 }
 
@@ -184,7 +207,9 @@ fn float(value: f64) -> String {
 /// A number's digits; 3.0, as some JSON writers have it, is a whole number to integer columns.
 fn digits(number: &serde_json::Number) -> String {
     match number.as_f64() {
-        Some(value) if number.is_f64() && value.fract() == 0.0 && value.abs() < 9e15 => (value as i64).to_string(),
+        Some(value) if number.is_f64() && value.fract() == 0.0 && value.abs() < 9e15 => {
+            (value as i64).to_string()
+        }
         _ => number.to_string(),
     }
 }

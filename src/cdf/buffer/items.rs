@@ -82,7 +82,10 @@ impl ItemBatch {
     }
 
     pub fn hashes(&self) -> impl Iterator<Item = u64> + '_ {
-        self.slots.iter().filter(|slot| slot.prefix > 0).map(|slot| slot.hash)
+        self.slots
+            .iter()
+            .filter(|slot| slot.prefix > 0)
+            .map(|slot| slot.hash)
     }
 
     fn fragment(&self, slot: &Slot) -> &[u8] {
@@ -93,7 +96,9 @@ impl ItemBatch {
     fn find(&self, hash: u64, prefix: &[u8]) -> Option<usize> {
         let same = |at: &u32| {
             let slot = &self.slots[*at as usize];
-            slot.hash == hash && slot.prefix as usize == prefix.len() && self.fragment(slot).starts_with(prefix)
+            slot.hash == hash
+                && slot.prefix as usize == prefix.len()
+                && self.fragment(slot).starts_with(prefix)
         };
         self.index.find(hash, same).map(|at| *at as usize)
     }
@@ -112,13 +117,17 @@ impl ItemBatch {
 
     /// Adds an item, or merges it with the one of the same key.
     pub fn push(&mut self, fragment: &[u8], encoded: &Encoded, merge: Merge) -> Result<(), Error> {
-        let existing =
-            if encoded.prefix > 0 { self.find(encoded.hash, &fragment[..encoded.prefix]) } else { None };
+        let existing = if encoded.prefix > 0 {
+            self.find(encoded.hash, &fragment[..encoded.prefix])
+        } else {
+            None
+        };
         let Some(at) = existing else {
             let slot = self.append(fragment, encoded);
             if encoded.prefix > 0 {
                 let slots = &self.slots;
-                self.index.insert_unique(encoded.hash, slots.len() as u32, |at| slots[*at as usize].hash);
+                self.index
+                    .insert_unique(encoded.hash, slots.len() as u32, |at| slots[*at as usize].hash);
             }
             self.slots.push(slot);
             return Ok(());
@@ -148,7 +157,13 @@ impl ItemBatch {
         self.deferred |= encoded.deferred;
         let parent = encoded.parent.unwrap_or(NO_PARENT);
         self.has_parents |= parent != NO_PARENT;
-        Slot { start, len: fragment.len() as u32, prefix: encoded.prefix as u32, hash: encoded.hash, parent }
+        Slot {
+            start,
+            len: fragment.len() as u32,
+            prefix: encoded.prefix as u32,
+            hash: encoded.hash,
+            parent,
+        }
     }
 
     fn replace(&mut self, at: usize, fragment: &[u8], encoded: &Encoded) {
@@ -195,7 +210,11 @@ impl ItemBatch {
         self.body.extend_from_slice(TAIL);
         self.body.shrink_to_fit();
         Body {
-            items: self.slots.iter().map(|slot| (slot.start, slot.start + slot.len)).collect(),
+            items: self
+                .slots
+                .iter()
+                .map(|slot| (slot.start, slot.start + slot.len))
+                .collect(),
             family: match with_family {
                 true => self.slots.iter().map(|slot| (slot.hash, slot.parent)).collect(),
                 false => Vec::new(),

@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-pub use chunk::{Body, Chunk, Extent, Spill};
 #[cfg(test)]
 pub use chunk::MemorySpill;
-use items::{ItemBatch, Merge};
+pub use chunk::{Body, Chunk, Extent, Spill};
 pub use items::BODY_BYTES;
+use items::{ItemBatch, Merge};
 use points::PointBatch;
 use trace::{KeyTrace, RangeTrace};
 
@@ -42,7 +42,12 @@ pub struct Destination {
 }
 
 impl Destination {
-    fn is(&self, connection: &Arc<Connection>, resource: &'static Resource, raw: Option<(&str, &str)>) -> bool {
+    fn is(
+        &self,
+        connection: &Arc<Connection>,
+        resource: &'static Resource,
+        raw: Option<(&str, &str)>,
+    ) -> bool {
         Arc::ptr_eq(&self.connection, connection)
             && std::ptr::eq(self.resource, resource)
             && self.raw.as_ref().map(|(database, table)| (&**database, &**table)) == raw
@@ -137,12 +142,25 @@ impl Trace {
         }
     }
 
+    /// Whether it may hold something that the batch holds too.
+    fn conflicts_with(&self, batch: &Batch) -> bool {
+        match (self, batch) {
+            (Trace::Keys(trace), Batch::Items(batch)) => batch.hashes().any(|hash| trace.contains(hash)),
+            (Trace::Ranges(trace), Batch::Points(batch)) => batch
+                .ranges()
+                .any(|(series, range)| trace.overlaps(series, range)),
+            _ => false,
+        }
+    }
+
     fn add(&mut self, batch: &Batch, budget: usize) {
         match (self, batch) {
-            (Trace::Keys(trace), Batch::Items(batch)) => batch.hashes().for_each(|hash| trace.insert(hash, budget)),
-            (Trace::Ranges(trace), Batch::Points(batch)) => {
-                batch.ranges().for_each(|(series, range)| trace.insert(series, range, budget))
+            (Trace::Keys(trace), Batch::Items(batch)) => {
+                batch.hashes().for_each(|hash| trace.insert(hash, budget))
             }
+            (Trace::Ranges(trace), Batch::Points(batch)) => batch
+                .ranges()
+                .for_each(|(series, range)| trace.insert(series, range, budget)),
             _ => {}
         }
     }
@@ -157,7 +175,10 @@ impl Lane {
     }
 
     fn string(&self) -> bool {
-        matches!(self.destination.resource.shape, Shape::Datapoints { string: true })
+        matches!(
+            self.destination.resource.shape,
+            Shape::Datapoints { string: true }
+        )
     }
 
     /// Bytes on the heap.
@@ -171,27 +192,66 @@ impl Lane {
 
     /// The segment that rows of `subtransaction` go to.
     fn segment(&mut self, subtransaction: Subtransaction) -> usize {
-        if self.segments.last().is_none_or(|segment| segment.subtransaction < subtransaction) {
-            self.segments.push(Segment { subtransaction, open: Vec::new(), closed: Vec::new() });
+        if self
+            .segments
+            .last()
+            .is_none_or(|segment| segment.subtransaction < subtransaction)
+        {
+            self.segments.push(Segment {
+                subtransaction,
+                open: Vec::new(),
+                closed: Vec::new(),
+            });
         }
         self.segments.len() - 1
     }
 
-    /// The open batch for rows of this wave, mode and kind. Batches of another mode are closed: two batches of one
-    /// wave may hold one key only if they end up in one request.
-    fn open(&mut self, segment: usize, wave: usize, mode: Mode, kind: KeyKind, budget: usize) -> Result<usize, Error> {
-        let fits = |open: &Open| open.wave == wave && open.kind == kind;
-        if self.segments[segment].open.iter().any(|open| open.mode != mode) {
-            self.close_segment(segment, budget)?;
-        } else if let Some(at) = self.segments[segment].open.iter().position(fits) {
-            return Ok(at);
+    /// Closes the segment's batches if they are of another mode: two batches of one wave may hold one key only if they
+    /// end up in one request.
+    fn settle_mode(&mut self, segment: usize, mode: Mode, budget: usize) -> Result<(), Error> {
+        match self.segments[segment].open.iter().any(|open| open.mode != mode) {
+            true => self.close_segment(segment, budget),
+            false => Ok(()),
+        }
+    }
+
+    /// The wave of a write: where the same key already is in an open batch of the segment, else after all closed chunks
+    /// and all batches of surrounding subtransactions that hold it.
+    fn wave(
+        &self,
+        segment: usize,
+        in_trace: impl Fn(&Trace) -> bool,
+        in_batch: impl Fn(&Batch) -> bool,
+    ) -> usize {
+        let closed = self.traces.iter().rposition(in_trace).map(|wave| wave + 1);
+        let holding = |at: usize| {
+            let open = self.segments[at].open.iter().filter(|open| in_batch(&open.batch));
+            open.map(move |open| if at == segment { open.wave } else { open.wave + 1 })
+                .max()
+        };
+        (0..=segment).filter_map(holding).chain(closed).max().unwrap_or(0)
+    }
+
+    /// The open batch for rows of this wave and kind.
+    fn open(&mut self, segment: usize, wave: usize, mode: Mode, kind: KeyKind) -> usize {
+        let open = &mut self.segments[segment].open;
+        if let Some(at) = open
+            .iter()
+            .position(|open| open.wave == wave && open.kind == kind)
+        {
+            return at;
         }
         let batch = match self.destination.resource.shape {
             Shape::Datapoints { .. } => Batch::Points(PointBatch::default()),
             _ => Batch::Items(ItemBatch::default()),
         };
-        self.segments[segment].open.push(Open { wave, mode, kind, batch });
-        Ok(self.segments[segment].open.len() - 1)
+        open.push(Open {
+            wave,
+            mode,
+            kind,
+            batch,
+        });
+        open.len() - 1
     }
 
     fn close_segment(&mut self, segment: usize, budget: usize) -> Result<(), Error> {
@@ -201,19 +261,18 @@ impl Lane {
         Ok(())
     }
 
-    /// Makes a chunk of a batch, after all waves of surrounding subtransactions' open batches that it conflicts with:
-    /// what those hold was written before.
-    fn close(&mut self, segment: usize, open: Open, budget: usize) -> Result<usize, Error> {
-        let Open { mut wave, mode, kind, batch } = open;
+    /// Makes a chunk of a batch.
+    fn close(&mut self, segment: usize, open: Open, budget: usize) -> Result<(), Error> {
+        let Open {
+            wave,
+            mode,
+            kind,
+            batch,
+        } = open;
         if batch.is_empty() {
-            return Ok(wave);
+            return Ok(());
         }
         let string = self.string();
-        for earlier in self.segments[..segment].iter().flat_map(|segment| &segment.open) {
-            if earlier.wave >= wave && earlier.batch.conflicts_with(&batch) {
-                wave = earlier.wave + 1;
-            }
-        }
         if kind != KeyKind::None {
             while self.traces.len() <= wave {
                 self.traces.push(match batch {
@@ -238,9 +297,19 @@ impl Lane {
             }
         };
         self.segments[segment].closed.push(chunk);
-        Ok(wave)
+        Ok(())
     }
 
+    /// What a second write of a key does with the first one.
+    fn merge(&self, mode: Mode, kind: KeyKind) -> Merge {
+        match (&self.destination.resource.shape, mode.on_conflict) {
+            (Shape::Raw, _) => Merge::Replace,
+            (_, OnConflict::Ignore) if kind == KeyKind::Key => Merge::Keep,
+            _ => Merge::Overlay,
+        }
+    }
+
+    /// Adds an item; gives the bytes by which the memory has changed.
     fn push_item(
         &mut self,
         subtransaction: Subtransaction,
@@ -249,43 +318,51 @@ impl Lane {
         encoded: &Encoded,
         budget: usize,
     ) -> Result<isize, Error> {
+        let segment = self.segment(subtransaction);
+        self.settle_mode(segment, mode, budget)?;
+        let prefix = &fragment[..encoded.prefix];
         let wave = match encoded.kind {
             KeyKind::None => 0,
-            _ => after(&self.traces, |trace| matches!(trace, Trace::Keys(trace) if trace.contains(encoded.hash))),
+            _ => self.wave(
+                segment,
+                |trace| matches!(trace, Trace::Keys(trace) if trace.contains(encoded.hash)),
+                |batch| matches!(batch, Batch::Items(batch) if batch.contains(encoded.hash, prefix)),
+            ),
         };
-        let merge = match (&self.destination.resource.shape, mode.on_conflict) {
-            (Shape::Raw, _) => Merge::Replace,
-            (_, OnConflict::Ignore) if encoded.kind == KeyKind::Key => Merge::Keep,
-            _ => Merge::Overlay,
-        };
+        let merge = self.merge(mode, encoded.kind);
         let per_request = self.per_request();
-        let segment = self.segment(subtransaction);
-        let mut at = self.open(segment, wave, mode, encoded.kind, budget)?;
+        let mut at = self.open(segment, wave, mode, encoded.kind);
         let mut freed = 0;
         let Batch::Items(batch) = &self.segments[segment].open[at].batch else {
             return Err(Error::internal("a row of items in a batch of datapoints"));
         };
-        if batch.contains(encoded.hash, &fragment[..encoded.prefix]) {
+        if batch.contains(encoded.hash, prefix) {
             if mode.on_conflict == OnConflict::Error && encoded.kind == KeyKind::Key {
                 let noun = self.destination.resource.noun;
                 let key = String::from_utf8_lossy(&fragment[1..encoded.prefix]).into_owned();
-                return Err(Error::new(Kind::Duplicate, format!("the {noun} is written twice in this transaction"))
-                    .detail(format!("Key: {key}."))
-                    .hint("The table's option on_conflict is \"error\"."));
+                return Err(Error::new(
+                    Kind::Duplicate,
+                    format!("the {noun} is written twice in this transaction"),
+                )
+                .detail(format!("Key: {key}."))
+                .hint("The table's option on_conflict is \"error\"."));
             }
         } else if !batch.has_room(fragment.len(), per_request) {
             let before = self.memory() as isize;
             let full = self.segments[segment].open.swap_remove(at);
             self.close(segment, full, budget)?;
-            at = self.open(segment, wave, mode, encoded.kind, budget)?;
+            at = self.open(segment, wave, mode, encoded.kind);
             freed = self.memory() as isize - before;
         }
-        let Batch::Items(batch) = &mut self.segments[segment].open[at].batch else { unreachable!() };
+        let Batch::Items(batch) = &mut self.segments[segment].open[at].batch else {
+            unreachable!()
+        };
         let before = batch.bytes() as isize;
         batch.push(fragment, encoded, merge)?;
         Ok(batch.bytes() as isize - before + freed)
     }
 
+    /// Adds a point; gives the bytes by which the memory has changed.
     fn push_point(
         &mut self,
         subtransaction: Subtransaction,
@@ -296,23 +373,27 @@ impl Lane {
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
     ) -> Result<isize, Error> {
         let hash = points::series_hash(series);
-        let wave =
-            after(&self.traces, |trace| matches!(trace, Trace::Ranges(trace) if trace.contains(hash, timestamp)));
         let kind = match series {
             SeriesRef::Id(_) => KeyKind::Id,
             _ => KeyKind::Key,
         };
         let segment = self.segment(subtransaction);
-        let mut at = self.open(segment, wave, mode, kind, budget)?;
+        self.settle_mode(segment, mode, budget)?;
+        let wave = |lane: &Lane| {
+            lane.wave(
+                segment,
+                |trace| matches!(trace, Trace::Ranges(trace) if trace.contains(hash, timestamp)),
+                |batch| matches!(batch, Batch::Points(batch) if batch.covers(hash, timestamp)),
+            )
+        };
+        let mut at = self.open(segment, wave(self), mode, kind);
         let mut freed = 0;
         if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if batch.is_full()) {
             let before = self.memory() as isize;
             let full = self.segments[segment].open.swap_remove(at);
             self.close(segment, full, budget)?;
             // The full batch is closed now: the point may belong behind it.
-            let wave =
-                after(&self.traces, |trace| matches!(trace, Trace::Ranges(trace) if trace.contains(hash, timestamp)));
-            at = self.open(segment, wave, mode, kind, budget)?;
+            at = self.open(segment, wave(self), mode, kind);
             freed = self.memory() as isize - before;
         }
         let Batch::Points(batch) = &mut self.segments[segment].open[at].batch else {
@@ -325,20 +406,30 @@ impl Lane {
 
     /// Gives the rows of an ended subtransaction to its parent.
     fn release(&mut self, ended: Subtransaction, parent: Subtransaction, budget: usize) -> Result<(), Error> {
-        if self.segments.last().is_none_or(|segment| segment.subtransaction < ended) {
+        if self
+            .segments
+            .last()
+            .is_none_or(|segment| segment.subtransaction < ended)
+        {
             return Ok(());
         }
-        let into = self.segments.len().checked_sub(2).filter(|at| self.segments[*at].subtransaction >= parent);
+        let into = self
+            .segments
+            .len()
+            .checked_sub(2)
+            .filter(|at| self.segments[*at].subtransaction >= parent);
         let Some(into) = into else {
             if let Some(segment) = self.segments.last_mut() {
                 segment.subtransaction = parent;
             }
             return Ok(());
         };
-        let Some(child) = self.segments.pop() else { return Ok(()) };
+        let Some(child) = self.segments.pop() else {
+            return Ok(());
+        };
         self.segments[into].closed.extend(child.closed);
         let mut opened = child.open;
-        // Lower waves first: closing one of the parent's may push a later one further up.
+        // Earlier writes of a key first.
         opened.sort_by_key(|open| open.wave);
         for open in opened {
             self.adopt(into, open, budget)?;
@@ -346,61 +437,75 @@ impl Lane {
         Ok(())
     }
 
-    /// Adds a batch that was written after everything in the segment.
-    fn adopt(&mut self, into: usize, mut open: Open, budget: usize) -> Result<(), Error> {
-        let per_request = self.per_request();
-        let same = |candidate: &Open| candidate.wave == open.wave && candidate.kind == open.kind;
-        let Some(at) = self.segments[into].open.iter().position(same) else {
-            // A batch of another mode may hold the same key in another wave only, so it can stay open beside this one
-            // until the next row closes it.
-            self.segments[into].open.push(open);
-            return Ok(());
-        };
-        let mode = self.segments[into].open[at].mode;
-        match (&mut self.segments[into].open[at].batch, &open.batch) {
-            (Batch::Items(batch), Batch::Items(later))
-                if mode == open.mode
-                    && batch.items() + later.items() <= per_request
-                    && batch.bytes() + later.bytes() < BODY_BYTES =>
-            {
-                let merge = match (&self.destination.resource.shape, mode.on_conflict) {
-                    (Shape::Raw, _) => Merge::Replace,
-                    (_, OnConflict::Ignore) if open.kind == KeyKind::Key => Merge::Keep,
-                    (_, OnConflict::Error) if batch.shares_a_key_with(later) => return self.stack(into, at, open, budget),
-                    _ => Merge::Overlay,
-                };
-                return batch.absorb(later, merge);
-            }
-            (Batch::Points(batch), Batch::Points(later)) if mode == open.mode && batch.has_room_for(later) => {
-                if let Batch::Points(later) = std::mem::replace(&mut open.batch, Batch::Points(PointBatch::default())) {
+    /// Adds a batch that was written after everything in the segment: to an open batch if it may, else beside them.
+    fn adopt(&mut self, into: usize, open: Open, budget: usize) -> Result<(), Error> {
+        let mut candidates: Vec<usize> = (0..self.segments[into].open.len()).collect();
+        // The earliest wave that will do: otherwise savepoint after savepoint would add another.
+        candidates.sort_by_key(|at| self.segments[into].open[*at].wave);
+        if let Some(at) = candidates.into_iter().find(|at| self.may_join(into, *at, &open)) {
+            let merge = self.merge(open.mode, open.kind);
+            return match (&mut self.segments[into].open[at].batch, open.batch) {
+                (Batch::Items(batch), Batch::Items(later)) => batch.absorb(&later, merge),
+                (Batch::Points(batch), Batch::Points(later)) => {
                     batch.absorb(later);
+                    Ok(())
                 }
-                return Ok(());
-            }
-            _ => {}
+                _ => Err(Error::internal("batches of items and of datapoints in one lane")),
+            };
         }
-        self.stack(into, at, open, budget)
+        let same = |candidate: &Open| candidate.wave == open.wave && candidate.kind == open.kind;
+        if let Some(at) = self.segments[into].open.iter().position(same) {
+            let earlier = self.segments[into].open.swap_remove(at);
+            self.close(into, earlier, budget)?;
+        }
+        self.segments[into].open.push(open);
+        Ok(())
     }
 
-    /// Closes the batch at `at` and puts the later one behind it.
-    fn stack(&mut self, into: usize, at: usize, later: Open, budget: usize) -> Result<(), Error> {
-        let earlier = self.segments[into].open.swap_remove(at);
-        let conflict = later.kind != KeyKind::None && earlier.batch.conflicts_with(&later.batch);
-        let wave = self.close(into, earlier, budget)?;
-        let wave = if conflict { later.wave.max(wave + 1) } else { later.wave };
-        self.adopt(into, Open { wave, ..later }, budget)
+    /// Whether a later batch has room in an open one, and nothing of it is in a wave after that.
+    fn may_join(&self, into: usize, at: usize, later: &Open) -> bool {
+        let open = &self.segments[into].open[at];
+        if open.mode != later.mode || open.kind != later.kind || open.wave > later.wave {
+            return false;
+        }
+        let room = match (&open.batch, &later.batch) {
+            (Batch::Items(batch), Batch::Items(later)) => {
+                batch.items() + later.items() <= self.per_request()
+                    && batch.bytes() + later.bytes() < BODY_BYTES
+            }
+            (Batch::Points(batch), Batch::Points(later)) => batch.has_room_for(later),
+            _ => false,
+        };
+        // Two writes of a key are an error then, which only CDF's answer to separate requests brings up.
+        let refused = open.mode.on_conflict == OnConflict::Error && open.batch.conflicts_with(&later.batch);
+        let between = || {
+            open.wave == later.wave
+                || !self
+                    .traces
+                    .iter()
+                    .skip(open.wave)
+                    .any(|trace| trace.conflicts_with(&later.batch))
+        };
+        let outer = self.segments[..into].iter().flat_map(|segment| &segment.open);
+        let before = |other: &Open| other.wave >= open.wave && other.batch.conflicts_with(&later.batch);
+        let after = |other: &Open| other.wave > open.wave && other.batch.conflicts_with(&later.batch);
+        room && !refused
+            && between()
+            && !self.segments[into].open.iter().any(after)
+            && !outer.into_iter().any(before)
     }
-}
-
-/// The first wave after all those whose trace holds a key.
-fn after(traces: &[Trace], holds: impl Fn(&Trace) -> bool) -> usize {
-    traces.iter().rposition(holds).map_or(0, |wave| wave + 1)
 }
 
 impl TransactionBuffer {
     /// `limit`: bytes that may stay on the heap.
     pub fn new(limit: usize) -> Self {
-        TransactionBuffer { lanes: Vec::new(), raw_lanes: HashMap::new(), limit, memory: 0, failure: None }
+        TransactionBuffer {
+            lanes: Vec::new(),
+            raw_lanes: HashMap::new(),
+            limit,
+            memory: 0,
+            failure: None,
+        }
     }
 
     /// The lane of a destination. It stays the same for the transaction.
@@ -412,10 +517,19 @@ impl TransactionBuffer {
     ) -> usize {
         let found = match raw {
             Some((database, table)) => {
-                let lanes = self.raw_lanes.entry((database.to_owned(), table.to_owned())).or_default();
-                lanes.iter().copied().find(|at| self.lanes[*at].destination.is(connection, resource, raw))
+                let lanes = self
+                    .raw_lanes
+                    .entry((database.to_owned(), table.to_owned()))
+                    .or_default();
+                lanes
+                    .iter()
+                    .copied()
+                    .find(|at| self.lanes[*at].destination.is(connection, resource, raw))
             }
-            None => self.lanes.iter().position(|lane| lane.destination.is(connection, resource, raw)),
+            None => self
+                .lanes
+                .iter()
+                .position(|lane| lane.destination.is(connection, resource, raw)),
         };
         found.unwrap_or_else(|| {
             let at = self.lanes.len();
@@ -423,8 +537,16 @@ impl TransactionBuffer {
             if let Some(names) = &owned {
                 self.raw_lanes.entry(names.clone()).or_default().push(at);
             }
-            let destination = Destination { connection: connection.clone(), resource, raw: owned };
-            self.lanes.push(Lane { destination: Arc::new(destination), segments: Vec::new(), traces: Vec::new() });
+            let destination = Destination {
+                connection: connection.clone(),
+                resource,
+                raw: owned,
+            };
+            self.lanes.push(Lane {
+                destination: Arc::new(destination),
+                segments: Vec::new(),
+                traces: Vec::new(),
+            });
             at
         })
     }
@@ -463,7 +585,8 @@ impl TransactionBuffer {
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.check()?;
-        let delta = self.lanes[lane].push_point(subtransaction, mode, series, timestamp, self.limit, encode)?;
+        let delta =
+            self.lanes[lane].push_point(subtransaction, mode, series, timestamp, self.limit, encode)?;
         self.account(delta, spill)
     }
 
@@ -485,7 +608,11 @@ impl TransactionBuffer {
     /// Moves closed chunks to temporary files, and open batches too if they are what fills the memory.
     fn relieve(&mut self, spill: &mut dyn Spill) -> Result<(), Error> {
         let opened = |lane: &Lane| {
-            lane.segments.iter().flat_map(|s| &s.open).map(|open| open.batch.bytes()).sum::<usize>()
+            lane.segments
+                .iter()
+                .flat_map(|s| &s.open)
+                .map(|open| open.batch.bytes())
+                .sum::<usize>()
         };
         if self.lanes.iter().map(opened).sum::<usize>() > self.limit / 2 {
             for lane in &mut self.lanes {
@@ -495,7 +622,12 @@ impl TransactionBuffer {
                 }
             }
         }
-        for chunk in self.lanes.iter_mut().flat_map(|lane| &mut lane.segments).flat_map(|segment| &mut segment.closed) {
+        for chunk in self
+            .lanes
+            .iter_mut()
+            .flat_map(|lane| &mut lane.segments)
+            .flat_map(|segment| &mut segment.closed)
+        {
             chunk.spill(spill)?;
         }
         self.memory = self.lanes.iter().map(Lane::memory).sum();
@@ -541,9 +673,16 @@ impl TransactionBuffer {
             for segment in (0..lane.segments.len()).rev() {
                 lane.close_segment(segment, self.limit)?;
             }
-            let chunks: Vec<Chunk> = lane.segments.into_iter().flat_map(|segment| segment.closed).collect();
+            let chunks: Vec<Chunk> = lane
+                .segments
+                .into_iter()
+                .flat_map(|segment| segment.closed)
+                .collect();
             if !chunks.is_empty() {
-                deliveries.push(Delivery { destination: lane.destination, chunks });
+                deliveries.push(Delivery {
+                    destination: lane.destination,
+                    chunks,
+                });
             }
         }
         Ok(deliveries)

@@ -1,0 +1,355 @@
+//! The buffer against a plain model: whatever the order of writes, savepoints and spills, sending the waves one after
+//! another ends in what the writes say.
+
+use std::collections::{BTreeMap, HashSet};
+
+use prost::Message;
+use secrecy::SecretString;
+use url::Url;
+
+use super::*;
+use crate::cdf::cell::Cell;
+use crate::cdf::encode::json::Properties;
+use crate::cdf::encode::point::wire;
+use crate::cdf::table::{ColumnDefinition, Table, TableOptions};
+use crate::cdf::token::Credentials;
+use crate::cdf::writer::Writer;
+
+/// A small generator, so that runs repeat.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+fn connection() -> Arc<Connection> {
+    let url = Url::parse("http://127.0.0.1:1").unwrap();
+    let credentials = Credentials {
+        token_url: url.clone(),
+        client_id: "id".into(),
+        client_secret: SecretString::from("secret".to_owned()),
+        scope: None,
+        audience: None,
+    };
+    Arc::new(Connection::new(url, "project".into(), credentials))
+}
+
+fn writer(resource: &str, columns: &[&str], connection: &Arc<Connection>) -> Writer {
+    let options = TableOptions {
+        resource: Resource::get(resource).unwrap(),
+        database: None,
+        table: None,
+        primary_key: None,
+        mode: Mode::default(),
+        truncatable: false,
+        updatable: true,
+    };
+    let columns = columns
+        .iter()
+        .map(|name| {
+            Some(ColumnDefinition {
+                name: (*name).to_owned(),
+                cdf_name: None,
+            })
+        })
+        .collect();
+    let table = Table::new(options, columns).unwrap();
+    Writer::new(Arc::new(table), connection.clone(), OnConflict::Update).unwrap()
+}
+
+/// Compares, and names one difference instead of everything.
+fn assert_same<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
+    stored: &BTreeMap<K, V>,
+    model: &BTreeMap<K, V>,
+    seed: u64,
+) {
+    for key in stored.keys().chain(model.keys()) {
+        assert_eq!(
+            stored.get(key),
+            model.get(key),
+            "seed {seed}, {key:?}: stored, and as written"
+        );
+    }
+}
+
+/// What an item holds, by property.
+type Item = BTreeMap<String, String>;
+
+/// Sends the chunks wave by wave, as CDF would take them.
+fn deliver_items(deliveries: Vec<Delivery>, spill: &mut MemorySpill) -> BTreeMap<String, Item> {
+    let mut stored: BTreeMap<String, Item> = BTreeMap::new();
+    for delivery in deliveries {
+        let mut chunks = delivery.chunks;
+        chunks.sort_by_key(|chunk| chunk.wave);
+        let waves: Vec<usize> = chunks.iter().map(|chunk| chunk.wave).collect();
+        let mut seen: HashSet<(usize, String)> = HashSet::new();
+        for (chunk, wave) in chunks.into_iter().zip(waves) {
+            let rows = chunk.rows;
+            let body = chunk.into_body(spill).unwrap();
+            assert!(rows <= 1000 && rows == body.items.len());
+            let whole: serde_json::Value = serde_json::from_slice(&body.bytes).unwrap();
+            assert_eq!(whole["items"].as_array().unwrap().len(), rows);
+            for at in 0..rows {
+                let properties = Properties::parse(body.fragment(at)).unwrap();
+                let key = properties.get("externalId").unwrap().get().to_owned();
+                assert!(seen.insert((wave, key.clone())), "{key} twice in wave {wave}");
+                let item = stored.entry(key).or_default();
+                for (name, value) in properties.0 {
+                    item.insert(name.into_owned(), value.get().to_owned());
+                }
+            }
+        }
+    }
+    stored
+}
+
+/// Runs random writes and savepoints; `write` is called with the subtransaction and a random number.
+fn random_transaction<M: Clone + Default>(
+    random: &mut Random,
+    steps: usize,
+    buffer: &mut TransactionBuffer,
+    mut write: impl FnMut(&mut TransactionBuffer, &mut M, Subtransaction, &mut Random),
+) -> M {
+    let mut models: Vec<(Subtransaction, M)> = vec![(1, M::default())];
+    let mut last = 1;
+    for _ in 0..steps {
+        match random.below(100) {
+            0..=3 if models.len() < 6 => {
+                last += 1;
+                let model = models.last().unwrap().1.clone();
+                models.push((last, model));
+            }
+            4..=6 if models.len() > 1 => {
+                let (ended, model) = models.pop().unwrap();
+                let parent = models.last_mut().unwrap();
+                buffer.release(ended, parent.0);
+                parent.1 = model;
+            }
+            7..=8 if models.len() > 1 => {
+                let (ended, _) = models.pop().unwrap();
+                buffer.rollback(ended);
+            }
+            _ => {
+                let (subtransaction, model) = models.last_mut().unwrap();
+                write(buffer, model, *subtransaction, random);
+            }
+        }
+    }
+    while let Some((ended, model)) = models.pop() {
+        match models.last_mut() {
+            Some(parent) => {
+                buffer.release(ended, parent.0);
+                parent.1 = model;
+            }
+            None => return model,
+        }
+    }
+    unreachable!("the first model is the transaction's own")
+}
+
+#[test]
+fn items_end_as_written_whatever_the_savepoints() {
+    let connection = connection();
+    for seed in 1..=60 {
+        let mut random = Random(seed * 0x9E37_79B9);
+        let mut spill = MemorySpill::default();
+        // Few keys: merged in a chunk. Many: over several chunks. Little memory: spilled, and Bloom filters.
+        let keys = [5, 400, 3000][(seed % 3) as usize];
+        let limit = [1 << 30, 1 << 16, 1 << 20][(seed / 3 % 3) as usize];
+        let mut buffer = TransactionBuffer::new(limit);
+        let mut assets = writer("assets", &["external_id", "name", "source"], &connection);
+        let model = random_transaction(
+            &mut random,
+            6000,
+            &mut buffer,
+            |buffer, model: &mut BTreeMap<String, Item>, subtransaction, random| {
+                let key = format!("k{}", random.below(keys));
+                let text = random.below(1000).to_string();
+                let value = [Cell::Text(&text), Cell::Null];
+                let (name, source) = match random.below(3) {
+                    0 => (&value[0], &value[1]),
+                    1 => (&value[1], &value[0]),
+                    _ => (&value[0], &value[0]),
+                };
+                let row = [Cell::Text(&key), name.clone(), source.clone()];
+                assets.push(buffer, subtransaction, &row, &mut spill).unwrap();
+                let quoted = |text: &str| format!("\"{text}\"");
+                let item = model.entry(quoted(&key)).or_default();
+                item.insert("externalId".into(), quoted(&key));
+                for (property, cell) in [("name", name), ("source", source)] {
+                    if !cell.is_null() {
+                        item.insert(property.into(), quoted(&text));
+                    }
+                }
+            },
+        );
+        let stored = deliver_items(buffer.finish().unwrap(), &mut spill);
+        assert_same(&stored, &model, seed);
+        if limit == 1 << 16 && keys == 3000 {
+            assert!(!spill.bytes.is_empty(), "seed {seed} was meant to spill");
+        }
+    }
+}
+
+#[test]
+fn points_end_as_written_whatever_the_savepoints() {
+    let connection = connection();
+    for seed in 1..=40 {
+        let mut random = Random(seed * 0x9E37_79B9);
+        let mut spill = MemorySpill::default();
+        let moments = [20, 5_000, 1_000_000][(seed % 3) as usize];
+        let limit = [1 << 30, 1 << 16][(seed % 2) as usize];
+        let mut buffer = TransactionBuffer::new(limit);
+        let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
+        let model = random_transaction(
+            &mut random,
+            6000,
+            &mut buffer,
+            |buffer, model: &mut BTreeMap<(String, i64), u64>, subtransaction, random| {
+                let series = format!("s{}", random.below(4));
+                let moment = random.below(moments) as i64;
+                let value = random.below(1 << 50);
+                let row = [
+                    Cell::Text(&series),
+                    Cell::Timestamp(moment * 1000),
+                    Cell::Float(value as f64),
+                ];
+                points.push(buffer, subtransaction, &row, &mut spill).unwrap();
+                model.insert((series, moment), value);
+            },
+        );
+        let mut stored: BTreeMap<(String, i64), u64> = BTreeMap::new();
+        for delivery in buffer.finish().unwrap() {
+            let mut chunks = delivery.chunks;
+            chunks.sort_by_key(|chunk| chunk.wave);
+            let waves: Vec<(usize, usize)> = chunks.iter().map(|chunk| (chunk.wave, chunk.rows)).collect();
+            let mut seen: HashSet<(usize, String, i64)> = HashSet::new();
+            for (chunk, (wave, rows)) in chunks.into_iter().zip(waves) {
+                let body = chunk.into_body(&mut spill).unwrap();
+                let request = wire::InsertionRequest::decode(&*body.bytes).unwrap();
+                let mut sent = 0;
+                for item in request.items {
+                    let Some(wire::Reference::ExternalId(series)) = item.reference else {
+                        panic!("no series")
+                    };
+                    let Some(wire::Points::Numeric(points)) = item.points else {
+                        panic!("no points")
+                    };
+                    for point in points.datapoints {
+                        sent += 1;
+                        assert!(
+                            seen.insert((wave, series.clone(), point.timestamp)),
+                            "seed {seed}: twice in a wave"
+                        );
+                        stored.insert((series.clone(), point.timestamp), point.value as u64);
+                    }
+                }
+                assert_eq!(sent, rows);
+            }
+        }
+        assert_same(&stored, &model, seed);
+    }
+}
+
+#[test]
+fn requests_keep_to_the_limits() {
+    let connection = connection();
+    let mut spill = MemorySpill::default();
+    let mut buffer = TransactionBuffer::new(1 << 30);
+    let mut events = writer("events", &["external_id", "description", "metadata"], &connection);
+    let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
+    let metadata = format!("{{\"k\": \"{}\"}}", "x".repeat(20_000));
+    for at in 0..2500 {
+        let key = format!("e{at}");
+        let row = [
+            Cell::Text(&key),
+            Cell::Null,
+            if at < 500 {
+                Cell::Json(&metadata)
+            } else {
+                Cell::Null
+            },
+        ];
+        events.push(&mut buffer, 1, &row, &mut spill).unwrap();
+    }
+    for at in 0..250_000 {
+        let series = format!("s{}", at % 15_000);
+        points
+            .push(
+                &mut buffer,
+                1,
+                &[Cell::Text(&series), Cell::Timestamp(at * 1000), Cell::Int(at)],
+                &mut spill,
+            )
+            .unwrap();
+    }
+    let deliveries = buffer.finish().unwrap();
+    let sizes = |name: &str| -> Vec<usize> {
+        let delivery = deliveries
+            .iter()
+            .find(|delivery| delivery.destination.resource.name == name)
+            .unwrap();
+        delivery.chunks.iter().map(|chunk| chunk.rows).collect()
+    };
+    let events = sizes("events");
+    assert_eq!(events.iter().sum::<usize>(), 2500);
+    assert!(events.len() > 3 && events.iter().all(|rows| *rows <= 1000));
+    let points = sizes("datapoints");
+    assert_eq!(points.iter().sum::<usize>(), 250_000);
+    assert!(points.iter().all(|rows| *rows <= 100_000));
+    for delivery in deliveries {
+        for chunk in delivery.chunks {
+            let body = chunk.into_body(&mut spill).unwrap();
+            assert!(body.bytes.len() <= 9 << 20);
+            if delivery.destination.resource.name == "datapoints" {
+                assert!(wire::InsertionRequest::decode(&*body.bytes).unwrap().items.len() <= 10_000);
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_stays_within_the_limit() {
+    let connection = connection();
+    let mut spill = MemorySpill::default();
+    let limit = 8 << 20;
+    let mut buffer = TransactionBuffer::new(limit);
+    let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
+    let mut most = 0;
+    for at in 0..1_500_000_i64 {
+        let series = format!("s{}", at % 100);
+        points
+            .push(
+                &mut buffer,
+                1,
+                &[Cell::Text(&series), Cell::Timestamp(at * 1000), Cell::Int(at)],
+                &mut spill,
+            )
+            .unwrap();
+        most = most.max(buffer.memory());
+    }
+    assert!(most <= limit, "{most} bytes");
+    assert!(spill.bytes.len() > 10 << 20);
+}
+
+#[test]
+fn a_refused_row_changes_nothing() {
+    let connection = connection();
+    let mut spill = MemorySpill::default();
+    let mut buffer = TransactionBuffer::new(1 << 30);
+    let mut assets = writer("assets", &["external_id", "name"], &connection);
+    let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
+    let long = "x".repeat(141);
+    assert!(assets
+        .push(&mut buffer, 1, &[Cell::Text("a"), Cell::Text(&long)], &mut spill)
+        .is_err());
+    let row = [Cell::Text("s"), Cell::Timestamp(0), Cell::Float(f64::NAN)];
+    assert!(points.push(&mut buffer, 1, &row, &mut spill).is_err());
+    assert!(buffer.is_empty());
+    assert!(buffer.finish().unwrap().is_empty());
+}

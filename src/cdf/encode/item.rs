@@ -26,17 +26,38 @@ struct Field {
     column: &'static Column,
     /// `,"name":`, ready to append.
     head: Vec<u8>,
+    /// `,"name":null`, where a NULL may clear something: for a reference in the property that CDF knows, if the table
+    /// has no column for that one.
+    clear: Option<Vec<u8>>,
 }
 
 impl ItemEncoder {
     pub fn new(table: &Table, items: &Items) -> Self {
         let mut fields = Vec::new();
         for (at, binding) in table.bindings.iter().enumerate() {
-            let Some(Binding::Column(column)) = binding else { continue };
-            let mut head = vec![b','];
-            json::write(&mut head, column.property);
-            head.push(b':');
-            fields.push(Field { at, column, head });
+            let Some(Binding::Column(column)) = binding else {
+                continue;
+            };
+            let head = |property: &str| {
+                let mut head = vec![b','];
+                json::write(&mut head, property);
+                head.push(b':');
+                head
+            };
+            let cleared = match column.rule {
+                _ if !column.nullable => None,
+                Rule::Reference { property, .. } | Rule::References { property, .. } => {
+                    let id = table.options.resource.column(property);
+                    id.is_none_or(|id| table.position(id.name).is_none()).then_some(property)
+                }
+                _ => Some(column.property),
+            };
+            fields.push(Field {
+                at,
+                column,
+                head: head(column.property),
+                clear: cleared.map(|property| [&*head(property), b"null"].concat()),
+            });
         }
         let twin = |name: &str| table.position(name);
         let exclusive = fields
@@ -54,7 +75,11 @@ impl ItemEncoder {
         ItemEncoder {
             id: table.position("id"),
             external_id: table.position("external_id"),
-            required: items.required.iter().map(|name| (*name, table.position(name))).collect(),
+            required: items
+                .required
+                .iter()
+                .map(|name| (*name, table.position(name)))
+                .collect(),
             exclusive,
             set_null: table.options.mode.null_handling == NullHandling::SetNull,
             fields,
@@ -77,9 +102,17 @@ impl ItemEncoder {
         let mut prefix = 0;
         out.push(b'{');
         if let Some(at) = key_at {
-            out.extend_from_slice(if kind == KeyKind::Id { b"\"id\":" } else { b"\"externalId\":" });
+            out.extend_from_slice(if kind == KeyKind::Id {
+                b"\"id\":"
+            } else {
+                b"\"externalId\":"
+            });
             let value = out.len();
-            let rule = if kind == KeyKind::Id { Rule::Id } else { Rule::ExternalId };
+            let rule = if kind == KeyKind::Id {
+                Rule::Id
+            } else {
+                Rule::ExternalId
+            };
             write_value(out, &rule, &row[at]).map_err(|refusal| refused(at, refusal))?;
             hash = hash_bytes(&out[value..]);
             prefix = out.len() - start;
@@ -112,14 +145,8 @@ impl ItemEncoder {
                 continue;
             }
             if cell.is_null() {
-                if self.set_null && field.column.nullable && kind != KeyKind::None {
-                    // A reference is cleared in the property that CDF knows, unless that one is written itself.
-                    match rule {
-                        Rule::Reference { .. } | Rule::References { .. } => continue,
-                        _ => {}
-                    }
-                    out.extend_from_slice(&field.head);
-                    out.extend_from_slice(b"null");
+                if let (true, Some(clear)) = (self.set_null && kind != KeyKind::None, &field.clear) {
+                    out.extend_from_slice(clear);
                     deferred = true;
                 }
                 continue;
@@ -138,14 +165,23 @@ impl ItemEncoder {
         if kind == KeyKind::None && out.get(body) == Some(&b',') {
             out.remove(body);
         }
-        Ok(Encoded { kind, prefix, hash, deferred, parent })
+        Ok(Encoded {
+            kind,
+            prefix,
+            hash,
+            deferred,
+            parent,
+        })
     }
 }
 
 fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Refusal> {
     match *rule {
         Rule::ReadOnly => {
-            return Err((Kind::InvalidValue, "CDF sets this value; it cannot be written, leave it NULL".into()))
+            return Err((
+                Kind::InvalidValue,
+                "CDF sets this value; it cannot be written, leave it NULL".into(),
+            ))
         }
         Rule::Id | Rule::IdOf => json::write(out, &internal_id(cell)?),
         Rule::ExternalId | Rule::Parent | Rule::Reference { .. } => text(out, cell, 0, EXTERNAL_ID_CHARS)?,
@@ -157,7 +193,10 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
         Rule::Timestamp => {
             let millis = millis(cell)?;
             if millis < 0 {
-                return Err((Kind::OutOfRange, "the timestamp is before 1970-01-01, the earliest that CDF takes".into()));
+                return Err((
+                    Kind::OutOfRange,
+                    "the timestamp is before 1970-01-01, the earliest that CDF takes".into(),
+                ));
             }
             json::write(out, &millis);
         }
@@ -170,7 +209,10 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
                 (size.total, limits.total, "bytes in all"),
             ];
             if let Some((has, limit, what)) = sizes.into_iter().find(|(has, limit, _)| has > limit) {
-                return Err((Kind::TooLong, format!("the metadata has {has} {what}; CDF takes {limit}")));
+                return Err((
+                    Kind::TooLong,
+                    format!("the metadata has {has} {what}; CDF takes {limit}"),
+                ));
             }
         }
         Rule::Object => {
@@ -184,7 +226,12 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
                     drop_nulls(&mut object);
                     json::write(out, &object);
                 }
-                Err(error) => return Err((Kind::InvalidValue, format!("the value must be a JSON object ({error})"))),
+                Err(error) => {
+                    return Err((
+                        Kind::InvalidValue,
+                        format!("the value must be a JSON object ({error})"),
+                    ))
+                }
             }
         }
         Rule::Labels { max } => list(out, cell, max, |out, cell| {
@@ -197,7 +244,9 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
             json::write(out, &internal_id(cell)?);
             Ok(())
         })?,
-        Rule::References { max, .. } => list(out, cell, max, |out, cell| text(out, cell, 0, EXTERNAL_ID_CHARS))?,
+        Rule::References { max, .. } => {
+            list(out, cell, max, |out, cell| text(out, cell, 0, EXTERNAL_ID_CHARS))?
+        }
         Rule::Part => return Err((Kind::Internal, "the column has no encoder".into())),
     }
     Ok(())
@@ -220,9 +269,14 @@ fn list(
     max: usize,
     mut element: impl FnMut(&mut Vec<u8>, &Cell<'_>) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
-    let Cell::List(cells) = cell else { return Err(mismatch(cell, "an array")) };
+    let Cell::List(cells) = cell else {
+        return Err(mismatch(cell, "an array"));
+    };
     if cells.len() > max {
-        return Err((Kind::TooLong, format!("the array has {} elements; CDF takes {max}", cells.len())));
+        return Err((
+            Kind::TooLong,
+            format!("the array has {} elements; CDF takes {max}", cells.len()),
+        ));
     }
     out.push(b'[');
     for (at, cell) in cells.iter().enumerate() {
@@ -230,7 +284,10 @@ fn list(
             out.push(b',');
         }
         if cell.is_null() {
-            return Err((Kind::MissingValue, format!("element {} of the array is NULL", at + 1)));
+            return Err((
+                Kind::MissingValue,
+                format!("element {} of the array is NULL", at + 1),
+            ));
         }
         element(out, cell)?;
     }
@@ -244,11 +301,17 @@ fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -> Result<()
     if text.len() > max {
         let chars = text.chars().count();
         if chars > max {
-            return Err((Kind::TooLong, format!("the value has {chars} characters; CDF takes {max}")));
+            return Err((
+                Kind::TooLong,
+                format!("the value has {chars} characters; CDF takes {max}"),
+            ));
         }
     }
     if text.len() < min {
-        return Err((Kind::InvalidValue, "the value is empty; CDF needs at least one character".into()));
+        return Err((
+            Kind::InvalidValue,
+            "the value is empty; CDF needs at least one character".into(),
+        ));
     }
     json::write(out, &*text);
     Ok(())
@@ -273,9 +336,12 @@ fn document<'c>(cell: &Cell<'c>) -> Result<&'c str, Refusal> {
 pub(super) fn integer(cell: &Cell<'_>) -> Result<i64, Refusal> {
     match cell {
         Cell::Int(value) => Ok(*value),
-        Cell::Number(digits) => {
-            digits.parse().map_err(|_| (Kind::InvalidValue, format!("{digits} is not a whole number of 64 bits")))
-        }
+        Cell::Number(digits) => digits.parse().map_err(|_| {
+            (
+                Kind::InvalidValue,
+                format!("{digits} is not a whole number of 64 bits"),
+            )
+        }),
         other => Err(mismatch(other, "an integer")),
     }
 }
@@ -283,7 +349,13 @@ pub(super) fn integer(cell: &Cell<'_>) -> Result<i64, Refusal> {
 pub(super) fn internal_id(cell: &Cell<'_>) -> Result<i64, Refusal> {
     let id = integer(cell)?;
     if !(ID_RANGE.0..=ID_RANGE.1).contains(&id) {
-        return Err((Kind::OutOfRange, format!("{id} is no internal id; CDF's are {} to {}", ID_RANGE.0, ID_RANGE.1)));
+        return Err((
+            Kind::OutOfRange,
+            format!(
+                "{id} is no internal id; CDF's are {} to {}",
+                ID_RANGE.0, ID_RANGE.1
+            ),
+        ));
     }
     Ok(id)
 }
@@ -297,5 +369,8 @@ pub(super) fn millis(cell: &Cell<'_>) -> Result<i64, Refusal> {
 }
 
 pub(super) fn mismatch(cell: &Cell<'_>, wanted: &str) -> Refusal {
-    (Kind::InvalidValue, format!("the column holds {}; CDF takes {wanted} here", cell.describe()))
+    (
+        Kind::InvalidValue,
+        format!("the column holds {}; CDF takes {wanted} here", cell.describe()),
+    )
 }

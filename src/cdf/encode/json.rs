@@ -21,7 +21,9 @@ pub fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 }
 
 const TIMESTAMP: EncodedConfig = Config::DEFAULT
-    .set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(6) })
+    .set_time_precision(TimePrecision::Second {
+        decimal_digits: std::num::NonZeroU8::new(6),
+    })
     .encode();
 
 /// Microseconds since 1970 as `2024-01-31T12:00:00.000000000Z`-like text, UTC.
@@ -29,7 +31,12 @@ pub fn iso8601(micros: i64) -> Result<String, Refusal> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
         .ok()
         .and_then(|moment| moment.format(&Iso8601::<TIMESTAMP>).ok())
-        .ok_or_else(|| (Kind::OutOfRange, "a timestamp beyond the year 9999 has no ISO 8601 form".to_owned()))
+        .ok_or_else(|| {
+            (
+                Kind::OutOfRange,
+                "a timestamp beyond the year 9999 has no ISO 8601 form".to_owned(),
+            )
+        })
 }
 
 /// Any cell as a JSON value of its own kind, as RAW columns take them.
@@ -40,7 +47,10 @@ pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
         Cell::Int(value) => write(out, value),
         Cell::Float(value) if value.is_finite() => write(out, value),
         Cell::Float(value) => return Err((Kind::OutOfRange, format!("JSON has no {value}"))),
-        Cell::Number(digits) => match digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.')) {
+        Cell::Number(digits) => match digits
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+        {
             true => out.extend_from_slice(digits.as_bytes()),
             false => return Err((Kind::OutOfRange, format!("JSON has no {digits}"))),
         },
@@ -92,7 +102,12 @@ pub fn metadata(out: &mut Vec<u8>, document: &str) -> Result<MetadataSize, Refus
     MetadataWriter { out }
         .deserialize(&mut deserializer)
         .and_then(|size| deserializer.end().map(|()| size))
-        .map_err(|error| (Kind::InvalidValue, format!("metadata must be a JSON object ({error})")))
+        .map_err(|error| {
+            (
+                Kind::InvalidValue,
+                format!("metadata must be a JSON object ({error})"),
+            )
+        })
 }
 
 struct MetadataWriter<'o> {
@@ -133,7 +148,10 @@ impl<'de> Visitor<'de> for MetadataWriter<'_> {
             } else {
                 self.out.extend_from_slice(raw.as_bytes());
                 if raw.contains('\\') {
-                    serde_json::from_str::<Text>(raw).map_err(serde::de::Error::custom)?.0.len()
+                    serde_json::from_str::<Text>(raw)
+                        .map_err(serde::de::Error::custom)?
+                        .0
+                        .len()
                 } else {
                     raw.len() - 2
                 }
@@ -155,12 +173,16 @@ pub struct Properties<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 impl<'a> Properties<'a> {
     /// Reads an object that this crate has written.
     pub fn parse(fragment: &'a [u8]) -> Result<Self, crate::cdf::error::Error> {
-        serde_json::from_slice(fragment)
-            .map_err(|error| crate::cdf::error::Error::internal(format!("an encoded row is not JSON: {error}")))
+        serde_json::from_slice(fragment).map_err(|error| {
+            crate::cdf::error::Error::internal(format!("an encoded row is not JSON: {error}"))
+        })
     }
 
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.iter().find(|(property, _)| property == name).map(|(_, value)| *value)
+        self.0
+            .iter()
+            .find(|(property, _)| property == name)
+            .map(|(_, value)| *value)
     }
 
     /// Appends the object that has these properties.
@@ -209,7 +231,10 @@ pub fn overlay(earlier: &[u8], later: &[u8], out: &mut Vec<u8>) -> Result<(), cr
             None => merged.0.push((property, value)),
         }
     }
-    Properties::write(out, merged.0.iter().map(|(property, value)| (&**property, *value)));
+    Properties::write(
+        out,
+        merged.0.iter().map(|(property, value)| (&**property, *value)),
+    );
     Ok(())
 }
 
@@ -227,7 +252,15 @@ mod tests {
     fn metadata_values_become_text_and_nulls_are_left_out() {
         let (text, size) = written(r#"{"a": 1, "b": null, "c": {"x": [true]}, "d": "é\"", "e": 1.50}"#);
         assert_eq!(text, r#"{"a":"1","c":"{\"x\": [true]}","d":"é\"","e":"1.50"}"#);
-        assert_eq!(size, MetadataSize { pairs: 4, longest_key: 1, longest_value: 13, total: 4 + 1 + 13 + 3 + 4 });
+        assert_eq!(
+            size,
+            MetadataSize {
+                pairs: 4,
+                longest_key: 1,
+                longest_value: 13,
+                total: 4 + 1 + 13 + 3 + 4
+            }
+        );
         assert_eq!(written("{}").0, "{}");
     }
 
@@ -246,7 +279,10 @@ mod tests {
             (Cell::Bool(true), "true"),
             (Cell::Int(-5), "-5"),
             (Cell::Float(0.1), "0.1"),
-            (Cell::Number("123456789012345678901234567890.5"), "123456789012345678901234567890.5"),
+            (
+                Cell::Number("123456789012345678901234567890.5"),
+                "123456789012345678901234567890.5",
+            ),
             (Cell::Text("a\"\n"), r#""a\"\n""#),
             (Cell::Timestamp(1_000_000), "\"1970-01-01T00:00:01.000000Z\""),
             (Cell::Json("{\"a\": 1}"), "{\"a\": 1}"),
@@ -258,7 +294,12 @@ mod tests {
             value(&mut out, &cell).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
-        for cell in [Cell::Float(f64::NAN), Cell::Float(f64::INFINITY), Cell::Number("NaN"), Cell::Number("Infinity")] {
+        for cell in [
+            Cell::Float(f64::NAN),
+            Cell::Float(f64::INFINITY),
+            Cell::Number("NaN"),
+            Cell::Number("Infinity"),
+        ] {
             assert_eq!(value(&mut Vec::new(), &cell).unwrap_err().0, Kind::OutOfRange);
         }
     }
@@ -266,7 +307,15 @@ mod tests {
     #[test]
     fn a_later_write_wins_column_by_column() {
         let mut out = Vec::new();
-        overlay(br#"{"externalId":"a","x":1,"y":"\u00e9"}"#, br#"{"externalId":"a","x":2,"z":null}"#, &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), r#"{"externalId":"a","x":2,"y":"\u00e9","z":null}"#);
+        overlay(
+            br#"{"externalId":"a","x":1,"y":"\u00e9"}"#,
+            br#"{"externalId":"a","x":2,"z":null}"#,
+            &mut out,
+        )
+        .unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            r#"{"externalId":"a","x":2,"y":"\u00e9","z":null}"#
+        );
     }
 }

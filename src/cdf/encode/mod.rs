@@ -36,9 +36,18 @@ pub struct Encoded {
 }
 
 /// A refused value: what, in which column and row, and the limit.
-pub(crate) fn refuse(kind: Kind, table: &Table, row: &[Cell<'_>], at: usize, why: impl std::fmt::Display) -> Error {
+pub(crate) fn refuse(
+    kind: Kind,
+    table: &Table,
+    row: &[Cell<'_>],
+    at: usize,
+    why: impl std::fmt::Display,
+) -> Error {
     let resource = table.options.resource;
-    let mut error = Error::new(kind, format!("column \"{}\" of {}: {why}", table.names[at], resource.name));
+    let mut error = Error::new(
+        kind,
+        format!("column \"{}\" of {}: {why}", table.names[at], resource.name),
+    );
     if let Some(line) = table.describe_row(row) {
         error = error.detail(line);
     }

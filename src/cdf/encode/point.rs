@@ -181,7 +181,10 @@ impl PointEncoder {
     pub fn new(table: &Table, string: bool) -> Result<Self, Error> {
         let need = |name: &str| {
             table.position(name).ok_or_else(|| {
-                Error::new(Kind::InvalidOption, format!("the table needs a column \"{name}\" to be written to"))
+                Error::new(
+                    Kind::InvalidOption,
+                    format!("the table needs a column \"{name}\" to be written to"),
+                )
             })
         };
         Ok(PointEncoder {
@@ -201,9 +204,16 @@ impl PointEncoder {
     pub fn series<'r>(&self, table: &Table, row: &'r [Cell<'_>]) -> Result<SeriesRef<'r>, Error> {
         let cell = |at: Option<usize>| at.map(|at| (at, &row[at])).filter(|(_, cell)| !cell.is_null());
         let text = |(at, cell): (usize, &'r Cell<'_>)| match cell {
-            Cell::Text(text) if text.len() <= EXTERNAL_ID_CHARS || text.chars().count() <= EXTERNAL_ID_CHARS => Ok(*text),
+            Cell::Text(text)
+                if text.len() <= EXTERNAL_ID_CHARS || text.chars().count() <= EXTERNAL_ID_CHARS =>
+            {
+                Ok(*text)
+            }
             Cell::Text(text) => {
-                let why = format!("the value has {} characters; CDF takes {EXTERNAL_ID_CHARS}", text.chars().count());
+                let why = format!(
+                    "the value has {} characters; CDF takes {EXTERNAL_ID_CHARS}",
+                    text.chars().count()
+                );
                 Err(refuse(Kind::TooLong, table, row, at, why))
             }
             other => {
@@ -211,23 +221,36 @@ impl PointEncoder {
                 Err(refuse(kind, table, row, at, why))
             }
         };
-        match (cell(self.external_id), cell(self.id), cell(self.instance_space), cell(self.instance_external_id)) {
+        match (
+            cell(self.external_id),
+            cell(self.id),
+            cell(self.instance_space),
+            cell(self.instance_external_id),
+        ) {
             (Some(external_id), None, None, None) => Ok(SeriesRef::ExternalId(text(external_id)?)),
-            (None, Some((at, id)), None, None) => {
-                internal_id(id).map(SeriesRef::Id).map_err(|(kind, why)| refuse(kind, table, row, at, why))
+            (None, Some((at, id)), None, None) => internal_id(id)
+                .map(SeriesRef::Id)
+                .map_err(|(kind, why)| refuse(kind, table, row, at, why)),
+            (None, None, Some(space), Some(external_id)) => {
+                Ok(SeriesRef::Instance(text(space)?, text(external_id)?))
             }
-            (None, None, Some(space), Some(external_id)) => Ok(SeriesRef::Instance(text(space)?, text(external_id)?)),
             (None, None, None, None) => {
-                let error = Error::new(Kind::MissingValue, format!("a row of {} names no series", self.name()))
-                    .hint("Give external_id, or id, or instance_space and instance_external_id.");
+                let error = Error::new(
+                    Kind::MissingValue,
+                    format!("a row of {} names no series", self.name()),
+                )
+                .hint("Give external_id, or id, or instance_space and instance_external_id.");
                 Err(match table.describe_row(row) {
                     Some(line) => error.detail(line),
                     None => error,
                 })
             }
             _ => {
-                let error = Error::new(Kind::InvalidValue, format!("a row of {} names its series twice or by half", self.name()))
-                    .hint("Give either external_id, or id, or both instance_space and instance_external_id.");
+                let error = Error::new(
+                    Kind::InvalidValue,
+                    format!("a row of {} names its series twice or by half", self.name()),
+                )
+                .hint("Give either external_id, or id, or both instance_space and instance_external_id.");
                 Err(match table.describe_row(row) {
                     Some(line) => error.detail(line),
                     None => error,
@@ -248,7 +271,10 @@ impl PointEncoder {
     pub fn timestamp(&self, table: &Table, row: &[Cell<'_>]) -> Result<i64, Error> {
         let refused = |(kind, why): Refusal| refuse(kind, table, row, self.timestamp, why);
         if row[self.timestamp].is_null() {
-            return Err(refused((Kind::MissingValue, "the value is NULL; every datapoint has a timestamp".into())));
+            return Err(refused((
+                Kind::MissingValue,
+                "the value is NULL; every datapoint has a timestamp".into(),
+            )));
         }
         let millis = millis(&row[self.timestamp]).map_err(refused)?;
         if !(FIRST_TIMESTAMP..=LAST_TIMESTAMP).contains(&millis) {
@@ -259,7 +285,13 @@ impl PointEncoder {
     }
 
     /// Appends the row's point, as an element of its series' list, to `out`. On an error `out` is as it was.
-    pub fn encode(&self, table: &Table, row: &[Cell<'_>], timestamp: i64, out: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn encode(
+        &self,
+        table: &Table,
+        row: &[Cell<'_>],
+        timestamp: i64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         let status = self.status(table, row)?;
         let bad = status.as_ref().is_some_and(|status| {
             status.symbol.starts_with("Bad") || (status.symbol.is_empty() && status.code & SEVERITY == BAD)
@@ -277,26 +309,39 @@ impl PointEncoder {
                 false => as_text(cell).map_err(refused)?,
             };
             if value.len() > STRING_BYTES {
-                let why = format!("the value has {} bytes of UTF-8; CDF takes {STRING_BYTES}", value.len());
+                let why = format!(
+                    "the value has {} bytes of UTF-8; CDF takes {STRING_BYTES}",
+                    value.len()
+                );
                 return Err(refused((Kind::TooLong, why)));
             }
-            let point = wire::StringPoint { timestamp, value: value.into_owned(), status, null_value };
+            let point = wire::StringPoint {
+                timestamp,
+                value: value.into_owned(),
+                status,
+                null_value,
+            };
             prost::encoding::message::encode(1, &point, out);
         } else {
             let value = match cell {
                 Cell::Null => 0.0,
                 Cell::Float(value) => *value,
                 Cell::Int(value) => *value as f64,
-                Cell::Number(digits) => digits
-                    .parse()
-                    .map_err(|_| refused((Kind::OutOfRange, format!("{digits} is no number that CDF takes"))))?,
+                Cell::Number(digits) => digits.parse().map_err(|_| {
+                    refused((Kind::OutOfRange, format!("{digits} is no number that CDF takes")))
+                })?,
                 other => return Err(refused(mismatch(other, "a number"))),
             };
             if !bad && (value.is_nan() || value.abs() > LARGEST_VALUE) {
                 let why = format!("the value {value} is outside of -1e100 to 1e100, which is what CDF takes");
                 return Err(refused((Kind::OutOfRange, why)));
             }
-            let point = wire::NumericPoint { timestamp, value, status, null_value };
+            let point = wire::NumericPoint {
+                timestamp,
+                value,
+                status,
+                null_value,
+            };
             prost::encoding::message::encode(1, &point, out);
         }
         Ok(())
@@ -317,7 +362,10 @@ impl PointEncoder {
             let refused = |(kind, why): Refusal| refuse(kind, table, row, at, why);
             status.code = integer(cell).map_err(refused)?;
             if !(0..1 << 32).contains(&status.code) {
-                return Err(refused((Kind::OutOfRange, format!("{} is no status code of 32 bits", status.code))));
+                return Err(refused((
+                    Kind::OutOfRange,
+                    format!("{} is no status code of 32 bits", status.code),
+                )));
             }
         }
         Ok(Some(status))
@@ -335,11 +383,18 @@ pub fn sort_and_deduplicate(points: &[u8], string: bool) -> Result<(Vec<u8>, usi
         prost::encoding::message::encode_repeated(1, &points, &mut out);
         (out, points.len())
     }
-    let corrupt = |error: prost::DecodeError| Error::internal(format!("encoded datapoints are not readable: {error}"));
+    let corrupt =
+        |error: prost::DecodeError| Error::internal(format!("encoded datapoints are not readable: {error}"));
     Ok(if string {
-        tidy(wire::StringPoints::decode(points).map_err(corrupt)?.datapoints, |point| point.timestamp)
+        tidy(
+            wire::StringPoints::decode(points).map_err(corrupt)?.datapoints,
+            |point| point.timestamp,
+        )
     } else {
-        tidy(wire::NumericPoints::decode(points).map_err(corrupt)?.datapoints, |point| point.timestamp)
+        tidy(
+            wire::NumericPoints::decode(points).map_err(corrupt)?.datapoints,
+            |point| point.timestamp,
+        )
     })
 }
 
@@ -361,7 +416,11 @@ mod tests {
     use super::*;
 
     fn point(timestamp: i64, value: f64) -> wire::NumericPoint {
-        wire::NumericPoint { timestamp, value, ..Default::default() }
+        wire::NumericPoint {
+            timestamp,
+            value,
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -389,6 +448,9 @@ mod tests {
         let request = wire::InsertionRequest::decode(&*body).unwrap();
         assert_eq!(request.items.len(), 1);
         assert_eq!(request.items[0].reference, Some(reference));
-        assert_eq!(request.items[0].points, Some(wire::Points::Numeric(wire::NumericPoints { datapoints: list })));
+        assert_eq!(
+            request.items[0].points,
+            Some(wire::Points::Numeric(wire::NumericPoints { datapoints: list }))
+        );
     }
 }

@@ -21,7 +21,9 @@ pub struct ItemPages {
 enum Step {
     /// One item by its key.
     ByKey(Value),
-    List { cursor: Option<String> },
+    List {
+        cursor: Option<String>,
+    },
     Done,
 }
 
@@ -34,7 +36,11 @@ impl ItemPages {
             (None, Some(external_id)) => Step::ByKey(json!({ "externalId": external_id })),
             (None, None) => Step::List { cursor: None },
         };
-        ItemPages { path: items.path, step, names: HashMap::new() }
+        ItemPages {
+            path: items.path,
+            step,
+            names: HashMap::new(),
+        }
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
@@ -50,7 +56,9 @@ impl ItemPages {
                 if let Some(cursor) = cursor {
                     body.insert("cursor".into(), cursor.into());
                 }
-                let answer = call.post(&format!("{}/list", self.path), &Value::Object(body)).await?;
+                let answer = call
+                    .post(&format!("{}/list", self.path), &Value::Object(body))
+                    .await?;
                 let (items, cursor) = take_page(answer);
                 if cursor.is_some() {
                     self.step = Step::List { cursor };
@@ -59,7 +67,9 @@ impl ItemPages {
             }
         };
         self.look_up_names(call, &items).await?;
-        Ok(Some(items.into_iter().map(|item| self.row(call.query, item)).collect()))
+        Ok(Some(
+            items.into_iter().map(|item| self.row(call.query, item)).collect(),
+        ))
     }
 
     fn row(&self, query: &Query, mut item: Value) -> Row {
@@ -72,7 +82,9 @@ impl ItemPages {
 
     fn field(&self, column: &Column, item: &mut Value) -> Field {
         let name = |to: &ReferenceTarget, id: &Value| {
-            let name = id.as_i64().and_then(|id| self.names.get(&(to.byids, id))?.clone());
+            let name = id
+                .as_i64()
+                .and_then(|id| self.names.get(&(to.byids, id))?.clone());
             name.map_or(Value::Null, Value::from)
         };
         let value = match column.rule {
@@ -82,7 +94,12 @@ impl ItemPages {
                 _ => Value::Null,
             },
             Rule::Labels { .. } => match &mut item[column.property] {
-                Value::Array(labels) => Value::Array(labels.iter_mut().map(|label| label["externalId"].take()).collect()),
+                Value::Array(labels) => Value::Array(
+                    labels
+                        .iter_mut()
+                        .map(|label| label["externalId"].take())
+                        .collect(),
+                ),
                 _ => Value::Null,
             },
             // Two columns of a table declared by hand may show the same property.
@@ -99,7 +116,9 @@ impl ItemPages {
     /// External ids of what the items refer to by internal id, where a column wants them.
     async fn look_up_names(&mut self, call: &Call<'_>, items: &[Value]) -> Result<(), Error> {
         for (at, binding) in call.query.table.bindings.iter().enumerate() {
-            let Some(Binding::Column(column)) = binding else { continue };
+            let Some(Binding::Column(column)) = binding else {
+                continue;
+            };
             let (to, property) = match column.rule {
                 Rule::Reference { to, property } | Rule::References { to, property, .. } => (to, property),
                 _ => continue,

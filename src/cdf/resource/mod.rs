@@ -85,7 +85,10 @@ pub enum Rule {
     /// The external id, by which items are upserted.
     ExternalId,
     /// Text of so many characters.
-    Text { min: usize, max: usize },
+    Text {
+        min: usize,
+        max: usize,
+    },
     Bool,
     /// As `Bool`, but fixed when the item is created.
     ImmutableBool,
@@ -96,17 +99,28 @@ pub enum Rule {
     /// A JSON object as it is.
     Object,
     /// External ids of labels, so many at most.
-    Labels { max: usize },
+    Labels {
+        max: usize,
+    },
     /// The internal id of another item.
     IdOf,
     /// Internal ids of other items, or other integers CDF calls ids; so many at most.
-    Ids { max: usize },
+    Ids {
+        max: usize,
+    },
     /// The external id of the parent, which may come in the same request.
     Parent,
     /// An external id of an item of `resource` that CDF takes only as an id, in `property`.
-    Reference { to: &'static ReferenceTarget, property: &'static str },
+    Reference {
+        to: &'static ReferenceTarget,
+        property: &'static str,
+    },
     /// As `Reference`, an array of them.
-    References { to: &'static ReferenceTarget, property: &'static str, max: usize },
+    References {
+        to: &'static ReferenceTarget,
+        property: &'static str,
+        max: usize,
+    },
     /// The parts of datapoints and of RAW rows, which have encoders of their own.
     Part,
 }
@@ -120,10 +134,16 @@ pub struct ReferenceTarget {
     pub capability: &'static str,
 }
 
-pub static DATA_SET: ReferenceTarget =
-    ReferenceTarget { noun: "data set", byids: "/datasets/byids", capability: "datasetsAcl:READ" };
-pub static ASSET: ReferenceTarget =
-    ReferenceTarget { noun: "asset", byids: "/assets/byids", capability: "assetsAcl:READ" };
+pub static DATA_SET: ReferenceTarget = ReferenceTarget {
+    noun: "data set",
+    byids: "/datasets/byids",
+    capability: "datasetsAcl:READ",
+};
+pub static ASSET: ReferenceTarget = ReferenceTarget {
+    noun: "asset",
+    byids: "/assets/byids",
+    capability: "assetsAcl:READ",
+};
 
 /// One column of a built-in table.
 #[derive(Debug)]
@@ -138,13 +158,35 @@ pub struct Column {
 }
 
 /// A column that an update may clear.
-pub const fn column(name: &'static str, property: &'static str, column_type: ColumnType, rule: Rule) -> Column {
-    Column { name, property, column_type, rule, nullable: true }
+pub const fn column(
+    name: &'static str,
+    property: &'static str,
+    column_type: ColumnType,
+    rule: Rule,
+) -> Column {
+    Column {
+        name,
+        property,
+        column_type,
+        rule,
+        nullable: true,
+    }
 }
 
 /// A column that keeps its value once it has one.
-pub const fn fixed(name: &'static str, property: &'static str, column_type: ColumnType, rule: Rule) -> Column {
-    Column { name, property, column_type, rule, nullable: false }
+pub const fn fixed(
+    name: &'static str,
+    property: &'static str,
+    column_type: ColumnType,
+    rule: Rule,
+) -> Column {
+    Column {
+        name,
+        property,
+        column_type,
+        rule,
+        nullable: false,
+    }
 }
 
 // Columns that several resources have alike.
@@ -155,12 +197,23 @@ pub(crate) const DATA_SET_EXTERNAL_ID: Column = column(
     "data_set_external_id",
     "dataSetExternalId",
     ColumnType::Text,
-    Rule::Reference { to: &DATA_SET, property: "dataSetId" },
+    Rule::Reference {
+        to: &DATA_SET,
+        property: "dataSetId",
+    },
 );
-pub(crate) const CREATED_TIME: Column =
-    fixed("created_time", "createdTime", ColumnType::Timestamptz, Rule::ReadOnly);
-pub(crate) const LAST_UPDATED_TIME: Column =
-    fixed("last_updated_time", "lastUpdatedTime", ColumnType::Timestamptz, Rule::ReadOnly);
+pub(crate) const CREATED_TIME: Column = fixed(
+    "created_time",
+    "createdTime",
+    ColumnType::Timestamptz,
+    Rule::ReadOnly,
+);
+pub(crate) const LAST_UPDATED_TIME: Column = fixed(
+    "last_updated_time",
+    "lastUpdatedTime",
+    ColumnType::Timestamptz,
+    Rule::ReadOnly,
+);
 
 /// How a resource is written and read.
 #[derive(Debug)]
@@ -214,7 +267,10 @@ impl Resource {
     /// The column called so, by its SQL name or by CDF's name of the property.
     pub fn column(&self, name: &str) -> Option<&'static Column> {
         let columns: &'static [Column] = self.columns;
-        columns.iter().find(|column| column.name == name).or_else(|| columns.iter().find(|c| c.property == name))
+        columns
+            .iter()
+            .find(|column| column.name == name)
+            .or_else(|| columns.iter().find(|c| c.property == name))
     }
 
     /// The capability that writing needs.
@@ -237,7 +293,13 @@ mod tests {
         for resource in RESOURCES {
             assert_eq!(Resource::get(resource.name).unwrap().name, resource.name);
             for (at, column) in resource.columns.iter().enumerate() {
-                assert!(resource.columns[..at].iter().all(|other| other.name != column.name), "{}", column.name);
+                assert!(
+                    resource.columns[..at]
+                        .iter()
+                        .all(|other| other.name != column.name),
+                    "{}",
+                    column.name
+                );
                 assert_eq!(resource.column(column.property).unwrap().name, column.name);
             }
         }
