@@ -150,12 +150,12 @@ impl PointPages {
         let mut rows = Vec::new();
         for item in answer.items {
             if !item.next_cursor.is_empty() {
-                // Unknown series are left out of an answer, so that places do not tell which series an item is of.
-                let reference = json!({ "id": item.id });
-                self.waiting.push_front(Series {
-                    reference,
-                    cursor: Some(item.next_cursor.clone()),
-                });
+                // A cursor goes with the reference that it was given for. Unknown series are left out of an answer, so
+                // that places do not tell which series an item is of.
+                let reference = batch.iter().map(|series| &series.reference).find(|reference| refers_to(reference, &item));
+                if let Some(reference) = reference.cloned() {
+                    self.waiting.push_front(Series { reference, cursor: Some(item.next_cursor.clone()) });
+                }
             }
             if item.is_string == self.string {
                 append(&mut rows, call.query, item);
@@ -179,6 +179,18 @@ impl PointPages {
         self.waiting.extend(series);
         self.list = cursor.map(Some);
         Ok(())
+    }
+}
+
+/// Whether the reference of a request is the answer's series.
+fn refers_to(reference: &Value, item: &ListItem) -> bool {
+    match (&reference["externalId"], &reference["id"]) {
+        (Value::String(external_id), _) => *external_id == item.external_id,
+        (_, Value::Number(id)) => id.as_i64() == Some(item.id),
+        _ => item.instance_id.as_ref().is_some_and(|instance| {
+            let id = &reference["instanceId"];
+            id["space"] == *instance.space && id["externalId"] == *instance.external_id
+        }),
     }
 }
 
