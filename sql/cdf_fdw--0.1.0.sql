@@ -57,7 +57,7 @@ BEGIN
       BEGIN
         EXECUTE format('CREATE CAST (%s AS %s) WITH INOUT AS ASSIGNMENT', source, target);
       EXCEPTION WHEN duplicate_object THEN
-        RAISE NOTICE 'the cast from % to % is there already', source, target;
+        NULL;
       END;
     END LOOP;
   END LOOP;

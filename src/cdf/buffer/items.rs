@@ -5,6 +5,7 @@ use hashbrown::HashTable;
 use super::chunk::Body;
 use crate::cdf::encode::{json, Encoded};
 use crate::cdf::error::Error;
+use crate::cdf::resource::Resource;
 
 /// Beginning and end of every such request.
 pub const HEAD: &[u8] = b"{\"items\":[";
@@ -17,10 +18,10 @@ pub const BODY_BYTES: usize = 4 << 20;
 const NO_PARENT: u64 = 0;
 
 /// What a second write of a key does with the first one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Merge {
-    /// Later columns win, others stay.
-    Overlay,
+    /// Later columns of the resource win, others stay.
+    Overlay(&'static Resource),
     /// The later one takes its place.
     Replace,
     /// The earlier one stays.
@@ -135,9 +136,10 @@ impl ItemBatch {
         match merge {
             Merge::Keep => return Ok(()),
             Merge::Replace => self.replace(at, fragment, encoded),
-            Merge::Overlay => {
+            Merge::Overlay(resource) => {
                 let mut merged = Vec::with_capacity(fragment.len() * 2);
-                json::overlay(self.fragment(&self.slots[at]), fragment, &mut merged)?;
+                let twin = |property: &str| resource.twin(property);
+                json::overlay(self.fragment(&self.slots[at]), fragment, twin, &mut merged)?;
                 let parent = encoded.parent.or(Some(self.slots[at].parent));
                 self.replace(at, &merged, &Encoded { parent, ..*encoded });
             }

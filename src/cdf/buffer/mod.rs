@@ -305,7 +305,7 @@ impl Lane {
         match (&self.destination.resource.shape, mode.on_conflict) {
             (Shape::Raw, _) => Merge::Replace,
             (_, OnConflict::Ignore) if kind == KeyKind::Key => Merge::Keep,
-            _ => Merge::Overlay,
+            _ => Merge::Overlay(self.destination.resource),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Rows of assets, events, time series …: a row becomes the JSON object of a create request, checked as it is written.
 
+use hashbrown::HashSet;
+
 use super::json::{self, Refusal};
 use super::{refuse, Encoded, KeyKind};
 use crate::cdf::cell::Cell;
@@ -63,12 +65,13 @@ impl ItemEncoder {
         let exclusive = fields
             .iter()
             .filter_map(|field| {
-                let id = match field.column.rule {
-                    Rule::Parent => "parentId",
-                    Rule::Reference { property, .. } | Rule::References { property, .. } => property,
-                    _ => return None,
-                };
-                let id = table.options.resource.column(id)?;
+                let by_external_id = matches!(
+                    field.column.rule,
+                    Rule::Parent | Rule::Reference { .. } | Rule::References { .. }
+                );
+                let resource = table.options.resource;
+                let id = resource.twin(field.column.property).filter(|_| by_external_id)?;
+                let id = resource.column(id)?;
                 Some((twin(id.name)?, field.at))
             })
             .collect();
@@ -279,10 +282,12 @@ fn list(
         ));
     }
     out.push(b'[');
+    let mut places = Vec::with_capacity(cells.len());
     for (at, cell) in cells.iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
+        let start = out.len();
         if cell.is_null() {
             return Err((
                 Kind::MissingValue,
@@ -290,9 +295,20 @@ fn list(
             ));
         }
         element(out, cell)?;
+        places.push(start..out.len());
+    }
+    if let Some(twice) = repeated(out, places) {
+        return Err((Kind::InvalidValue, format!("the array has {twice} twice; CDF takes each element once")));
     }
     out.push(b']');
     Ok(())
+}
+
+/// The first element that stands at two of the places.
+fn repeated(out: &[u8], places: Vec<std::ops::Range<usize>>) -> Option<String> {
+    let mut seen = HashSet::with_capacity(places.len());
+    let place = places.into_iter().find(|place| !seen.insert(&out[place.clone()]))?;
+    Some(String::from_utf8_lossy(&out[place]).into_owned())
 }
 
 fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -> Result<(), Refusal> {

@@ -222,19 +222,24 @@ impl<'de> Deserialize<'de> for Properties<'de> {
     }
 }
 
-/// Lays the later write of an item over the earlier one, column by column, into `out`.
-pub fn overlay(earlier: &[u8], later: &[u8], out: &mut Vec<u8>) -> Result<(), crate::cdf::error::Error> {
+/// Lays the later write of an item over the earlier one, column by column, into `out`. `twin` names the property that
+/// says the same in another way: the later one of the two counts.
+pub fn overlay(
+    earlier: &[u8],
+    later: &[u8],
+    twin: impl Fn(&str) -> Option<&'static str>,
+    out: &mut Vec<u8>,
+) -> Result<(), crate::cdf::error::Error> {
     let mut merged = Properties::parse(earlier)?;
-    for (property, value) in Properties::parse(later)?.0 {
+    let later = Properties::parse(later)?;
+    merged.0.retain(|(name, _)| twin(name).is_none_or(|twin| later.get(twin).is_none()));
+    for (property, value) in later.0 {
         match merged.0.iter_mut().find(|(name, _)| *name == property) {
             Some(slot) => slot.1 = value,
             None => merged.0.push((property, value)),
         }
     }
-    Properties::write(
-        out,
-        merged.0.iter().map(|(property, value)| (&**property, *value)),
-    );
+    Properties::write(out, merged.0.iter().map(|(property, value)| (&**property, *value)));
     Ok(())
 }
 
@@ -306,16 +311,24 @@ mod tests {
 
     #[test]
     fn a_later_write_wins_column_by_column() {
-        let mut out = Vec::new();
-        overlay(
-            br#"{"externalId":"a","x":1,"y":"\u00e9"}"#,
-            br#"{"externalId":"a","x":2,"z":null}"#,
-            &mut out,
-        )
-        .unwrap();
+        let merged = |earlier: &str, later: &str| {
+            let mut out = Vec::new();
+            let twin = |name: &str| match name {
+                "id" => Some("name"),
+                "name" => Some("id"),
+                _ => None,
+            };
+            overlay(earlier.as_bytes(), later.as_bytes(), twin, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
         assert_eq!(
-            String::from_utf8(out).unwrap(),
-            r#"{"externalId":"a","x":2,"y":"\u00e9","z":null}"#
+            merged(r#"{"k":"a","x":1,"y":"\u00e9"}"#, r#"{"k":"a","x":2,"z":null}"#),
+            r#"{"k":"a","x":2,"y":"\u00e9","z":null}"#
+        );
+        assert_eq!(merged(r#"{"k":"a","name":"n"}"#, r#"{"k":"a","id":2}"#), r#"{"k":"a","id":2}"#);
+        assert_eq!(
+            merged(r#"{"k":"a","id":1}"#, r#"{"k":"a","id":null,"name":"n"}"#),
+            r#"{"k":"a","id":null,"name":"n"}"#
         );
     }
 }

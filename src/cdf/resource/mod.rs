@@ -189,6 +189,9 @@ pub const fn fixed(
     }
 }
 
+/// The property that a parent's external id stands for.
+pub const PARENT_ID: &str = "parentId";
+
 // Columns that several resources have alike.
 pub(crate) const ID: Column = fixed("id", "id", ColumnType::Int8, Rule::Id);
 pub(crate) const EXTERNAL_ID: Column = fixed("external_id", "externalId", ColumnType::Text, Rule::ExternalId);
@@ -271,6 +274,23 @@ impl Resource {
             .iter()
             .find(|column| column.name == name)
             .or_else(|| columns.iter().find(|c| c.property == name))
+    }
+
+    /// The property that says the same in another way: a reference by external id and by internal id.
+    pub fn twin(&self, property: &str) -> Option<&'static str> {
+        let columns: &'static [Column] = self.columns;
+        columns.iter().find_map(|column| {
+            let id = match column.rule {
+                Rule::Parent => PARENT_ID,
+                Rule::Reference { property, .. } | Rule::References { property, .. } => property,
+                _ => return None,
+            };
+            match property {
+                property if property == column.property => Some(id),
+                property if property == id => Some(column.property),
+                _ => None,
+            }
+        })
     }
 
     /// The capability that writing needs.
