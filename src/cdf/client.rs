@@ -38,11 +38,7 @@ const LONGEST_MESSAGE: usize = 16 << 10;
 const LONGEST_FOREIGN_TEXT: usize = 300;
 
 /// What stays as it is in a segment of a path.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A CDF project with the credentials to use it, and their current token.
 #[derive(Debug)]
@@ -56,12 +52,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(base_url: Url, project: String, credentials: Credentials) -> Self {
-        Connection {
-            base_url,
-            project,
-            credentials,
-            token: TokenCache::new(),
-        }
+        Connection { base_url, project, credentials, token: TokenCache::new() }
     }
 
     /// The address of a path below the base URL. The path is percent-encoded and may end with a query.
@@ -83,19 +74,13 @@ impl Connection {
         let slashes = |path: &str| path.bytes().filter(|byte| *byte == b'/').count();
         let plain = path.split('?').next().unwrap_or(path);
         if slashes(url.path()) != slashes(base.path().trim_end_matches('/')) + slashes(plain) {
-            return Err(Error::new(
-                Kind::InvalidValue,
-                format!("{plain} cannot be addressed in a URL"),
-            ));
+            return Err(Error::new(Kind::InvalidValue, format!("{plain} cannot be addressed in a URL")));
         }
         Ok(url)
     }
 
     fn project_url(&self, path: &str) -> Result<Url, Error> {
-        self.url(&format!(
-            "/api/v1/projects/{}{path}",
-            utf8_percent_encode(&self.project, SEGMENT)
-        ))
+        self.url(&format!("/api/v1/projects/{}{path}", utf8_percent_encode(&self.project, SEGMENT)))
     }
 }
 
@@ -204,16 +189,10 @@ impl Client {
             .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT)
             .build()
             .map_err(|error| {
-                Error::new(
-                    Kind::CannotConnect,
-                    format!("cannot set up HTTP: {}", cause(error)),
-                )
-                .hint("Check the root certificates of the system that PostgreSQL runs on.")
+                Error::new(Kind::CannotConnect, format!("cannot set up HTTP: {}", cause(error)))
+                    .hint("Check the root certificates of the system that PostgreSQL runs on.")
             })?;
-        Ok(Client {
-            http,
-            longest_answer: LONGEST_ANSWER,
-        })
+        Ok(Client { http, longest_answer: LONGEST_ANSWER })
     }
 
     pub(super) fn http(&self) -> &reqwest::Client {
@@ -256,11 +235,7 @@ impl Client {
         let response = self.send_to(connection, url, &request, limits).await?;
         match serde_json::from_slice::<Value>(&response.body) {
             Ok(Value::Object(mut answer)) => Ok(Inspection {
-                subject: answer
-                    .get("subject")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned(),
+                subject: answer.get("subject").and_then(Value::as_str).unwrap_or_default().to_owned(),
                 projects: answer
                     .get("projects")
                     .and_then(Value::as_array)
@@ -273,10 +248,7 @@ impl Client {
             }),
             _ => Err(Error::new(
                 Kind::ServerFailure,
-                format!(
-                    "{} answered the inspection of the token with something else",
-                    cdf_at(connection)
-                ),
+                format!("{} answered the inspection of the token with something else", cdf_at(connection)),
             )
             .hint("Check the base_url of the foreign server.")
             .into()),
@@ -296,9 +268,7 @@ impl Client {
             Method::Post => reqwest::Method::POST,
         };
         let call = Call {
-            peer: Peer::Cdf {
-                project: &connection.project,
-            },
+            peer: Peer::Cdf { project: &connection.project },
             name: cdf_at(connection),
             endpoint: request.endpoint(),
             resend: request.resend,
@@ -310,10 +280,7 @@ impl Client {
             if let Some(refused) = refused {
                 connection.token.invalidate(&refused).await;
             }
-            let token = connection
-                .token
-                .get(self, &connection.credentials, limits)
-                .await?;
+            let token = connection.token.get(self, &connection.credentials, limits).await?;
             let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
                 .map_err(|_| Call::to_identity_provider(&connection.credentials, limits).not_a_token())?;
             authorization.set_sensitive(true);
@@ -328,11 +295,7 @@ impl Client {
             Ok((prepared, Some(token)))
         };
         let answer = self.exchange(&call, prepare).await?;
-        Ok(Response {
-            status: answer.status,
-            body: answer.body,
-            request_id: answer.request_id,
-        })
+        Ok(Response { status: answer.status, body: answer.body, request_id: answer.request_id })
     }
 
     /// Sends what `prepare` makes until there is a success, or no sense in going on. `prepare` gives the request and
@@ -387,9 +350,7 @@ impl Client {
         if now >= limits.deadline {
             return Err(Failure::Deadline { sent: false });
         }
-        let timeout = now
-            .checked_add(limits.request_timeout)
-            .filter(|timeout| *timeout < limits.deadline);
+        let timeout = now.checked_add(limits.request_timeout).filter(|timeout| *timeout < limits.deadline);
         let end = timeout.unwrap_or(limits.deadline);
         match tokio::time::timeout_at(end.into(), self.receive(request)).await {
             Ok(result) => result,
@@ -424,18 +385,9 @@ fn encode(request: &Request) -> Result<(HeaderMap, Option<Bytes>), Error> {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");
     let mut headers = HeaderMap::new();
-    headers.insert(
-        header::ACCEPT,
-        if request.accept_protobuf { PROTOBUF } else { JSON },
-    );
-    headers.insert(
-        HeaderName::from_static("x-cdp-app"),
-        HeaderValue::from_static(APPLICATION),
-    );
-    headers.insert(
-        HeaderName::from_static("cdf-version"),
-        HeaderValue::from_static(API_VERSION),
-    );
+    headers.insert(header::ACCEPT, if request.accept_protobuf { PROTOBUF } else { JSON });
+    headers.insert(HeaderName::from_static("x-cdp-app"), HeaderValue::from_static(APPLICATION));
+    headers.insert(HeaderName::from_static("cdf-version"), HeaderValue::from_static(API_VERSION));
     let (content_type, body) = match &request.body {
         Body::None => return Ok((headers, None)),
         Body::Json(body) => (JSON, body),
@@ -479,10 +431,7 @@ impl Failure {
     }
 
     fn may_have_been_applied(&self) -> bool {
-        !matches!(
-            self,
-            Failure::NotConnected(_) | Failure::Unusable(_) | Failure::Deadline { sent: false }
-        )
+        !matches!(self, Failure::NotConnected(_) | Failure::Unusable(_) | Failure::Deadline { sent: false })
     }
 }
 
@@ -569,9 +518,8 @@ impl Answer {
             _ => match shorten(&self.scrub(&plain_text(&self.body)), LONGEST_FOREIGN_TEXT) {
                 text if text.is_empty() => {
                     let status = reqwest::StatusCode::from_u16(self.status).ok();
-                    let reason = status
-                        .and_then(|status| status.canonical_reason())
-                        .unwrap_or("no reason given");
+                    let reason =
+                        status.and_then(|status| status.canonical_reason()).unwrap_or("no reason given");
                     format!("{reason} (empty answer)")
                 }
                 text => text,
@@ -583,10 +531,7 @@ impl Answer {
     fn api_error(&self, endpoint: &str) -> ApiError {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let identities = |list: &str| {
-            let items = json
-                .get("error")
-                .and_then(|error| error.get(list))
-                .and_then(Value::as_array);
+            let items = json.get("error").and_then(|error| error.get(list)).and_then(Value::as_array);
             items.into_iter().flatten().filter_map(identity).collect()
         };
         ApiError {
@@ -614,11 +559,8 @@ impl Answer {
     pub(super) fn scrub(&self, text: &str) -> String {
         const INSTEAD: &str = "***";
         let mut clean = text.to_owned();
-        for secret in self
-            .secrets
-            .iter()
-            .map(|secret| secret.expose_secret())
-            .filter(|secret| !secret.is_empty())
+        for secret in
+            self.secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| !secret.is_empty())
         {
             let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
             let percent = utf8_percent_encode(secret, SEGMENT).to_string();
@@ -664,11 +606,7 @@ fn plain_text(body: &[u8]) -> String {
         }
     }
     is_html &= in_tag;
-    let words: Vec<&str> = if is_html {
-        Vec::new()
-    } else {
-        text.split_whitespace().collect()
-    };
+    let words: Vec<&str> = if is_html { Vec::new() } else { text.split_whitespace().collect() };
     words.join(" ")
 }
 
@@ -677,10 +615,7 @@ fn shorten(text: &str, longest: usize) -> String {
     if text.len() <= longest {
         return text.to_owned();
     }
-    let end = (0..=longest)
-        .rev()
-        .find(|end| text.is_char_boundary(*end))
-        .unwrap_or(0);
+    let end = (0..=longest).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     format!("{}…", &text[..end])
 }
 
@@ -745,35 +680,24 @@ impl<'a> Call<'a> {
             (_, 300..=399) => return self.redirected(answer).into(),
             (Peer::Cdf { project }, 401) => Error::new(
                 Kind::NotAuthenticated,
-                format!(
-                    "{name} does not accept the token for project \"{project}\": {}",
-                    answer.message()
-                ),
+                format!("{name} does not accept the token for project \"{project}\": {}", answer.message()),
             )
             .hint(
                 "Check the project and the credentials of the user mapping, and the base_url of the server.",
             ),
-            (_, 408 | 425 | 429) if stop != Stop::Final => Error::new(
-                Kind::Throttled,
-                format!("{name} throttled {endpoint}: {}", answer.message()),
-            ),
+            (_, 408 | 425 | 429) if stop != Stop::Final => {
+                Error::new(Kind::Throttled, format!("{name} throttled {endpoint}: {}", answer.message()))
+            }
             (Peer::IdentityProvider, 400..=499) => self.credentials_refused(answer),
             (Peer::Cdf { .. }, 500..) if stop == Stop::Final => {
                 return RequestError::Api(answer.api_error(endpoint))
             }
-            (_, 500..) => Error::new(
-                Kind::ServerFailure,
-                format!("{name} failed at {endpoint}: {}", answer.message()),
-            ),
+            (_, 500..) => {
+                Error::new(Kind::ServerFailure, format!("{name} failed at {endpoint}: {}", answer.message()))
+            }
             _ => return RequestError::Api(answer.api_error(endpoint)),
         };
-        self.conclude(
-            error.detail(answer.trace()),
-            stop,
-            attempts,
-            stop == Stop::MayHaveBeenApplied,
-        )
-        .into()
+        self.conclude(error.detail(answer.trace()), stop, attempts, stop == Stop::MayHaveBeenApplied).into()
     }
 
     /// The error for an attempt without an answer; `before` is how the attempt before ended.
@@ -794,12 +718,7 @@ impl<'a> Call<'a> {
     }
 
     fn describe(&self, failure: &Failure) -> String {
-        let Call {
-            name,
-            endpoint,
-            limits,
-            ..
-        } = self;
+        let Call { name, endpoint, limits, .. } = self;
         match failure {
             Failure::NotConnected(cause) => format!("cannot connect to {name}: {cause}"),
             Failure::Broken(cause) => format!("the connection to {name} broke during {endpoint}: {cause}"),
@@ -842,11 +761,7 @@ impl<'a> Call<'a> {
 
     fn redirected(&self, answer: &Answer) -> Error {
         // Only what is needed to recognise the place: a query may hold anything.
-        let target = match answer
-            .location
-            .as_deref()
-            .map(|location| (location, Url::parse(location)))
-        {
+        let target = match answer.location.as_deref().map(|location| (location, Url::parse(location))) {
             None => "nowhere".to_owned(),
             Some((_, Ok(url))) => format!("{}://{}{}", url.scheme(), host(&url), url.path()),
             Some((location, Err(_))) => location.split(['?', '#']).next().unwrap_or_default().to_owned(),
@@ -854,22 +769,16 @@ impl<'a> Call<'a> {
         let target = shorten(&answer.scrub(&target), LONGEST_FOREIGN_TEXT);
         let Call { name, endpoint, .. } = self;
         let message = format!("{name} redirected {endpoint} to {target}, and redirects are not followed");
-        Error::new(Kind::InvalidOption, message)
-            .detail(answer.trace())
-            .hint(match self.peer {
-                Peer::Cdf { .. } => "Check the base_url of the foreign server.",
-                Peer::IdentityProvider => "Check the token_url of the user mapping.",
-            })
+        Error::new(Kind::InvalidOption, message).detail(answer.trace()).hint(match self.peer {
+            Peer::Cdf { .. } => "Check the base_url of the foreign server.",
+            Peer::IdentityProvider => "Check the token_url of the user mapping.",
+        })
     }
 
     /// The error for credentials that the identity provider refuses (RFC 6749, 5.2).
     fn credentials_refused(&self, answer: &Answer) -> Error {
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let text = |key: &str| {
-            json.get(key)
-                .and_then(Value::as_str)
-                .map(|text| answer.scrub(text))
-        };
+        let text = |key: &str| json.get(key).and_then(Value::as_str).map(|text| answer.scrub(text));
         let Some(error) = text("error") else {
             return self.not_a_token();
         };
@@ -877,11 +786,7 @@ impl<'a> Call<'a> {
         // What follows the first line are trace ids and times.
         let line = description.lines().next().unwrap_or_default().trim();
         let message = format!("{} refuses the credentials: {error}", self.name);
-        let message = if line.is_empty() {
-            message
-        } else {
-            format!("{message}: {line}")
-        };
+        let message = if line.is_empty() { message } else { format!("{message}: {line}") };
         Error::new(Kind::NotAuthenticated, shorten(&message, LONGEST_MESSAGE))
             .hint("Check client_id, client_secret, scope and token_url of the user mapping.")
     }
@@ -937,11 +842,7 @@ mod tests {
     }
 
     fn reply_with(status: u16, header: &'static str, value: impl Into<String>) -> Act {
-        Act::Reply(
-            status,
-            vec![(header, value.into())],
-            b"{\"error\":{\"message\":\"told so\"}}".to_vec(),
-        )
+        Act::Reply(status, vec![(header, value.into())], b"{\"error\":{\"message\":\"told so\"}}".to_vec())
     }
 
     struct Server {
@@ -955,10 +856,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::<Seen>::new()));
-        let server = Server {
-            address,
-            seen: seen.clone(),
-        };
+        let server = Server { address, seen: seen.clone() };
         let (acts, token) = (Arc::new(acts), Arc::new(token));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -976,10 +874,7 @@ mod tests {
             let before = {
                 let mut seen = seen.lock().unwrap();
                 seen.push(request);
-                seen.iter()
-                    .filter(|seen| seen.path.starts_with("/token") == to_token)
-                    .count()
-                    - 1
+                seen.iter().filter(|seen| seen.path.starts_with("/token") == to_token).count() - 1
             };
             let of_token;
             let act = match to_token {
@@ -1028,24 +923,14 @@ mod tests {
                 None => break,
             };
         }
-        let length = headers
-            .get("content-length")
-            .map_or(0, |length| length.parse().unwrap());
+        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        Some(Seen {
-            method,
-            path,
-            headers,
-            body,
-        })
+        Some(Seen { method, path, headers, body })
     }
 
     fn token_answer(life: &str) -> Act {
-        reply(
-            200,
-            format!("{{\"access_token\":\"{TOKEN}\",\"expires_in\":{life}}}"),
-        )
+        reply(200, format!("{{\"access_token\":\"{TOKEN}\",\"expires_in\":{life}}}"))
     }
 
     fn serve(acts: Vec<Act>) -> Server {
@@ -1056,9 +941,7 @@ mod tests {
         fn connection(&self) -> Connection {
             let base_url = format!("http://{}", self.address).parse().unwrap();
             let credentials = Credentials {
-                token_url: format!("http://{}/token?key=query-secret", self.address)
-                    .parse()
-                    .unwrap(),
+                token_url: format!("http://{}/token?key=query-secret", self.address).parse().unwrap(),
                 client_id: "me".into(),
                 client_secret: SECRET.to_owned().into(),
                 scope: Some("scope/.default".into()),
@@ -1068,13 +951,7 @@ mod tests {
         }
 
         fn requests(&self, path: &str) -> Vec<Seen> {
-            self.seen
-                .lock()
-                .unwrap()
-                .iter()
-                .filter(|seen| seen.path.starts_with(path))
-                .cloned()
-                .collect()
+            self.seen.lock().unwrap().iter().filter(|seen| seen.path.starts_with(path)).cloned().collect()
         }
 
         /// How many requests there were to the token endpoint, and to the project.
@@ -1115,11 +992,7 @@ mod tests {
     }
 
     fn block_on<T>(future: impl Future<Output = T> + Send) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(future)
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
     }
 
     /// The error that the user gets, after a check that it holds nothing secret.
@@ -1133,26 +1006,17 @@ mod tests {
     }
 
     fn in_error(text: &str) -> Vec<u8> {
-        serde_json::json!({ "error": { "message": text } })
-            .to_string()
-            .into_bytes()
+        serde_json::json!({ "error": { "message": text } }).to_string().into_bytes()
     }
 
     #[test]
     fn a_request_is_sent_as_cdf_expects_it() {
-        let server = serve(vec![Act::Reply(
-            201,
-            vec![("x-request-id", "r-1".into())],
-            b"{}".to_vec(),
-        )]);
+        let server = serve(vec![Act::Reply(201, vec![("x-request-id", "r-1".into())], b"{}".to_vec())]);
         let response = send(&server, Resend::Always, &limits(0)).unwrap();
         assert_eq!((response.status, &response.body[..]), (201, &b"{}"[..]));
         assert_eq!(response.request_id.as_deref(), Some("r-1"));
         let seen = &server.requests("/api")[0];
-        assert_eq!(
-            (&seen.method[..], &seen.path[..]),
-            ("POST", "/api/v1/projects/my-project/assets?x=1")
-        );
+        assert_eq!((&seen.method[..], &seen.path[..]), ("POST", "/api/v1/projects/my-project/assets?x=1"));
         assert_eq!(seen.body, b"{\"items\":[]}");
         for (name, value) in [
             ("authorization", "Bearer t0ken-of-the-test"),
@@ -1177,16 +1041,10 @@ mod tests {
     fn long_bodies_are_compressed_both_ways() {
         let text = Bytes::from("x".repeat(5000));
         let compressed = gzip::compress(&text).unwrap();
-        let server = serve(vec![Act::Reply(
-            200,
-            vec![("content-encoding", "gzip".into())],
-            compressed.clone(),
-        )]);
-        let request = Request {
-            body: Body::Protobuf(text.clone()),
-            accept_protobuf: true,
-            ..post(Resend::Always)
-        };
+        let server =
+            serve(vec![Act::Reply(200, vec![("content-encoding", "gzip".into())], compressed.clone())]);
+        let request =
+            Request { body: Body::Protobuf(text.clone()), accept_protobuf: true, ..post(Resend::Always) };
         let response = block_on(client().send(&server.connection(), &request, &limits(0))).unwrap();
         assert_eq!(response.body, text);
         let seen = &server.requests("/api")[0];
@@ -1205,13 +1063,7 @@ mod tests {
 
     #[test]
     fn retries_end_and_the_error_tells_why() {
-        let unavailable = || {
-            Act::Reply(
-                503,
-                vec![("x-request-id", "r-9".into())],
-                in_error("under repair"),
-            )
-        };
+        let unavailable = || Act::Reply(503, vec![("x-request-id", "r-9".into())], in_error("under repair"));
         let server = serve(vec![unavailable()]);
         let error = failure(send(&server, Resend::Always, &limits(2)));
         assert_eq!(error.kind, Kind::ServerFailure);
@@ -1227,12 +1079,7 @@ mod tests {
         let server = serve(vec![reply(429, in_error("Project exceeded 50 requests"))]);
         let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(1)));
         assert_eq!(error.kind, Kind::Throttled);
-        assert!(
-            error
-                .message
-                .ends_with("POST /assets: Project exceeded 50 requests"),
-            "{error}"
-        );
+        assert!(error.message.ends_with("POST /assets: Project exceeded 50 requests"), "{error}");
         assert_eq!(server.counts(), (1, 2));
     }
 
@@ -1241,13 +1088,7 @@ mod tests {
         let server = serve(vec![reply_with(429, "retry-after", "3600")]);
         let error = failure(send(&server, Resend::Always, &limits(5)));
         assert_eq!(error.kind, Kind::Throttled);
-        assert!(
-            error
-                .detail
-                .iter()
-                .any(|line| line.contains("cdf_fdw.flush_timeout (10min)")),
-            "{error:?}"
-        );
+        assert!(error.detail.iter().any(|line| line.contains("cdf_fdw.flush_timeout (10min)")), "{error:?}");
         assert_eq!(server.counts(), (1, 1));
     }
 
@@ -1276,10 +1117,7 @@ mod tests {
             reply_with(503, "cdf-is-auto-retryable", "true"),
             reply(200, "once"),
         ]);
-        assert_eq!(
-            send(&server, Resend::OnlyIfNotReceived, &limits(5)).unwrap().body,
-            "once"
-        );
+        assert_eq!(send(&server, Resend::OnlyIfNotReceived, &limits(5)).unwrap().body, "once");
         assert_eq!(server.counts(), (2, 4));
     }
 
@@ -1299,14 +1137,8 @@ mod tests {
         let (client, connection, request, limits) =
             (client(), server.connection(), post(Resend::Always), limits(5));
         block_on(async {
-            assert_eq!(
-                client.send(&connection, &request, &limits).await.unwrap().body,
-                "one"
-            );
-            assert_eq!(
-                client.send(&connection, &request, &limits).await.unwrap().body,
-                "two"
-            );
+            assert_eq!(client.send(&connection, &request, &limits).await.unwrap().body, "one");
+            assert_eq!(client.send(&connection, &request, &limits).await.unwrap().body, "two");
         });
     }
 
@@ -1322,14 +1154,8 @@ mod tests {
             (error.status, &error.message[..], &error.endpoint[..]),
             (400, "Not found", "POST /assets")
         );
-        let instance = Identity::Instance {
-            space: "s".into(),
-            external_id: "b".into(),
-        };
-        assert_eq!(
-            error.missing,
-            [Identity::Id(7), Identity::ExternalId("a".into()), instance]
-        );
+        let instance = Identity::Instance { space: "s".into(), external_id: "b".into() };
+        assert_eq!(error.missing, [Identity::Id(7), Identity::ExternalId("a".into()), instance]);
         assert_eq!(error.duplicated, [Identity::ExternalId("c".into())]);
         assert_eq!(server.counts(), (1, 1));
     }
@@ -1343,49 +1169,28 @@ mod tests {
             ("{\"error\":{\"code\":400}}", "{\"error\":{\"code\":400}}"),
             ("[1]", "[1]"),
             ("not\n\tjson \u{7}", "not json"),
-            (
-                "<html><body class='x'><h1>Bad gateway</h1>\r\n<p>Try later",
-                "Bad gateway Try later",
-            ),
-            (
-                "{\"error\":{\"message\":\"a\",\"missing\":\"b\",\"duplicated\":[1,null]}}",
-                "a",
-            ),
+            ("<html><body class='x'><h1>Bad gateway</h1>\r\n<p>Try later", "Bad gateway Try later"),
+            ("{\"error\":{\"message\":\"a\",\"missing\":\"b\",\"duplicated\":[1,null]}}", "a"),
         ] {
-            let answer = Answer {
-                body: Bytes::from(body),
-                ..Answer::new(400, &HeaderMap::new())
-            };
+            let answer = Answer { body: Bytes::from(body), ..Answer::new(400, &HeaderMap::new()) };
             let error = answer.api_error("GET /x");
             assert_eq!(error.message, message);
             assert!(error.missing.is_empty() && error.duplicated.is_empty());
         }
-        let answer = Answer {
-            body: Bytes::from("ä".repeat(1000)),
-            ..Answer::new(400, &HeaderMap::new())
-        };
-        assert_eq!(
-            answer.message(),
-            format!("{}…", "ä".repeat(LONGEST_FOREIGN_TEXT / 2))
-        );
+        let answer = Answer { body: Bytes::from("ä".repeat(1000)), ..Answer::new(400, &HeaderMap::new()) };
+        assert_eq!(answer.message(), format!("{}…", "ä".repeat(LONGEST_FOREIGN_TEXT / 2)));
     }
 
     #[test]
     fn a_refused_token_is_renewed_once() {
         let server = serve(vec![reply(401, in_error("expired")), reply(200, "ok")]);
-        assert_eq!(
-            send(&server, Resend::OnlyIfNotReceived, &limits(0)).unwrap().body,
-            "ok"
-        );
+        assert_eq!(send(&server, Resend::OnlyIfNotReceived, &limits(0)).unwrap().body, "ok");
         assert_eq!(server.counts(), (2, 2));
 
         let server = serve(vec![reply(401, in_error("Could not authenticate."))]);
         let error = failure(send(&server, Resend::Always, &limits(5)));
         assert_eq!(error.kind, Kind::NotAuthenticated);
-        assert!(
-            error.message.contains("\"my-project\": Could not authenticate."),
-            "{error}"
-        );
+        assert!(error.message.contains("\"my-project\": Could not authenticate."), "{error}");
         assert_eq!(server.counts(), (2, 2));
     }
 
@@ -1397,12 +1202,7 @@ mod tests {
             let server = serve(vec![reply_with(status, "location", location)]);
             let error = failure(send(&server, Resend::Always, &limits(5)));
             assert_eq!(error.kind, Kind::InvalidOption);
-            assert!(
-                error
-                    .message
-                    .contains(&format!("to http://{}/else,", elsewhere.address)),
-                "{error}"
-            );
+            assert!(error.message.contains(&format!("to http://{}/else,", elsewhere.address)), "{error}");
             assert_eq!((server.counts(), elsewhere.counts()), ((1, 1), (0, 0)));
         }
     }
@@ -1450,14 +1250,8 @@ mod tests {
         let server = serve_with(vec![reply(200, "ok")], |_| token_answer("0"));
         let (client, connection, limits) = (client(), server.connection(), limits(0));
         block_on(async {
-            client
-                .send(&connection, &post(Resend::Always), &limits)
-                .await
-                .unwrap();
-            client
-                .send(&connection, &post(Resend::Always), &limits)
-                .await
-                .unwrap();
+            client.send(&connection, &post(Resend::Always), &limits).await.unwrap();
+            client.send(&connection, &post(Resend::Always), &limits).await.unwrap();
         });
         assert_eq!(server.counts(), (2, 2));
     }
@@ -1467,26 +1261,11 @@ mod tests {
         let server = serve(vec![reply(200, "ok")]);
         let (client, connection, limits) = (client(), server.connection(), limits(0));
         block_on(async {
-            connection
-                .token
-                .get(&client, &connection.credentials, &limits)
-                .await
-                .unwrap();
-            connection
-                .token
-                .invalidate(&"an older one".to_owned().into())
-                .await;
-            connection
-                .token
-                .get(&client, &connection.credentials, &limits)
-                .await
-                .unwrap();
+            connection.token.get(&client, &connection.credentials, &limits).await.unwrap();
+            connection.token.invalidate(&"an older one".to_owned().into()).await;
+            connection.token.get(&client, &connection.credentials, &limits).await.unwrap();
             connection.token.invalidate(&TOKEN.to_owned().into()).await;
-            connection
-                .token
-                .get(&client, &connection.credentials, &limits)
-                .await
-                .unwrap();
+            connection.token.get(&client, &connection.credentials, &limits).await.unwrap();
         });
         assert_eq!(server.counts(), (2, 0));
     }
@@ -1497,34 +1276,22 @@ mod tests {
         let server = serve_with(vec![reply(200, "ok")], move |_| reply(401, body));
         let error = failure(send(&server, Resend::Always, &limits(5)));
         assert_eq!(error.kind, Kind::NotAuthenticated);
-        assert!(
-            error
-                .message
-                .ends_with("invalid_client: Invalid secret *** or ***."),
-            "{error}"
-        );
+        assert!(error.message.ends_with("invalid_client: Invalid secret *** or ***."), "{error}");
         assert_eq!(server.counts(), (1, 0));
     }
 
     #[test]
     fn what_is_no_token_is_told_as_such() {
-        for (status, body) in [
-            (200, "<html>Log in</html>"),
-            (404, "nothing here"),
-            (200, "{\"access_token\":\"\"}"),
-        ] {
+        for (status, body) in
+            [(200, "<html>Log in</html>"), (404, "nothing here"), (200, "{\"access_token\":\"\"}")]
+        {
             let server = serve_with(vec![reply(200, "ok")], move |_| reply(status, body));
             let error = failure(send(&server, Resend::Always, &limits(5)));
             assert_eq!(error.kind, Kind::NotAuthenticated);
             assert!(error.message.ends_with("is token_url correct?"), "{error}");
         }
-        let server = serve_with(vec![reply(200, "ok")], |_| {
-            reply(200, "{\"access_token\":\"a\\nb\"}")
-        });
-        assert_eq!(
-            failure(send(&server, Resend::Always, &limits(5))).kind,
-            Kind::NotAuthenticated
-        );
+        let server = serve_with(vec![reply(200, "ok")], |_| reply(200, "{\"access_token\":\"a\\nb\"}"));
+        assert_eq!(failure(send(&server, Resend::Always, &limits(5))).kind, Kind::NotAuthenticated);
     }
 
     #[test]
@@ -1533,17 +1300,11 @@ mod tests {
             0 => reply(500, SECRET),
             _ => token_answer("3600"),
         });
-        assert_eq!(
-            send(&server, Resend::OnlyIfNotReceived, &limits(1)).unwrap().body,
-            "ok"
-        );
+        assert_eq!(send(&server, Resend::OnlyIfNotReceived, &limits(1)).unwrap().body, "ok");
         let server = serve_with(vec![reply(200, "ok")], |_| reply(500, in_error(SECRET)));
         let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(1)));
         assert_eq!(error.kind, Kind::ServerFailure);
-        assert!(
-            error.message.contains("identity provider") && error.message.ends_with("***"),
-            "{error}"
-        );
+        assert!(error.message.contains("identity provider") && error.message.ends_with("***"), "{error}");
         assert_eq!(server.counts(), (2, 0));
     }
 
@@ -1551,25 +1312,15 @@ mod tests {
     fn nothing_that_cdf_repeats_gives_a_secret_away() {
         for body in [TOKEN.into(), in_error(TOKEN), in_error(SECRET), SECRET.into()] {
             let server = serve(vec![Act::Reply(403, vec![("x-request-id", TOKEN.into())], body)]);
-            assert_eq!(
-                failure(send(&server, Resend::Always, &limits(0))).kind,
-                Kind::Forbidden
-            );
+            assert_eq!(failure(send(&server, Resend::Always, &limits(0))).kind, Kind::Forbidden);
         }
         let shown = format!("{:?}", serve(vec![reply(200, "")]).connection());
-        assert!(
-            !shown.contains("s3cr") && !shown.contains("query-secret"),
-            "{shown}"
-        );
+        assert!(!shown.contains("s3cr") && !shown.contains("query-secret"), "{shown}");
     }
 
     /// An address where nobody listens.
     fn nobody() -> String {
-        TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .to_string()
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
     }
 
     #[test]
@@ -1582,34 +1333,23 @@ mod tests {
         let error = failure(block_on(client().send(&connection, &request, &limits(1))));
         assert_eq!(error.kind, Kind::CannotConnect);
         assert!(error.message.contains(&format!("CDF at {address}")), "{error}");
-        assert!(
-            error.message.contains("refused") && !error.message.contains("may have been"),
-            "{error}"
-        );
+        assert!(error.message.contains("refused") && !error.message.contains("may have been"), "{error}");
         assert!(error.detail[0].contains("after 2 attempts"), "{error:?}");
 
         let address = nobody();
         let mut connection = server.connection();
-        connection.credentials.token_url = format!("http://u:query-secret@{address}/query-secret")
-            .parse()
-            .unwrap();
+        connection.credentials.token_url =
+            format!("http://u:query-secret@{address}/query-secret").parse().unwrap();
         let error = failure(block_on(client().send(&connection, &request, &limits(0))));
         assert_eq!(error.kind, Kind::CannotConnect);
-        assert!(
-            error.message.contains(&format!("identity provider at {address}")),
-            "{error}"
-        );
+        assert!(error.message.contains(&format!("identity provider at {address}")), "{error}");
     }
 
     /// Sends on a connection that has its token already, so that a short timeout is that of the request.
     fn send_with_token(server: &Server, resend: Resend, limits: impl FnOnce() -> Limits + Send) -> Error {
         let (client, connection) = (client(), server.connection());
         block_on(async {
-            connection
-                .token
-                .get(&client, &connection.credentials, &self::limits(0))
-                .await
-                .unwrap();
+            connection.token.get(&client, &connection.credentials, &self::limits(0)).await.unwrap();
             failure(client.send(&connection, &post(resend), &limits()).await)
         })
     }
@@ -1617,16 +1357,10 @@ mod tests {
     #[test]
     fn a_request_that_times_out_names_the_setting() {
         let server = serve(vec![Act::Hang]);
-        let hasty = || Limits {
-            request_timeout: Duration::from_millis(200),
-            ..limits(1)
-        };
+        let hasty = || Limits { request_timeout: Duration::from_millis(200), ..limits(1) };
         let error = send_with_token(&server, Resend::Always, hasty);
         assert_eq!(error.kind, Kind::ConnectionLost);
-        assert!(
-            error.message.ends_with("cdf_fdw.request_timeout (200ms)"),
-            "{error}"
-        );
+        assert!(error.message.ends_with("cdf_fdw.request_timeout (200ms)"), "{error}");
         assert!(error.detail[0].contains("after 2 attempts"), "{error:?}");
 
         let error = send_with_token(&serve(vec![Act::Hang]), Resend::OnlyIfNotReceived, hasty);
@@ -1638,27 +1372,15 @@ mod tests {
     #[test]
     fn a_deadline_that_passes_names_the_setting_and_the_attempt_before() {
         let server = serve(vec![reply(503, in_error("under repair")), Act::Hang]);
-        let short = || Limits {
-            deadline: Instant::now() + Duration::from_secs(1),
-            ..limits(9)
-        };
+        let short = || Limits { deadline: Instant::now() + Duration::from_secs(1), ..limits(9) };
         let error = send_with_token(&server, Resend::Always, short);
         assert_eq!(error.kind, Kind::TimedOut);
         assert!(error
             .message
             .contains("cdf_fdw.flush_timeout (10min) passed before POST /assets was answered"));
-        assert!(
-            error
-                .detail
-                .iter()
-                .any(|line| line.ends_with("HTTP status 503: under repair")),
-            "{error:?}"
-        );
+        assert!(error.detail.iter().any(|line| line.ends_with("HTTP status 503: under repair")), "{error:?}");
 
-        let late = Limits {
-            deadline: Instant::now(),
-            ..limits(9)
-        };
+        let late = Limits { deadline: Instant::now(), ..limits(9) };
         let server = serve(vec![reply(200, "ok")]);
         let error = failure(send(&server, Resend::OnlyIfNotReceived, &late));
         assert_eq!(error.kind, Kind::TimedOut);
@@ -1670,10 +1392,7 @@ mod tests {
     fn an_answer_without_end_is_not_read_to_its_end() {
         let long = "x".repeat(2000);
         let server = serve(vec![reply(200, long.clone()), reply(400, long)]);
-        let client = Client {
-            longest_answer: 1000,
-            ..client()
-        };
+        let client = Client { longest_answer: 1000, ..client() };
         let (connection, request, limits) = (server.connection(), post(Resend::Always), limits(5));
         let result = block_on(client.send(&connection, &request, &limits));
         let error = failure(result);
@@ -1711,30 +1430,17 @@ mod tests {
         connection.project = "a b/c".into();
         let url = |path: &str| connection.project_url(path).map(|url| url.to_string());
         let prefix = "https://host.example:8443/prefix/api/v1/projects/a%20b%2Fc";
-        assert_eq!(
-            url("/x%2Fy?a=b%2F/..").unwrap(),
-            format!("{prefix}/x%2Fy?a=b%2F/..")
-        );
-        for path in [
-            "/raw/dbs/../tables",
-            "/raw/dbs/%2E%2e/tables",
-            "/raw/dbs/./tables",
-        ] {
+        assert_eq!(url("/x%2Fy?a=b%2F/..").unwrap(), format!("{prefix}/x%2Fy?a=b%2F/.."));
+        for path in ["/raw/dbs/../tables", "/raw/dbs/%2E%2e/tables", "/raw/dbs/./tables"] {
             assert_eq!(url(path).unwrap_err().kind, Kind::InvalidValue, "{path}");
         }
         connection.base_url = "mailto:someone".parse().unwrap();
-        assert_eq!(
-            connection.project_url("/x").unwrap_err().kind,
-            Kind::InvalidOption
-        );
+        assert_eq!(connection.project_url("/x").unwrap_err().kind, Kind::InvalidOption);
     }
 
     #[test]
     fn settings_are_shown_as_postgresql_shows_them() {
         let shown = |ms| setting(Duration::from_millis(ms));
-        assert_eq!(
-            [shown(0), shown(1500), shown(90_000), shown(600_000)],
-            ["0", "1500ms", "90s", "10min"]
-        );
+        assert_eq!([shown(0), shown(1500), shown(90_000), shown(600_000)], ["0", "1500ms", "90s", "10min"]);
     }
 }

@@ -81,12 +81,7 @@ pub struct Error {
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error {
-            kind,
-            message: message.into(),
-            detail: Vec::new(),
-            hint: None,
-        }
+        Error { kind, message: message.into(), detail: Vec::new(), hint: None }
     }
 
     /// A defect of this extension; the message says where.
@@ -152,16 +147,11 @@ impl ApiError {
             400..=499 => Kind::InvalidValue,
             _ => Kind::ServerFailure,
         };
-        let mut error = Error::new(
-            kind,
-            format!("{} was refused by CDF: {}", self.endpoint, self.message),
-        );
+        let mut error = Error::new(kind, format!("{} was refused by CDF: {}", self.endpoint, self.message));
         for (what, names) in [("missing", &self.missing), ("duplicated", &self.duplicated)] {
             if !names.is_empty() {
-                error = error.detail(format!(
-                    "CDF names as {what}: {}",
-                    list_names(names.iter(), names.len())
-                ));
+                error =
+                    error.detail(format!("CDF names as {what}: {}", list_names(names.iter(), names.len())));
             }
         }
         error = error.detail(self.trace());
@@ -251,12 +241,7 @@ mod tests {
 
     #[test]
     fn statuses_have_their_sqlstate() {
-        let state = |status, message| {
-            refused(status, message)
-                .into_error("eventsAcl:WRITE")
-                .kind
-                .sqlstate()
-        };
+        let state = |status, message| refused(status, message).into_error("eventsAcl:WRITE").kind.sqlstate();
         assert_eq!(state(400, "bad"), "22023");
         assert_eq!(state(400, "Invalid dataSetIds: 1"), "23503");
         assert_eq!(state(401, "no"), "28000");
@@ -277,10 +262,7 @@ mod tests {
     #[test]
     fn lists_name_ten_and_count_all() {
         let names: Vec<u32> = (0..25).collect();
-        assert_eq!(
-            list_names(names.iter(), 25),
-            "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 … (25 in all)"
-        );
+        assert_eq!(list_names(names.iter(), 25), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 … (25 in all)");
         assert_eq!(list_names(names.iter().take(2), 2), "0, 1");
     }
 }

@@ -48,11 +48,7 @@ struct Queue {
 impl Queue {
     fn new(mut tasks: Vec<Task>) -> Self {
         tasks.sort_by_key(|task| task.step);
-        Queue {
-            tasks: tasks.into(),
-            in_flight: 0,
-            step: None,
-        }
+        Queue { tasks: tasks.into(), in_flight: 0, step: None }
     }
 
     /// The next task that may start now.
@@ -89,11 +85,7 @@ pub fn flush(
             _ => delivery.chunks,
         };
         let rows = chunks.iter().map(|chunk| chunk.rows).sum();
-        progress.push(Progress {
-            destination: delivery.destination,
-            rows,
-            accepted: 0,
-        });
+        progress.push(Progress { destination: delivery.destination, rows, accepted: 0 });
         tasks.extend(chunks.into_iter().map(|chunk| Task {
             step: (resource.stage, chunk.wave),
             destination: at,
@@ -141,11 +133,7 @@ fn start(
     context: &Arc<Context>,
     spill: &mut dyn Spill,
 ) -> Result<Job, Error> {
-    let Task {
-        destination: at,
-        chunk,
-        ..
-    } = task;
+    let Task { destination: at, chunk, .. } = task;
     let work = Work {
         destination: progress[at].destination.clone(),
         mode: chunk.mode,
@@ -161,22 +149,12 @@ fn start(
 
 fn tell(mut error: Error, failures: usize, progress: &[Progress]) -> Error {
     if failures > 1 {
-        error = error.detail(format!(
-            "{} more requests failed; this is the first failure.",
-            failures - 1
-        ));
+        error = error.detail(format!("{} more requests failed; this is the first failure.", failures - 1));
     }
     let accepted: Vec<String> = progress
         .iter()
         .filter(|progress| progress.accepted > 0)
-        .map(|progress| {
-            format!(
-                "{} of {} {}",
-                progress.accepted,
-                progress.rows,
-                progress.destination.name()
-            )
-        })
+        .map(|progress| format!("{} of {} {}", progress.accepted, progress.rows, progress.destination.name()))
         .collect();
     error.detail(match accepted.is_empty() {
         true => "CDF had accepted nothing of this transaction.".to_owned(),

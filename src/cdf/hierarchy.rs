@@ -92,10 +92,7 @@ fn levels(nodes: &[Node]) -> Result<Vec<u32>, Vec<u32>> {
             let before = [node.parent, node.previous];
             if steps[at as usize] == UNKNOWN || steps[at as usize] == ON_PATH {
                 steps[at as usize] = ON_PATH;
-                let open = before
-                    .into_iter()
-                    .flatten()
-                    .find(|other| steps[*other as usize] >= ON_PATH);
+                let open = before.into_iter().flatten().find(|other| steps[*other as usize] >= ON_PATH);
                 if let Some(other) = open {
                     if steps[other as usize] == ON_PATH {
                         let from = path.iter().position(|on_path| *on_path == other).unwrap_or(0);
@@ -104,11 +101,7 @@ fn levels(nodes: &[Node]) -> Result<Vec<u32>, Vec<u32>> {
                     path.push(other);
                     continue;
                 }
-                let step = before
-                    .into_iter()
-                    .flatten()
-                    .map(|other| steps[other as usize] + 1)
-                    .max();
+                let step = before.into_iter().flatten().map(|other| steps[other as usize] + 1).max();
                 steps[at as usize] = step.unwrap_or(0);
             }
             path.pop();
@@ -123,9 +116,7 @@ fn describe(cycle: Vec<u32>, nodes: &[Node], chunks: &[Chunk], spill: &mut dyn S
         let node = nodes[*at as usize];
         let name = chunks[node.chunk as usize].read(spill).and_then(|body| {
             let properties = Properties::parse(body.fragment(node.item as usize))?;
-            Ok(properties
-                .get("externalId")
-                .map_or_else(|| "?".to_owned(), |name| name.get().to_owned()))
+            Ok(properties.get("externalId").map_or_else(|| "?".to_owned(), |name| name.get().to_owned()))
         });
         match name {
             Ok(name) => names.push(name),
@@ -162,23 +153,16 @@ fn rebuild(
     let mut waves: Vec<Vec<u32>> = Vec::new();
     let mut current = Group::default();
     for step in by_step.chunk_by(|a, b| steps[*a as usize] == steps[*b as usize]) {
-        let bytes = step
-            .iter()
-            .map(|at| nodes[*at as usize].bytes as usize + 1)
-            .sum::<usize>();
+        let bytes = step.iter().map(|at| nodes[*at as usize].bytes as usize + 1).sum::<usize>();
         let like = |a: &u32, b: &u32| {
-            let (a, b) = (
-                &chunks[nodes[*a as usize].chunk as usize],
-                &chunks[nodes[*b as usize].chunk as usize],
-            );
+            let (a, b) =
+                (&chunks[nodes[*a as usize].chunk as usize], &chunks[nodes[*b as usize].chunk as usize]);
             a.mode == b.mode && a.kind == b.kind && a.deferred == b.deferred
         };
         let joins = !current.nodes.is_empty()
             && current.nodes.len() + step.len() <= per_request
             && current.bytes + bytes <= BODY_BYTES
-            && step
-                .iter()
-                .all(|at| like(at, &current.nodes[0]) && nodes[*at as usize].previous.is_none());
+            && step.iter().all(|at| like(at, &current.nodes[0]) && nodes[*at as usize].previous.is_none());
         if !joins && !current.nodes.is_empty() {
             waves.push(std::mem::take(&mut current).nodes);
         }
@@ -211,10 +195,7 @@ fn rebuild(
             if let Some(ready) = builder.take_if(|builder| full(builder)) {
                 finished.push(ready);
             }
-            builder
-                .get_or_insert_with(|| (source, Body::begin()))
-                .1
-                .append(fragment);
+            builder.get_or_insert_with(|| (source, Body::begin())).1.append(fragment);
         };
         // Chunks are visited one after another, so that one at a time is read back. Members that fit one request are
         // put in their order, parents first; others are all of one step.
@@ -235,9 +216,7 @@ fn rebuild(
             }
         }
         parts.sort_by_key(|(position, ..)| *position);
-        parts
-            .iter()
-            .for_each(|(_, source, fragment)| add(*source, fragment));
+        parts.iter().for_each(|(_, source, fragment)| add(*source, fragment));
         finished.extend(builder);
         for (source, mut body) in finished {
             body.end();
@@ -275,10 +254,7 @@ mod tests {
             .collect();
         let mut body = Body::from_fragments(fragments.iter().map(|fragment| &**fragment));
         let hash = |name: &str| hash_bytes(format!("\"{name}\"").as_bytes());
-        body.family = assets
-            .iter()
-            .map(|(key, parent)| (hash(key), parent.map_or(0, hash)))
-            .collect();
+        body.family = assets.iter().map(|(key, parent)| (hash(key), parent.map_or(0, hash))).collect();
         let mut chunk = Chunk::new(wave, Mode::default(), KeyKind::Key, assets.len(), body);
         chunk.has_parents = assets.iter().any(|(_, parent)| parent.is_some());
         chunk
@@ -289,12 +265,7 @@ mod tests {
         (0..body.items.len())
             .map(|at| {
                 let properties = Properties::parse(body.fragment(at)).unwrap();
-                properties
-                    .get("externalId")
-                    .unwrap()
-                    .get()
-                    .trim_matches('"')
-                    .to_owned()
+                properties.get("externalId").unwrap().get().trim_matches('"').to_owned()
             })
             .collect()
     }
@@ -302,10 +273,8 @@ mod tests {
     #[test]
     fn small_hierarchies_are_one_ordered_request() {
         let mut spill = MemorySpill::default();
-        let chunks = vec![
-            chunk(0, &[("c", Some("b")), ("b", Some("a"))]),
-            chunk(0, &[("a", None), ("x", Some("?"))]),
-        ];
+        let chunks =
+            vec![chunk(0, &[("c", Some("b")), ("b", Some("a"))]), chunk(0, &[("a", None), ("x", Some("?"))])];
         let made = arrange(chunks, 1000, 1 << 20, &mut spill).unwrap();
         assert_eq!(made.len(), 1);
         let keys = keys(&made[0], &mut spill);
@@ -320,56 +289,32 @@ mod tests {
             (0..25).map(|at| (format!("k{at}"), Some("root"))).collect();
         let children: Vec<(&str, Option<&str>)> =
             children.iter().map(|(key, parent)| (&**key, *parent)).collect();
-        let chunks = vec![
-            chunk(0, &children[..10]),
-            chunk(0, &children[10..]),
-            chunk(0, &[("root", None)]),
-        ];
+        let chunks = vec![chunk(0, &children[..10]), chunk(0, &children[10..]), chunk(0, &[("root", None)])];
         let made = arrange(chunks, 10, 0, &mut spill).unwrap();
         assert_eq!(keys(&made[0], &mut spill), ["root"]);
         assert_eq!(made.iter().map(|chunk| chunk.rows).sum::<usize>(), 26);
-        assert!(made[1..]
-            .iter()
-            .all(|chunk| chunk.wave == 1 && chunk.rows <= 10 && chunk.memory() == 0));
+        assert!(made[1..].iter().all(|chunk| chunk.wave == 1 && chunk.rows <= 10 && chunk.memory() == 0));
     }
 
     #[test]
     fn a_later_write_of_an_asset_comes_after_the_first() {
         let mut spill = MemorySpill::default();
-        let chunks = vec![
-            chunk(0, &[("a", None), ("b", Some("a"))]),
-            chunk(1, &[("a", None)]),
-        ];
+        let chunks = vec![chunk(0, &[("a", None), ("b", Some("a"))]), chunk(1, &[("a", None)])];
         let made = arrange(chunks, 1000, 1 << 20, &mut spill).unwrap();
-        let waves: Vec<_> = made
-            .iter()
-            .flat_map(|c| keys(c, &mut spill).into_iter().map(|k| (c.wave, k)))
-            .collect();
-        let a: Vec<usize> = waves
-            .iter()
-            .filter(|(_, key)| key == "a")
-            .map(|(wave, _)| *wave)
-            .collect();
+        let waves: Vec<_> =
+            made.iter().flat_map(|c| keys(c, &mut spill).into_iter().map(|k| (c.wave, k))).collect();
+        let a: Vec<usize> = waves.iter().filter(|(_, key)| key == "a").map(|(wave, _)| *wave).collect();
         assert!(a.len() == 2 && a[0] < a[1]);
     }
 
     #[test]
     fn cycles_are_named() {
         let mut spill = MemorySpill::default();
-        let chunks = vec![chunk(
-            0,
-            &[
-                ("a", Some("b")),
-                ("b", Some("c")),
-                ("c", Some("a")),
-                ("d", Some("a")),
-            ],
-        )];
+        let chunks =
+            vec![chunk(0, &[("a", Some("b")), ("b", Some("c")), ("c", Some("a")), ("d", Some("a"))])];
         let error = arrange(chunks, 1000, 1 << 20, &mut spill).unwrap_err();
         assert_eq!(error.kind, Kind::InvalidValue);
-        assert!(["\"a\"", "\"b\"", "\"c\""]
-            .iter()
-            .all(|name| error.detail[0].contains(name)));
+        assert!(["\"a\"", "\"b\"", "\"c\""].iter().all(|name| error.detail[0].contains(name)));
         assert!(!error.detail[0].contains("\"d\""));
         let own = arrange(vec![chunk(0, &[("s", Some("s"))])], 1000, 1 << 20, &mut spill).unwrap_err();
         assert!(own.detail[0].contains("\"s\""));

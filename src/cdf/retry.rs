@@ -42,11 +42,7 @@ impl Outcome {
     /// The request was certainly not applied, so that no harm comes from sending it again.
     fn certainly_not_applied(self) -> bool {
         match self {
-            Outcome::Answered {
-                status,
-                auto_retryable,
-                ..
-            } => auto_retryable || matches!(status, 401 | 429),
+            Outcome::Answered { status, auto_retryable, .. } => auto_retryable || matches!(status, 401 | 429),
             Outcome::NotConnected => true,
             Outcome::NotAnswered => false,
         }
@@ -55,11 +51,9 @@ impl Outcome {
     /// Another attempt may end better, and may be made as far as the server is concerned.
     fn is_transient(self) -> bool {
         match self {
-            Outcome::Answered {
-                status,
-                auto_retryable,
-                ..
-            } => auto_retryable || matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
+            Outcome::Answered { status, auto_retryable, .. } => {
+                auto_retryable || matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+            }
             Outcome::NotConnected | Outcome::NotAnswered => true,
         }
     }
@@ -124,14 +118,7 @@ impl Policy {
             .with_jitter()
             .with_max_times(max_retries as usize)
             .build();
-        Policy {
-            resend,
-            deadline,
-            bearer,
-            token_refused: false,
-            pauses,
-            attempts: 0,
-        }
+        Policy { resend, deadline, bearer, token_refused: false, pauses, attempts: 0 }
     }
 
     /// How many attempts have been decided on.
@@ -162,10 +149,7 @@ impl Policy {
             return Decision::Stop(Stop::RetriesUsedUp);
         };
         let pause = match outcome {
-            Outcome::Answered {
-                retry_after: Some(wished),
-                ..
-            } => pause.max(wished),
+            Outcome::Answered { retry_after: Some(wished), .. } => pause.max(wished),
             _ => pause,
         };
         match now.checked_add(pause) {
@@ -197,11 +181,7 @@ mod tests {
     }
 
     fn answered(status: u16) -> Outcome {
-        Outcome::Answered {
-            status,
-            auto_retryable: false,
-            retry_after: None,
-        }
+        Outcome::Answered { status, auto_retryable: false, retry_after: None }
     }
 
     fn is_retry(decision: Decision) -> bool {
@@ -216,11 +196,7 @@ mod tests {
         }
         for status in [301, 400, 403, 404, 409, 422, 501, 505] {
             let (mut policy, now) = policy(Resend::Always, 1);
-            assert_eq!(
-                policy.decide(answered(status), now),
-                Decision::Stop(Stop::Final),
-                "{status}"
-            );
+            assert_eq!(policy.decide(answered(status), now), Decision::Stop(Stop::Final), "{status}");
         }
         for outcome in [Outcome::NotConnected, Outcome::NotAnswered] {
             let (mut policy, now) = policy(Resend::Always, 1);
@@ -233,11 +209,7 @@ mod tests {
         for resend in [Resend::Always, Resend::OnlyIfNotReceived] {
             for status in [400, 409, 500, 501] {
                 let (mut policy, now) = policy(resend, 1);
-                let outcome = Outcome::Answered {
-                    status,
-                    auto_retryable: true,
-                    retry_after: None,
-                };
+                let outcome = Outcome::Answered { status, auto_retryable: true, retry_after: None };
                 assert!(is_retry(policy.decide(outcome, now)), "{status}");
                 assert_eq!(policy.decide(outcome, now), Decision::Stop(Stop::RetriesUsedUp));
             }
@@ -265,10 +237,7 @@ mod tests {
         assert_eq!(policy.decide(answered(401), now), Decision::RetryWithNewToken);
         assert_eq!(policy.decide(answered(401), now), Decision::Stop(Stop::Final));
         let mut without_bearer = Policy::new(Resend::Always, 5, now + HOUR, false);
-        assert_eq!(
-            without_bearer.decide(answered(401), now),
-            Decision::Stop(Stop::Final)
-        );
+        assert_eq!(without_bearer.decide(answered(401), now), Decision::Stop(Stop::Final));
     }
 
     #[test]
@@ -276,10 +245,7 @@ mod tests {
         let (mut policy, now) = policy(Resend::Always, 2);
         assert!(is_retry(policy.decide(answered(503), now)));
         assert!(is_retry(policy.decide(Outcome::NotAnswered, now)));
-        assert_eq!(
-            policy.decide(answered(503), now),
-            Decision::Stop(Stop::RetriesUsedUp)
-        );
+        assert_eq!(policy.decide(answered(503), now), Decision::Stop(Stop::RetriesUsedUp));
         assert_eq!(policy.attempts(), 3);
     }
 
@@ -288,13 +254,8 @@ mod tests {
         let (mut policy, now) = policy(Resend::Always, 20);
         let mut longest = FIRST_PAUSE;
         for _ in 0..20 {
-            let Decision::Retry(pause) = policy.decide(answered(503), now) else {
-                panic!("no retry")
-            };
-            assert!(
-                pause >= longest / 2 && pause <= longest,
-                "{pause:?} with at most {longest:?}"
-            );
+            let Decision::Retry(pause) = policy.decide(answered(503), now) else { panic!("no retry") };
+            assert!(pause >= longest / 2 && pause <= longest, "{pause:?} with at most {longest:?}");
             longest = (longest * 2).min(LONGEST_PAUSE);
         }
     }
@@ -307,35 +268,18 @@ mod tests {
             retry_after: Some(Duration::from_secs(seconds)),
         };
         let (mut policy, now) = policy(Resend::Always, 5);
-        assert_eq!(
-            policy.decide(wish(77), now),
-            Decision::Retry(Duration::from_secs(77))
-        );
-        let Decision::Retry(pause) = policy.decide(wish(0), now) else {
-            panic!("no retry")
-        };
+        assert_eq!(policy.decide(wish(77), now), Decision::Retry(Duration::from_secs(77)));
+        let Decision::Retry(pause) = policy.decide(wish(0), now) else { panic!("no retry") };
         assert!(pause > Duration::ZERO);
-        assert_eq!(
-            policy.decide(wish(3600), now),
-            Decision::Stop(Stop::DeadlineTooNear)
-        );
-        assert_eq!(
-            policy.decide(wish(u64::MAX), now),
-            Decision::Stop(Stop::DeadlineTooNear)
-        );
+        assert_eq!(policy.decide(wish(3600), now), Decision::Stop(Stop::DeadlineTooNear));
+        assert_eq!(policy.decide(wish(u64::MAX), now), Decision::Stop(Stop::DeadlineTooNear));
     }
 
     #[test]
     fn nothing_is_sent_after_the_deadline() {
         let (mut policy, now) = policy(Resend::Always, 5);
-        assert_eq!(
-            policy.decide(answered(401), now + HOUR),
-            Decision::Stop(Stop::DeadlineTooNear)
-        );
-        assert_eq!(
-            policy.decide(Outcome::NotConnected, now + HOUR),
-            Decision::Stop(Stop::DeadlineTooNear)
-        );
+        assert_eq!(policy.decide(answered(401), now + HOUR), Decision::Stop(Stop::DeadlineTooNear));
+        assert_eq!(policy.decide(Outcome::NotConnected, now + HOUR), Decision::Stop(Stop::DeadlineTooNear));
     }
 
     #[test]
@@ -344,10 +288,7 @@ mod tests {
         assert_eq!(parse_retry_after(" 120 ", now), Some(Duration::from_secs(120)));
         let date = parse_retry_after("Sun, 06 Nov 1994 08:49:47 GMT", now);
         assert_eq!(date, Some(Duration::from_secs(10)));
-        assert_eq!(
-            parse_retry_after("Sun, 06 Nov 1994 08:49:17 GMT", now),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(parse_retry_after("Sun, 06 Nov 1994 08:49:17 GMT", now), Some(Duration::ZERO));
         assert_eq!(parse_retry_after("soon", now), None);
         assert_eq!(parse_retry_after("-1", now), None);
     }

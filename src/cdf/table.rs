@@ -149,25 +149,14 @@ impl Table {
             };
             bindings.push(Some(if typed_raw {
                 let key = options.primary_key.as_deref().unwrap_or(RAW_KEY) == definition.name;
-                Binding::RawColumn {
-                    name: definition.cdf_name().to_owned(),
-                    key,
-                }
+                Binding::RawColumn { name: definition.cdf_name().to_owned(), key }
             } else {
                 Binding::Column(options.resource.column(definition.cdf_name()).ok_or_else(|| {
-                    let known: Vec<&str> = options
-                        .resource
-                        .columns
-                        .iter()
-                        .map(|column| column.name)
-                        .collect();
+                    let known: Vec<&str> =
+                        options.resource.columns.iter().map(|column| column.name).collect();
                     Error::new(
                         Kind::InvalidOption,
-                        format!(
-                            "{} have no property \"{}\"",
-                            options.resource.name,
-                            definition.cdf_name()
-                        ),
+                        format!("{} have no property \"{}\"", options.resource.name, definition.cdf_name()),
                     )
                     .hint(format!(
                         "Columns of {} are: {}.",
@@ -185,18 +174,9 @@ impl Table {
                 None => false,
             })
             .collect();
-        let table = Table {
-            options,
-            bindings,
-            names,
-            keys,
-        };
+        let table = Table { options, bindings, names, keys };
         if typed_raw
-            && !table
-                .bindings
-                .iter()
-                .flatten()
-                .any(|b| matches!(b, Binding::RawColumn { key: true, .. }))
+            && !table.bindings.iter().flatten().any(|b| matches!(b, Binding::RawColumn { key: true, .. }))
         {
             let key = table.options.primary_key.as_deref().unwrap_or(RAW_KEY);
             return Err(Error::new(
@@ -224,8 +204,6 @@ impl Table {
 
     /// The position of a built-in column in the foreign table, by its built-in name.
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.bindings
-            .iter()
-            .position(|binding| matches!(binding, Some(Binding::Column(c)) if c.name == name))
+        self.bindings.iter().position(|binding| matches!(binding, Some(Binding::Column(c)) if c.name == name))
     }
 }

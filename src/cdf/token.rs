@@ -37,10 +37,7 @@ pub struct Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
-            .field(
-                "token_url",
-                &format_args!("{}{}", host(&self.token_url), self.token_url.path()),
-            )
+            .field("token_url", &format_args!("{}{}", host(&self.token_url), self.token_url.path()))
             .field("client_id", &self.client_id)
             .field("scope", &self.scope)
             .field("audience", &self.audience)
@@ -117,10 +114,7 @@ impl TokenCache {
         match request_token(client, credentials, &call).await {
             Ok(token) => {
                 let secret = token.secret.clone();
-                *state = State {
-                    token: Some(token),
-                    failure: None,
-                };
+                *state = State { token: Some(token), failure: None };
                 Ok(secret)
             }
             Err(error) => {
@@ -157,20 +151,12 @@ async fn request_token(
         ("client_secret", credentials.client_secret.expose_secret()),
     ];
     form.extend(credentials.scope.as_deref().map(|scope| ("scope", scope)));
-    form.extend(
-        credentials
-            .audience
-            .as_deref()
-            .map(|audience| ("audience", audience)),
-    );
+    form.extend(credentials.audience.as_deref().map(|audience| ("audience", audience)));
     // The life of a token begins when it is issued, which may be as early as this.
     let asked_at = Instant::now();
     let prepare = |_| {
         let request = client.http().post(credentials.token_url.clone()).form(&form);
-        std::future::ready(Ok((
-            request.header(reqwest::header::ACCEPT, "application/json"),
-            None,
-        )))
+        std::future::ready(Ok((request.header(reqwest::header::ACCEPT, "application/json"), None)))
     };
     let answer = client.exchange(call, prepare).await?;
     let token = serde_json::from_slice::<TokenAnswer>(&answer.body).map_err(|_| call.not_a_token())?;
@@ -191,9 +177,9 @@ fn useful_life(expires_in: Option<&serde_json::Value>) -> Duration {
         _ => None,
     };
     let life = match seconds {
-        Some(seconds) => Duration::try_from_secs_f64(seconds.max(0.0))
-            .unwrap_or(LONGEST_LIFE)
-            .min(LONGEST_LIFE),
+        Some(seconds) => {
+            Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(LONGEST_LIFE).min(LONGEST_LIFE)
+        }
         None => DEFAULT_LIFE,
     };
     life.saturating_sub(MARGIN).max(life / 2)

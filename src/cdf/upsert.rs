@@ -36,11 +36,7 @@ pub struct Context {
 
 impl Context {
     pub fn new(client: Client, limits: Limits) -> Self {
-        Context {
-            client,
-            limits,
-            references: Mutex::default(),
-        }
+        Context { client, limits, references: Mutex::default() }
     }
 }
 
@@ -66,20 +62,13 @@ pub struct Outcome {
 
 /// Delivers one request.
 pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
-    let mut delivery = Delivery {
-        context: &context,
-        destination: &work.destination,
-        accepted: 0,
-    };
+    let mut delivery = Delivery { context: &context, destination: &work.destination, accepted: 0 };
     let error = match &work.destination.resource.shape {
         Shape::Items(items) => delivery.items(items, &work).await.err(),
         Shape::Raw => delivery.raw(&work).await.err(),
         Shape::Datapoints { string } => delivery.points(*string, &work).await.err(),
     };
-    Outcome {
-        accepted: delivery.accepted,
-        error,
-    }
+    Outcome { accepted: delivery.accepted, error }
 }
 
 struct Delivery<'c> {
@@ -100,22 +89,13 @@ struct Listing {
 
 impl Delivery<'_> {
     async fn post(&self, path: &str, body: client::Body, resend: Resend) -> Result<Response, RequestError> {
-        let request = Request {
-            method: Method::Post,
-            path: path.to_owned(),
-            body,
-            resend,
-            accept_protobuf: false,
-        };
-        self.context
-            .client
-            .send(&self.destination.connection, &request, &self.context.limits)
-            .await
+        let request =
+            Request { method: Method::Post, path: path.to_owned(), body, resend, accept_protobuf: false };
+        self.context.client.send(&self.destination.connection, &request, &self.context.limits).await
     }
 
     async fn post_json(&self, path: &str, body: Vec<u8>, resend: Resend) -> Result<Response, RequestError> {
-        self.post(path, client::Body::Json(Bytes::from(body)), resend)
-            .await
+        self.post(path, client::Body::Json(Bytes::from(body)), resend).await
     }
 
     /// The error of a refused request, with the rows it is about.
@@ -124,10 +104,7 @@ impl Delivery<'_> {
         let mut error = api.into_error(&resource.write_capability());
         error.message = format!("{}: {}", self.destination.name(), error.message);
         if !rows.is_empty() {
-            error.detail.insert(
-                0,
-                format!("Rows refused: {}.", list_names(rows.iter(), of.max(rows.len()))),
-            );
+            error.detail.insert(0, format!("Rows refused: {}.", list_names(rows.iter(), of.max(rows.len()))));
         }
         error
     }
@@ -139,9 +116,7 @@ impl Delivery<'_> {
             RequestError::Failed(mut error) => {
                 error.message = format!("{}: {}", self.destination.name(), error.message);
                 if !names.is_empty() {
-                    error
-                        .detail
-                        .insert(0, format!("Rows under way: {}.", list_names(names.iter(), of)));
+                    error.detail.insert(0, format!("Rows under way: {}.", list_names(names.iter(), of)));
                 }
                 error
             }
@@ -191,10 +166,7 @@ impl Delivery<'_> {
         let mut search = Search::new(all, work.ordered);
         while let Some(part) = search.next() {
             let request = create_body(body, &part, work.deferred)?;
-            match self
-                .post_json(items.path, request, Resend::OnlyIfNotReceived)
-                .await
-            {
+            match self.post_json(items.path, request, Resend::OnlyIfNotReceived).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(RequestError::Api(api)) => search.refused(part, api, body, self.destination)?,
                 Err(error) => return Err(self.failed(error, || (named(body, &part), part.len()))),
@@ -224,9 +196,7 @@ impl Delivery<'_> {
         }
 
         for _ in 0..ROUNDS {
-            let duplicated = self
-                .create(items, work, body, std::mem::take(&mut pending))
-                .await?;
+            let duplicated = self.create(items, work, body, std::mem::take(&mut pending)).await?;
             match work.mode.on_conflict {
                 OnConflict::Update => existing.extend(duplicated),
                 OnConflict::Ignore => self.accepted += duplicated.len(),
@@ -237,14 +207,8 @@ impl Delivery<'_> {
                 return Ok(());
             }
             existing.sort_unstable();
-            let missing = self
-                .update(items, work, body, std::mem::take(&mut existing))
-                .await?;
-            let lost: Vec<usize> = missing
-                .iter()
-                .copied()
-                .filter(|at| incomplete.contains(at))
-                .collect();
+            let missing = self.update(items, work, body, std::mem::take(&mut existing)).await?;
+            let lost: Vec<usize> = missing.iter().copied().filter(|at| incomplete.contains(at)).collect();
             if !lost.is_empty() {
                 return Err(self.incomplete(items, body, &lost));
             }
@@ -255,10 +219,7 @@ impl Delivery<'_> {
         }
         Err(Error::new(
             Kind::Duplicate,
-            format!(
-                "{}: items appear and disappear in CDF while they are written",
-                self.destination.name()
-            ),
+            format!("{}: items appear and disappear in CDF while they are written", self.destination.name()),
         )
         .hint(
             "Something else creates and deletes the same external ids. Run the load again when it has ended.",
@@ -267,12 +228,9 @@ impl Delivery<'_> {
 
     fn exists(&self, body: &Body, rows: &[usize]) -> Error {
         let resource = self.destination.resource;
-        Error::new(
-            Kind::Duplicate,
-            format!("{}: the {} exists in CDF already", resource.name, resource.noun),
-        )
-        .detail(format!("Rows refused: {}.", names(body, rows)))
-        .hint("The table's option on_conflict is \"error\".")
+        Error::new(Kind::Duplicate, format!("{}: the {} exists in CDF already", resource.name, resource.noun))
+            .detail(format!("Rows refused: {}.", names(body, rows)))
+            .hint("The table's option on_conflict is \"error\".")
     }
 
     fn incomplete(&self, items: &Items, body: &Body, rows: &[usize]) -> Error {
@@ -356,9 +314,8 @@ impl Delivery<'_> {
         let parsed = Parsed::all(body)?;
         let resource = self.destination.resource;
         let path = format!("{}/update", items.path);
-        let (changing, still): (Vec<usize>, Vec<usize>) = all
-            .into_iter()
-            .partition(|at| parsed.update(*at, resource, work.kind).is_some());
+        let (changing, still): (Vec<usize>, Vec<usize>) =
+            all.into_iter().partition(|at| parsed.update(*at, resource, work.kind).is_some());
         let mut missing = Vec::new();
         if !still.is_empty() {
             let answer = self.retrieve(items, body, &still).await?;
@@ -369,10 +326,8 @@ impl Delivery<'_> {
         }
         let mut search = Search::new(changing, work.ordered);
         while let Some(mut part) = search.next() {
-            let updates: Vec<Vec<u8>> = part
-                .iter()
-                .filter_map(|at| parsed.update(*at, resource, work.kind))
-                .collect();
+            let updates: Vec<Vec<u8>> =
+                part.iter().filter_map(|at| parsed.update(*at, resource, work.kind)).collect();
             let request = Body::from_fragments(updates.iter().map(|update| &**update)).bytes;
             match self.post_json(&path, request, Resend::Always).await {
                 Ok(response) => {
@@ -410,10 +365,7 @@ impl Delivery<'_> {
         let mut request = Body::from_fragments(keys.iter().map(|key| &**key)).bytes;
         request.pop();
         request.extend_from_slice(b",\"ignoreUnknownIds\":true}");
-        match self
-            .post_json(&format!("{}/byids", items.path), request, Resend::Always)
-            .await
-        {
+        match self.post_json(&format!("{}/byids", items.path), request, Resend::Always).await {
             Ok(response) => Ok(response.body),
             Err(error) => Err(error.into_error(&self.destination.resource.read_capability())),
         }
@@ -435,31 +387,21 @@ impl Delivery<'_> {
         let mut wanted: HashMap<&'static str, (&'static ReferenceTarget, HashSet<String>)> = HashMap::new();
         for (property, value) in parsed.items.iter().flat_map(|properties| &properties.0) {
             if let Some((to, _, names)) = reference(resource, property, value)? {
-                wanted
-                    .entry(to.byids)
-                    .or_insert_with(|| (to, HashSet::new()))
-                    .1
-                    .extend(names);
+                wanted.entry(to.byids).or_insert_with(|| (to, HashSet::new())).1.extend(names);
             }
         }
         for (to, names) in wanted.into_values() {
             self.fetch_ids(to, names, &work.body, &parsed).await?;
         }
-        let ids = self
-            .context
-            .references
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let ids = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
         let mut made = Body::begin();
         for properties in &parsed.items {
             let mut replaced = Vec::new();
             let mut out: Vec<(&str, &RawValue)> = Vec::new();
             for (property, value) in &properties.0 {
                 if let Some((to, target, names)) = reference(resource, property, value)? {
-                    let numbers: Vec<i64> = names
-                        .into_iter()
-                        .filter_map(|name| ids.get(&(to.byids, name)).copied())
-                        .collect();
+                    let numbers: Vec<i64> =
+                        names.into_iter().filter_map(|name| ids.get(&(to.byids, name)).copied()).collect();
                     let text = match value.get().starts_with('[') {
                         true => serde_json::value::to_raw_value(&numbers),
                         false => serde_json::value::to_raw_value(&numbers.first()),
@@ -489,43 +431,27 @@ impl Delivery<'_> {
         parsed: &Parsed<'_>,
     ) -> Result<(), Error> {
         {
-            let known = self
-                .context
-                .references
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
             names.retain(|name| !known.contains_key(&(to.byids, name.clone())));
         }
         let names: Vec<String> = names.into_iter().collect();
         for part in names.chunks(1000) {
             let items: Vec<Value> = part.iter().map(|name| json!({ "externalId": name })).collect();
-            let request = json!({ "items": items, "ignoreUnknownIds": true })
-                .to_string()
-                .into_bytes();
+            let request = json!({ "items": items, "ignoreUnknownIds": true }).to_string().into_bytes();
             let response = self
                 .post_json(to.byids, request, Resend::Always)
                 .await
                 .map_err(|error| error.into_error(to.capability))?;
-            let mut known = self
-                .context
-                .references
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
             for item in listing(&response.body)? {
                 if let (Some(name), Some(id)) = (item["externalId"].as_str(), item["id"].as_i64()) {
                     known.insert((to.byids, name.to_owned()), id);
                 }
             }
         }
-        let known = self
-            .context
-            .references
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let unknown: Vec<&String> = names
-            .iter()
-            .filter(|name| !known.contains_key(&(to.byids, (*name).clone())))
-            .collect();
+        let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown: Vec<&String> =
+            names.iter().filter(|name| !known.contains_key(&(to.byids, (*name).clone()))).collect();
         if unknown.is_empty() {
             return Ok(());
         }
@@ -543,12 +469,7 @@ impl Delivery<'_> {
         rows.dedup();
         Err(Error::new(
             Kind::MissingReference,
-            format!(
-                "{}: {} does not exist in CDF: {}",
-                resource.name,
-                to.noun,
-                quoted(&unknown)
-            ),
+            format!("{}: {} does not exist in CDF: {}", resource.name, to.noun, quoted(&unknown)),
         )
         .detail(format!("Rows refused: {}.", self::names(body, &rows))))
     }
@@ -563,10 +484,7 @@ impl Delivery<'_> {
         let body = &work.body;
         let mut search = Search::new((0..body.items.len()).collect(), false);
         while let Some(part) = search.next() {
-            match self
-                .post_json(&path, create_body(body, &part, false)?, Resend::Always)
-                .await
-            {
+            match self.post_json(&path, create_body(body, &part, false)?, Resend::Always).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(RequestError::Api(api)) => search.refused(part, api, body, self.destination)?,
                 Err(error) => return Err(self.failed(error, || (named(body, &part), part.len()))),
@@ -585,10 +503,7 @@ impl Delivery<'_> {
         let mut culprits: Vec<String> = Vec::new();
         let mut verdict: Option<ApiError> = None;
         while let Some((bytes, rows)) = queue.pop_front() {
-            let api = match self
-                .post("/timeseries/data", send(bytes.clone()), Resend::Always)
-                .await
-            {
+            let api = match self.post("/timeseries/data", send(bytes.clone()), Resend::Always).await {
                 Ok(_) => {
                     self.accepted += rows;
                     continue;
@@ -601,12 +516,8 @@ impl Delivery<'_> {
                 }
             };
             if !api.missing.is_empty() {
-                let new: Vec<Identity> = api
-                    .missing
-                    .iter()
-                    .filter(|series| !created.contains(*series))
-                    .cloned()
-                    .collect();
+                let new: Vec<Identity> =
+                    api.missing.iter().filter(|series| !created.contains(*series)).cloned().collect();
                 if !work.mode.create_missing || new.is_empty() {
                     return Err(self.missing_series(api, work.mode.create_missing));
                 }
@@ -640,10 +551,9 @@ impl Delivery<'_> {
             None => Ok(()),
             Some(api) => {
                 let mut error = self.refused(api, &[], 0);
-                error.detail.insert(
-                    0,
-                    format!("Series refused: {}.", list_names(culprits.iter(), culprits.len())),
-                );
+                error
+                    .detail
+                    .insert(0, format!("Series refused: {}.", list_names(culprits.iter(), culprits.len())));
                 Err(error)
             }
         }
@@ -653,16 +563,9 @@ impl Delivery<'_> {
         let trace = api.trace();
         let mut error = Error::new(
             Kind::MissingReference,
-            format!(
-                "{}: the time series does not exist in CDF: {}",
-                self.destination.name(),
-                api.message
-            ),
+            format!("{}: the time series does not exist in CDF: {}", self.destination.name(), api.message),
         )
-        .detail(format!(
-            "Series missing: {}.",
-            list_names(api.missing.iter(), api.missing.len())
-        ))
+        .detail(format!("Series missing: {}.", list_names(api.missing.iter(), api.missing.len())))
         .detail(trace);
         error.hint = Some(match create_missing {
             false => "Insert the series into the table of time series first (the same transaction will do), or set the \
@@ -739,13 +642,8 @@ struct Search {
 
 impl Search {
     fn new(all: Vec<usize>, ordered: bool) -> Self {
-        let mut search = Search {
-            open: VecDeque::new(),
-            culprits: Vec::new(),
-            verdict: None,
-            requests: 0,
-            ordered,
-        };
+        let mut search =
+            Search { open: VecDeque::new(), culprits: Vec::new(), verdict: None, requests: 0, ordered };
         search.again(all);
         search
     }
@@ -807,28 +705,22 @@ impl Search {
 
 impl<'b> Parsed<'b> {
     fn all(body: &'b Body) -> Result<Self, Error> {
-        let items = (0..body.items.len())
-            .map(|at| Properties::parse(body.fragment(at)))
-            .collect::<Result<_, _>>()?;
+        let items =
+            (0..body.items.len()).map(|at| Properties::parse(body.fragment(at))).collect::<Result<_, _>>()?;
         Ok(Parsed { items })
     }
 
     fn has(&self, at: usize, resource: &super::resource::Resource, required: &[&str]) -> bool {
         required.iter().all(|name| {
             let property = resource.column(name).map_or(*name, |column| column.property);
-            self.items[at]
-                .get(property)
-                .is_some_and(|value| value.get() != "null")
+            self.items[at].get(property).is_some_and(|value| value.get() != "null")
         })
     }
 
     /// `{"externalId":…}` or `{"id":…}`: the key comes first.
     fn key_object(&self, at: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        let key = self.items[at]
-            .0
-            .first()
-            .map(|(property, value)| (&**property, *value));
+        let key = self.items[at].0.first().map(|(property, value)| (&**property, *value));
         Properties::write(&mut out, key.into_iter());
         out
     }
@@ -878,16 +770,9 @@ impl<'b> Parsed<'b> {
         answer: &Bytes,
         resource: &super::resource::Resource,
     ) -> Result<(), Error> {
-        let fixed: Vec<_> = resource
-            .columns
-            .iter()
-            .filter(|column| matches!(column.rule, Rule::ImmutableBool))
-            .collect();
-        let written = |at: &usize| {
-            fixed
-                .iter()
-                .any(|column| self.items[*at].get(column.property).is_some())
-        };
+        let fixed: Vec<_> =
+            resource.columns.iter().filter(|column| matches!(column.rule, Rule::ImmutableBool)).collect();
+        let written = |at: &usize| fixed.iter().any(|column| self.items[*at].get(column.property).is_some());
         if fixed.is_empty() || !rows.iter().any(written) {
             return Ok(());
         }
@@ -950,11 +835,9 @@ fn reference(
     let not_text =
         |error: serde_json::Error| Error::internal(format!("an encoded reference is not text: {error}"));
     Ok(match resource.column(property).map(|column| column.rule) {
-        Some(Rule::Reference { to, property }) => Some((
-            to,
-            property,
-            vec![serde_json::from_str(value.get()).map_err(not_text)?],
-        )),
+        Some(Rule::Reference { to, property }) => {
+            Some((to, property, vec![serde_json::from_str(value.get()).map_err(not_text)?]))
+        }
         Some(Rule::References { to, property, .. }) => {
             Some((to, property, serde_json::from_str(value.get()).map_err(not_text)?))
         }
@@ -965,24 +848,16 @@ fn reference(
 fn listing(answer: &[u8]) -> Result<Vec<Value>, Error> {
     serde_json::from_slice::<Listing>(answer)
         .map(|listing| listing.items)
-        .map_err(|error| {
-            Error::new(
-                Kind::ServerFailure,
-                format!("CDF's answer cannot be read: {error}"),
-            )
-        })
+        .map_err(|error| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")))
 }
 
 fn key_of(body: &Body, at: usize) -> Result<Option<Identity>, Error> {
     let properties = Properties::parse(body.fragment(at))?;
-    Ok(properties
-        .0
-        .first()
-        .and_then(|(property, value)| match &**property {
-            "id" => value.get().parse().ok().map(Identity::Id),
-            "externalId" | "key" => serde_json::from_str(value.get()).ok().map(Identity::ExternalId),
-            _ => None,
-        }))
+    Ok(properties.0.first().and_then(|(property, value)| match &**property {
+        "id" => value.get().parse().ok().map(Identity::Id),
+        "externalId" | "key" => serde_json::from_str(value.get()).ok().map(Identity::ExternalId),
+        _ => None,
+    }))
 }
 
 /// Those of the rows whose key is among the names.
@@ -1001,11 +876,7 @@ fn matching(body: &Body, part: &[usize], names: &[Identity]) -> Result<Vec<usize
 fn present(body: &Body, rows: &[usize], answer: &Bytes) -> Result<HashSet<usize>, Error> {
     let mut keys = Vec::new();
     for item in listing(answer)? {
-        keys.extend(
-            item["externalId"]
-                .as_str()
-                .map(|name| Identity::ExternalId(name.to_owned())),
-        );
+        keys.extend(item["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned())));
         keys.extend(item["id"].as_i64().map(Identity::Id));
     }
     Ok(matching(body, rows, &keys)?.into_iter().collect())
@@ -1028,9 +899,9 @@ fn mentioning(
         });
     }
     let names = |value: &Value| match value {
-        Value::Array(values) => values
-            .iter()
-            .any(|value| texts.contains(value) || texts.contains(&value["externalId"])),
+        Value::Array(values) => {
+            values.iter().any(|value| texts.contains(value) || texts.contains(&value["externalId"]))
+        }
         value => texts.contains(value),
     };
     let mut found = Vec::new();
@@ -1091,10 +962,9 @@ fn identity(item: &wire::InsertionItem) -> Identity {
     match &item.reference {
         Some(wire::Reference::Id(id)) => Identity::Id(*id),
         Some(wire::Reference::ExternalId(external_id)) => Identity::ExternalId(external_id.clone()),
-        Some(wire::Reference::Instance(instance)) => Identity::Instance {
-            space: instance.space.clone(),
-            external_id: instance.external_id.clone(),
-        },
+        Some(wire::Reference::Instance(instance)) => {
+            Identity::Instance { space: instance.space.clone(), external_id: instance.external_id.clone() }
+        }
         None => Identity::ExternalId(String::new()),
     }
 }

@@ -60,14 +60,7 @@ impl Writer {
             Shape::Raw => Encoder::Raw(RawEncoder::new(&table)?),
             Shape::Datapoints { string } => Encoder::Points(PointEncoder::new(&table, *string)?),
         };
-        Ok(Writer {
-            table,
-            connection,
-            mode,
-            encoder,
-            lane: None,
-            fragment: Vec::new(),
-        })
+        Ok(Writer { table, connection, mode, encoder, lane: None, fragment: Vec::new() })
     }
 
     pub fn table(&self) -> &Table {

@@ -95,9 +95,7 @@ unsafe fn is_ours(relid: pg_sys::Oid) -> bool {
         match pg_sys::get_rel_relkind(relid) as u8 {
             pg_sys::RELKIND_FOREIGN_TABLE => {
                 let routine = pg_sys::GetFdwRoutineByRelId(relid);
-                let insert = (*routine)
-                    .ExecForeignInsert
-                    .map_or(0, |callback| callback as usize);
+                let insert = (*routine).ExecForeignInsert.map_or(0, |callback| callback as usize);
                 insert == modify::exec_foreign_insert as *const () as usize
             }
             pg_sys::RELKIND_PARTITIONED_TABLE => {
@@ -105,12 +103,9 @@ unsafe fn is_ours(relid: pg_sys::Oid) -> bool {
                     find_all_inheritors(relid, pg_sys::NoLock as pg_sys::LOCKMODE, std::ptr::null_mut())
                 });
                 let count = members.as_ref().map_or(0, |list| list.length as usize);
-                (0..count)
-                    .map(|at| (*(*members).elements.add(at)).oid_value)
-                    .any(|member| {
-                        pg_sys::get_rel_relkind(member) as u8 == pg_sys::RELKIND_FOREIGN_TABLE
-                            && is_ours(member)
-                    })
+                (0..count).map(|at| (*(*members).elements.add(at)).oid_value).any(|member| {
+                    pg_sys::get_rel_relkind(member) as u8 == pg_sys::RELKIND_FOREIGN_TABLE && is_ours(member)
+                })
             }
             _ => false,
         }
@@ -170,12 +165,7 @@ unsafe fn rewritten(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr {
             false,
         );
         let arguments = pg_sys::lappend(pg_sys::lappend(std::ptr::null_mut(), zone.cast()), moment);
-        function(
-            TIMESTAMP_AT_ZONE,
-            pg_sys::TIMESTAMPTZOID,
-            pg_sys::DEFAULT_COLLATION_OID,
-            arguments,
-        )
+        function(TIMESTAMP_AT_ZONE, pg_sys::TIMESTAMPTZOID, pg_sys::DEFAULT_COLLATION_OID, arguments)
     }
 }
 

@@ -104,10 +104,7 @@ impl Wanted {
         let text = |number| unsafe { pg_getarg::<String>(fcinfo, number) }.filter(|text| !text.is_empty());
         let required = |number, name: &str| {
             text(number).ok_or_else(|| {
-                Error::new(
-                    Kind::MissingValue,
-                    format!("cdf_register_credentials needs a value for {name}"),
-                )
+                Error::new(Kind::MissingValue, format!("cdf_register_credentials needs a value for {name}"))
             })
         };
         // SAFETY: the ninth is a name, which is a NUL-terminated string in place.
@@ -128,11 +125,8 @@ impl Wanted {
             (None, Some(scope)) => scope
                 .strip_suffix("/.default")
                 .ok_or_else(|| {
-                    Error::new(
-                        Kind::MissingValue,
-                        "cdf_register_credentials needs a value for base_url",
-                    )
-                    .detail("It can be left out where scope is the URL of CDF followed by /.default.")
+                    Error::new(Kind::MissingValue, "cdf_register_credentials needs a value for base_url")
+                        .detail("It can be left out where scope is the URL of CDF followed by /.default.")
                 })?
                 .to_owned(),
             (None, None) => {
@@ -143,16 +137,9 @@ impl Wanted {
             }
         };
         let username = text(7);
-        if let Some(name) = username
-            .as_deref()
-            .filter(|name| name.len() >= pg_sys::NAMEDATALEN as usize)
-        {
-            return Err(
-                Error::new(Kind::InvalidValue, format!("the username \"{name}\" is too long")).hint(format!(
-                    "PostgreSQL takes names of up to {} bytes.",
-                    pg_sys::NAMEDATALEN - 1
-                )),
-            );
+        if let Some(name) = username.as_deref().filter(|name| name.len() >= pg_sys::NAMEDATALEN as usize) {
+            return Err(Error::new(Kind::InvalidValue, format!("the username \"{name}\" is too long"))
+                .hint(format!("PostgreSQL takes names of up to {} bytes.", pg_sys::NAMEDATALEN - 1)));
         }
         Ok(Wanted {
             credentials: Credentials {
@@ -216,9 +203,7 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
             run(&format!(
                 "CREATE SERVER {server} FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url {base_url})"
             ))?;
-            server_named(&wanted.server)
-                .ok_or_else(|| Error::internal("the new server is not there"))?
-                .0
+            server_named(&wanted.server).ok_or_else(|| Error::internal("the new server is not there"))?.0
         }
     };
     let mapped_before = map_role(&username, server_oid, &wanted);
@@ -229,23 +214,14 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
     let missing = missing_tables(&username, server_oid, &wanted.server)?;
     if !missing.is_empty() {
         let names = missing.join(", ");
-        run(&format!(
-            "IMPORT FOREIGN SCHEMA cdf LIMIT TO ({names}) FROM SERVER {server} INTO {role}"
-        ))?;
+        run(&format!("IMPORT FOREIGN SCHEMA cdf LIMIT TO ({names}) FROM SERVER {server} INTO {role}"))?;
     }
     // Where the role was registered before, what an administrator has since changed stays as it is.
     let again = mapped_before && schema_before;
-    let granted = if again {
-        missing
-    } else {
-        RESOURCES.iter().map(|resource| resource.name).collect()
-    };
+    let granted = if again { missing } else { RESOURCES.iter().map(|resource| resource.name).collect() };
     if !granted.is_empty() {
         let tables: Vec<String> = granted.iter().map(|table| format!("{role}.{table}")).collect();
-        run(&format!(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {} TO {role}",
-            tables.join(", ")
-        ))?;
+        run(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {} TO {role}", tables.join(", ")))?;
     }
     let database = current_database();
     if !again {
@@ -273,22 +249,18 @@ fn check_with_cdf(wanted: &Wanted) -> Result<(), Error> {
         max_retries: settings::max_retries().min(RETRIES),
     };
     let client = wait::client()?;
-    let connection = Connection::new(
-        wanted.base_url.clone(),
-        wanted.project.clone(),
-        wanted.credentials.clone(),
-    );
+    let connection =
+        Connection::new(wanted.base_url.clone(), wanted.project.clone(), wanted.credentials.clone());
     let connection = Arc::new(connection);
     let inspection = wait::run(async move { client.inspect_token(&connection, &limits).await })?;
     let client_id = &wanted.credentials.client_id;
     let inspection = inspection.map_err(|error| match error {
-        RequestError::Api(api) if matches!(api.status, 401 | 403) => Error::new(
-            Kind::NotAuthenticated,
-            format!("CDF refuses the token of client \"{client_id}\""),
-        )
-        .detail(format!("CDF says: {}", api.message))
-        .detail(api.trace())
-        .hint("Check base_url, scope and audience."),
+        RequestError::Api(api) if matches!(api.status, 401 | 403) => {
+            Error::new(Kind::NotAuthenticated, format!("CDF refuses the token of client \"{client_id}\""))
+                .detail(format!("CDF says: {}", api.message))
+                .detail(api.trace())
+                .hint("Check base_url, scope and audience.")
+        }
         // There is no user mapping yet, which the client's own hint would name.
         error => match error.into_error("") {
             error if error.kind == Kind::NotAuthenticated => {
@@ -306,10 +278,7 @@ fn check_with_cdf(wanted: &Wanted) -> Result<(), Error> {
     };
     Err(Error::new(
         Kind::NotAuthenticated,
-        format!(
-            "client \"{client_id}\" has no access to the CDF project \"{}\"",
-            wanted.project
-        ),
+        format!("client \"{client_id}\" has no access to the CDF project \"{}\"", wanted.project),
     )
     .detail(projects)
     .hint("Add the client to a group of the project in CDF, or check the project's name."))
@@ -346,19 +315,11 @@ fn server_named(name: &str) -> Option<(pg_sys::Oid, Option<String>)> {
         if CStr::from_ptr((*wrapper).fdwname) != WRAPPER {
             raise_as(
                 PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-                Error::new(
-                    Kind::InvalidOption,
-                    format!("server \"{name}\" is not one of cdf_fdw"),
-                )
-                .hint("Give another name in the parameter server."),
+                Error::new(Kind::InvalidOption, format!("server \"{name}\" is not one of cdf_fdw"))
+                    .hint("Give another name in the parameter server."),
             );
         }
-        Some((
-            server.serverid,
-            options::Stored::read(server.options)
-                .get("base_url")
-                .map(str::to_owned),
-        ))
+        Some((server.serverid, options::Stored::read(server.options).get("base_url").map(str::to_owned)))
     }
 }
 
@@ -373,15 +334,9 @@ fn existing_server(wanted: &Wanted) -> Option<pg_sys::Oid> {
             PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
             Error::new(
                 Kind::InvalidOption,
-                format!(
-                    "server \"{}\" already exists with another base_url",
-                    wanted.server
-                ),
+                format!("server \"{}\" already exists with another base_url", wanted.server),
             )
-            .detail(format!(
-                "It has {base_url}, these credentials are for {}.",
-                wanted.base_url
-            ))
+            .detail(format!("It has {base_url}, these credentials are for {}.", wanted.base_url))
             .hint("Give another name in the parameter server."),
         );
     }
@@ -447,10 +402,8 @@ fn set_password(username: &str, password: &SecretString) {
         let action = pg_sys::DefElemAction::DEFELEM_UNSPEC;
         let mut statement = PgBox::<pg_sys::AlterRoleStmt>::alloc_node(pg_sys::NodeTag::T_AlterRoleStmt);
         statement.role = role_spec(username);
-        statement.options = pg_sys::lappend(
-            std::ptr::null_mut(),
-            definition("password", Some(&verifier), action).cast(),
-        );
+        statement.options =
+            pg_sys::lappend(std::ptr::null_mut(), definition("password", Some(&verifier), action).cast());
         statement.action = 1;
         run_tree(statement.into_pg().cast(), c"ALTER ROLE");
     }
@@ -460,9 +413,7 @@ fn set_password(username: &str, password: &SecretString) {
 fn definition(name: &str, value: Option<&str>, action: pg_sys::DefElemAction::Type) -> *mut pg_sys::DefElem {
     // SAFETY: all parts are allocated in the current memory context.
     unsafe {
-        let value = value.map_or(std::ptr::null_mut(), |value| {
-            pg_sys::makeString(value.as_pg_cstr())
-        });
+        let value = value.map_or(std::ptr::null_mut(), |value| pg_sys::makeString(value.as_pg_cstr()));
         pg_sys::makeDefElemExtended(std::ptr::null_mut(), name.as_pg_cstr(), value.cast(), action, -1)
     }
 }
@@ -515,22 +466,17 @@ fn spi_error(error: spi::Error) -> Error {
 fn check_schema(name: &str) -> Result<bool, Error> {
     let owned = Spi::connect(|client| {
         let query = "SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = $1";
-        match client
-            .select(query, Some(1), &[name.into()])?
-            .first()
-            .get_one::<bool>()
-        {
+        match client.select(query, Some(1), &[name.into()])?.first().get_one::<bool>() {
             Err(spi::Error::InvalidPosition) => Ok(None),
             owned => owned,
         }
     })
     .map_err(spi_error)?;
     match owned {
-        Some(false) => Err(Error::new(
-            Kind::Forbidden,
-            format!("schema \"{name}\" exists and is somebody else's"),
-        )
-        .hint("Give another username, or have the schema's owner register the role.")),
+        Some(false) => {
+            Err(Error::new(Kind::Forbidden, format!("schema \"{name}\" exists and is somebody else's"))
+                .hint("Give another username, or have the schema's owner register the role."))
+        }
         owned => Ok(owned.is_some()),
     }
 }
@@ -544,12 +490,7 @@ fn missing_tables(schema: &str, server: pg_sys::Oid, server_name: &str) -> Resul
                      WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)";
         client
             .select(query, None, &[schema.into(), server.into()])?
-            .map(|row| {
-                Ok((
-                    row.get::<String>(1)?.unwrap_or_default(),
-                    row.get::<bool>(2)?.unwrap_or(false),
-                ))
-            })
+            .map(|row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)?.unwrap_or(false))))
             .collect::<Result<_, spi::Error>>()
     })
     .map_err(spi_error)?;
@@ -592,11 +533,7 @@ fn random_hex(bytes: usize) -> Result<String, Error> {
 
 fn current_database() -> String {
     // SAFETY: the name is a copy in the current memory context; the session's database exists.
-    unsafe {
-        CStr::from_ptr(pg_sys::get_database_name(pg_sys::MyDatabaseId))
-            .to_string_lossy()
-            .into_owned()
-    }
+    unsafe { CStr::from_ptr(pg_sys::get_database_name(pg_sys::MyDatabaseId)).to_string_lossy().into_owned() }
 }
 
 /// The one row of the result. A set-returning function may return a single row without any more ceremony.
@@ -730,10 +667,7 @@ fn has_word(text: &[u8]) -> bool {
 
 /// Whether `text` has `part` in it, in whatever case: SQL folds names.
 fn contains(text: &[u8], part: &[u8]) -> bool {
-    !part.is_empty()
-        && text
-            .windows(part.len())
-            .any(|window| window.eq_ignore_ascii_case(part))
+    !part.is_empty() && text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
 
 /// The beginning of a message of log_min_duration_statement that has no statement in it.
@@ -750,9 +684,7 @@ mod tests {
     #[test]
     fn words_are_found_in_any_case() {
         assert!(has_word(b"select * from CDF_Register_Credentials('x')"));
-        assert!(has_word(
-            b"alter user mapping for me server s options (set Client_Secret 'x')"
-        ));
+        assert!(has_word(b"alter user mapping for me server s options (set Client_Secret 'x')"));
         assert!(!has_word(b"select 1"));
         assert!(!has_word(b""));
         assert!(!contains(b"select 1", b""));

@@ -85,19 +85,10 @@ impl RowReader {
                 pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
-            (
-                row_context,
-                pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32,
-            )
+            (row_context, pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32)
         };
         let allocates = recode || columns.iter().flatten().any(|column| column.reader.allocates());
-        RowReader {
-            columns,
-            row_context,
-            allocates,
-            recode,
-            cells: Vec::new(),
-        }
+        RowReader { columns, row_context, allocates, recode, cells: Vec::new() }
     }
 
     /// Reads the slot's row and gives its cells to `use_row`. They borrow from the slot, and end with the call.
@@ -270,10 +261,7 @@ impl Element {
         unsafe {
             let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
             if (*array).ndim > 1 {
-                return Err((
-                    Kind::InvalidValue,
-                    "CDF takes no arrays of more than one dimension".into(),
-                ));
+                return Err((Kind::InvalidValue, "CDF takes no arrays of more than one dimension".into()));
             }
             let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
             pg_sys::deconstruct_array(
@@ -297,10 +285,7 @@ impl Element {
 }
 
 fn infinite() -> Refusal {
-    (
-        Kind::OutOfRange,
-        "the value is infinite; CDF takes finite timestamps only".into(),
-    )
+    (Kind::OutOfRange, "the value is infinite; CDF takes finite timestamps only".into())
 }
 
 fn widen(value: f32) -> f64 {

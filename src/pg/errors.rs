@@ -24,12 +24,7 @@ pub fn raise(error: Error) -> ! {
 /// As [`raise`], with a SQLSTATE that has no kind on the CDF side, since it is about SQL objects.
 #[track_caller]
 pub fn raise_as(code: PgSqlErrorCode, error: Error) -> ! {
-    let Error {
-        message,
-        detail,
-        hint,
-        ..
-    } = error;
+    let Error { message, detail, hint, .. } = error;
     let mut report = ErrorReport::new(code, printable(message), "cdf_fdw");
     if !detail.is_empty() {
         report = report.set_detail(printable(detail.join("\n")));
@@ -67,9 +62,8 @@ fn printable(text: String) -> String {
 
 /// PostgreSQL packs the five characters of a SQLSTATE, six bits each.
 fn sqlstate(text: &str) -> PgSqlErrorCode {
-    let packed = text.bytes().rev().fold(0, |code, byte| {
-        (code << 6) | (isize::from(byte.wrapping_sub(b'0')) & 0x3f)
-    });
+    let packed =
+        text.bytes().rev().fold(0, |code, byte| (code << 6) | (isize::from(byte.wrapping_sub(b'0')) & 0x3f));
     PgSqlErrorCode::from(packed)
 }
 
@@ -80,14 +74,8 @@ mod tests {
     #[test]
     fn sqlstates_are_packed_as_postgresql_does() {
         assert_eq!(sqlstate("23505"), PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION);
-        assert_eq!(
-            sqlstate("HV00J"),
-            PgSqlErrorCode::ERRCODE_FDW_OPTION_NAME_NOT_FOUND
-        );
-        assert_eq!(
-            sqlstate("08001"),
-            PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
-        );
+        assert_eq!(sqlstate("HV00J"), PgSqlErrorCode::ERRCODE_FDW_OPTION_NAME_NOT_FOUND);
+        assert_eq!(sqlstate("08001"), PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION);
         assert_eq!(sqlstate("0A000"), PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED);
     }
 

@@ -70,11 +70,8 @@ fn require(name: &str) {
         let names: Vec<&str> = RESOURCES.iter().map(|resource| resource.name).collect();
         raise_as(
             PgSqlErrorCode::ERRCODE_FDW_TABLE_NOT_FOUND,
-            Error::new(
-                Kind::InvalidOption,
-                format!("remote schema cdf has no table \"{name}\""),
-            )
-            .hint(format!("Its tables are: {}.", names.join(", "))),
+            Error::new(Kind::InvalidOption, format!("remote schema cdf has no table \"{name}\""))
+                .hint(format!("Its tables are: {}.", names.join(", "))),
         );
     }
 }
@@ -99,17 +96,8 @@ mod tests {
     #[test]
     fn statements_quote_columns_and_name_the_resource() {
         let sql = create_table(Resource::get("datapoints").unwrap(), "\"my server\"");
-        assert!(
-            sql.starts_with("CREATE FOREIGN TABLE datapoints (\n  \"id\" bigint,"),
-            "{sql}"
-        );
-        assert!(
-            sql.contains("\n  \"timestamp\" timestamp with time zone,"),
-            "{sql}"
-        );
-        assert!(
-            sql.ends_with(") SERVER \"my server\" OPTIONS (resource 'datapoints')"),
-            "{sql}"
-        );
+        assert!(sql.starts_with("CREATE FOREIGN TABLE datapoints (\n  \"id\" bigint,"), "{sql}");
+        assert!(sql.contains("\n  \"timestamp\" timestamp with time zone,"), "{sql}");
+        assert!(sql.ends_with(") SERVER \"my server\" OPTIONS (resource 'datapoints')"), "{sql}");
     }
 }

@@ -84,9 +84,7 @@ unsafe fn begin(mtstate: *mut pg_sys::ModifyTableState, rinfo: *mut pg_sys::Resu
         let state = new_state(relation, acting_user(rinfo, estate), conflict, context).or_raise();
         transaction::begin();
         // Dropped with the statement's memory: at an ERROR end_foreign_modify is not called.
-        (*rinfo).ri_FdwState = PgMemoryContexts::For(context)
-            .leak_and_drop_on_delete(state)
-            .cast();
+        (*rinfo).ri_FdwState = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();
     }
 }
 

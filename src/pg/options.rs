@@ -114,14 +114,7 @@ impl Descriptor {
 }
 
 const fn option(name: &'static str, places: &'static [Place], takes: Takes) -> Descriptor {
-    Descriptor {
-        name,
-        places,
-        takes,
-        required: false,
-        secret: false,
-        tables: Tables::All,
-    }
+    Descriptor { name, places, takes, required: false, secret: false, tables: Tables::All }
 }
 
 /// Every option there is, in the order in which errors list them.
@@ -130,25 +123,15 @@ static OPTIONS: &[Descriptor] = &[
     option("project", &[Place::UserMapping], Takes::Text).required(),
     option("token_url", &[Place::UserMapping], Takes::Url { query: true }).required(),
     option("client_id", &[Place::UserMapping], Takes::Text).required(),
-    option("client_secret", &[Place::UserMapping], Takes::Text)
-        .required()
-        .secret(),
+    option("client_secret", &[Place::UserMapping], Takes::Text).required().secret(),
     option("scope", &[Place::UserMapping], Takes::Text),
     option("audience", &[Place::UserMapping], Takes::Text),
     option("resource", &[Place::Table], Takes::Resource).required(),
     option("database", &[Place::Table], Takes::Name(raw::DATABASE_CHARS)).only(Tables::Raw),
     option("table", &[Place::Table], Takes::Name(raw::TABLE_CHARS)).only(Tables::Raw),
     option("primary_key", &[Place::Table], Takes::Text).only(Tables::Raw),
-    option(
-        "on_conflict",
-        &[Place::Table, Place::Server],
-        Takes::OneOf(OnConflict::NAMES),
-    ),
-    option(
-        "null_handling",
-        &[Place::Table, Place::Server],
-        Takes::OneOf(NullHandling::NAMES),
-    ),
+    option("on_conflict", &[Place::Table, Place::Server], Takes::OneOf(OnConflict::NAMES)),
+    option("null_handling", &[Place::Table, Place::Server], Takes::OneOf(NullHandling::NAMES)),
     option("create_missing", &[Place::Table], Takes::Bool).only(Tables::Datapoints),
     option("truncatable", &[Place::Table], Takes::Bool),
     option("updatable", &[Place::Table, Place::Server], Takes::Bool),
@@ -178,10 +161,7 @@ fn cdf_fdw_validator(options: Vec<String>, catalog: pg_sys::Oid) {
         credentials::hide_statement();
     }
     // PostgreSQL refuses option names with an equals sign in them.
-    let pairs = options
-        .iter()
-        .filter_map(|option| option.split_once('='))
-        .collect::<Vec<_>>();
+    let pairs = options.iter().filter_map(|option| option.split_once('=')).collect::<Vec<_>>();
     match check(place, &pairs, settings::allow_http()) {
         Ok(()) => {}
         Err(Refusal::Name(error)) => raise_as(PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME, error),
@@ -193,23 +173,12 @@ fn check(place: Option<Place>, pairs: &[(&str, &str)], allow_http: bool) -> Resu
     let Some(place) = place else {
         return match pairs.first() {
             None => Ok(()),
-            Some((name, _)) => Err(unknown(
-                name,
-                "the foreign-data wrapper",
-                "It takes no options.".into(),
-            )),
+            Some((name, _)) => Err(unknown(name, "the foreign-data wrapper", "It takes no options.".into())),
         };
     };
     for (name, _) in pairs {
-        if !OPTIONS
-            .iter()
-            .any(|option| option.name == *name && option.places.contains(&place))
-        {
-            let valid = format!(
-                "Valid options of {} are: {}.",
-                place.noun(),
-                names(place, |_| true)
-            );
+        if !OPTIONS.iter().any(|option| option.name == *name && option.places.contains(&place)) {
+            let valid = format!("Valid options of {} are: {}.", place.noun(), names(place, |_| true));
             return Err(unknown(name, place.noun(), valid));
         }
     }
@@ -228,34 +197,19 @@ fn check(place: Option<Place>, pairs: &[(&str, &str)], allow_http: bool) -> Resu
 
 /// What the resource of a table has to say about the other options, each of them valid by itself.
 fn check_table(pairs: &[(&str, &str)]) -> Result<(), Refusal> {
-    let given = |name: &str| {
-        pairs
-            .iter()
-            .find(|(given, _)| *given == name)
-            .map(|(_, value)| *value)
-    };
+    let given = |name: &str| pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
     let resource = Resource::get(given("resource").unwrap_or_default())?;
     for (name, _) in pairs {
-        if OPTIONS
-            .iter()
-            .any(|option| option.name == *name && !option.tables.include(resource))
-        {
+        if OPTIONS.iter().any(|option| option.name == *name && !option.tables.include(resource)) {
             let place = format!("a table of {}", resource.name);
             let valid = names(Place::Table, |option| option.tables.include(resource));
-            return Err(unknown(
-                name,
-                &place,
-                format!("Valid options of {place} are: {valid}."),
-            ));
+            return Err(unknown(name, &place, format!("Valid options of {place} are: {valid}.")));
         }
     }
     if given("database").is_some() != given("table").is_some() {
-        return Err(Error::new(
-            Kind::InvalidOption,
-            "options \"database\" and \"table\" go together",
-        )
-        .hint("Give both for a typed RAW table, neither for db_name, table_name, key and columns.")
-        .into());
+        return Err(Error::new(Kind::InvalidOption, "options \"database\" and \"table\" go together")
+            .hint("Give both for a typed RAW table, neither for db_name, table_name, key and columns.")
+            .into());
     }
     if given("primary_key").is_some() && given("database").is_none() {
         return Err(Error::new(
@@ -299,20 +253,13 @@ fn shown(option: &Descriptor, value: &str) -> String {
 
 /// The names of a place's options, as errors list them.
 fn names(place: Place, which: impl Fn(&Descriptor) -> bool) -> String {
-    let names: Vec<&str> = OPTIONS
-        .iter()
-        .filter(|o| o.places.contains(&place) && which(o))
-        .map(|option| option.name)
-        .collect();
+    let names: Vec<&str> =
+        OPTIONS.iter().filter(|o| o.places.contains(&place) && which(o)).map(|option| option.name).collect();
     names.join(", ")
 }
 
 fn unknown(name: &str, place: &str, valid: String) -> Refusal {
-    let error = Error::new(
-        Kind::InvalidOption,
-        format!("invalid option \"{name}\" for {place}"),
-    )
-    .hint(valid);
+    let error = Error::new(Kind::InvalidOption, format!("invalid option \"{name}\" for {place}")).hint(valid);
     let home = OPTIONS.iter().find(|option| option.name == name).map(|option| {
         let places: Vec<&str> = option.places.iter().map(|place| place.noun()).collect();
         match option.tables {
@@ -328,17 +275,11 @@ fn unknown(name: &str, place: &str, valid: String) -> Refusal {
 }
 
 fn missing(name: &str, place: &str) -> Error {
-    Error::new(
-        Kind::InvalidOption,
-        format!("option \"{name}\" is required for {place}"),
-    )
+    Error::new(Kind::InvalidOption, format!("option \"{name}\" is required for {place}"))
 }
 
 fn invalid(name: &str, value: &str) -> Error {
-    Error::new(
-        Kind::InvalidOption,
-        format!("invalid value for option \"{name}\": {value}"),
-    )
+    Error::new(Kind::InvalidOption, format!("invalid value for option \"{name}\": {value}"))
 }
 
 fn parse_bool(name: &str, value: &str) -> Result<bool, Error> {
@@ -364,12 +305,9 @@ fn parse_url(name: &str, value: &str, query: bool, allow_http: bool) -> Result<U
         return Err(invalid(name, "a URL with a query or fragment").hint(example));
     }
     if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
-        return Err(invalid(
-            name,
-            &format!("http:// to host \"{}\"", url.host_str().unwrap_or_default()),
-        )
-        .detail("Credentials and rows would cross the network unencrypted.")
-        .hint("Use https://, or have a superuser set cdf_fdw.allow_http."));
+        return Err(invalid(name, &format!("http:// to host \"{}\"", url.host_str().unwrap_or_default()))
+            .detail("Credentials and rows would cross the network unencrypted.")
+            .hint("Use https://, or have a superuser set cdf_fdw.allow_http."));
     }
     Ok(url)
 }
@@ -385,9 +323,7 @@ fn is_loopback(url: &Url) -> bool {
 
 /// A URL under an option's rules, by the option's name.
 pub(super) fn url(name: &'static str, value: &str) -> Result<Url, Error> {
-    let query = OPTIONS
-        .iter()
-        .any(|o| o.name == name && matches!(o.takes, Takes::Url { query: true }));
+    let query = OPTIONS.iter().any(|o| o.name == name && matches!(o.takes, Takes::Url { query: true }));
     parse_url(name, value, query, settings::allow_http())
 }
 
@@ -413,10 +349,7 @@ impl Stored {
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(given, _)| given == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
     fn text(&self, name: &str) -> Option<String> {
@@ -436,11 +369,7 @@ pub fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
     let (server, stored, defaults) = unsafe {
         let table = pg_sys::GetForeignTable(relid);
         let server = pg_sys::GetForeignServer((*table).serverid);
-        (
-            (*server).serverid,
-            Stored::read((*table).options),
-            Stored::read((*server).options),
-        )
+        ((*server).serverid, Stored::read((*table).options), Stored::read((*server).options))
     };
     let either = |name: &str| stored.get(name).or_else(|| defaults.get(name));
     let one_of = |name: &str, value: &str, allowed: &[&str]| {
@@ -484,12 +413,7 @@ pub fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
 /// `relation` is an open foreign table.
 pub unsafe fn table_definition(relation: pg_sys::Relation) -> Result<Table, Error> {
     // SAFETY: the caller's promise; an open relation has its tuple descriptor, which outlives this call.
-    let (relid, columns) = unsafe {
-        (
-            (*relation).rd_id,
-            PgTupleDesc::from_pg_unchecked((*relation).rd_att),
-        )
-    };
+    let (relid, columns) = unsafe { ((*relation).rd_id, PgTupleDesc::from_pg_unchecked((*relation).rd_att)) };
     let (_, options) = table(relid)?;
     let definitions = columns
         .iter()
@@ -499,10 +423,7 @@ pub unsafe fn table_definition(relation: pg_sys::Relation) -> Result<Table, Erro
             }
             // SAFETY: a catalog look-up by the column's own numbers.
             let stored = unsafe { Stored::read(pg_sys::GetForeignColumnOptions(relid, column.attnum)) };
-            Some(ColumnDefinition {
-                name: column.name().to_owned(),
-                cdf_name: stored.text("name"),
-            })
+            Some(ColumnDefinition { name: column.name().to_owned(), cdf_name: stored.text("name") })
         })
         .collect();
     Table::new(options, definitions)
@@ -522,10 +443,7 @@ pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connecti
     // SAFETY: a catalog look-up, which raises an error if there is no such server.
     let (name, stored) = unsafe {
         let server = pg_sys::GetForeignServer(server);
-        (
-            CStr::from_ptr((*server).servername).to_string_lossy(),
-            Stored::read((*server).options),
-        )
+        (CStr::from_ptr((*server).servername).to_string_lossy(), Stored::read((*server).options))
     };
     let base_url = url("base_url", stored.required("base_url", Place::Server)?)?;
     let mapping = user_mapping(server, user).or_else(|| user_mapping(server, pg_sys::InvalidOid));
@@ -535,10 +453,7 @@ pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connecti
             let user = pg_sys::GetUserNameFromId(user, true);
             (!user.is_null()).then(|| CStr::from_ptr(user).to_string_lossy())
         };
-        let (user, server) = (
-            user.map_or("PUBLIC".into(), quote_identifier),
-            quote_identifier(name),
-        );
+        let (user, server) = (user.map_or("PUBLIC".into(), quote_identifier), quote_identifier(name));
         return Err(Error::new(
             Kind::NotAuthenticated,
             format!("role {user} has no user mapping for server {server}"),
@@ -616,11 +531,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_have_a_place() {
         for (at, option) in OPTIONS.iter().enumerate() {
-            assert!(
-                OPTIONS[..at].iter().all(|other| other.name != option.name),
-                "{}",
-                option.name
-            );
+            assert!(OPTIONS[..at].iter().all(|other| other.name != option.name), "{}", option.name);
             assert!(!option.places.is_empty());
         }
     }
@@ -640,9 +551,7 @@ mod tests {
             name_error(Some(Place::Column), &[("updatable", "true")]).detail,
             ["It is an option of a foreign table or of a server."]
         );
-        assert!(name_error(None, &[("x", "y")])
-            .message
-            .contains("foreign-data wrapper"));
+        assert!(name_error(None, &[("x", "y")]).message.contains("foreign-data wrapper"));
         assert_eq!(check(None, &[], false), Ok(()));
     }
 
@@ -651,10 +560,7 @@ mod tests {
         let error = name_error(Some(Place::Table), &[("resource", "assets"), ("database", "d")]);
         assert_eq!(error.detail, ["It is an option of a table of raw_rows."]);
         assert!(!error.hint.unwrap().contains("database"));
-        let error = name_error(
-            Some(Place::Table),
-            &[("resource", "raw_rows"), ("create_missing", "true")],
-        );
+        let error = name_error(Some(Place::Table), &[("resource", "raw_rows"), ("create_missing", "true")]);
         assert!(error.hint.unwrap().contains("primary_key"));
         assert_eq!(
             check(
@@ -674,53 +580,29 @@ mod tests {
             all
         };
         assert_eq!(
-            check(
-                Some(Place::Table),
-                &of(&[("database", "d"), ("table", "t"), ("primary_key", "k")]),
-                false
-            ),
+            check(Some(Place::Table), &of(&[("database", "d"), ("table", "t"), ("primary_key", "k")]), false),
             Ok(())
         );
         assert_eq!(check(Some(Place::Table), &of(&[]), false), Ok(()));
-        assert!(value_error(Place::Table, &of(&[("database", "d")]))
-            .message
-            .contains("go together"));
-        assert!(value_error(Place::Table, &of(&[("primary_key", "k")]))
-            .message
-            .contains("needs"));
+        assert!(value_error(Place::Table, &of(&[("database", "d")])).message.contains("go together"));
+        assert!(value_error(Place::Table, &of(&[("primary_key", "k")])).message.contains("needs"));
         let long = "d".repeat(33);
-        let error = value_error(
-            Place::Table,
-            &[("resource", "raw_rows"), ("database", &long), ("table", "t")],
-        );
+        let error =
+            value_error(Place::Table, &[("resource", "raw_rows"), ("database", &long), ("table", "t")]);
         assert!(error.hint.unwrap().contains("32"));
     }
 
     #[test]
     fn values_are_checked() {
-        assert!(value_error(Place::Table, &[("resource", "asset")])
-            .hint
-            .unwrap()
-            .contains("assets, events"));
-        let error = value_error(
-            Place::Table,
-            &[("resource", "assets"), ("on_conflict", "nothing")],
-        );
+        assert!(value_error(Place::Table, &[("resource", "asset")]).hint.unwrap().contains("assets, events"));
+        let error = value_error(Place::Table, &[("resource", "assets"), ("on_conflict", "nothing")]);
         assert_eq!(error.hint.unwrap(), "Allowed values are: update, error, ignore.");
-        assert!(
-            value_error(Place::Table, &[("resource", "assets"), ("updatable", "maybe")])
-                .message
-                .contains("maybe")
-        );
-        assert!(value_error(Place::Column, &[("name", "")])
+        assert!(value_error(Place::Table, &[("resource", "assets"), ("updatable", "maybe")])
             .message
-            .contains("empty"));
+            .contains("maybe"));
+        assert!(value_error(Place::Column, &[("name", "")]).message.contains("empty"));
         assert_eq!(
-            check(
-                Some(Place::Table),
-                &[("resource", "assets"), ("truncatable", "ON")],
-                false
-            ),
+            check(Some(Place::Table), &[("resource", "assets"), ("truncatable", "ON")], false),
             Ok(())
         );
     }
@@ -749,36 +631,18 @@ mod tests {
     #[test]
     fn http_is_for_loopback_unless_allowed() {
         let url = |text: &str, allow_http| parse_url("base_url", text, false, allow_http);
-        for text in [
-            "http://localhost:1",
-            "http://LOCALHOST",
-            "http://127.8.9.10",
-            "http://[::1]:80",
-            "https://x.y",
-        ] {
+        for text in
+            ["http://localhost:1", "http://LOCALHOST", "http://127.8.9.10", "http://[::1]:80", "https://x.y"]
+        {
             assert!(url(text, false).is_ok(), "{text}");
         }
-        for text in [
-            "http://x.y",
-            "http://localhost.x.y",
-            "http://10.0.0.1",
-            "http://[::2]",
-            "http://128.0.0.1",
-        ] {
-            assert!(
-                url(text, false).unwrap_err().hint.unwrap().contains("allow_http"),
-                "{text}"
-            );
+        for text in
+            ["http://x.y", "http://localhost.x.y", "http://10.0.0.1", "http://[::2]", "http://128.0.0.1"]
+        {
+            assert!(url(text, false).unwrap_err().hint.unwrap().contains("allow_http"), "{text}");
             assert!(url(text, true).is_ok(), "{text}");
         }
-        for text in [
-            "",
-            "x.y",
-            "ftp://x.y",
-            "https://",
-            "https://x.y/?q=1",
-            "https://x.y/#f",
-        ] {
+        for text in ["", "x.y", "ftp://x.y", "https://", "https://x.y/?q=1", "https://x.y/#f"] {
             assert!(url(text, true).is_err(), "{text}");
         }
     }

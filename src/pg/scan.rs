@@ -39,11 +39,7 @@ enum OperandType {
 }
 
 const fn operator(oid: u32, comparison: Comparison, operand: OperandType) -> Operator {
-    Operator {
-        oid,
-        comparison,
-        operand,
-    }
+    Operator { oid, comparison, operand }
 }
 
 static OPERATORS: [Operator; 16] = [
@@ -81,16 +77,11 @@ pub unsafe extern "C-unwind" fn get_foreign_rel_size(
     // SAFETY: the planner passes the relation that it is planning; its restrictions are RestrictInfo nodes.
     unsafe {
         let table = open_table(foreigntableid);
-        let by_key = pointers::<pg_sys::RestrictInfo>((*baserel).baserestrictinfo)
-            .iter()
-            .any(|info| {
-                pushed(root, baserel, &table, (**info).clause).is_some_and(|pushed| {
-                    matches!(
-                        pushed.operator.operand,
-                        OperandType::Text | OperandType::Int8 | OperandType::Int4
-                    )
-                })
-            });
+        let by_key = pointers::<pg_sys::RestrictInfo>((*baserel).baserestrictinfo).iter().any(|info| {
+            pushed(root, baserel, &table, (**info).clause).is_some_and(|pushed| {
+                matches!(pushed.operator.operand, OperandType::Text | OperandType::Int8 | OperandType::Int4)
+            })
+        });
         (*baserel).rows = if by_key { ROWS_BY_KEY } else { ROWS };
     }
 }
@@ -142,10 +133,8 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
         let table = open_table(foreigntableid);
         let scan_clauses = pg_sys::extract_actual_clauses(scan_clauses, false);
         let clauses = pointers::<pg_sys::Expr>(scan_clauses);
-        let conditions: Vec<Pushed> = clauses
-            .iter()
-            .filter_map(|clause| pushed(root, baserel, &table, *clause))
-            .collect();
+        let conditions: Vec<Pushed> =
+            clauses.iter().filter_map(|clause| pushed(root, baserel, &table, *clause)).collect();
 
         // With rows dropped here, more are needed than the query gives.
         let exact = conditions.len() == clauses.len();
@@ -316,17 +305,13 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
         let (limit, count) = (private[0], private[1] as usize);
         let states = pg_sys::ExecInitExprList((*plan).fdw_exprs, node.cast());
         let states = pointers::<pg_sys::ExprState>(states);
-        let conditions = private[2..2 + 2 * count]
-            .chunks_exact(2)
-            .zip(states.iter())
-            .filter_map(|(pair, state)| {
+        let conditions =
+            private[2..2 + 2 * count].chunks_exact(2).zip(states.iter()).filter_map(|(pair, state)| {
                 let operator = OPERATORS.iter().find(|operator| operator.oid as i32 == pair[1])?;
                 Some((pair[0] as usize, operator, *state))
             });
         let mut needed = vec![false; table.bindings.len()];
-        private[2 + 2 * count..]
-            .iter()
-            .for_each(|column| needed[*column as usize] = true);
+        private[2 + 2 * count..].iter().for_each(|column| needed[*column as usize] = true);
         let state = ScanState {
             conditions: conditions.collect(),
             writer: RowWriter::new((*relation).rd_att, context),
@@ -336,9 +321,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
             limit: usize::try_from(limit).ok(),
             progress: Progress::NotStarted,
         };
-        (*node).fdw_state = PgMemoryContexts::For(context)
-            .leak_and_drop_on_delete(state)
-            .cast();
+        (*node).fdw_state = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();
     }
 }
 
@@ -456,9 +439,8 @@ impl ScanState {
             let operand = unsafe {
                 let context = (*node).ss.ps.ps_ExprContext;
                 let mut null = false;
-                let evaluate = (**state)
-                    .evalfunc
-                    .ok_or_else(|| Error::internal("an expression without evaluator"))?;
+                let evaluate =
+                    (**state).evalfunc.ok_or_else(|| Error::internal("an expression without evaluator"))?;
                 let datum = pg_sys::ffi::pg_guard_ffi_boundary(|| evaluate(*state, context, &mut null));
                 if null {
                     return Ok(None);
@@ -469,17 +451,13 @@ impl ScanState {
                     OperandType::Int4 => Some(Operand::Int(i64::from(datum.value() as i32))),
                     OperandType::Int8 => Some(Operand::Int(datum.value() as i64)),
                     // Infinity is beyond all that CDF has; it must not wrap around.
-                    OperandType::Timestamp => Some(Operand::Micros(
-                        (datum.value() as i64).saturating_add(EPOCH_MICROS),
-                    )),
+                    OperandType::Timestamp => {
+                        Some(Operand::Micros((datum.value() as i64).saturating_add(EPOCH_MICROS)))
+                    }
                 }
             };
             let operand = operand.ok_or_else(|| Error::internal("a condition without a value"))?;
-            conditions.push(Condition {
-                column: *column,
-                comparison: operator.comparison,
-                operand,
-            });
+            conditions.push(Condition { column: *column, comparison: operator.comparison, operand });
         }
         Ok(Some(Query {
             table: self.table.clone(),

@@ -15,10 +15,7 @@ pub struct TemporaryFile {
 
 impl TemporaryFile {
     pub const fn new() -> Self {
-        TemporaryFile {
-            file: std::ptr::null_mut(),
-            end: (0, 0),
-        }
+        TemporaryFile { file: std::ptr::null_mut(), end: (0, 0) }
     }
 
     /// Closes the file before a commit, at whose end PostgreSQL would warn of a leaked file.
@@ -72,11 +69,7 @@ impl Spill for TemporaryFile {
             }
             pg_sys::BufFileTell(file, &mut self.end.0, &mut self.end.1);
         }
-        Ok(Extent {
-            file: number,
-            offset,
-            len: parts.iter().map(|part| part.len()).sum(),
-        })
+        Ok(Extent { file: number, offset, len: parts.iter().map(|part| part.len()).sum() })
     }
 
     fn read(&mut self, extent: Extent) -> Result<Vec<u8>, Error> {
@@ -91,9 +84,7 @@ impl Spill for TemporaryFile {
             pg_sys::BufFileRead(self.file, bytes.as_mut_ptr().cast(), bytes.len())
         };
         if read != extent.len {
-            return Err(Error::internal(
-                "the temporary file is shorter than what was written",
-            ));
+            return Err(Error::internal("the temporary file is shorter than what was written"));
         }
         Ok(bytes)
     }

@@ -51,9 +51,7 @@ pub fn begin() {
 /// Gives the buffer, the current subtransaction and the temporary file to `write`.
 pub fn write<R>(write: impl FnOnce(&mut TransactionBuffer, Subtransaction, &mut dyn Spill) -> R) -> R {
     STATE.with_borrow_mut(|state| {
-        let buffer = state
-            .buffer
-            .get_or_insert_with(|| TransactionBuffer::new(settings::buffer_memory()));
+        let buffer = state.buffer.get_or_insert_with(|| TransactionBuffer::new(settings::buffer_memory()));
         write(buffer, state.subtransaction, &mut state.file)
     })
 }
@@ -124,10 +122,7 @@ fn with_state(change: impl FnOnce(&mut State)) {
 fn pre_commit() {
     // Taken out: whatever happens below, the session does not keep the rows.
     let (buffer, mut file) = STATE.with_borrow_mut(|state| {
-        (
-            state.buffer.take(),
-            std::mem::replace(&mut state.file, TemporaryFile::new()),
-        )
+        (state.buffer.take(), std::mem::replace(&mut state.file, TemporaryFile::new()))
     });
     let Some(buffer) = buffer else { return };
     let result = match buffer.is_empty() {
@@ -141,14 +136,7 @@ fn pre_commit() {
 fn deliver(buffer: TransactionBuffer, file: &mut TemporaryFile) -> Result<(), Error> {
     let context = Context::new(wait::client()?, limits());
     let mut network = IoThread(wait::Jobs::new()?);
-    flush(
-        buffer,
-        settings::buffer_memory(),
-        settings::max_concurrent_requests(),
-        context,
-        &mut network,
-        file,
-    )
+    flush(buffer, settings::buffer_memory(), settings::max_concurrent_requests(), context, &mut network, file)
 }
 
 fn pre_prepare() {

@@ -68,11 +68,7 @@ impl RowWriter {
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
             let recode = pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32;
-            RowWriter {
-                columns,
-                row_context,
-                recode,
-            }
+            RowWriter { columns, row_context, recode }
         }
     }
 
@@ -118,28 +114,21 @@ impl Column {
             Field::Int(value) if self.is(pg_sys::INT8OID) => return Ok(Datum::from(value)),
             Field::Float(value) if self.is(pg_sys::FLOAT8OID) => return Ok(Datum::from(value.to_bits())),
             Field::Millis(millis) if self.is(pg_sys::TIMESTAMPTZOID) || self.is(pg_sys::TIMESTAMPOID) => {
-                return match millis
-                    .checked_mul(1000)
-                    .and_then(|micros| micros.checked_sub(EPOCH_MICROS))
-                {
+                return match millis.checked_mul(1000).and_then(|micros| micros.checked_sub(EPOCH_MICROS)) {
                     Some(micros) => Ok(Datum::from(micros)),
                     None => Err(self.unfit(&millis.to_string())),
                 }
             }
             Field::Text(text) if self.base == pg_sys::BYTEAOID => {
                 let bytes = decode_base64(&text).ok_or_else(|| self.unfit(&text))?;
-                return bytes
-                    .into_datum()
-                    .ok_or_else(|| Error::internal("bytes without a datum"));
+                return bytes.into_datum().ok_or_else(|| Error::internal("bytes without a datum"));
             }
             Field::Text(text) if self.is(pg_sys::TEXTOID) && !recode => {
                 // A NUL, which JSON can hold, would end the text silently.
                 if text.contains('\0') {
                     return Err(self.unfit(&text.replace('\0', "\\0")));
                 }
-                return text
-                    .into_datum()
-                    .ok_or_else(|| Error::internal("a text without a datum"));
+                return text.into_datum().ok_or_else(|| Error::internal("a text without a datum"));
             }
             Field::Null => return Err(Error::internal("a NULL has no datum")),
             Field::Int(value) => value.to_string(),
@@ -164,12 +153,7 @@ impl Column {
                 let len = text.as_bytes().len() as i32;
                 pointer = pg_sys::pg_any_to_server(pointer, len, pg_sys::pg_enc::PG_UTF8 as i32);
             }
-            Ok(pg_sys::InputFunctionCall(
-                &mut self.input,
-                pointer,
-                self.parameter,
-                self.typmod,
-            ))
+            Ok(pg_sys::InputFunctionCall(&mut self.input, pointer, self.parameter, self.typmod))
         }
     }
 
@@ -186,10 +170,7 @@ impl Column {
         let shown: String = value.chars().take(100).collect();
         Error::new(
             Kind::InvalidValue,
-            format!(
-                "column \"{}\": its type cannot hold CDF's value {shown}",
-                self.name
-            ),
+            format!("column \"{}\": its type cannot hold CDF's value {shown}", self.name),
         )
         .hint("Declare the column as text or jsonb.")
     }

@@ -153,14 +153,7 @@ impl<T: Send + 'static> Jobs<T> {
     pub fn new() -> Result<Self, Error> {
         let (sender, results) = mpsc::channel();
         let _not_send = PhantomData;
-        Ok(Jobs {
-            io: io()?,
-            running: Vec::new(),
-            spawned: 0,
-            sender,
-            results,
-            _not_send,
-        })
+        Ok(Jobs { io: io()?, running: Vec::new(), spawned: 0, sender, results, _not_send })
     }
 
     /// Starts a job. The tag comes back with its result, and need not be unique.
@@ -170,11 +163,7 @@ impl<T: Send + 'static> Jobs<T> {
         let sender = self.sender.clone();
         let wake = self.io.wake.clone();
         let job = self.io.handle.spawn(job);
-        self.running.push(Running {
-            number,
-            tag,
-            abort: job.abort_handle(),
-        });
+        self.running.push(Running { number, tag, abort: job.abort_handle() });
         // A task of its own, so that a job that panics is reported like any other.
         self.io.handle.spawn(async move {
             // Sending fails if the group was dropped, and writing if the socket is full of bytes that wake as well.
@@ -224,11 +213,7 @@ impl<T: Send + 'static> Jobs<T> {
 
     /// What PostgreSQL does in its own waits, and the check of the client when it is due. Returns when it is due next.
     fn process_interrupts(&self) -> Duration {
-        let mut checked = self
-            .io
-            .client_checked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut checked = self.io.client_checked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next_check = CLIENT_CHECK_INTERVAL.saturating_sub(checked.elapsed());
         if next_check.is_zero() {
             *checked = Instant::now();

@@ -50,10 +50,7 @@ impl Body {
 
     /// `{"items":[`, to be appended to.
     pub fn begin() -> Body {
-        Body {
-            bytes: HEAD.to_vec(),
-            ..Default::default()
-        }
+        Body { bytes: HEAD.to_vec(), ..Default::default() }
     }
 
     /// Adds a fragment to a body that was begun.
@@ -78,12 +75,7 @@ impl Body {
 #[derive(Debug)]
 enum Payload {
     Memory(Body),
-    Spilled {
-        extent: Extent,
-        bytes: usize,
-        items: usize,
-        family: usize,
-    },
+    Spilled { extent: Extent, bytes: usize, items: usize, family: usize },
 }
 
 /// A finished request and how it is to be delivered.
@@ -103,15 +95,7 @@ pub struct Chunk {
 
 impl Chunk {
     pub fn new(wave: usize, mode: Mode, kind: KeyKind, rows: usize, body: Body) -> Chunk {
-        Chunk {
-            wave,
-            mode,
-            kind,
-            rows,
-            deferred: false,
-            has_parents: false,
-            payload: Payload::Memory(body),
-        }
+        Chunk { wave, mode, kind, rows, deferred: false, has_parents: false, payload: Payload::Memory(body) }
     }
 
     /// Bytes on the heap.
@@ -140,12 +124,8 @@ impl Chunk {
             .flatten()
             .collect();
         let extent = to.write(&[&body.bytes, &items, &family])?;
-        self.payload = Payload::Spilled {
-            extent,
-            bytes: body.bytes.len(),
-            items: items.len(),
-            family: family.len(),
-        };
+        self.payload =
+            Payload::Spilled { extent, bytes: body.bytes.len(), items: items.len(), family: family.len() };
         Ok(())
     }
 
@@ -161,36 +141,18 @@ impl Chunk {
     pub fn read(&self, from: &mut dyn Spill) -> Result<Body, Error> {
         let (extent, bytes, items, family) = match &self.payload {
             Payload::Memory(body) => return Ok(body.clone()),
-            Payload::Spilled {
-                extent,
-                bytes,
-                items,
-                family,
-            } => (*extent, *bytes, *items, *family),
+            Payload::Spilled { extent, bytes, items, family } => (*extent, *bytes, *items, *family),
         };
         let mut all = from.read(extent)?;
         if all.len() != bytes + items + family {
-            return Err(Error::internal(
-                "a temporary file gave back fewer bytes than were written",
-            ));
+            return Err(Error::internal("a temporary file gave back fewer bytes than were written"));
         }
         let word = |at: &[u8]| u32::from_le_bytes(at.try_into().expect("four bytes"));
         let long = |at: &[u8]| u64::from_le_bytes(at.try_into().expect("eight bytes"));
-        let family = all
-            .split_off(bytes + items)
-            .chunks_exact(16)
-            .map(|p| (long(&p[..8]), long(&p[8..])))
-            .collect();
-        let items = all
-            .split_off(bytes)
-            .chunks_exact(8)
-            .map(|p| (word(&p[..4]), word(&p[4..])))
-            .collect();
-        Ok(Body {
-            bytes: all,
-            items,
-            family,
-        })
+        let family =
+            all.split_off(bytes + items).chunks_exact(16).map(|p| (long(&p[..8]), long(&p[8..]))).collect();
+        let items = all.split_off(bytes).chunks_exact(8).map(|p| (word(&p[..4]), word(&p[4..]))).collect();
+        Ok(Body { bytes: all, items, family })
     }
 }
 
@@ -206,11 +168,7 @@ impl Spill for MemorySpill {
     fn write(&mut self, parts: &[&[u8]]) -> Result<Extent, Error> {
         let offset = self.bytes.len() as i64;
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
-        Ok(Extent {
-            file: 0,
-            offset,
-            len: self.bytes.len() - offset as usize,
-        })
+        Ok(Extent { file: 0, offset, len: self.bytes.len() - offset as usize })
     }
 
     fn read(&mut self, extent: Extent) -> Result<Vec<u8>, Error> {

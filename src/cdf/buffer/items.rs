@@ -83,10 +83,7 @@ impl ItemBatch {
     }
 
     pub fn hashes(&self) -> impl Iterator<Item = u64> + '_ {
-        self.slots
-            .iter()
-            .filter(|slot| slot.prefix > 0)
-            .map(|slot| slot.hash)
+        self.slots.iter().filter(|slot| slot.prefix > 0).map(|slot| slot.hash)
     }
 
     fn fragment(&self, slot: &Slot) -> &[u8] {
@@ -118,17 +115,13 @@ impl ItemBatch {
 
     /// Adds an item, or merges it with the one of the same key.
     pub fn push(&mut self, fragment: &[u8], encoded: &Encoded, merge: Merge) -> Result<(), Error> {
-        let existing = if encoded.prefix > 0 {
-            self.find(encoded.hash, &fragment[..encoded.prefix])
-        } else {
-            None
-        };
+        let existing =
+            if encoded.prefix > 0 { self.find(encoded.hash, &fragment[..encoded.prefix]) } else { None };
         let Some(at) = existing else {
             let slot = self.append(fragment, encoded);
             if encoded.prefix > 0 {
                 let slots = &self.slots;
-                self.index
-                    .insert_unique(encoded.hash, slots.len() as u32, |at| slots[*at as usize].hash);
+                self.index.insert_unique(encoded.hash, slots.len() as u32, |at| slots[*at as usize].hash);
             }
             self.slots.push(slot);
             return Ok(());
@@ -159,13 +152,7 @@ impl ItemBatch {
         self.deferred |= encoded.deferred;
         let parent = encoded.parent.unwrap_or(NO_PARENT);
         self.has_parents |= parent != NO_PARENT;
-        Slot {
-            start,
-            len: fragment.len() as u32,
-            prefix: encoded.prefix as u32,
-            hash: encoded.hash,
-            parent,
-        }
+        Slot { start, len: fragment.len() as u32, prefix: encoded.prefix as u32, hash: encoded.hash, parent }
     }
 
     fn replace(&mut self, at: usize, fragment: &[u8], encoded: &Encoded) {
@@ -212,11 +199,7 @@ impl ItemBatch {
         self.body.extend_from_slice(TAIL);
         self.body.shrink_to_fit();
         Body {
-            items: self
-                .slots
-                .iter()
-                .map(|slot| (slot.start, slot.start + slot.len))
-                .collect(),
+            items: self.slots.iter().map(|slot| (slot.start, slot.start + slot.len)).collect(),
             family: match with_family {
                 true => self.slots.iter().map(|slot| (slot.hash, slot.parent)).collect(),
                 false => Vec::new(),

@@ -146,9 +146,9 @@ impl Trace {
     fn conflicts_with(&self, batch: &Batch) -> bool {
         match (self, batch) {
             (Trace::Keys(trace), Batch::Items(batch)) => batch.hashes().any(|hash| trace.contains(hash)),
-            (Trace::Ranges(trace), Batch::Points(batch)) => batch
-                .ranges()
-                .any(|(series, range)| trace.overlaps(series, range)),
+            (Trace::Ranges(trace), Batch::Points(batch)) => {
+                batch.ranges().any(|(series, range)| trace.overlaps(series, range))
+            }
             _ => false,
         }
     }
@@ -158,9 +158,9 @@ impl Trace {
             (Trace::Keys(trace), Batch::Items(batch)) => {
                 batch.hashes().for_each(|hash| trace.insert(hash, budget))
             }
-            (Trace::Ranges(trace), Batch::Points(batch)) => batch
-                .ranges()
-                .for_each(|(series, range)| trace.insert(series, range, budget)),
+            (Trace::Ranges(trace), Batch::Points(batch)) => {
+                batch.ranges().for_each(|(series, range)| trace.insert(series, range, budget))
+            }
             _ => {}
         }
     }
@@ -175,10 +175,7 @@ impl Lane {
     }
 
     fn string(&self) -> bool {
-        matches!(
-            self.destination.resource.shape,
-            Shape::Datapoints { string: true }
-        )
+        matches!(self.destination.resource.shape, Shape::Datapoints { string: true })
     }
 
     /// Bytes on the heap.
@@ -192,16 +189,8 @@ impl Lane {
 
     /// The segment that rows of `subtransaction` go to.
     fn segment(&mut self, subtransaction: Subtransaction) -> usize {
-        if self
-            .segments
-            .last()
-            .is_none_or(|segment| segment.subtransaction < subtransaction)
-        {
-            self.segments.push(Segment {
-                subtransaction,
-                open: Vec::new(),
-                closed: Vec::new(),
-            });
+        if self.segments.last().is_none_or(|segment| segment.subtransaction < subtransaction) {
+            self.segments.push(Segment { subtransaction, open: Vec::new(), closed: Vec::new() });
         }
         self.segments.len() - 1
     }
@@ -226,8 +215,7 @@ impl Lane {
         let closed = self.traces.iter().rposition(in_trace).map(|wave| wave + 1);
         let holding = |at: usize| {
             let open = self.segments[at].open.iter().filter(|open| in_batch(&open.batch));
-            open.map(move |open| if at == segment { open.wave } else { open.wave + 1 })
-                .max()
+            open.map(move |open| if at == segment { open.wave } else { open.wave + 1 }).max()
         };
         (0..=segment).filter_map(holding).chain(closed).max().unwrap_or(0)
     }
@@ -235,22 +223,14 @@ impl Lane {
     /// The open batch for rows of this wave and kind.
     fn open(&mut self, segment: usize, wave: usize, mode: Mode, kind: KeyKind) -> usize {
         let open = &mut self.segments[segment].open;
-        if let Some(at) = open
-            .iter()
-            .position(|open| open.wave == wave && open.kind == kind)
-        {
+        if let Some(at) = open.iter().position(|open| open.wave == wave && open.kind == kind) {
             return at;
         }
         let batch = match self.destination.resource.shape {
             Shape::Datapoints { .. } => Batch::Points(PointBatch::default()),
             _ => Batch::Items(ItemBatch::default()),
         };
-        open.push(Open {
-            wave,
-            mode,
-            kind,
-            batch,
-        });
+        open.push(Open { wave, mode, kind, batch });
         open.len() - 1
     }
 
@@ -263,12 +243,7 @@ impl Lane {
 
     /// Makes a chunk of a batch.
     fn close(&mut self, segment: usize, open: Open, budget: usize) -> Result<(), Error> {
-        let Open {
-            wave,
-            mode,
-            kind,
-            batch,
-        } = open;
+        let Open { wave, mode, kind, batch } = open;
         if batch.is_empty() {
             return Ok(());
         }
@@ -354,9 +329,7 @@ impl Lane {
             at = self.open(segment, wave, mode, encoded.kind);
             freed = self.memory() as isize - before;
         }
-        let Batch::Items(batch) = &mut self.segments[segment].open[at].batch else {
-            unreachable!()
-        };
+        let Batch::Items(batch) = &mut self.segments[segment].open[at].batch else { unreachable!() };
         let before = batch.bytes() as isize;
         batch.push(fragment, encoded, merge)?;
         Ok(batch.bytes() as isize - before + freed)
@@ -406,18 +379,11 @@ impl Lane {
 
     /// Gives the rows of an ended subtransaction to its parent.
     fn release(&mut self, ended: Subtransaction, parent: Subtransaction, budget: usize) -> Result<(), Error> {
-        if self
-            .segments
-            .last()
-            .is_none_or(|segment| segment.subtransaction < ended)
-        {
+        if self.segments.last().is_none_or(|segment| segment.subtransaction < ended) {
             return Ok(());
         }
-        let into = self
-            .segments
-            .len()
-            .checked_sub(2)
-            .filter(|at| self.segments[*at].subtransaction >= parent);
+        let into =
+            self.segments.len().checked_sub(2).filter(|at| self.segments[*at].subtransaction >= parent);
         let Some(into) = into else {
             if let Some(segment) = self.segments.last_mut() {
                 segment.subtransaction = parent;
@@ -480,11 +446,7 @@ impl Lane {
         let refused = open.mode.on_conflict == OnConflict::Error && open.batch.conflicts_with(&later.batch);
         let between = || {
             open.wave == later.wave
-                || !self
-                    .traces
-                    .iter()
-                    .skip(open.wave)
-                    .any(|trace| trace.conflicts_with(&later.batch))
+                || !self.traces.iter().skip(open.wave).any(|trace| trace.conflicts_with(&later.batch))
         };
         let outer = self.segments[..into].iter().flat_map(|segment| &segment.open);
         let before = |other: &Open| other.wave >= open.wave && other.batch.conflicts_with(&later.batch);
@@ -499,13 +461,7 @@ impl Lane {
 impl TransactionBuffer {
     /// `limit`: bytes that may stay on the heap.
     pub fn new(limit: usize) -> Self {
-        TransactionBuffer {
-            lanes: Vec::new(),
-            raw_lanes: HashMap::new(),
-            limit,
-            memory: 0,
-            failure: None,
-        }
+        TransactionBuffer { lanes: Vec::new(), raw_lanes: HashMap::new(), limit, memory: 0, failure: None }
     }
 
     /// The lane of a destination. It stays the same for the transaction.
@@ -517,19 +473,10 @@ impl TransactionBuffer {
     ) -> usize {
         let found = match raw {
             Some((database, table)) => {
-                let lanes = self
-                    .raw_lanes
-                    .entry((database.to_owned(), table.to_owned()))
-                    .or_default();
-                lanes
-                    .iter()
-                    .copied()
-                    .find(|at| self.lanes[*at].destination.is(connection, resource, raw))
+                let lanes = self.raw_lanes.entry((database.to_owned(), table.to_owned())).or_default();
+                lanes.iter().copied().find(|at| self.lanes[*at].destination.is(connection, resource, raw))
             }
-            None => self
-                .lanes
-                .iter()
-                .position(|lane| lane.destination.is(connection, resource, raw)),
+            None => self.lanes.iter().position(|lane| lane.destination.is(connection, resource, raw)),
         };
         found.unwrap_or_else(|| {
             let at = self.lanes.len();
@@ -537,11 +484,7 @@ impl TransactionBuffer {
             if let Some(names) = &owned {
                 self.raw_lanes.entry(names.clone()).or_default().push(at);
             }
-            let destination = Destination {
-                connection: connection.clone(),
-                resource,
-                raw: owned,
-            };
+            let destination = Destination { connection: connection.clone(), resource, raw: owned };
             self.lanes.push(Lane {
                 destination: Arc::new(destination),
                 segments: Vec::new(),
@@ -608,11 +551,7 @@ impl TransactionBuffer {
     /// Moves closed chunks to temporary files, and open batches too if they are what fills the memory.
     fn relieve(&mut self, spill: &mut dyn Spill) -> Result<(), Error> {
         let opened = |lane: &Lane| {
-            lane.segments
-                .iter()
-                .flat_map(|s| &s.open)
-                .map(|open| open.batch.bytes())
-                .sum::<usize>()
+            lane.segments.iter().flat_map(|s| &s.open).map(|open| open.batch.bytes()).sum::<usize>()
         };
         if self.lanes.iter().map(opened).sum::<usize>() > self.limit / 2 {
             for lane in &mut self.lanes {
@@ -622,11 +561,8 @@ impl TransactionBuffer {
                 }
             }
         }
-        for chunk in self
-            .lanes
-            .iter_mut()
-            .flat_map(|lane| &mut lane.segments)
-            .flat_map(|segment| &mut segment.closed)
+        for chunk in
+            self.lanes.iter_mut().flat_map(|lane| &mut lane.segments).flat_map(|segment| &mut segment.closed)
         {
             chunk.spill(spill)?;
         }
@@ -673,16 +609,9 @@ impl TransactionBuffer {
             for segment in (0..lane.segments.len()).rev() {
                 lane.close_segment(segment, self.limit)?;
             }
-            let chunks: Vec<Chunk> = lane
-                .segments
-                .into_iter()
-                .flat_map(|segment| segment.closed)
-                .collect();
+            let chunks: Vec<Chunk> = lane.segments.into_iter().flat_map(|segment| segment.closed).collect();
             if !chunks.is_empty() {
-                deliveries.push(Delivery {
-                    destination: lane.destination,
-                    chunks,
-                });
+                deliveries.push(Delivery { destination: lane.destination, chunks });
             }
         }
         Ok(deliveries)

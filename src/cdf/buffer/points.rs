@@ -68,29 +68,23 @@ impl PointBatch {
 
     /// First and last moment of each series, by the series' hash.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, (i64, i64))> + '_ {
-        self.series
-            .iter()
-            .map(|series| (series.hash, (series.first, series.last)))
+        self.series.iter().map(|series| (series.hash, (series.first, series.last)))
     }
 
     /// Whether a series has points in the same stretch of time in both.
     pub fn overlaps(&self, other: &PointBatch) -> bool {
         other.ranges().any(|(hash, (first, last))| {
-            self.index
-                .find(hash, |at| self.series[*at as usize].hash == hash)
-                .is_some_and(|at| {
-                    first <= self.series[*at as usize].last && last >= self.series[*at as usize].first
-                })
+            self.index.find(hash, |at| self.series[*at as usize].hash == hash).is_some_and(|at| {
+                first <= self.series[*at as usize].last && last >= self.series[*at as usize].first
+            })
         })
     }
 
     /// Whether the moment is within the stretch of time that the series' points are in.
     pub fn covers(&self, hash: u64, timestamp: i64) -> bool {
-        self.index
-            .find(hash, |at| self.series[*at as usize].hash == hash)
-            .is_some_and(|at| {
-                (self.series[*at as usize].first..=self.series[*at as usize].last).contains(&timestamp)
-            })
+        self.index.find(hash, |at| self.series[*at as usize].hash == hash).is_some_and(|at| {
+            (self.series[*at as usize].first..=self.series[*at as usize].last).contains(&timestamp)
+        })
     }
 
     fn series(&mut self, reference: SeriesRef<'_>, hash: u64) -> usize {
@@ -117,8 +111,7 @@ impl PointBatch {
             ordered: true,
         });
         let series = &self.series;
-        self.index
-            .insert_unique(hash, at as u32, |at| series[*at as usize].hash);
+        self.index.insert_unique(hash, at as u32, |at| series[*at as usize].hash);
         at
     }
 
@@ -184,12 +177,6 @@ impl PointBatch {
                 }
             }
         }
-        Ok((
-            Body {
-                bytes,
-                ..Default::default()
-            },
-            total,
-        ))
+        Ok((Body { bytes, ..Default::default() }, total))
     }
 }

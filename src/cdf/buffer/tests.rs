@@ -51,12 +51,7 @@ fn writer(resource: &str, columns: &[&str], connection: &Arc<Connection>) -> Wri
     };
     let columns = columns
         .iter()
-        .map(|name| {
-            Some(ColumnDefinition {
-                name: (*name).to_owned(),
-                cdf_name: None,
-            })
-        })
+        .map(|name| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None }))
         .collect();
     let table = Table::new(options, columns).unwrap();
     Writer::new(Arc::new(table), connection.clone(), OnConflict::Update).unwrap()
@@ -69,11 +64,7 @@ fn assert_same<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
     seed: u64,
 ) {
     for key in stored.keys().chain(model.keys()) {
-        assert_eq!(
-            stored.get(key),
-            model.get(key),
-            "seed {seed}, {key:?}: stored, and as written"
-        );
+        assert_eq!(stored.get(key), model.get(key), "seed {seed}, {key:?}: stored, and as written");
     }
 }
 
@@ -214,11 +205,7 @@ fn points_end_as_written_whatever_the_savepoints() {
                 let series = format!("s{}", random.below(4));
                 let moment = random.below(moments) as i64;
                 let value = random.below(1 << 50);
-                let row = [
-                    Cell::Text(&series),
-                    Cell::Timestamp(moment * 1000),
-                    Cell::Float(value as f64),
-                ];
+                let row = [Cell::Text(&series), Cell::Timestamp(moment * 1000), Cell::Float(value as f64)];
                 points.push(buffer, subtransaction, &row, &mut spill).unwrap();
                 model.insert((series, moment), value);
             },
@@ -237,9 +224,7 @@ fn points_end_as_written_whatever_the_savepoints() {
                     let Some(wire::Reference::ExternalId(series)) = item.reference else {
                         panic!("no series")
                     };
-                    let Some(wire::Points::Numeric(points)) = item.points else {
-                        panic!("no points")
-                    };
+                    let Some(wire::Points::Numeric(points)) = item.points else { panic!("no points") };
                     for point in points.datapoints {
                         sent += 1;
                         assert!(
@@ -266,15 +251,7 @@ fn requests_keep_to_the_limits() {
     let metadata = format!("{{\"k\": \"{}\"}}", "x".repeat(20_000));
     for at in 0..2500 {
         let key = format!("e{at}");
-        let row = [
-            Cell::Text(&key),
-            Cell::Null,
-            if at < 500 {
-                Cell::Json(&metadata)
-            } else {
-                Cell::Null
-            },
-        ];
+        let row = [Cell::Text(&key), Cell::Null, if at < 500 { Cell::Json(&metadata) } else { Cell::Null }];
         events.push(&mut buffer, 1, &row, &mut spill).unwrap();
     }
     for at in 0..250_000 {
@@ -290,10 +267,7 @@ fn requests_keep_to_the_limits() {
     }
     let deliveries = buffer.finish().unwrap();
     let sizes = |name: &str| -> Vec<usize> {
-        let delivery = deliveries
-            .iter()
-            .find(|delivery| delivery.destination.resource.name == name)
-            .unwrap();
+        let delivery = deliveries.iter().find(|delivery| delivery.destination.resource.name == name).unwrap();
         delivery.chunks.iter().map(|chunk| chunk.rows).collect()
     };
     let events = sizes("events");
@@ -345,9 +319,7 @@ fn a_refused_row_changes_nothing() {
     let mut assets = writer("assets", &["external_id", "name"], &connection);
     let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
     let long = "x".repeat(141);
-    assert!(assets
-        .push(&mut buffer, 1, &[Cell::Text("a"), Cell::Text(&long)], &mut spill)
-        .is_err());
+    assert!(assets.push(&mut buffer, 1, &[Cell::Text("a"), Cell::Text(&long)], &mut spill).is_err());
     let row = [Cell::Text("s"), Cell::Timestamp(0), Cell::Float(f64::NAN)];
     assert!(points.push(&mut buffer, 1, &row, &mut spill).is_err());
     assert!(buffer.is_empty());

@@ -116,11 +116,7 @@ impl RangeTrace {
     }
 
     pub fn overlaps(&self, series: u64, (first, last): (i64, i64)) -> bool {
-        self.all
-            || self
-                .ranges
-                .get(&series)
-                .is_some_and(|range| first <= range.1 && last >= range.0)
+        self.all || self.ranges.get(&series).is_some_and(|range| first <= range.1 && last >= range.0)
     }
 
     /// Adds a series' range. The trace stays within an eighth of `budget` bytes.

@@ -31,9 +31,7 @@ mod tests {
         let compressed = compress(&body).unwrap();
         assert!(compressed.len() < body.len() / 4);
         let mut back = Vec::new();
-        flate2::read::GzDecoder::new(&compressed[..])
-            .read_to_end(&mut back)
-            .unwrap();
+        flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut back).unwrap();
         assert_eq!(back, body);
     }
 }

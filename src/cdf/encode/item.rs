@@ -78,11 +78,7 @@ impl ItemEncoder {
         ItemEncoder {
             id: table.position("id"),
             external_id: table.position("external_id"),
-            required: items
-                .required
-                .iter()
-                .map(|name| (*name, table.position(name)))
-                .collect(),
+            required: items.required.iter().map(|name| (*name, table.position(name))).collect(),
             exclusive,
             set_null: table.options.mode.null_handling == NullHandling::SetNull,
             fields,
@@ -105,17 +101,9 @@ impl ItemEncoder {
         let mut prefix = 0;
         out.push(b'{');
         if let Some(at) = key_at {
-            out.extend_from_slice(if kind == KeyKind::Id {
-                b"\"id\":"
-            } else {
-                b"\"externalId\":"
-            });
+            out.extend_from_slice(if kind == KeyKind::Id { b"\"id\":" } else { b"\"externalId\":" });
             let value = out.len();
-            let rule = if kind == KeyKind::Id {
-                Rule::Id
-            } else {
-                Rule::ExternalId
-            };
+            let rule = if kind == KeyKind::Id { Rule::Id } else { Rule::ExternalId };
             write_value(out, &rule, &row[at]).map_err(|refusal| refused(at, refusal))?;
             hash = hash_bytes(&out[value..]);
             prefix = out.len() - start;
@@ -168,13 +156,7 @@ impl ItemEncoder {
         if kind == KeyKind::None && out.get(body) == Some(&b',') {
             out.remove(body);
         }
-        Ok(Encoded {
-            kind,
-            prefix,
-            hash,
-            deferred,
-            parent,
-        })
+        Ok(Encoded { kind, prefix, hash, deferred, parent })
     }
 }
 
@@ -212,10 +194,7 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
                 (size.total, limits.total, "bytes in all"),
             ];
             if let Some((has, limit, what)) = sizes.into_iter().find(|(has, limit, _)| has > limit) {
-                return Err((
-                    Kind::TooLong,
-                    format!("the metadata has {has} {what}; CDF takes {limit}"),
-                ));
+                return Err((Kind::TooLong, format!("the metadata has {has} {what}; CDF takes {limit}")));
             }
         }
         Rule::Object => {
@@ -230,10 +209,7 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
                     json::write(out, &object);
                 }
                 Err(error) => {
-                    return Err((
-                        Kind::InvalidValue,
-                        format!("the value must be a JSON object ({error})"),
-                    ))
+                    return Err((Kind::InvalidValue, format!("the value must be a JSON object ({error})")))
                 }
             }
         }
@@ -276,10 +252,7 @@ fn list(
         return Err(mismatch(cell, "an array"));
     };
     if cells.len() > max {
-        return Err((
-            Kind::TooLong,
-            format!("the array has {} elements; CDF takes {max}", cells.len()),
-        ));
+        return Err((Kind::TooLong, format!("the array has {} elements; CDF takes {max}", cells.len())));
     }
     out.push(b'[');
     let mut places = Vec::with_capacity(cells.len());
@@ -289,16 +262,16 @@ fn list(
         }
         let start = out.len();
         if cell.is_null() {
-            return Err((
-                Kind::MissingValue,
-                format!("element {} of the array is NULL", at + 1),
-            ));
+            return Err((Kind::MissingValue, format!("element {} of the array is NULL", at + 1)));
         }
         element(out, cell)?;
         places.push(start..out.len());
     }
     if let Some(twice) = repeated(out, places) {
-        return Err((Kind::InvalidValue, format!("the array has {twice} twice; CDF takes each element once")));
+        return Err((
+            Kind::InvalidValue,
+            format!("the array has {twice} twice; CDF takes each element once"),
+        ));
     }
     out.push(b']');
     Ok(())
@@ -317,17 +290,11 @@ fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -> Result<()
     if text.len() > max {
         let chars = text.chars().count();
         if chars > max {
-            return Err((
-                Kind::TooLong,
-                format!("the value has {chars} characters; CDF takes {max}"),
-            ));
+            return Err((Kind::TooLong, format!("the value has {chars} characters; CDF takes {max}")));
         }
     }
     if text.len() < min {
-        return Err((
-            Kind::InvalidValue,
-            "the value is empty; CDF needs at least one character".into(),
-        ));
+        return Err((Kind::InvalidValue, "the value is empty; CDF needs at least one character".into()));
     }
     json::write(out, &*text);
     Ok(())
@@ -352,12 +319,9 @@ fn document<'c>(cell: &Cell<'c>) -> Result<&'c str, Refusal> {
 pub(super) fn integer(cell: &Cell<'_>) -> Result<i64, Refusal> {
     match cell {
         Cell::Int(value) => Ok(*value),
-        Cell::Number(digits) => digits.parse().map_err(|_| {
-            (
-                Kind::InvalidValue,
-                format!("{digits} is not a whole number of 64 bits"),
-            )
-        }),
+        Cell::Number(digits) => digits
+            .parse()
+            .map_err(|_| (Kind::InvalidValue, format!("{digits} is not a whole number of 64 bits"))),
         other => Err(mismatch(other, "an integer")),
     }
 }
@@ -367,10 +331,7 @@ pub(super) fn internal_id(cell: &Cell<'_>) -> Result<i64, Refusal> {
     if !(ID_RANGE.0..=ID_RANGE.1).contains(&id) {
         return Err((
             Kind::OutOfRange,
-            format!(
-                "{id} is no internal id; CDF's are {} to {}",
-                ID_RANGE.0, ID_RANGE.1
-            ),
+            format!("{id} is no internal id; CDF's are {} to {}", ID_RANGE.0, ID_RANGE.1),
         ));
     }
     Ok(id)
@@ -385,8 +346,5 @@ pub(super) fn millis(cell: &Cell<'_>) -> Result<i64, Refusal> {
 }
 
 pub(super) fn mismatch(cell: &Cell<'_>, wanted: &str) -> Refusal {
-    (
-        Kind::InvalidValue,
-        format!("the column holds {}; CDF takes {wanted} here", cell.describe()),
-    )
+    (Kind::InvalidValue, format!("the column holds {}; CDF takes {wanted} here", cell.describe()))
 }

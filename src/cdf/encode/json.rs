@@ -21,9 +21,7 @@ pub fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 }
 
 const TIMESTAMP: EncodedConfig = Config::DEFAULT
-    .set_time_precision(TimePrecision::Second {
-        decimal_digits: std::num::NonZeroU8::new(6),
-    })
+    .set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(6) })
     .encode();
 
 /// Microseconds since 1970 as `2024-01-31T12:00:00.000000000Z`-like text, UTC.
@@ -31,12 +29,7 @@ pub fn iso8601(micros: i64) -> Result<String, Refusal> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
         .ok()
         .and_then(|moment| moment.format(&Iso8601::<TIMESTAMP>).ok())
-        .ok_or_else(|| {
-            (
-                Kind::OutOfRange,
-                "a timestamp beyond the year 9999 has no ISO 8601 form".to_owned(),
-            )
-        })
+        .ok_or_else(|| (Kind::OutOfRange, "a timestamp beyond the year 9999 has no ISO 8601 form".to_owned()))
 }
 
 /// Any cell as a JSON value of its own kind, as RAW columns take them.
@@ -47,13 +40,12 @@ pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
         Cell::Int(value) => write(out, value),
         Cell::Float(value) if value.is_finite() => write(out, value),
         Cell::Float(value) => return Err((Kind::OutOfRange, format!("JSON has no {value}"))),
-        Cell::Number(digits) => match digits
-            .bytes()
-            .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.'))
-        {
-            true => out.extend_from_slice(digits.as_bytes()),
-            false => return Err((Kind::OutOfRange, format!("JSON has no {digits}"))),
-        },
+        Cell::Number(digits) => {
+            match digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.')) {
+                true => out.extend_from_slice(digits.as_bytes()),
+                false => return Err((Kind::OutOfRange, format!("JSON has no {digits}"))),
+            }
+        }
         Cell::Text(text) => write(out, text),
         Cell::Timestamp(micros) => write(out, &iso8601(*micros)?),
         Cell::Json(text) => out.extend_from_slice(text.as_bytes()),
@@ -102,12 +94,7 @@ pub fn metadata(out: &mut Vec<u8>, document: &str) -> Result<MetadataSize, Refus
     MetadataWriter { out }
         .deserialize(&mut deserializer)
         .and_then(|size| deserializer.end().map(|()| size))
-        .map_err(|error| {
-            (
-                Kind::InvalidValue,
-                format!("metadata must be a JSON object ({error})"),
-            )
-        })
+        .map_err(|error| (Kind::InvalidValue, format!("metadata must be a JSON object ({error})")))
 }
 
 struct MetadataWriter<'o> {
@@ -148,10 +135,7 @@ impl<'de> Visitor<'de> for MetadataWriter<'_> {
             } else {
                 self.out.extend_from_slice(raw.as_bytes());
                 if raw.contains('\\') {
-                    serde_json::from_str::<Text>(raw)
-                        .map_err(serde::de::Error::custom)?
-                        .0
-                        .len()
+                    serde_json::from_str::<Text>(raw).map_err(serde::de::Error::custom)?.0.len()
                 } else {
                     raw.len() - 2
                 }
@@ -179,10 +163,7 @@ impl<'a> Properties<'a> {
     }
 
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0
-            .iter()
-            .find(|(property, _)| property == name)
-            .map(|(_, value)| *value)
+        self.0.iter().find(|(property, _)| property == name).map(|(_, value)| *value)
     }
 
     /// Appends the object that has these properties.
@@ -259,12 +240,7 @@ mod tests {
         assert_eq!(text, r#"{"a":"1","c":"{\"x\": [true]}","d":"é\"","e":"1.50"}"#);
         assert_eq!(
             size,
-            MetadataSize {
-                pairs: 4,
-                longest_key: 1,
-                longest_value: 13,
-                total: 4 + 1 + 13 + 3 + 4
-            }
+            MetadataSize { pairs: 4, longest_key: 1, longest_value: 13, total: 4 + 1 + 13 + 3 + 4 }
         );
         assert_eq!(written("{}").0, "{}");
     }
@@ -284,10 +260,7 @@ mod tests {
             (Cell::Bool(true), "true"),
             (Cell::Int(-5), "-5"),
             (Cell::Float(0.1), "0.1"),
-            (
-                Cell::Number("123456789012345678901234567890.5"),
-                "123456789012345678901234567890.5",
-            ),
+            (Cell::Number("123456789012345678901234567890.5"), "123456789012345678901234567890.5"),
             (Cell::Text("a\"\n"), r#""a\"\n""#),
             (Cell::Timestamp(1_000_000), "\"1970-01-01T00:00:01.000000Z\""),
             (Cell::Json("{\"a\": 1}"), "{\"a\": 1}"),
@@ -299,12 +272,9 @@ mod tests {
             value(&mut out, &cell).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
-        for cell in [
-            Cell::Float(f64::NAN),
-            Cell::Float(f64::INFINITY),
-            Cell::Number("NaN"),
-            Cell::Number("Infinity"),
-        ] {
+        for cell in
+            [Cell::Float(f64::NAN), Cell::Float(f64::INFINITY), Cell::Number("NaN"), Cell::Number("Infinity")]
+        {
             assert_eq!(value(&mut Vec::new(), &cell).unwrap_err().0, Kind::OutOfRange);
         }
     }

@@ -44,10 +44,7 @@ pub(crate) fn refuse(
     why: impl std::fmt::Display,
 ) -> Error {
     let resource = table.options.resource;
-    let mut error = Error::new(
-        kind,
-        format!("column \"{}\" of {}: {why}", table.names[at], resource.name),
-    );
+    let mut error = Error::new(kind, format!("column \"{}\" of {}: {why}", table.names[at], resource.name));
     if let Some(line) = table.describe_row(row) {
         error = error.detail(line);
     }

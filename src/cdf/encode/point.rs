@@ -228,18 +228,16 @@ impl PointEncoder {
             cell(self.instance_external_id),
         ) {
             (Some(external_id), None, None, None) => Ok(SeriesRef::ExternalId(text(external_id)?)),
-            (None, Some((at, id)), None, None) => internal_id(id)
-                .map(SeriesRef::Id)
-                .map_err(|(kind, why)| refuse(kind, table, row, at, why)),
+            (None, Some((at, id)), None, None) => {
+                internal_id(id).map(SeriesRef::Id).map_err(|(kind, why)| refuse(kind, table, row, at, why))
+            }
             (None, None, Some(space), Some(external_id)) => {
                 Ok(SeriesRef::Instance(text(space)?, text(external_id)?))
             }
             (None, None, None, None) => {
-                let error = Error::new(
-                    Kind::MissingValue,
-                    format!("a row of {} names no series", self.name()),
-                )
-                .hint("Give external_id, or id, or instance_space and instance_external_id.");
+                let error =
+                    Error::new(Kind::MissingValue, format!("a row of {} names no series", self.name()))
+                        .hint("Give external_id, or id, or instance_space and instance_external_id.");
                 Err(match table.describe_row(row) {
                     Some(line) => error.detail(line),
                     None => error,
@@ -309,18 +307,10 @@ impl PointEncoder {
                 false => as_text(cell).map_err(refused)?,
             };
             if value.len() > STRING_BYTES {
-                let why = format!(
-                    "the value has {} bytes of UTF-8; CDF takes {STRING_BYTES}",
-                    value.len()
-                );
+                let why = format!("the value has {} bytes of UTF-8; CDF takes {STRING_BYTES}", value.len());
                 return Err(refused((Kind::TooLong, why)));
             }
-            let point = wire::StringPoint {
-                timestamp,
-                value: value.into_owned(),
-                status,
-                null_value,
-            };
+            let point = wire::StringPoint { timestamp, value: value.into_owned(), status, null_value };
             prost::encoding::message::encode(1, &point, out);
         } else {
             let value = match cell {
@@ -336,12 +326,7 @@ impl PointEncoder {
                 let why = format!("the value {value} is outside of -1e100 to 1e100, which is what CDF takes");
                 return Err(refused((Kind::OutOfRange, why)));
             }
-            let point = wire::NumericPoint {
-                timestamp,
-                value,
-                status,
-                null_value,
-            };
+            let point = wire::NumericPoint { timestamp, value, status, null_value };
             prost::encoding::message::encode(1, &point, out);
         }
         Ok(())
@@ -386,15 +371,9 @@ pub fn sort_and_deduplicate(points: &[u8], string: bool) -> Result<(Vec<u8>, usi
     let corrupt =
         |error: prost::DecodeError| Error::internal(format!("encoded datapoints are not readable: {error}"));
     Ok(if string {
-        tidy(
-            wire::StringPoints::decode(points).map_err(corrupt)?.datapoints,
-            |point| point.timestamp,
-        )
+        tidy(wire::StringPoints::decode(points).map_err(corrupt)?.datapoints, |point| point.timestamp)
     } else {
-        tidy(
-            wire::NumericPoints::decode(points).map_err(corrupt)?.datapoints,
-            |point| point.timestamp,
-        )
+        tidy(wire::NumericPoints::decode(points).map_err(corrupt)?.datapoints, |point| point.timestamp)
     })
 }
 
@@ -416,11 +395,7 @@ mod tests {
     use super::*;
 
     fn point(timestamp: i64, value: f64) -> wire::NumericPoint {
-        wire::NumericPoint {
-            timestamp,
-            value,
-            ..Default::default()
-        }
+        wire::NumericPoint { timestamp, value, ..Default::default() }
     }
 
     #[test]

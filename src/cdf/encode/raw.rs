@@ -21,11 +21,7 @@ pub struct RawEncoder {
 #[derive(Debug)]
 enum Columns {
     /// `db_name`, `table_name`, `key`, `columns`.
-    Generic {
-        database: usize,
-        table: usize,
-        columns: Option<usize>,
-    },
+    Generic { database: usize, table: usize, columns: Option<usize> },
     /// One column each, with its `"name":`.
     Typed(Vec<(usize, Vec<u8>)>),
 }
@@ -52,12 +48,7 @@ impl RawEncoder {
                 }
             }
             let key = key.ok_or_else(|| Error::internal("a typed RAW table without its key column"))?;
-            return Ok(RawEncoder {
-                key,
-                columns: Columns::Typed(columns),
-                set_null,
-                last_updated: None,
-            });
+            return Ok(RawEncoder { key, columns: Columns::Typed(columns), set_null, last_updated: None });
         }
         let need = |name: &str| {
             table.position(name).ok_or_else(|| {
@@ -91,17 +82,12 @@ impl RawEncoder {
                 table.options.database.as_deref().unwrap_or_default(),
                 table.options.table.as_deref().unwrap_or_default(),
             )),
-            Columns::Generic {
-                database,
-                table: name,
-                ..
-            } => {
+            Columns::Generic { database, table: name, .. } => {
                 let part = |at: usize, max: usize| match &row[at] {
                     Cell::Text(text) => check_name(text, max).map(|()| *text).map_err(|r| (at, r)),
-                    Cell::Null => Err((
-                        at,
-                        (Kind::MissingValue, "the value is NULL; CDF needs it".to_owned()),
-                    )),
+                    Cell::Null => {
+                        Err((at, (Kind::MissingValue, "the value is NULL; CDF needs it".to_owned())))
+                    }
                     other => Err((at, super::item::mismatch(other, "a text"))),
                 };
                 let refused = |(at, (kind, why)): (usize, Refusal)| refuse(kind, table, row, at, why);
@@ -155,20 +141,12 @@ impl RawEncoder {
             }
         }
         if out.len() - body > ROW_BYTES {
-            let why = format!(
-                "the row's columns have {} bytes as JSON; CDF takes {ROW_BYTES}",
-                out.len() - body
-            );
+            let why =
+                format!("the row's columns have {} bytes as JSON; CDF takes {ROW_BYTES}", out.len() - body);
             return Err(refused(self.key, (Kind::TooLong, why)));
         }
         out.push(b'}');
-        Ok(Encoded {
-            kind: KeyKind::Key,
-            prefix,
-            hash,
-            deferred: false,
-            parent: None,
-        })
+        Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None })
     }
 }
 
@@ -176,10 +154,9 @@ impl RawEncoder {
 pub fn check_name(name: &str, max: usize) -> Result<(), Refusal> {
     match name.chars().count() {
         0 => Err((Kind::InvalidValue, "the name is empty".into())),
-        chars if chars > max => Err((
-            Kind::TooLong,
-            format!("the name \"{name}\" has {chars} characters; CDF takes {max}"),
-        )),
+        chars if chars > max => {
+            Err((Kind::TooLong, format!("the name \"{name}\" has {chars} characters; CDF takes {max}")))
+        }
         _ => Ok(()),
     }
 }
@@ -195,10 +172,7 @@ fn key(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     };
     let chars = text.chars().count();
     if chars > KEY_CHARS {
-        return Err((
-            Kind::TooLong,
-            format!("the row's key has {chars} characters; CDF takes {KEY_CHARS}"),
-        ));
+        return Err((Kind::TooLong, format!("the row's key has {chars} characters; CDF takes {KEY_CHARS}")));
     }
     if chars == 0 {
         return Err((Kind::InvalidValue, "the row's key is empty".into()));
@@ -211,12 +185,7 @@ fn key(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
 fn object(out: &mut Vec<u8>, text: &str) -> Result<(), Refusal> {
     match serde_json::from_str::<Properties>(text) {
         Ok(_) => out.extend_from_slice(text.as_bytes()),
-        Err(error) => {
-            return Err((
-                Kind::InvalidValue,
-                format!("the value must be a JSON object ({error})"),
-            ))
-        }
+        Err(error) => return Err((Kind::InvalidValue, format!("the value must be a JSON object ({error})"))),
     }
     Ok(())
 }

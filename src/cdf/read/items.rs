@@ -36,11 +36,7 @@ impl ItemPages {
             (None, Some(external_id)) => Step::ByKey(json!({ "externalId": external_id })),
             (None, None) => Step::List { cursor: None },
         };
-        ItemPages {
-            path: items.path,
-            step,
-            names: HashMap::new(),
-        }
+        ItemPages { path: items.path, step, names: HashMap::new() }
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
@@ -56,9 +52,7 @@ impl ItemPages {
                 if let Some(cursor) = cursor {
                     body.insert("cursor".into(), cursor.into());
                 }
-                let answer = call
-                    .post(&format!("{}/list", self.path), &Value::Object(body))
-                    .await?;
+                let answer = call.post(&format!("{}/list", self.path), &Value::Object(body)).await?;
                 let (items, cursor) = take_page(answer);
                 if cursor.is_some() {
                     self.step = Step::List { cursor };
@@ -67,9 +61,7 @@ impl ItemPages {
             }
         };
         self.look_up_names(call, &items).await?;
-        Ok(Some(
-            items.into_iter().map(|item| self.row(call.query, item)).collect(),
-        ))
+        Ok(Some(items.into_iter().map(|item| self.row(call.query, item)).collect()))
     }
 
     fn row(&self, query: &Query, mut item: Value) -> Row {
@@ -82,9 +74,7 @@ impl ItemPages {
 
     fn field(&self, column: &Column, item: &mut Value) -> Field {
         let name = |to: &ReferenceTarget, id: &Value| {
-            let name = id
-                .as_i64()
-                .and_then(|id| self.names.get(&(to.byids, id))?.clone());
+            let name = id.as_i64().and_then(|id| self.names.get(&(to.byids, id))?.clone());
             name.map_or(Value::Null, Value::from)
         };
         let value = match column.rule {
@@ -94,12 +84,9 @@ impl ItemPages {
                 _ => Value::Null,
             },
             Rule::Labels { .. } => match &mut item[column.property] {
-                Value::Array(labels) => Value::Array(
-                    labels
-                        .iter_mut()
-                        .map(|label| label["externalId"].take())
-                        .collect(),
-                ),
+                Value::Array(labels) => {
+                    Value::Array(labels.iter_mut().map(|label| label["externalId"].take()).collect())
+                }
                 _ => Value::Null,
             },
             // Two columns of a table declared by hand may show the same property.

@@ -146,20 +146,12 @@ impl Reader {
             Shape::Datapoints { string } => Source::Points(points::PointPages::new(*string, &query)),
             Shape::Raw => Source::Raw(raw::RawPages::new(&query)),
         };
-        Reader {
-            client,
-            query,
-            source,
-        }
+        Reader { client, query, source }
     }
 
     /// The next rows; None when there are no more. A page may be empty.
     pub async fn page(&mut self, limits: Limits) -> Result<Option<Vec<Row>>, Error> {
-        let call = Call {
-            client: &self.client,
-            query: &self.query,
-            limits,
-        };
+        let call = Call { client: &self.client, query: &self.query, limits };
         match &mut self.source {
             Source::Items(pages) => pages.next(&call).await,
             Source::Points(pages) => pages.next(&call).await,
@@ -194,9 +186,7 @@ impl Call<'_> {
             resend: Resend::Always,
             accept_protobuf: protobuf,
         };
-        self.client
-            .send(&self.query.connection, &request, &self.limits)
-            .await
+        self.client.send(&self.query.connection, &request, &self.limits).await
     }
 
     async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
@@ -230,20 +220,13 @@ fn is_absent(api: &ApiError) -> bool {
 }
 
 fn json(bytes: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        Error::new(
-            Kind::ServerFailure,
-            format!("CDF's answer cannot be read: {error}"),
-        )
-    })
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")))
 }
 
 /// Takes an answer's items and the cursor of the next page.
 fn take_page(mut answer: Value) -> (Vec<Value>, Option<String>) {
-    let cursor = answer["nextCursor"]
-        .as_str()
-        .filter(|cursor| !cursor.is_empty())
-        .map(str::to_owned);
+    let cursor = answer["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()).map(str::to_owned);
     match answer["items"].take() {
         Value::Array(items) => (items, cursor),
         _ => (Vec::new(), cursor),

@@ -50,10 +50,7 @@ impl PointPages {
             per_series: query.page(POINTS),
         };
         pages.narrow(query);
-        let instance = (
-            query.equal_text("instance_space"),
-            query.equal_text("instance_external_id"),
-        );
+        let instance = (query.equal_text("instance_space"), query.equal_text("instance_external_id"));
         let one = match (query.equal_text("external_id"), query.equal_id("id"), instance) {
             (Some(external_id), ..) => json!({ "externalId": external_id }),
             (None, Some(id), _) if !(ID_RANGE.0..=ID_RANGE.1).contains(&id) => return pages,
@@ -67,21 +64,14 @@ impl PointPages {
                 return pages;
             }
         };
-        pages.waiting.push_back(Series {
-            reference: one,
-            cursor: None,
-        });
+        pages.waiting.push_back(Series { reference: one, cursor: None });
         pages
     }
 
     /// Takes the conditions on the time into account. Points are at whole milliseconds.
     fn narrow(&mut self, query: &Query) {
         let column = query.table.position("timestamp");
-        for condition in query
-            .conditions
-            .iter()
-            .filter(|condition| Some(condition.column) == column)
-        {
+        for condition in query.conditions.iter().filter(|condition| Some(condition.column) == column) {
             let Operand::Micros(micros) = condition.operand else {
                 continue;
             };
@@ -113,11 +103,7 @@ impl PointPages {
             }
         }
         // The maximum counts over all series of a request.
-        let many = self
-            .waiting
-            .len()
-            .min(SERIES)
-            .min((POINTS / self.per_series).max(1));
+        let many = self.waiting.len().min(SERIES).min((POINTS / self.per_series).max(1));
         let batch: Vec<Series> = self.waiting.drain(..many).collect();
         let mut items = Vec::with_capacity(batch.len());
         for series in &batch {
@@ -142,17 +128,17 @@ impl PointPages {
         let response = call.send(Method::Post, "/timeseries/data/list", body, true).await;
         let response = response.map_err(|error| call.failed(error))?;
         let answer = ListResponse::decode(response.body).map_err(|error| {
-            Error::new(
-                Kind::ServerFailure,
-                format!("CDF's answer cannot be read: {error}"),
-            )
+            Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}"))
         })?;
         let mut rows = Vec::new();
         for item in answer.items {
             if !item.next_cursor.is_empty() {
                 // A cursor goes with the reference that it was given for. Unknown series are left out of an answer, so
                 // that places do not tell which series an item is of.
-                let reference = batch.iter().map(|series| &series.reference).find(|reference| refers_to(reference, &item));
+                let reference = batch
+                    .iter()
+                    .map(|series| &series.reference)
+                    .find(|reference| refers_to(reference, &item));
                 if let Some(reference) = reference.cloned() {
                     self.waiting.push_front(Series { reference, cursor: Some(item.next_cursor.clone()) });
                 }
@@ -172,10 +158,8 @@ impl PointPages {
             body.insert("cursor".into(), cursor.into());
         }
         let (items, cursor) = take_page(call.post("/timeseries/list", &Value::Object(body)).await?);
-        let series = items.into_iter().map(|item| Series {
-            reference: json!({ "id": item["id"] }),
-            cursor: None,
-        });
+        let series =
+            items.into_iter().map(|item| Series { reference: json!({ "id": item["id"] }), cursor: None });
         self.waiting.extend(series);
         self.list = cursor.map(Some);
         Ok(())
@@ -199,14 +183,10 @@ fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
     let series = |name: &str| match name {
         "id" => Field::Int(item.id),
         "external_id" if !item.external_id.is_empty() => Field::Text(item.external_id.clone()),
-        "instance_space" => item
-            .instance_id
-            .as_ref()
-            .map_or(Field::Null, |id| Field::Text(id.space.clone())),
-        "instance_external_id" => item
-            .instance_id
-            .as_ref()
-            .map_or(Field::Null, |id| Field::Text(id.external_id.clone())),
+        "instance_space" => item.instance_id.as_ref().map_or(Field::Null, |id| Field::Text(id.space.clone())),
+        "instance_external_id" => {
+            item.instance_id.as_ref().map_or(Field::Null, |id| Field::Text(id.external_id.clone()))
+        }
         _ => Field::Null,
     };
     let names: Vec<&str> = query
@@ -223,10 +203,7 @@ fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
     let row = |timestamp: i64, value: Field, status: Option<Status>| {
         let mut row = template.clone();
         // CDF leaves the status of Good points out.
-        let status = status.unwrap_or_else(|| Status {
-            code: 0,
-            symbol: "Good".into(),
-        });
+        let status = status.unwrap_or_else(|| Status { code: 0, symbol: "Good".into() });
         for (field, name) in row.iter_mut().zip(&names) {
             match *name {
                 "timestamp" => *field = Field::Millis(timestamp),
@@ -240,19 +217,11 @@ fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
     };
     match item.points.take() {
         Some(Points::Numeric(points)) => rows.extend(points.datapoints.into_iter().map(|point| {
-            let value = if point.null_value {
-                Field::Null
-            } else {
-                Field::Float(point.value)
-            };
+            let value = if point.null_value { Field::Null } else { Field::Float(point.value) };
             row(point.timestamp, value, point.status)
         })),
         Some(Points::String(points)) => rows.extend(points.datapoints.into_iter().map(|point| {
-            let value = if point.null_value {
-                Field::Null
-            } else {
-                Field::Text(point.value)
-            };
+            let value = if point.null_value { Field::Null } else { Field::Text(point.value) };
             row(point.timestamp, value, point.status)
         })),
         None => {}

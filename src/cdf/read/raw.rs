@@ -26,54 +26,33 @@ pub struct RawPages {
 
 enum Step {
     /// Which databases and tables there are.
-    Discover {
-        database: Option<String>,
-        table: Option<String>,
-    },
+    Discover { database: Option<String>, table: Option<String> },
     /// Rows of a table.
-    Rows {
-        database: String,
-        table: String,
-        cursor: Option<String>,
-    },
+    Rows { database: String, table: String, cursor: Option<String> },
 }
 
 impl RawPages {
     pub fn new(query: &Query) -> Self {
         let options = &query.table.options;
         let step = match (&options.database, &options.table) {
-            (Some(database), Some(table)) => Step::Rows {
-                database: database.clone(),
-                table: table.clone(),
-                cursor: None,
-            },
+            (Some(database), Some(table)) => {
+                Step::Rows { database: database.clone(), table: table.clone(), cursor: None }
+            }
             _ => match (query.equal_text("db_name"), query.equal_text("table_name")) {
-                (Some(database), Some(table)) => Step::Rows {
-                    database: database.to_owned(),
-                    table: table.to_owned(),
-                    cursor: None,
-                },
-                (database, table) => Step::Discover {
-                    database: database.map(str::to_owned),
-                    table: table.map(str::to_owned),
-                },
+                (Some(database), Some(table)) => {
+                    Step::Rows { database: database.to_owned(), table: table.to_owned(), cursor: None }
+                }
+                (database, table) => {
+                    Step::Discover { database: database.map(str::to_owned), table: table.map(str::to_owned) }
+                }
             },
         };
-        RawPages {
-            step: Some(step),
-            tables: VecDeque::new(),
-            key: key(query),
-            projection: projection(query),
-        }
+        RawPages { step: Some(step), tables: VecDeque::new(), key: key(query), projection: projection(query) }
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
         let step = self.step.take().or_else(|| {
-            self.tables.pop_front().map(|(database, table)| Step::Rows {
-                database,
-                table,
-                cursor: None,
-            })
+            self.tables.pop_front().map(|(database, table)| Step::Rows { database, table, cursor: None })
         });
         match step {
             None => Ok(None),
@@ -81,11 +60,9 @@ impl RawPages {
                 self.discover(call, database, table).await?;
                 Ok(Some(Vec::new()))
             }
-            Some(Step::Rows {
-                database,
-                table,
-                cursor,
-            }) => self.rows(call, database, table, cursor).await.map(Some),
+            Some(Step::Rows { database, table, cursor }) => {
+                self.rows(call, database, table, cursor).await.map(Some)
+            }
         }
     }
 
@@ -107,8 +84,7 @@ impl RawPages {
                     names(call, &format!("/raw/dbs/{segment}/tables")).await?
                 }
             };
-            self.tables
-                .extend(tables.into_iter().map(|table| (database.clone(), table)));
+            self.tables.extend(tables.into_iter().map(|table| (database.clone(), table)));
         }
         Ok(())
     }
@@ -135,19 +111,12 @@ impl RawPages {
                 }
                 let (items, cursor) = call.get(&path).await?.map(take_page).unwrap_or_default();
                 if cursor.is_some() {
-                    self.step = Some(Step::Rows {
-                        database: database.clone(),
-                        table: table.clone(),
-                        cursor,
-                    });
+                    self.step = Some(Step::Rows { database: database.clone(), table: table.clone(), cursor });
                 }
                 items
             }
         };
-        Ok(items
-            .into_iter()
-            .map(|item| row(call.query, &database, &table, item))
-            .collect())
+        Ok(items.into_iter().map(|item| row(call.query, &database, &table, item)).collect())
     }
 }
 
@@ -162,11 +131,7 @@ async fn names(call: &Call<'_>, path: &str) -> Result<Vec<String>, Error> {
             page.extend(utf8_percent_encode(cursor, NON_ALPHANUMERIC));
         }
         let (items, next) = call.get(&page).await?.map(take_page).unwrap_or_default();
-        names.extend(
-            items
-                .iter()
-                .filter_map(|item| item["name"].as_str().map(str::to_owned)),
-        );
+        names.extend(items.iter().filter_map(|item| item["name"].as_str().map(str::to_owned)));
         cursor = next;
         if cursor.is_none() {
             return Ok(names);
@@ -181,15 +146,12 @@ fn key(query: &Query) -> Option<String> {
         Some(Binding::RawColumn { key, .. }) => *key,
         None => false,
     };
-    query
-        .conditions
-        .iter()
-        .find_map(|condition| match &condition.operand {
-            Operand::Text(text) if is_key(condition.column) && condition.comparison == Comparison::Equal => {
-                Some(text.clone())
-            }
-            _ => None,
-        })
+    query.conditions.iter().find_map(|condition| match &condition.operand {
+        Operand::Text(text) if is_key(condition.column) && condition.comparison == Comparison::Equal => {
+            Some(text.clone())
+        }
+        _ => None,
+    })
 }
 
 /// The columns that CDF has to send. Names are separated by commas, and `,` alone means none.
@@ -217,10 +179,7 @@ fn projection(query: &Query) -> String {
     }
     match names.is_empty() {
         true => "&columns=%2C".to_owned(),
-        false => format!(
-            "&columns={}",
-            utf8_percent_encode(&names.join(","), NON_ALPHANUMERIC)
-        ),
+        false => format!("&columns={}", utf8_percent_encode(&names.join(","), NON_ALPHANUMERIC)),
     }
 }
 
@@ -252,7 +211,5 @@ fn row(query: &Query, database: &str, table: &str, mut item: Value) -> Row {
 }
 
 fn text(value: &Value) -> Field {
-    value
-        .as_str()
-        .map_or(Field::Null, |text| Field::Text(text.to_owned()))
+    value.as_str().map_or(Field::Null, |text| Field::Text(text.to_owned()))
 }

@@ -20,12 +20,7 @@ const fn columns(value: ColumnType) -> [Column; 8] {
         fixed("id", "id", ColumnType::Int8, Rule::Part),
         fixed("external_id", "externalId", ColumnType::Text, Rule::Part),
         fixed("instance_space", "instanceSpace", ColumnType::Text, Rule::Part),
-        fixed(
-            "instance_external_id",
-            "instanceExternalId",
-            ColumnType::Text,
-            Rule::Part,
-        ),
+        fixed("instance_external_id", "instanceExternalId", ColumnType::Text, Rule::Part),
         fixed("timestamp", "timestamp", ColumnType::Timestamptz, Rule::Part),
         fixed("value", "value", value, Rule::Part),
         fixed("status_code", "statusCode", ColumnType::Int8, Rule::Part),

@@ -134,16 +134,10 @@ pub struct ReferenceTarget {
     pub capability: &'static str,
 }
 
-pub static DATA_SET: ReferenceTarget = ReferenceTarget {
-    noun: "data set",
-    byids: "/datasets/byids",
-    capability: "datasetsAcl:READ",
-};
-pub static ASSET: ReferenceTarget = ReferenceTarget {
-    noun: "asset",
-    byids: "/assets/byids",
-    capability: "assetsAcl:READ",
-};
+pub static DATA_SET: ReferenceTarget =
+    ReferenceTarget { noun: "data set", byids: "/datasets/byids", capability: "datasetsAcl:READ" };
+pub static ASSET: ReferenceTarget =
+    ReferenceTarget { noun: "asset", byids: "/assets/byids", capability: "assetsAcl:READ" };
 
 /// One column of a built-in table.
 #[derive(Debug)]
@@ -164,13 +158,7 @@ pub const fn column(
     column_type: ColumnType,
     rule: Rule,
 ) -> Column {
-    Column {
-        name,
-        property,
-        column_type,
-        rule,
-        nullable: true,
-    }
+    Column { name, property, column_type, rule, nullable: true }
 }
 
 /// A column that keeps its value once it has one.
@@ -180,13 +168,7 @@ pub const fn fixed(
     column_type: ColumnType,
     rule: Rule,
 ) -> Column {
-    Column {
-        name,
-        property,
-        column_type,
-        rule,
-        nullable: false,
-    }
+    Column { name, property, column_type, rule, nullable: false }
 }
 
 /// The property that a parent's external id stands for.
@@ -200,23 +182,12 @@ pub(crate) const DATA_SET_EXTERNAL_ID: Column = column(
     "data_set_external_id",
     "dataSetExternalId",
     ColumnType::Text,
-    Rule::Reference {
-        to: &DATA_SET,
-        property: "dataSetId",
-    },
+    Rule::Reference { to: &DATA_SET, property: "dataSetId" },
 );
-pub(crate) const CREATED_TIME: Column = fixed(
-    "created_time",
-    "createdTime",
-    ColumnType::Timestamptz,
-    Rule::ReadOnly,
-);
-pub(crate) const LAST_UPDATED_TIME: Column = fixed(
-    "last_updated_time",
-    "lastUpdatedTime",
-    ColumnType::Timestamptz,
-    Rule::ReadOnly,
-);
+pub(crate) const CREATED_TIME: Column =
+    fixed("created_time", "createdTime", ColumnType::Timestamptz, Rule::ReadOnly);
+pub(crate) const LAST_UPDATED_TIME: Column =
+    fixed("last_updated_time", "lastUpdatedTime", ColumnType::Timestamptz, Rule::ReadOnly);
 
 /// How a resource is written and read.
 #[derive(Debug)]
@@ -314,9 +285,7 @@ mod tests {
             assert_eq!(Resource::get(resource.name).unwrap().name, resource.name);
             for (at, column) in resource.columns.iter().enumerate() {
                 assert!(
-                    resource.columns[..at]
-                        .iter()
-                        .all(|other| other.name != column.name),
+                    resource.columns[..at].iter().all(|other| other.name != column.name),
                     "{}",
                     column.name
                 );

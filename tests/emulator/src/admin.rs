@@ -1,0 +1,193 @@
+//! The admin interface: what tests ask of the emulator besides CDF's own API. No authentication.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{json, Value};
+
+use crate::auth::{Client, DEFAULT_PROJECT};
+use crate::errors::ApiError;
+use crate::faults::Fault;
+use crate::limits::Limit;
+use crate::resources::{self, datapoints, points::Summary, raw};
+use crate::server::App;
+
+/// Routes below /admin.
+pub fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/reset", post(reset))
+        .route("/clients", post(put_client))
+        .route("/revoke_tokens", post(revoke_tokens))
+        .route("/faults", post(add_fault).delete(clear_faults))
+        .route("/limits", post(set_limit).delete(clear_limits))
+        .route("/requests", get(requests).delete(clear_requests))
+        .route("/stats", get(stats))
+        .route("/datapoints", get(series_points))
+        .route("/datapoints/summary", get(all_points))
+        .route("/dump", get(dump))
+        .route("/timeseries_instances", post(timeseries_instances))
+}
+
+type Admin = State<Arc<App>>;
+
+fn done() -> Response {
+    Json(json!({})).into_response()
+}
+
+fn refused(error: &ApiError) -> Response {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+    (status, Json(error.body())).into_response()
+}
+
+async fn reset(State(app): Admin) -> Response {
+    app.reset();
+    done()
+}
+
+async fn put_client(State(app): Admin, Json(client): Json<Client>) -> Response {
+    app.auth.put_client(client);
+    done()
+}
+
+async fn revoke_tokens(State(app): Admin) -> Response {
+    Json(json!({ "revoked": app.auth.revoke_tokens() })).into_response()
+}
+
+async fn add_fault(State(app): Admin, Json(fault): Json<Fault>) -> Response {
+    match fault.check() {
+        Ok(()) => {
+            app.faults.add(fault);
+            done()
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+async fn clear_faults(State(app): Admin) -> Response {
+    app.faults.clear();
+    done()
+}
+
+async fn set_limit(State(app): Admin, Json(limit): Json<Limit>) -> Response {
+    app.limits.set(limit);
+    done()
+}
+
+async fn clear_limits(State(app): Admin) -> Response {
+    app.limits.clear();
+    done()
+}
+
+async fn requests(State(app): Admin, Query(query): Query<HashMap<String, String>>) -> Response {
+    let parameter = |name: &str| query.get(name).map(String::as_str);
+    let bodies = matches!(parameter("bodies"), Some("1" | "true"));
+    Json(json!({ "items": app.record.entries(parameter("path"), parameter("method"), bodies) }))
+        .into_response()
+}
+
+async fn clear_requests(State(app): Admin) -> Response {
+    app.record.clear();
+    done()
+}
+
+async fn stats(State(app): Admin) -> Response {
+    Json(app.record.stats()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Selection {
+    #[serde(default = "default_project")]
+    project: String,
+    external_id: Option<String>,
+    resource: Option<String>,
+}
+
+fn default_project() -> String {
+    DEFAULT_PROJECT.into()
+}
+
+/// Checksums are 16 hexadecimal digits, since JSON numbers do not hold 64 bits everywhere.
+fn summary_json(summary: Summary) -> Value {
+    json!({
+        "count": summary.count,
+        "received": summary.received,
+        "checksum": format!("{:016x}", summary.checksum),
+    })
+}
+
+async fn series_points(State(app): Admin, Query(selection): Query<Selection>) -> Response {
+    let Some(name) = selection.external_id else {
+        return refused(&ApiError::bad_request("external_id is required"));
+    };
+    let project = app.store.project(&selection.project);
+    let Some(points) = datapoints::by_name(&project).remove(&name) else {
+        return refused(&ApiError::new(404, format!("no time series '{name}'")));
+    };
+    let (summary, (first, last)) =
+        datapoints::with_points(&points, |points| (points.summary(), points.extent()));
+    let mut body = summary_json(summary);
+    body["min_timestamp"] = json!(first);
+    body["max_timestamp"] = json!(last);
+    Json(body).into_response()
+}
+
+async fn all_points(State(app): Admin, Query(selection): Query<Selection>) -> Response {
+    let all = datapoints::by_name(&app.store.project(&selection.project));
+    let sum = all
+        .values()
+        .map(|points| datapoints::with_points(points, |points| points.summary()))
+        .fold(Summary::default(), Summary::plus);
+    let mut body = summary_json(sum);
+    body["series"] = json!(all.len());
+    Json(body).into_response()
+}
+
+async fn dump(State(app): Admin, Query(selection): Query<Selection>) -> Response {
+    let project = app.store.project(&selection.project);
+    let wanted = selection.external_id.as_deref();
+    let items = match selection.resource.as_deref() {
+        None => return refused(&ApiError::bad_request("resource is required")),
+        Some("raw") => raw::dump(&project, wanted),
+        Some("datapoints") => datapoints::by_name(&project)
+            .into_iter()
+            .filter(|(name, _)| wanted.is_none_or(|wanted| name == wanted))
+            .flat_map(|(name, points)| {
+                datapoints::with_points(&points, |points| {
+                    let named = |(at, point)| {
+                        let mut json = datapoints::point_json(at, point, true);
+                        json["externalId"] = json!(name);
+                        json
+                    };
+                    points.all().map(named).collect::<Vec<Value>>()
+                })
+            })
+            .collect(),
+        Some(resource) => match resources::dump(&project, resource, wanted) {
+            Some(items) => items,
+            None => return refused(&ApiError::bad_request(format!("unknown resource '{resource}'"))),
+        },
+    };
+    Json(json!({ "items": items })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Instances {
+    #[serde(default = "default_project")]
+    project: String,
+    items: Vec<Value>,
+}
+
+async fn timeseries_instances(State(app): Admin, Json(instances): Json<Instances>) -> Response {
+    match resources::insert_instances(&app.store.project(&instances.project), &instances.items) {
+        Ok(()) => done(),
+        Err(error) => refused(&error),
+    }
+}

@@ -1,0 +1,719 @@
+//! What the classic resources have in common: create, read, list, update and delete of objects with declared fields.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use axum::http::Method;
+use serde_json::{json, Map, Value};
+
+use super::fields::{self, Dangling, Field, FieldType, Target, Update, MAX_ID};
+use super::filter::{self, Filter};
+use super::Route;
+use crate::codec::{self, now_ms};
+use crate::errors::ApiError;
+use crate::reply::{Reply, Request};
+use crate::store::{Classic, Entity, Identity, Project};
+
+/// Which operations a resource has besides create, list and byids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// `GET /x` and `GET /x/{id}`.
+    Get,
+    /// `POST /x/update`.
+    Update,
+    /// `POST /x/delete`.
+    Delete,
+    /// `instanceId` names objects in byids and update.
+    ByInstance,
+    /// `ignoreUnknownIds` on delete.
+    IgnoreUnknownOnDelete,
+    /// `recursive` on delete.
+    Recursive,
+    /// `aggregatedProperties` on list and byids.
+    Aggregates,
+    /// `partition` on list.
+    Partitions,
+}
+
+/// Rules of a resource that go beyond its fields.
+pub struct Hooks {
+    /// Rules between the fields of one finished object.
+    pub check: fn(&Map<String, Value>) -> Result<(), ApiError>,
+    /// Rules of the objects as they were sent, before references are looked up.
+    pub admit: fn(&Map<String, Value>, create: bool) -> Result<(), ApiError>,
+    /// Rules between the objects of a request and those stored.
+    pub link: fn(&Classic, &mut [Draft]) -> Result<(), ApiError>,
+    /// What else goes when objects are deleted; may refuse.
+    pub remove: fn(&mut Classic, &mut BTreeSet<i64>, recursive: bool) -> Result<(), ApiError>,
+    /// Adds fields computed on reading.
+    pub render: fn(&Classic, &mut Map<String, Value>, aggregates: &[String]),
+}
+
+impl Hooks {
+    /// No further rules.
+    pub const NONE: Self = Self {
+        check: |_| Ok(()),
+        admit: |_, _| Ok(()),
+        link: |_, _| Ok(()),
+        remove: |_, _, _| Ok(()),
+        render: |_, _, _| {},
+    };
+}
+
+/// A resource, declared.
+pub struct Kind {
+    /// The path after the project, and the table's name.
+    pub path: &'static str,
+    /// What messages call one of them.
+    pub noun: &'static str,
+    /// Its ACL.
+    pub acl: &'static str,
+    /// Its fields.
+    pub fields: &'static [Field],
+    /// Fields that a create adds when they are absent.
+    pub defaults: fn() -> Map<String, Value>,
+    /// Objects per create and update.
+    pub max_items: usize,
+    /// Status of a successful create.
+    pub created: u16,
+    /// Status for the same object twice in one request.
+    pub twice: u16,
+    /// Whether objects have an id and a lastUpdatedTime (labels have neither).
+    pub has_id: bool,
+    /// What it can do.
+    pub operations: &'static [Operation],
+    /// Filters of list.
+    pub filters: &'static [(&'static str, Filter)],
+    /// Further rules.
+    pub hooks: Hooks,
+}
+
+/// An object about to be written.
+#[derive(Debug)]
+pub struct Draft {
+    /// Its id, also of one about to be created.
+    pub id: i64,
+    /// Its fields as they will be stored.
+    pub fields: Map<String, Value>,
+    /// The fields that this request sets.
+    pub changed: HashSet<&'static str>,
+    /// The object before an update.
+    pub before: Option<Entity>,
+}
+
+impl Draft {
+    /// A string field.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).and_then(Value::as_str)
+    }
+}
+
+type Object = Map<String, Value>;
+
+impl Kind {
+    /// The route of a request below this resource's path.
+    pub fn route(&'static self, method: &Method, rest: &[&str]) -> Option<Route> {
+        let can = |operation| self.operations.contains(&operation);
+        let post = method == Method::POST;
+        let get = method == Method::GET;
+        let read = |run: fn(&'static Kind, &Project, &mut Request) -> Result<Reply, ApiError>| {
+            Some(Route::new(self.acl, "READ", move |project, request| run(self, project, request)))
+        };
+        let write = |run: fn(&'static Kind, &Project, &mut Request) -> Result<Reply, ApiError>| {
+            Some(Route::new(self.acl, "WRITE", move |project, request| run(self, project, request)))
+        };
+        match rest {
+            [] if post => write(Self::create),
+            [] if get && can(Operation::Get) => read(Self::list_by_query),
+            ["list"] if post => read(Self::list),
+            ["byids"] if post => read(Self::by_ids),
+            ["update"] if post && can(Operation::Update) => write(Self::update),
+            ["delete"] if post && can(Operation::Delete) => write(Self::delete),
+            [_id] if get && can(Operation::Get) => read(Self::get),
+            _ => None,
+        }
+    }
+
+    fn can(&self, operation: Operation) -> bool {
+        self.operations.contains(&operation)
+    }
+
+    fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    fn render(&self, classic: &Classic, entity: &Entity, aggregates: &[String]) -> Value {
+        let mut fields = entity.fields.clone();
+        if self.has_id {
+            fields.insert("id".into(), json!(entity.id));
+        }
+        (self.hooks.render)(classic, &mut fields, aggregates);
+        Value::Object(fields)
+    }
+
+    fn render_all(&self, classic: &Classic, ids: &[i64], aggregates: &[String]) -> Vec<Value> {
+        let table = classic.table(self.path);
+        ids.iter().filter_map(|id| table.by_id(*id)).map(|e| self.render(classic, e, aggregates)).collect()
+    }
+
+    /// Stored objects as they would be answered, for the admin interface.
+    pub fn dump(&self, classic: &Classic, external_id: Option<&str>) -> Vec<Value> {
+        classic
+            .table(self.path)
+            .after(0)
+            .filter(|(_, entity)| external_id.is_none_or(|wanted| entity.text("externalId") == Some(wanted)))
+            .map(|(_, entity)| self.render(classic, entity, &[]))
+            .collect()
+    }
+
+    /// All or nothing: nothing is stored unless every item passes.
+    ///
+    /// An external id that exists already is a 409 with the complete `duplicated` list, per the API description of
+    /// POST /timeseries: "Time series with the specified externalIds already exists. Retry request, with the
+    /// existing externalIds removed." (ExternalIdsAlreadyExistResponse: `duplicated` is required and holds
+    /// `{"externalId"}` objects.) The other classic resources answer in the same shape.
+    ///
+    /// An external id that occurs twice within the request is a 422 for time series, per the API description of
+    /// POST /timeseries: "Duplicated externalIds found. Retry request, keeping only one instance of each duplicated
+    /// externalId." (DuplicatedIdsInRequestResponse.) Other resources declare no 422; they answer
+    /// [`Kind::twice`].
+    fn create(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+        let mut body = request.json()?;
+        let items = take_items(&mut body, self.max_items, &[])?;
+        let mut drafts = Vec::with_capacity(items.len());
+        for item in items {
+            drafts.push(self.draft(item)?);
+        }
+
+        let mut classic = project.classic();
+        let external_ids = || drafts.iter().filter_map(|draft| draft.text("externalId"));
+        let twice = repeated(external_ids().map(|external_id| Identity::External(external_id.to_owned())));
+        let table = classic.table(self.path);
+        let mut seen = HashSet::new();
+        let existing: Vec<Identity> = external_ids()
+            .filter(|external_id| table.by_external_id(external_id).is_some() && seen.insert(*external_id))
+            .map(|external_id| Identity::External(external_id.to_owned()))
+            .collect();
+        if !twice.is_empty() && self.twice != 409 {
+            return Err(self.duplicated(self.twice, &twice));
+        }
+        let conflicting: Vec<Identity> =
+            existing.iter().chain(twice.iter().filter(|id| !existing.contains(id))).cloned().collect();
+        if !conflicting.is_empty() {
+            return Err(self.duplicated(409, &conflicting));
+        }
+        for draft in &mut drafts {
+            draft.id = classic.new_id();
+        }
+        self.check_references(&classic, &drafts)?;
+        (self.hooks.link)(&classic, &mut drafts)?;
+        for draft in &drafts {
+            (self.hooks.check)(&draft.fields)?;
+        }
+
+        let now = now_ms();
+        let mut ids = Vec::with_capacity(drafts.len());
+        for mut draft in drafts {
+            draft.fields.insert("createdTime".into(), json!(now));
+            if self.has_id {
+                draft.fields.insert("lastUpdatedTime".into(), json!(now));
+            }
+            ids.push(draft.id);
+            classic.table_mut(self.path).insert(Entity { id: draft.id, fields: draft.fields });
+        }
+        let items = self.render_all(&classic, &ids, &[]);
+        Ok(Reply::items(self.created, items, None))
+    }
+
+    /// Checks a new object field by field.
+    fn draft(&self, item: Value) -> Result<Draft, ApiError> {
+        fields::refuse_nulls(&item)?;
+        let Value::Object(item) = item else {
+            return Err(ApiError::bad_request("items: expected objects"));
+        };
+        (self.hooks.admit)(&item, true)?;
+        let mut stored = (self.defaults)();
+        let mut changed = HashSet::new();
+        for (name, value) in item {
+            let Some(field) = self.field(&name) else {
+                return Err(ApiError::bad_request(format!("Unknown field '{name}' in {}", self.noun)));
+            };
+            field.check(&value)?;
+            if !field.ignored {
+                changed.insert(field.name);
+                stored.insert(name, value);
+            }
+        }
+        for field in self.fields.iter().filter(|field| field.required) {
+            if !stored.contains_key(field.name) {
+                return Err(ApiError::bad_request(format!("Missing required field: {}", field.name)));
+            }
+        }
+        Ok(Draft { id: 0, fields: stored, changed, before: None })
+    }
+
+    /// Looks up what the written fields refer to; reports every dangling reference of the first field that has one.
+    fn check_references(&self, classic: &Classic, drafts: &[Draft]) -> Result<(), ApiError> {
+        for field in self.fields {
+            let written = drafts
+                .iter()
+                .filter(|draft| draft.changed.contains(field.name))
+                .filter_map(|draft| draft.fields.get(field.name));
+            match &field.ty {
+                FieldType::Reference(target) => check_ids(classic, target, written)?,
+                FieldType::References { target, .. } => {
+                    check_ids(classic, target, written.filter_map(Value::as_array).flatten())?;
+                }
+                FieldType::Labels { .. } => {
+                    let table = classic.table(super::labels::KIND.path);
+                    let mut seen = HashSet::new();
+                    let missing: Vec<Value> = written
+                        .filter_map(Value::as_array)
+                        .flatten()
+                        .filter_map(|label| label["externalId"].as_str())
+                        .filter(|label| table.by_external_id(label).is_none() && seen.insert(*label))
+                        .map(|label| json!({ "externalId": label }))
+                        .collect();
+                    if !missing.is_empty() {
+                        return Err(ApiError::missing("Label ids not found", missing));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn duplicated(&self, status: u16, identities: &[Identity]) -> ApiError {
+        let list = identities.iter().map(Identity::json).collect();
+        ApiError::duplicated(status, format!("{} id duplicated", self.noun), list)
+    }
+
+    fn not_found(&self, identities: &[Identity]) -> ApiError {
+        let list = identities.iter().map(Identity::json).collect();
+        ApiError::missing(format!("{} id not found", self.noun), list)
+    }
+
+    fn identity(&self, item: &Object, by_instance: bool) -> Result<Identity, ApiError> {
+        let mut named: Vec<&str> = vec!["externalId"];
+        if self.has_id {
+            named.push("id");
+        }
+        if by_instance {
+            named.push("instanceId");
+        }
+        identity(item, &named)
+    }
+
+    /// Resolves identities. Unknown ones are an error unless they are to be ignored; so is an object named twice,
+    /// under whatever names, when it is going to be written.
+    fn resolve(
+        &self,
+        classic: &Classic,
+        identities: &[Identity],
+        ignore_unknown: bool,
+        write: bool,
+    ) -> Result<Vec<Option<i64>>, ApiError> {
+        let literally = repeated(identities.iter().cloned());
+        if !literally.is_empty() {
+            return Err(self.duplicated(self.twice, &literally));
+        }
+        let table = classic.table(self.path);
+        let found: Vec<Option<i64>> =
+            identities.iter().map(|id| table.find(id).map(|entity| entity.id)).collect();
+        if !ignore_unknown {
+            let missing: Vec<Identity> = identities
+                .iter()
+                .zip(&found)
+                .filter(|(_, id)| id.is_none())
+                .map(|(id, _)| id.clone())
+                .collect();
+            if !missing.is_empty() {
+                return Err(self.not_found(&missing));
+            }
+        }
+        let same = repeated(found.iter().flatten().map(|id| Identity::Id(*id)));
+        if write && !same.is_empty() {
+            return Err(self.duplicated(self.twice, &same));
+        }
+        Ok(found)
+    }
+
+    fn identities(&self, items: Vec<Value>, by_instance: bool) -> Result<Vec<Identity>, ApiError> {
+        items
+            .into_iter()
+            .map(|item| {
+                fields::refuse_nulls(&item)?;
+                let item =
+                    item.as_object().ok_or_else(|| ApiError::bad_request("items: expected objects"))?;
+                fields::refuse_unknown("items", item, &["id", "externalId", "instanceId"])?;
+                self.identity(item, by_instance)
+            })
+            .collect()
+    }
+
+    fn by_ids(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+        let mut body = request.json()?;
+        let mut known = vec!["ignoreUnknownIds"];
+        if self.can(Operation::Aggregates) {
+            known.push("aggregatedProperties");
+        }
+        let items = take_items(&mut body, 1000, &known)?;
+        let ignore_unknown = flag(&body, "ignoreUnknownIds")?;
+        let aggregates = aggregated_properties(&body)?;
+        let identities = self.identities(items, self.can(Operation::ByInstance))?;
+        let classic = project.classic();
+        let found = self.resolve(&classic, &identities, ignore_unknown, false)?;
+        let ids: Vec<i64> = found.into_iter().flatten().collect();
+        Ok(Reply::items(200, self.render_all(&classic, &ids, &aggregates), None))
+    }
+
+    fn get(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+        let text = request.segments.last().map(String::as_str).unwrap_or_default();
+        let id = text.parse::<i64>().ok().filter(|id| (1..=MAX_ID).contains(id));
+        let id = id.ok_or_else(|| ApiError::bad_request(format!("Invalid id '{text}'")))?;
+        let classic = project.classic();
+        match classic.table(self.path).by_id(id) {
+            Some(entity) => Ok(Reply::json(200, &self.render(&classic, entity, &[]))),
+            None => Err(self.not_found(&[Identity::Id(id)])),
+        }
+    }
+
+    fn update(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+        let mut body = request.json()?;
+        let items = take_items(&mut body, self.max_items, &[])?;
+        let mut identities = Vec::with_capacity(items.len());
+        let mut patches = Vec::with_capacity(items.len());
+        for item in items {
+            fields::refuse_nulls(&item)?;
+            let Value::Object(mut item) = item else {
+                return Err(ApiError::bad_request("items: expected objects"));
+            };
+            let Some(Value::Object(patch)) = item.remove("update") else {
+                return Err(ApiError::bad_request("Missing required field: update"));
+            };
+            fields::refuse_unknown("items", &item, &["id", "externalId", "instanceId"])?;
+            let identity = self.identity(&item, self.can(Operation::ByInstance))?;
+            self.check_patch(&identity, &patch)?;
+            identities.push(identity);
+            patches.push(patch);
+        }
+
+        let mut classic = project.classic();
+        let ids = self.resolve(&classic, &identities, false, true)?;
+        let mut drafts = Vec::with_capacity(ids.len());
+        for (id, patch) in ids.into_iter().flatten().zip(&patches) {
+            let Some(before) = classic.table(self.path).by_id(id).cloned() else {
+                continue;
+            };
+            let mut draft =
+                Draft { id, fields: before.fields.clone(), changed: HashSet::new(), before: Some(before) };
+            for (name, change) in patch {
+                let Some(field) = self.field(name) else { continue };
+                draft.changed.insert(field.name);
+                match field.patch(draft.fields.get(name), change)? {
+                    Some(value) => drop(draft.fields.insert(name.clone(), value)),
+                    None => drop(draft.fields.shift_remove(name)),
+                }
+            }
+            drafts.push(draft);
+        }
+        self.check_new_external_ids(&classic, &drafts)?;
+        self.check_references(&classic, &drafts)?;
+        (self.hooks.link)(&classic, &mut drafts)?;
+        for draft in &drafts {
+            (self.hooks.check)(&draft.fields)?;
+        }
+
+        let now = now_ms();
+        let ids: Vec<i64> = drafts.iter().map(|draft| draft.id).collect();
+        for mut draft in drafts {
+            if self.has_id {
+                draft.fields.insert("lastUpdatedTime".into(), json!(now));
+            }
+            classic.table_mut(self.path).replace(Entity { id: draft.id, fields: draft.fields });
+        }
+        Ok(Reply::items(200, self.render_all(&classic, &ids, &[]), None))
+    }
+
+    fn check_patch(&self, identity: &Identity, patch: &Object) -> Result<(), ApiError> {
+        (self.hooks.admit)(patch, false)?;
+        for name in patch.keys() {
+            match self.field(name) {
+                None => {
+                    return Err(ApiError::bad_request(format!(
+                        "Unknown field '{name}' in update of {}",
+                        self.noun
+                    )))
+                }
+                Some(field) if field.update == Update::Never => {
+                    return Err(ApiError::bad_request(format!("{name} cannot be updated")))
+                }
+                // A series behind a data model instance has its other fields there.
+                Some(_)
+                    if matches!(identity, Identity::Instance { .. })
+                        && !matches!(name.as_str(), "externalId" | "metadata" | "assetId" | "dataSetId") =>
+                {
+                    return Err(ApiError::bad_request(format!("{name} cannot be updated by instanceId")))
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// External ids must be unique after the whole update, so that two objects may swap theirs.
+    fn check_new_external_ids(&self, classic: &Classic, drafts: &[Draft]) -> Result<(), ApiError> {
+        let table = classic.table(self.path);
+        let by_id: HashMap<i64, &Draft> = drafts.iter().map(|draft| (draft.id, draft)).collect();
+        let renamed = || {
+            drafts
+                .iter()
+                .filter(|draft| draft.changed.contains("externalId"))
+                .filter_map(|draft| draft.text("externalId").map(|external_id| (draft.id, external_id)))
+        };
+        let twice = repeated(renamed().map(|(_, external_id)| Identity::External(external_id.to_owned())));
+        if !twice.is_empty() {
+            return Err(self.duplicated(self.twice, &twice));
+        }
+        let taken: Vec<Identity> = renamed()
+            .filter(|(id, external_id)| {
+                table.by_external_id(external_id).is_some_and(|holder| {
+                    let keeps =
+                        by_id.get(&holder.id).is_none_or(|d| d.text("externalId") == Some(external_id));
+                    holder.id != *id && keeps
+                })
+            })
+            .map(|(_, external_id)| Identity::External(external_id.to_owned()))
+            .collect();
+        match taken.is_empty() {
+            true => Ok(()),
+            false => Err(self.duplicated(409, &taken)),
+        }
+    }
+
+    fn delete(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+        let mut body = request.json()?;
+        let mut known = Vec::new();
+        if self.can(Operation::IgnoreUnknownOnDelete) {
+            known.push("ignoreUnknownIds");
+        }
+        if self.can(Operation::Recursive) {
+            known.push("recursive");
+        }
+        let items = take_items(&mut body, 1000, &known)?;
+        let ignore_unknown = flag(&body, "ignoreUnknownIds")?;
+        let recursive = flag(&body, "recursive")?;
+        let identities = self.identities(items, false)?;
+        let mut classic = project.classic();
+        let found = self.resolve(&classic, &identities, ignore_unknown, true)?;
+        let mut ids: BTreeSet<i64> = found.into_iter().flatten().collect();
+        (self.hooks.remove)(&mut classic, &mut ids, recursive)?;
+        for id in ids {
+            classic.table_mut(self.path).remove(id);
+        }
+        Ok(Reply::empty())
+    }
+
+    fn list(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+        let mut body = request.json()?;
+        // The official SDK sends a null cursor for the first page: above the filter, null means absent.
+        body.retain(|_, value| !value.is_null());
+        let known =
+            ["filter", "limit", "cursor", "partition", "aggregatedProperties", "sort", "advancedFilter"];
+        fields::refuse_unknown("the request", &body, &known)?;
+        // Valid in CDF; refused rather than ignored, so that nobody mistakes an unfiltered list for a filtered one.
+        if let Some(name) = ["sort", "advancedFilter"].into_iter().find(|name| body.contains_key(*name)) {
+            return Err(ApiError::new(501, format!("{name} is not emulated")));
+        }
+        fields::refuse_nulls(&Value::Object(body.clone()))?;
+        let limit = match body.get("limit") {
+            None => 100,
+            Some(limit) => {
+                fields::check_integer("limit", limit, 1, 1000)?;
+                limit.as_u64().unwrap_or(100) as usize
+            }
+        };
+        self.page(project, body, limit)
+    }
+
+    /// `GET /x`: the same list, with the filter in query parameters and the limit silently capped.
+    fn list_by_query(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+        let limit = request.query_integer("limit", 1, i64::MAX)?.unwrap_or(100).min(1000) as usize;
+        let mut body = Map::new();
+        let mut criteria = Map::new();
+        for (name, value) in &request.query {
+            match name.as_str() {
+                "limit" | "includeMetadata" => {}
+                "cursor" | "partition" => drop(body.insert(name.clone(), json!(value))),
+                _ => filter::from_query(self.filters, self.fields, name, value, &mut criteria)?,
+            }
+        }
+        body.insert("filter".into(), Value::Object(criteria));
+        self.page(project, body, limit)
+    }
+
+    fn page(&self, project: &Project, mut body: Object, limit: usize) -> Result<Reply, ApiError> {
+        // The limit may change between pages; everything else is part of the cursor's fingerprint.
+        body.remove("limit");
+        let cursor = body.shift_remove("cursor");
+        let parameters = json!([self.path, body]);
+        let after = match &cursor {
+            None => 0,
+            Some(cursor) => {
+                let cursor =
+                    cursor.as_str().ok_or_else(|| ApiError::bad_request("cursor: expected a string"))?;
+                let state = codec::decode_cursor(&parameters, cursor)?;
+                state.as_u64().ok_or_else(|| ApiError::bad_request("Invalid cursor"))?
+            }
+        };
+        let partition = match body.get("partition") {
+            None => None,
+            Some(partition) if self.can(Operation::Partitions) => Some(parse_partition(partition)?),
+            Some(_) => return Err(ApiError::bad_request("Unknown field 'partition' in the request")),
+        };
+        let aggregates = aggregated_properties(&body)?;
+        if !aggregates.is_empty() && !self.can(Operation::Aggregates) {
+            return Err(ApiError::bad_request("Unknown field 'aggregatedProperties' in the request"));
+        }
+        let none = json!({});
+        let classic = project.classic();
+        let criteria =
+            filter::compile(&classic, self.filters, self.fields, body.get("filter").unwrap_or(&none))?;
+        let mut items = Vec::new();
+        let mut last = after;
+        let mut next = None;
+        for (position, entity) in classic.table(self.path).after(after) {
+            let in_partition = partition.is_none_or(|(part, parts)| position % parts == part);
+            if !in_partition || !criteria.iter().all(|matches| matches(entity)) {
+                continue;
+            }
+            if items.len() == limit {
+                next = Some(codec::encode_cursor(&parameters, &json!(last)));
+                break;
+            }
+            items.push(self.render(&classic, entity, &aggregates));
+            last = position;
+        }
+        Ok(Reply::items(200, items, next))
+    }
+}
+
+/// Takes `items` out of a body that may otherwise only hold the known fields.
+fn take_items(body: &mut Object, max: usize, known: &[&str]) -> Result<Vec<Value>, ApiError> {
+    let items = body.shift_remove("items");
+    fields::refuse_unknown("the request", body, known)?;
+    match items {
+        Some(Value::Array(items)) if (1..=max).contains(&items.len()) => Ok(items),
+        Some(Value::Array(items)) => {
+            let got = items.len();
+            Err(ApiError::bad_request(format!("items: size must be between 1 and {max}, got {got}")))
+        }
+        Some(Value::Null) => Err(ApiError::null_value()),
+        Some(_) => Err(ApiError::bad_request("items: expected an array")),
+        None => Err(ApiError::bad_request("Missing required field: items")),
+    }
+}
+
+/// A boolean of a body, false when absent.
+pub fn flag(body: &Object, name: &str) -> Result<bool, ApiError> {
+    match body.get(name) {
+        None => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(Value::Null) => Err(ApiError::null_value()),
+        Some(_) => Err(ApiError::bad_request(format!("{name}: expected true or false"))),
+    }
+}
+
+fn aggregated_properties(body: &Object) -> Result<Vec<String>, ApiError> {
+    const KNOWN: [&str; 3] = ["childCount", "path", "depth"];
+    let Some(value) = body.get("aggregatedProperties") else {
+        return Ok(Vec::new());
+    };
+    let known = |value: &Value| value.as_str().filter(|name| KNOWN.contains(name)).map(str::to_owned);
+    let list = value.as_array().and_then(|list| list.iter().map(known).collect());
+    list.ok_or_else(|| {
+        ApiError::bad_request(format!("aggregatedProperties: expected some of {}", KNOWN.join(", ")))
+    })
+}
+
+/// Exactly one of the names must identify the item.
+pub fn identity(item: &Object, named: &[&str]) -> Result<Identity, ApiError> {
+    let given: Vec<&str> =
+        ["id", "externalId", "instanceId"].into_iter().filter(|n| item.contains_key(*n)).collect();
+    let [name] = given.as_slice() else {
+        return Err(ApiError::bad_request(format!("Exactly one of {} must be given", named.join(", "))));
+    };
+    if !named.contains(name) {
+        return Err(ApiError::bad_request(format!("{name} is not allowed here")));
+    }
+    let value = &item[*name];
+    match *name {
+        "id" => {
+            fields::check_integer("id", value, 1, MAX_ID)?;
+            Ok(Identity::Id(value.as_i64().unwrap_or_default()))
+        }
+        "externalId" => {
+            Field::external_id().check(value)?;
+            Ok(Identity::External(value.as_str().unwrap_or_default().to_owned()))
+        }
+        _ => {
+            let part = |name: &str, max: usize| {
+                let text = value.get(name).and_then(Value::as_str).unwrap_or_default();
+                match (1..=max).contains(&text.chars().count()) {
+                    true => Ok(text.to_owned()),
+                    false => Err(ApiError::bad_request(format!(
+                        "instanceId.{name}: expected 1 to {max} characters"
+                    ))),
+                }
+            };
+            Ok(Identity::Instance { space: part("space", 43)?, external_id: part("externalId", 255)? })
+        }
+    }
+}
+
+/// Those that occur more than once, each once, in the order of their second occurrence.
+pub fn repeated(identities: impl Iterator<Item = Identity>) -> Vec<Identity> {
+    let mut seen: HashMap<Identity, usize> = HashMap::new();
+    let mut twice = Vec::new();
+    for identity in identities {
+        let count = seen.entry(identity.clone()).or_default();
+        *count += 1;
+        if *count == 2 {
+            twice.push(identity);
+        }
+    }
+    twice
+}
+
+fn check_ids<'a>(
+    classic: &Classic,
+    target: &Target,
+    ids: impl Iterator<Item = &'a Value>,
+) -> Result<(), ApiError> {
+    let table = classic.table(target.path);
+    let missing: BTreeSet<i64> =
+        ids.filter_map(Value::as_i64).filter(|id| table.by_id(*id).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(match target.dangling {
+        Dangling::Listed(message) => {
+            ApiError::missing(message, missing.iter().map(|id| json!({ "id": id })).collect())
+        }
+        Dangling::Inline(message) => {
+            let ids: Vec<String> = missing.iter().map(i64::to_string).collect();
+            ApiError::bad_request(format!("{message}: {}", ids.join(", ")))
+        }
+    })
+}
+
+/// `"m/n"`: the m-th of n partitions, at most ten.
+fn parse_partition(partition: &Value) -> Result<(u64, u64), ApiError> {
+    let parts = partition.as_str().and_then(|text| text.split_once('/'));
+    match parts.and_then(|(part, parts)| Some((part.parse::<u64>().ok()?, parts.parse::<u64>().ok()?))) {
+        Some((part, parts)) if (1..=10).contains(&parts) && (1..=parts).contains(&part) => {
+            Ok((part - 1, parts))
+        }
+        _ => Err(ApiError::bad_request("partition: expected 'm/n' with 1 <= m <= n <= 10")),
+    }
+}

@@ -1,0 +1,277 @@
+//! The way of a request: log, body, faults, throttling, authentication, capability, resource, answer.
+
+use std::sync::Arc;
+
+use axum::body::{to_bytes, Body};
+use axum::extract::State;
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use axum::Router;
+use percent_encoding::percent_decode_str;
+
+use crate::auth::Auth;
+use crate::codec;
+use crate::errors::ApiError;
+use crate::faults::{Fault, Faults, Mode, When};
+use crate::limits::Limits;
+use crate::record::{Flight, Record};
+use crate::reply::{Counts, Reply, Request, JSON};
+use crate::store::Store;
+use crate::{admin, resources};
+
+/// Answers larger than this are compressed for clients that ask for it.
+const COMPRESS_ABOVE: usize = 1024;
+
+/// Everything the emulator knows.
+#[derive(Default)]
+pub struct App {
+    /// Clients and tokens.
+    pub auth: Auth,
+    /// Faults asked for.
+    pub faults: Faults,
+    /// Throttling asked for.
+    pub limits: Limits,
+    /// Request log.
+    pub record: Record,
+    /// Data.
+    pub store: Store,
+}
+
+impl App {
+    /// Back to the state after the start.
+    pub fn reset(&self) {
+        self.auth.reset();
+        self.faults.clear();
+        self.limits.clear();
+        self.record.clear();
+        self.store.clear();
+    }
+}
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new().nest("/admin", admin::router()).fallback(handle).with_state(app)
+}
+
+/// Where a request goes.
+#[derive(Debug, PartialEq)]
+enum Target {
+    Token,
+    Inspect,
+    Resource { project: String, segments: Vec<String> },
+    Unknown,
+}
+
+impl Target {
+    fn of(path: &str) -> Self {
+        if path.ends_with("/oauth2/v2.0/token") {
+            return Self::Token;
+        }
+        let Some(rest) = path.strip_prefix("/api/v1/") else {
+            return Self::Unknown;
+        };
+        if rest == "token/inspect" {
+            return Self::Inspect;
+        }
+        let decode = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        match rest.strip_prefix("projects/").and_then(|rest| rest.split_once('/')) {
+            Some((project, path)) if !project.is_empty() => {
+                Self::Resource { project: decode(project), segments: path.split('/').map(decode).collect() }
+            }
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The path that faults and limits are compared with: what follows the project.
+    fn relative<'a>(&self, path: &'a str) -> &'a str {
+        match self {
+            Self::Resource { .. } => {
+                let from = path.match_indices('/').nth(4).map_or(0, |(at, _)| at);
+                &path[from..]
+            }
+            Self::Inspect => "/token/inspect",
+            Self::Token | Self::Unknown => path,
+        }
+    }
+}
+
+/// Closes the connection without an answer. hyper has no such answer, but each connection is a task of its own,
+/// and a task that unwinds drops its socket. `resume_unwind` does so without the message of a panic.
+fn hang_up() -> ! {
+    std::panic::resume_unwind(Box::new("connection dropped on request"))
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+async fn handle(State(app): State<Arc<App>>, request: axum::extract::Request) -> Response {
+    let mut flight = app.record.begin();
+    let (parts, body) = request.into_parts();
+    let headers = &parts.headers;
+    let target = Target::of(parts.uri.path());
+    let relative = target.relative(parts.uri.path()).to_owned();
+    let gzip_wanted =
+        text(headers, header::ACCEPT_ENCODING).split(',').any(|coding| coding.trim().starts_with("gzip"));
+
+    let entry = &mut flight.entry;
+    entry.method = parts.method.to_string();
+    entry.path = match parts.uri.query() {
+        Some(query) => format!("{relative}?{query}"),
+        None => relative.clone(),
+    };
+    entry.request_id = codec::uuid();
+    entry.content_type = text(headers, header::CONTENT_TYPE).to_owned();
+    entry.content_encoding = text(headers, header::CONTENT_ENCODING).to_owned();
+    entry.user_agent = text(headers, header::USER_AGENT).to_owned();
+    if let Target::Resource { project, .. } = &target {
+        entry.project = Some(project.clone());
+    }
+
+    // The client left in the middle of its body, or the body never ends: there is nobody to answer.
+    let Ok(wire) = to_bytes(body, codec::MAX_BODY).await else { hang_up() };
+    flight.entry.body_bytes = wire.len() as u64;
+
+    // Faults strike before anything else, as those of a gateway do.
+    let faults = app.faults.strike(parts.method.as_str(), &relative);
+    if let Some(reply) = suffer(&faults, When::Before).await {
+        return respond(&mut flight, reply, gzip_wanted);
+    }
+    let permit = match app.limits.enter(&relative) {
+        Ok(permit) => permit,
+        Err(reply) => return respond(&mut flight, reply, gzip_wanted),
+    };
+
+    let request =
+        Incoming { method: parts.method, uri: parts.uri, headers: parts.headers, wire: wire.into() };
+    let reply = apply(&app, &mut flight, target, request).unwrap_or_else(Reply::from);
+
+    let reply = suffer(&faults, When::After).await.unwrap_or(reply);
+    drop(permit);
+    respond(&mut flight, reply, gzip_wanted)
+}
+
+/// Lets the faults of one side of the application strike. Some: they answer instead.
+async fn suffer(faults: &[Fault], when: When) -> Option<Reply> {
+    for fault in faults.iter().filter(|fault| fault.when() == when) {
+        tokio::time::sleep(fault.delay()).await;
+        match fault.mode() {
+            Mode::Delay => {}
+            Mode::Status => return Some(fault.reply()),
+            Mode::DropBefore | Mode::DropAfter => hang_up(),
+            // Dropped together with the connection when the client goes away.
+            Mode::Stall => std::future::pending().await,
+        }
+    }
+    None
+}
+
+struct Incoming {
+    method: Method,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    wire: Vec<u8>,
+}
+
+fn apply(app: &App, flight: &mut Flight<'_>, target: Target, incoming: Incoming) -> Result<Reply, ApiError> {
+    let Incoming { method, uri, headers, wire } = incoming;
+    let body = match flight.entry.content_encoding.to_ascii_lowercase().as_str() {
+        "" | "identity" => wire,
+        "gzip" => codec::gunzip(&wire)?,
+        other => return Err(ApiError::new(415, format!("Unsupported Content-Encoding '{other}'"))),
+    };
+    flight.entry.decoded_bytes = body.len() as u64;
+    let content_type =
+        flight.entry.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match target {
+        Target::Unknown => Err(ApiError::new(404, "Not Found")),
+        // The form holds the client secret: nothing of it but the client id reaches the log.
+        Target::Token if method == Method::POST => {
+            let (client_id, reply) = app.auth.token(&content_type, &body);
+            flight.entry.client_id = client_id;
+            Ok(reply)
+        }
+        Target::Token => Err(ApiError::new(405, "Method Not Allowed")),
+        Target::Inspect => {
+            let client = app.auth.authenticate(authorization)?;
+            flight.entry.client_id = Some(client.id().to_owned());
+            if method != Method::GET {
+                return Err(ApiError::new(405, "Method Not Allowed"));
+            }
+            Ok(Auth::inspect(&client))
+        }
+        Target::Resource { project, segments } => {
+            if content_type == JSON {
+                flight.entry.keep_body(&body);
+            }
+            let client = app.auth.authenticate(authorization)?;
+            flight.entry.client_id = Some(client.id().to_owned());
+            let query = uri.query().unwrap_or_default();
+            let mut request = Request {
+                query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+                accept: text(&headers, header::ACCEPT).to_owned(),
+                counts: Counts::default(),
+                method,
+                segments,
+                body,
+                content_type,
+            };
+            let route = resources::route(&request)?;
+            Auth::authorize(&client, &project, route.acl, route.action)?;
+            let reply = (route.run)(&app.store.project(&project), &mut request);
+            flight.entry.counts = request.counts;
+            reply
+        }
+    }
+}
+
+fn respond(flight: &mut Flight<'_>, reply: Reply, gzip_wanted: bool) -> Response {
+    let compressed =
+        (gzip_wanted && reply.body.len() > COMPRESS_ABOVE).then(|| codec::gzip(&reply.body).ok()).flatten();
+    let encoded = compressed.is_some();
+    let body = compressed.unwrap_or(reply.body);
+    let entry = &mut flight.entry;
+    entry.status = reply.status;
+    entry.response_bytes = body.len() as u64;
+
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    let mut set = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(header::CONTENT_TYPE, &reply.content_type);
+    set(HeaderName::from_static("x-request-id"), &entry.request_id);
+    set(header::VARY, "Accept-Encoding");
+    if encoded {
+        set(header::CONTENT_ENCODING, "gzip");
+    }
+    for (name, value) in &reply.headers {
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            set(name, value);
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_and_relative_paths() {
+        let path = "/api/v1/projects/p/raw/dbs/a%2Fb/tables";
+        let target = Target::of(path);
+        assert_eq!(target.relative(path), "/raw/dbs/a%2Fb/tables");
+        let segments = ["raw", "dbs", "a/b", "tables"].map(str::to_owned).to_vec();
+        assert_eq!(target, Target::Resource { project: "p".into(), segments });
+        assert_eq!(Target::of("/tenant/oauth2/v2.0/token"), Target::Token);
+        assert_eq!(Target::of("/api/v1/token/inspect"), Target::Inspect);
+        assert_eq!(Target::of("/api/v1/projects/p"), Target::Unknown);
+    }
+}

@@ -1,0 +1,279 @@
+//! The data, by project. Classic resources share one lock, since references and hierarchies span them; points have
+//! a lock per series, so that large inserts do not wait for one another.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{json, Map, Value};
+
+use crate::resources::points::Points;
+use crate::resources::raw::Databases;
+
+/// All projects.
+#[derive(Default)]
+pub struct Store(Mutex<HashMap<String, Arc<Project>>>);
+
+impl Store {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Project>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A project, made on first use: who may use it is decided by the client's list of projects.
+    pub fn project(&self, name: &str) -> Arc<Project> {
+        self.lock().entry(name.to_owned()).or_default().clone()
+    }
+
+    /// Forgets all data.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+}
+
+/// One project's data.
+#[derive(Default)]
+pub struct Project {
+    classic: Mutex<Classic>,
+    raw: Mutex<Databases>,
+}
+
+impl Project {
+    /// The resources that are lists of objects, and which points belong to which series.
+    pub fn classic(&self) -> MutexGuard<'_, Classic> {
+        self.classic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The RAW databases.
+    pub fn raw(&self) -> MutexGuard<'_, Databases> {
+        self.raw.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Points of one series, shared with requests that read or write them.
+pub type SharedPoints = Arc<Mutex<Points>>;
+
+/// Classic resources by the name of their path.
+#[derive(Default)]
+pub struct Classic {
+    tables: HashMap<&'static str, Table>,
+    points: HashMap<i64, SharedPoints>,
+    issued: u64,
+    empty: Table,
+}
+
+impl Classic {
+    /// A resource's objects.
+    pub fn table(&self, path: &str) -> &Table {
+        self.tables.get(path).unwrap_or(&self.empty)
+    }
+
+    /// A resource's objects, to change them.
+    pub fn table_mut(&mut self, path: &'static str) -> &mut Table {
+        self.tables.entry(path).or_default()
+    }
+
+    /// A new id: unique, and like CDF's ids neither consecutive nor ascending.
+    pub fn new_id(&mut self) -> i64 {
+        self.issued += 1;
+        // An odd factor permutes the residues modulo 2^53, so no id comes twice; 0 is never reached.
+        (self.issued.wrapping_mul(0x0014_5f30_6dc9_c883) & ((1 << 53) - 1)) as i64
+    }
+
+    /// The points of a series.
+    pub fn points(&mut self, series: i64) -> SharedPoints {
+        self.points.entry(series).or_default().clone()
+    }
+
+    /// Drops the points of a deleted series.
+    pub fn drop_points(&mut self, series: i64) {
+        self.points.remove(&series);
+    }
+}
+
+/// One object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entity {
+    /// Server-generated id.
+    pub id: i64,
+    /// CDF's fields as they are answered, without those computed on reading.
+    pub fields: Map<String, Value>,
+}
+
+impl Entity {
+    /// A string field.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).and_then(Value::as_str)
+    }
+
+    /// An integer field.
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        self.fields.get(name).and_then(Value::as_i64)
+    }
+
+    fn instance(&self) -> Option<Identity> {
+        self.fields.get("instanceId").and_then(Identity::instance)
+    }
+}
+
+/// How a request names an object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// By id.
+    Id(i64),
+    /// By external id.
+    External(String),
+    /// By the data model instance behind it.
+    Instance {
+        /// Its space.
+        space: String,
+        /// Its external id in the space.
+        external_id: String,
+    },
+}
+
+impl Identity {
+    /// As CDF writes it in `missing` and `duplicated`.
+    pub fn json(&self) -> Value {
+        match self {
+            Self::Id(id) => json!({ "id": id }),
+            Self::External(external_id) => json!({ "externalId": external_id }),
+            Self::Instance { space, external_id } => {
+                json!({ "instanceId": { "space": space, "externalId": external_id } })
+            }
+        }
+    }
+
+    fn instance(value: &Value) -> Option<Self> {
+        let part = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
+        Some(Self::Instance { space: part("space")?, external_id: part("externalId")? })
+    }
+}
+
+/// The objects of one resource, in the order of their creation, found by any identity.
+#[derive(Default)]
+pub struct Table {
+    rows: BTreeMap<u64, Entity>,
+    keys: HashMap<Identity, u64>,
+    /// Children by parent id, of resources with a parentId.
+    children: HashMap<i64, BTreeSet<i64>>,
+    inserted: u64,
+}
+
+impl Table {
+    /// Adds a new object.
+    pub fn insert(&mut self, entity: Entity) {
+        self.inserted += 1;
+        let seq = self.inserted;
+        self.index(seq, &entity);
+        self.rows.insert(seq, entity);
+    }
+
+    /// Replaces the object of the same id.
+    pub fn replace(&mut self, entity: Entity) {
+        let Some(seq) = self.keys.get(&Identity::Id(entity.id)).copied() else {
+            return;
+        };
+        if let Some(old) = self.rows.remove(&seq) {
+            self.unindex(seq, &old);
+        }
+        self.index(seq, &entity);
+        self.rows.insert(seq, entity);
+    }
+
+    /// Removes an object.
+    pub fn remove(&mut self, id: i64) {
+        let Some(seq) = self.keys.get(&Identity::Id(id)).copied() else {
+            return;
+        };
+        if let Some(old) = self.rows.remove(&seq) {
+            self.unindex(seq, &old);
+        }
+    }
+
+    fn identities(entity: &Entity) -> impl Iterator<Item = Identity> {
+        let external =
+            entity.text("externalId").map(|external_id| Identity::External(external_id.to_owned()));
+        [Some(Identity::Id(entity.id)), external, entity.instance()].into_iter().flatten()
+    }
+
+    fn index(&mut self, seq: u64, entity: &Entity) {
+        for key in Self::identities(entity) {
+            self.keys.insert(key, seq);
+        }
+        if let Some(parent) = entity.integer("parentId") {
+            self.children.entry(parent).or_default().insert(entity.id);
+        }
+    }
+
+    fn unindex(&mut self, seq: u64, entity: &Entity) {
+        for key in Self::identities(entity) {
+            // A swap of external ids within one update may have given the key to another object already.
+            if self.keys.get(&key) == Some(&seq) {
+                self.keys.remove(&key);
+            }
+        }
+        if let Some(parent) = entity.integer("parentId") {
+            if let Some(children) = self.children.get_mut(&parent) {
+                children.remove(&entity.id);
+                if children.is_empty() {
+                    self.children.remove(&parent);
+                }
+            }
+        }
+    }
+
+    /// The object with an identity.
+    pub fn find(&self, identity: &Identity) -> Option<&Entity> {
+        self.keys.get(identity).and_then(|seq| self.rows.get(seq))
+    }
+
+    /// The object with an id.
+    pub fn by_id(&self, id: i64) -> Option<&Entity> {
+        self.find(&Identity::Id(id))
+    }
+
+    /// The object with an external id.
+    pub fn by_external_id(&self, external_id: &str) -> Option<&Entity> {
+        self.find(&Identity::External(external_id.to_owned()))
+    }
+
+    /// The ids of an object's children.
+    pub fn children(&self, id: i64) -> impl Iterator<Item = i64> + '_ {
+        self.children.get(&id).into_iter().flatten().copied()
+    }
+
+    /// Objects after a position, oldest first, each with its position.
+    pub fn after(&self, position: u64) -> impl Iterator<Item = (u64, &Entity)> {
+        self.rows.range(position.saturating_add(1)..).map(|(seq, entity)| (*seq, entity))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entity(id: i64, external_id: &str) -> Entity {
+        Entity { id, fields: Map::from_iter([("externalId".to_owned(), json!(external_id))]) }
+    }
+
+    #[test]
+    fn ids_are_unique_and_in_range() {
+        let mut classic = Classic::default();
+        let ids: BTreeSet<i64> = (0..10_000).map(|_| classic.new_id()).collect();
+        assert_eq!(ids.len(), 10_000);
+        assert!(ids.iter().all(|id| (1..=9_007_199_254_740_991).contains(id)));
+    }
+
+    #[test]
+    fn external_ids_can_be_swapped() {
+        let mut table = Table::default();
+        table.insert(entity(1, "a"));
+        table.insert(entity(2, "b"));
+        table.replace(entity(1, "b"));
+        table.replace(entity(2, "a"));
+        assert_eq!(table.by_external_id("a").map(|e| e.id), Some(2));
+        assert_eq!(table.by_external_id("b").map(|e| e.id), Some(1));
+        table.remove(1);
+        assert!(table.by_external_id("b").is_none());
+        assert_eq!(table.after(0).count(), 1);
+    }
+}
