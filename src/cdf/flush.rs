@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::buffer::{Chunk, Destination, Spill, TransactionBuffer};
+use super::deliver::{deliver, Context, Outcome, Work};
 use super::error::Error;
 use super::hierarchy;
 use super::resource::{Shape, Stage};
-use super::upsert::{deliver, Context, Outcome, Work};
 
 /// A request under way; its result comes with the place of its destination.
 pub type Job = Pin<Box<dyn Future<Output = (usize, Outcome)> + Send>>;

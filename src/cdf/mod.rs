@@ -1,10 +1,11 @@
 //! Everything that knows Cognite Data Fusion: resources, encoders, batching, delivery, HTTP. No PostgreSQL in here.
 //!
-//! A row's way: [`writer`] → [`encode`] → [`buffer`] → [`flush`] → [`upsert`] → [`client`].
+//! A row's way: [`writer`] → [`encode`] → [`buffer`] → [`flush`] → [`deliver`] → [`client`].
 
 pub mod buffer;
 pub mod cell;
 pub mod client;
+pub mod deliver;
 pub mod encode;
 pub mod error;
 pub mod flush;
@@ -15,5 +16,5 @@ pub mod resource;
 pub mod retry;
 pub mod table;
 pub mod token;
-pub mod upsert;
+
 pub mod writer;

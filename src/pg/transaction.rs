@@ -13,9 +13,9 @@ use super::spill::TemporaryFile;
 use super::{settings, wait};
 use crate::cdf::buffer::{Spill, Subtransaction, TransactionBuffer};
 use crate::cdf::client::Limits;
+use crate::cdf::deliver::{Context, Outcome};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::flush::{flush, Job, Network};
-use crate::cdf::upsert::{Context, Outcome};
 
 /// What a session's transaction has written.
 struct State {

@@ -1,6 +1,7 @@
 //! Rows of assets, events, time series …: a row becomes the JSON object of a create request, checked as it is written.
 
 use hashbrown::HashSet;
+use serde_json::Value;
 
 use super::json::{self, Refusal};
 use super::{refuse, Encoded, KeyKind};
@@ -18,6 +19,7 @@ pub struct ItemEncoder {
     external_id: Option<usize>,
     required: Vec<(&'static str, Option<usize>)>,
     exclusive: Vec<(usize, usize)>,
+    ordered: Vec<(usize, usize)>,
     set_null: bool,
 }
 
@@ -80,6 +82,11 @@ impl ItemEncoder {
             external_id: table.position("external_id"),
             required: items.required.iter().map(|name| (*name, table.position(name))).collect(),
             exclusive,
+            ordered: items
+                .ordered
+                .iter()
+                .filter_map(|(first, second)| Some((table.position(first)?, table.position(second)?)))
+                .collect(),
             set_null: table.options.mode.null_handling == NullHandling::SetNull,
             fields,
         }
@@ -123,6 +130,15 @@ impl ItemEncoder {
             if !row[*id].is_null() && !row[*external_id].is_null() {
                 let why = format!("give this or \"{}\", not both", table.names[*id]);
                 return Err(refused(*external_id, (Kind::InvalidValue, why)));
+            }
+        }
+
+        for (first, second) in &self.ordered {
+            if let (Cell::Timestamp(a), Cell::Timestamp(b)) = (&row[*first], &row[*second]) {
+                if b < a {
+                    let why = format!("the timestamp is before that in \"{}\"", table.names[*first]);
+                    return Err(refused(*second, (Kind::InvalidValue, why)));
+                }
             }
         }
 
@@ -197,21 +213,19 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
                 return Err((Kind::TooLong, format!("the metadata has {has} {what}; CDF takes {limit}")));
             }
         }
-        Rule::Object => {
-            let start = out.len();
-            out.extend_from_slice(document(cell)?.as_bytes());
-            match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&out[start..]) {
-                Ok(object) => {
-                    // CDF refuses a null anywhere; an absent member says the same.
-                    out.truncate(start);
-                    let mut object = serde_json::Value::Object(object);
-                    drop_nulls(&mut object);
-                    json::write(out, &object);
-                }
-                Err(error) => {
-                    return Err((Kind::InvalidValue, format!("the value must be a JSON object ({error})")))
-                }
+        Rule::GeoLocation => {
+            let feature: serde_json::Map<String, Value> =
+                serde_json::from_str(document(cell)?).map_err(|error| {
+                    (Kind::InvalidValue, format!("the value must be a JSON object ({error})"))
+                })?;
+            let mut feature = Value::Object(feature);
+            // CDF refuses a null anywhere; an absent member says the same.
+            drop_nulls(&mut feature);
+            if feature["type"] != "Feature" || !feature["geometry"]["type"].is_string() {
+                let why = "the value must be a GeoJSON feature: {\"type\": \"Feature\", \"geometry\": {\"type\": …, …}}";
+                return Err((Kind::InvalidValue, why.into()));
             }
+            json::write(out, &feature);
         }
         Rule::Labels { max } => list(out, cell, max, |out, cell| {
             out.extend_from_slice(b"{\"externalId\":");
@@ -231,13 +245,13 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
     Ok(())
 }
 
-fn drop_nulls(value: &mut serde_json::Value) {
+fn drop_nulls(value: &mut Value) {
     match value {
-        serde_json::Value::Object(members) => {
+        Value::Object(members) => {
             members.retain(|_, member| !member.is_null());
             members.values_mut().for_each(drop_nulls);
         }
-        serde_json::Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
+        Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
         _ => {}
     }
 }

@@ -10,7 +10,7 @@ use super::refuse;
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LARGEST_VALUE, LAST_TIMESTAMP, STRING_BYTES};
-use crate::cdf::resource::EXTERNAL_ID_CHARS;
+use crate::cdf::resource::{status, EXTERNAL_ID_CHARS};
 use crate::cdf::table::Table;
 
 /// Wire messages.
@@ -173,10 +173,6 @@ pub struct PointEncoder {
     status_symbol: Option<usize>,
 }
 
-/// Severity bits of a status code: the two highest (OPC UA part 4, as CDF documents its status codes).
-const BAD: i64 = 0x8000_0000;
-const SEVERITY: i64 = 0xC000_0000;
-
 impl PointEncoder {
     pub fn new(table: &Table, string: bool) -> Result<Self, Error> {
         let need = |name: &str| {
@@ -290,10 +286,7 @@ impl PointEncoder {
         timestamp: i64,
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let status = self.status(table, row)?;
-        let bad = status.as_ref().is_some_and(|status| {
-            status.symbol.starts_with("Bad") || (status.symbol.is_empty() && status.code & SEVERITY == BAD)
-        });
+        let (status, bad) = self.status(table, row)?;
         let cell = &row[self.value];
         let refused = |(kind, why): Refusal| refuse(kind, table, row, self.value, why);
         let null_value = cell.is_null();
@@ -326,54 +319,113 @@ impl PointEncoder {
                 let why = format!("the value {value} is outside of -1e100 to 1e100, which is what CDF takes");
                 return Err(refused((Kind::OutOfRange, why)));
             }
-            let point = wire::NumericPoint { timestamp, value, status, null_value };
-            prost::encoding::message::encode(1, &point, out);
+            write_numeric(out, timestamp, value, status.as_ref(), null_value);
         }
         Ok(())
     }
 
-    fn status(&self, table: &Table, row: &[Cell<'_>]) -> Result<Option<wire::Status>, Error> {
+    /// The point's status, and whether it is a Bad one.
+    fn status(&self, table: &Table, row: &[Cell<'_>]) -> Result<(Option<wire::Status>, bool), Error> {
         let cell = |at: Option<usize>| at.map(|at| (at, &row[at])).filter(|(_, cell)| !cell.is_null());
         let (code, symbol) = (cell(self.status_code), cell(self.status_symbol));
         if code.is_none() && symbol.is_none() {
-            return Ok(None);
+            return Ok((None, false));
         }
-        let mut status = wire::Status::default();
-        if let Some((at, cell)) = symbol {
-            let refused = |(kind, why): Refusal| refuse(kind, table, row, at, why);
-            status.symbol = as_text(cell).map_err(refused)?.into_owned();
-        }
-        if let Some((at, cell)) = code {
-            let refused = |(kind, why): Refusal| refuse(kind, table, row, at, why);
-            status.code = integer(cell).map_err(refused)?;
-            if !(0..1 << 32).contains(&status.code) {
-                return Err(refused((
-                    Kind::OutOfRange,
-                    format!("{} is no status code of 32 bits", status.code),
-                )));
+        let mut wire = wire::Status::default();
+        let by_symbol = match symbol {
+            None => None,
+            Some((at, cell)) => {
+                let refused = |(kind, why): Refusal| refuse(kind, table, row, at, why);
+                wire.symbol = as_text(cell).map_err(refused)?.into_owned();
+                Some(status::code_of(&wire.symbol).map_err(refused)?)
             }
-        }
-        Ok(Some(status))
+        };
+        let by_code = match code {
+            None => None,
+            Some((at, cell)) => {
+                let refused = |(kind, why): Refusal| refuse(kind, table, row, at, why);
+                let code = integer(cell).and_then(status::check_code).map_err(refused)?;
+                if by_symbol.is_some_and(|symbol| !status::match_each_other(code, symbol)) {
+                    let why = format!("the code {code} does not match the symbol \"{}\"", wire.symbol);
+                    return Err(refused((Kind::InvalidValue, why)));
+                }
+                wire.code = i64::from(code);
+                Some(code)
+            }
+        };
+        let bad = by_code.or(by_symbol).is_some_and(status::is_bad);
+        Ok((Some(wire), bad))
+    }
+}
+
+/// Appends a point as an element of its series' list. prost would leave out a value of -0.0, which equals its default.
+fn write_numeric(
+    out: &mut Vec<u8>,
+    timestamp: i64,
+    value: f64,
+    status: Option<&wire::Status>,
+    null_value: bool,
+) {
+    use prost::encoding::{bool, double, encode_key, encode_varint, int64, key_len, message, WireType};
+    let value_is_set = value.to_bits() != 0;
+    let mut len = 0;
+    if timestamp != 0 {
+        len += int64::encoded_len(1, &timestamp);
+    }
+    if value_is_set {
+        len += double::encoded_len(2, &value);
+    }
+    if let Some(status) = status {
+        len += message::encoded_len(3, status);
+    }
+    if null_value {
+        len += key_len(4) + 1;
+    }
+    encode_key(1, WireType::LengthDelimited, out);
+    encode_varint(len as u64, out);
+    if timestamp != 0 {
+        int64::encode(1, &timestamp, out);
+    }
+    if value_is_set {
+        double::encode(2, &value, out);
+    }
+    if let Some(status) = status {
+        message::encode(3, status, out);
+    }
+    if null_value {
+        bool::encode(4, &true, out);
     }
 }
 
 /// A series' points ordered by time, each moment once with its last value: CDF does not say which of two it keeps.
 pub fn sort_and_deduplicate(points: &[u8], string: bool) -> Result<(Vec<u8>, usize), Error> {
-    fn tidy<P: Message + Default>(mut points: Vec<P>, timestamp: impl Fn(&P) -> i64) -> (Vec<u8>, usize) {
+    fn tidy<P>(
+        mut points: Vec<P>,
+        timestamp: impl Fn(&P) -> i64,
+        write: impl Fn(&P, &mut Vec<u8>),
+    ) -> (Vec<u8>, usize) {
         // The sort keeps the order of equal moments; reversing makes "keep the first" mean "keep the last written".
         points.reverse();
-        points.sort_by_key(|point| timestamp(point));
+        points.sort_by_key(&timestamp);
         points.dedup_by_key(|point| timestamp(point));
         let mut out = Vec::new();
-        prost::encoding::message::encode_repeated(1, &points, &mut out);
+        points.iter().for_each(|point| write(point, &mut out));
         (out, points.len())
     }
     let corrupt =
         |error: prost::DecodeError| Error::internal(format!("encoded datapoints are not readable: {error}"));
     Ok(if string {
-        tidy(wire::StringPoints::decode(points).map_err(corrupt)?.datapoints, |point| point.timestamp)
+        let points = wire::StringPoints::decode(points).map_err(corrupt)?.datapoints;
+        tidy(points, |point| point.timestamp, |point, out| prost::encoding::message::encode(1, point, out))
     } else {
-        tidy(wire::NumericPoints::decode(points).map_err(corrupt)?.datapoints, |point| point.timestamp)
+        let points = wire::NumericPoints::decode(points).map_err(corrupt)?.datapoints;
+        tidy(
+            points,
+            |point| point.timestamp,
+            |point, out| {
+                write_numeric(out, point.timestamp, point.value, point.status.as_ref(), point.null_value)
+            },
+        )
     })
 }
 
@@ -408,6 +460,27 @@ mod tests {
         assert_eq!(count, 3);
         let decoded = wire::NumericPoints::decode(&*tidy).unwrap().datapoints;
         assert_eq!(decoded, [point(3, 2.0), point(4, 4.0), point(5, 5.0)]);
+    }
+
+    #[test]
+    fn a_point_is_written_as_the_message_has_it() {
+        let status = wire::Status { code: 0x8000_0000, symbol: "Bad".into() };
+        let cases = [
+            (0, 0.0, None, false),
+            (-5, -0.0, None, false),
+            (1 << 40, 1.5, Some(&status), false),
+            (1, 0.0, Some(&status), true),
+            (7, f64::NAN, Some(&status), false),
+        ];
+        for (timestamp, value, status, null_value) in cases {
+            let mut out = Vec::new();
+            write_numeric(&mut out, timestamp, value, status, null_value);
+            let read = wire::NumericPoints::decode(&*out).unwrap().datapoints;
+            assert_eq!(read.len(), 1);
+            assert_eq!(read[0].value.to_bits(), value.to_bits());
+            let rest = (read[0].timestamp, read[0].status.as_ref(), read[0].null_value);
+            assert_eq!(rest, (timestamp, status, null_value));
+        }
     }
 
     #[test]

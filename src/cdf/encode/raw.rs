@@ -6,7 +6,7 @@ use super::{refuse, Encoded, KeyKind};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::raw::{DATABASE_CHARS, KEY_CHARS, ROW_BYTES, TABLE_CHARS};
+use crate::cdf::resource::raw::{COLUMN_CHARS, DATABASE_CHARS, KEY_CHARS, ROW_BYTES, TABLE_CHARS};
 use crate::cdf::table::{Binding, NullHandling, Table, RAW_KEY};
 
 /// Encodes the rows of one table.
@@ -29,7 +29,10 @@ enum Columns {
 impl RawEncoder {
     pub fn new(table: &Table) -> Result<Self, Error> {
         let set_null = table.options.mode.null_handling == NullHandling::SetNull;
-        if table.options.table.is_some() {
+        if let (Some(database), Some(name)) = (&table.options.database, &table.options.table) {
+            for (name, max) in [(database, DATABASE_CHARS), (name, TABLE_CHARS)] {
+                check_name(name, max).map_err(|(_, why)| Error::new(Kind::InvalidOption, why))?;
+            }
             let mut key = None;
             let mut columns = Vec::new();
             for (at, binding) in table.bindings.iter().enumerate() {
@@ -135,7 +138,12 @@ impl RawEncoder {
                     }
                     first = false;
                     out.extend_from_slice(head);
+                    let value = out.len();
                     json::value(out, cell).map_err(|refusal| refused(*at, refusal))?;
+                    if out.len() - value > COLUMN_CHARS {
+                        let text = String::from_utf8_lossy(&out[value..]);
+                        check_length("value", &text).map_err(|refusal| refused(*at, refusal))?;
+                    }
                 }
                 out.push(b'}');
             }
@@ -153,6 +161,10 @@ impl RawEncoder {
 /// Checks the name of a RAW database or table.
 pub fn check_name(name: &str, max: usize) -> Result<(), Refusal> {
     match name.chars().count() {
+        // URLs take these two for directions, even percent-encoded.
+        _ if name == "." || name == ".." => {
+            Err((Kind::InvalidValue, format!("\"{name}\" cannot be addressed in a URL")))
+        }
         0 => Err((Kind::InvalidValue, "the name is empty".into())),
         chars if chars > max => {
             Err((Kind::TooLong, format!("the name \"{name}\" has {chars} characters; CDF takes {max}")))
@@ -181,10 +193,30 @@ fn key(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Checks one column's name or value. Bytes bound characters from above, so most are never counted.
+fn check_length(what: &str, text: &str) -> Result<(), Refusal> {
+    if text.len() > COLUMN_CHARS {
+        let chars = text.chars().count();
+        if chars > COLUMN_CHARS {
+            return Err((
+                Kind::TooLong,
+                format!("a column's {what} has {chars} characters; CDF takes {COLUMN_CHARS}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The document must be an object; RAW takes every JSON value in it, nulls as well.
 fn object(out: &mut Vec<u8>, text: &str) -> Result<(), Refusal> {
     match serde_json::from_str::<Properties>(text) {
-        Ok(_) => out.extend_from_slice(text.as_bytes()),
+        Ok(properties) => {
+            for (name, value) in &properties.0 {
+                check_length("name", name)?;
+                check_length("value", value.get())?;
+            }
+            out.extend_from_slice(text.as_bytes());
+        }
         Err(error) => return Err((Kind::InvalidValue, format!("the value must be a JSON object ({error})"))),
     }
     Ok(())

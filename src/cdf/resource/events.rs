@@ -33,6 +33,11 @@ pub static EVENTS: Resource = Resource {
         LAST_UPDATED_TIME,
     ],
     stage: Stage::Items,
-    shape: Shape::Items(Items { path: "/events", per_request: 1000, required: &[] }),
+    shape: Shape::Items(Items {
+        path: "/events",
+        per_request: 1000,
+        required: &[],
+        ordered: &[("start_time", "end_time")],
+    }),
     acl: "eventsAcl",
 };

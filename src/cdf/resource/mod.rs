@@ -4,6 +4,7 @@ mod assets;
 pub mod datapoints;
 mod events;
 pub mod raw;
+pub mod status;
 mod timeseries;
 
 use super::error::{Error, Kind};
@@ -96,8 +97,8 @@ pub enum Rule {
     Timestamp,
     /// Text to text.
     Metadata(MetadataLimits),
-    /// A JSON object as it is.
-    Object,
+    /// A GeoJSON feature.
+    GeoLocation,
     /// External ids of labels, so many at most.
     Labels {
         max: usize,
@@ -208,6 +209,8 @@ pub struct Items {
     pub per_request: usize,
     /// Columns that an item must have when it is created.
     pub required: &'static [&'static str],
+    /// Pairs of timestamp columns of which the second is never before the first.
+    pub ordered: &'static [(&'static str, &'static str)],
 }
 
 /// A CDF resource: its table, limits, endpoint and key.

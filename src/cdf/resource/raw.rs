@@ -30,6 +30,9 @@ pub static RAW_ROWS: Resource = Resource {
     acl: "rawAcl",
 };
 
+/// Characters of one column's name or value.
+pub const COLUMN_CHARS: usize = 2_621_440;
+
 /// The path of a RAW table's rows.
 pub fn rows_path(database: &str, table: &str) -> String {
     let segment = |name| utf8_percent_encode(name, NON_ALPHANUMERIC);

@@ -34,6 +34,6 @@ pub static TIMESERIES: Resource = Resource {
         LAST_UPDATED_TIME,
     ],
     stage: Stage::Series,
-    shape: Shape::Items(Items { path: "/timeseries", per_request: 1000, required: &[] }),
+    shape: Shape::Items(Items { path: "/timeseries", per_request: 1000, required: &[], ordered: &[] }),
     acl: "timeSeriesAcl",
 };

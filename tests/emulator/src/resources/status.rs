@@ -1,54 +1,18 @@
 //! Status codes of data points: OPC UA's, in 32 bits of which the two highest are the severity.
 
+use std::sync::LazyLock;
+
 use crate::errors::ApiError;
 
-/// Codes with a name. Others of a known severity are accepted and named by it.
-static SYMBOLS: &[(u32, &str)] = &[
-    (0x0000_0000, "Good"),
-    (0x002D_0000, "GoodSubscriptionTransferred"),
-    (0x002E_0000, "GoodCompletesAsynchronously"),
-    (0x002F_0000, "GoodOverload"),
-    (0x0030_0000, "GoodClamped"),
-    (0x0096_0000, "GoodLocalOverride"),
-    (0x00A2_0000, "GoodEntryInserted"),
-    (0x00A3_0000, "GoodEntryReplaced"),
-    (0x00A5_0000, "GoodNoData"),
-    (0x00A6_0000, "GoodMoreData"),
-    (0x4000_0000, "Uncertain"),
-    (0x408F_0000, "UncertainNoCommunicationLastUsableValue"),
-    (0x4090_0000, "UncertainLastUsableValue"),
-    (0x4091_0000, "UncertainSubstituteValue"),
-    (0x4092_0000, "UncertainInitialValue"),
-    (0x4093_0000, "UncertainSensorNotAccurate"),
-    (0x4094_0000, "UncertainEngineeringUnitsExceeded"),
-    (0x4095_0000, "UncertainSubNormal"),
-    (0x40A4_0000, "UncertainDataSubNormal"),
-    (0x8000_0000, "Bad"),
-    (0x8001_0000, "BadUnexpectedError"),
-    (0x8002_0000, "BadInternalError"),
-    (0x8003_0000, "BadOutOfMemory"),
-    (0x8004_0000, "BadResourceUnavailable"),
-    (0x8005_0000, "BadCommunicationError"),
-    (0x800A_0000, "BadTimeout"),
-    (0x800C_0000, "BadShutdown"),
-    (0x800D_0000, "BadServerNotConnected"),
-    (0x8031_0000, "BadNoCommunication"),
-    (0x8032_0000, "BadWaitingForInitialData"),
-    (0x8033_0000, "BadNodeIdInvalid"),
-    (0x8034_0000, "BadNodeIdUnknown"),
-    (0x803A_0000, "BadNotReadable"),
-    (0x803C_0000, "BadOutOfRange"),
-    (0x803D_0000, "BadNotSupported"),
-    (0x803E_0000, "BadNotFound"),
-    (0x8089_0000, "BadConfigurationError"),
-    (0x808A_0000, "BadNotConnected"),
-    (0x808B_0000, "BadDeviceFailure"),
-    (0x808C_0000, "BadSensorFailure"),
-    (0x808D_0000, "BadOutOfService"),
-    (0x809B_0000, "BadNoData"),
-    (0x809D_0000, "BadDataLost"),
-    (0x809E_0000, "BadDataUnavailable"),
-];
+/// Codes with a name, from the standard's table, which the extension has too. Others of a known severity are accepted
+/// and named by it.
+static SYMBOLS: LazyLock<Vec<(u32, &'static str)>> = LazyLock::new(|| {
+    include_str!("../../../../src/cdf/resource/status_codes.csv")
+        .lines()
+        .filter_map(|line| line.split_once(','))
+        .filter_map(|(code, symbol)| Some((u32::from_str_radix(code.strip_prefix("0x")?, 16).ok()?, symbol)))
+        .collect()
+});
 
 /// The status of a data point.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

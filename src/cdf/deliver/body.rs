@@ -1,0 +1,250 @@
+//! Looking into request bodies: keys, names, updates. Done only where a request cannot be sent as it is, or was refused.
+
+use bytes::Bytes;
+use hashbrown::HashSet;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::cdf::buffer::{Body, Destination};
+use crate::cdf::encode::json::Properties;
+use crate::cdf::encode::{json as json_writer, KeyKind};
+use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
+use crate::cdf::resource::{Resource, Rule};
+
+/// Items of a body, as CDF's objects.
+pub(super) struct Parsed<'b> {
+    pub(super) items: Vec<Properties<'b>>,
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    items: Vec<Value>,
+}
+
+impl<'b> Parsed<'b> {
+    pub(super) fn all(body: &'b Body) -> Result<Self, Error> {
+        let items =
+            (0..body.items.len()).map(|at| Properties::parse(body.fragment(at))).collect::<Result<_, _>>()?;
+        Ok(Parsed { items })
+    }
+
+    pub(super) fn has(&self, at: usize, resource: &Resource, required: &[&str]) -> bool {
+        required.iter().all(|name| {
+            let property = resource.column(name).map_or(*name, |column| column.property);
+            self.items[at].get(property).is_some_and(|value| value.get() != "null")
+        })
+    }
+
+    /// `{"externalId":…}` or `{"id":…}`: the key comes first.
+    pub(super) fn key_object(&self, at: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        let key = self.items[at].0.first().map(|(property, value)| (&**property, *value));
+        Properties::write(&mut out, key.into_iter());
+        out
+    }
+
+    /// The element of an update request; None if the item changes nothing that can be changed.
+    pub(super) fn update(&self, at: usize, resource: &Resource, kind: KeyKind) -> Option<Vec<u8>> {
+        let mut out = self.key_object(at);
+        out.pop();
+        out.extend_from_slice(b",\"update\":{");
+        let start = out.len();
+        for (property, value) in &self.items[at].0[1..] {
+            let Some(column) = resource.column(property) else {
+                continue;
+            };
+            match column.rule {
+                Rule::ImmutableBool => continue,
+                Rule::ExternalId if kind == KeyKind::Key => continue,
+                _ => {}
+            }
+            if out.len() > start {
+                out.push(b',');
+            }
+            json_writer::write(&mut out, &**property);
+            match value.get() {
+                "null" => out.extend_from_slice(match column.rule {
+                    // CDF has no setNull for these (API description of the update operations).
+                    Rule::Metadata(_) => b":{\"set\":{}}".as_slice(),
+                    Rule::Labels { .. } | Rule::Ids { .. } => b":{\"set\":[]}",
+                    _ => b":{\"setNull\":true}",
+                }),
+                text => {
+                    out.extend_from_slice(b":{\"set\":");
+                    out.extend_from_slice(text.as_bytes());
+                    out.push(b'}');
+                }
+            }
+        }
+        let changes = out.len() > start;
+        out.extend_from_slice(b"}}");
+        changes.then_some(out)
+    }
+
+    /// What cannot be changed must be what the existing item has: silently keeping the old value would lose the row's.
+    pub(super) fn check_immutable(
+        &self,
+        rows: &[usize],
+        answer: &Bytes,
+        resource: &Resource,
+    ) -> Result<(), Error> {
+        let fixed: Vec<_> =
+            resource.columns.iter().filter(|column| matches!(column.rule, Rule::ImmutableBool)).collect();
+        let written = |at: &usize| fixed.iter().any(|column| self.items[*at].get(column.property).is_some());
+        if fixed.is_empty() || !rows.iter().any(written) {
+            return Ok(());
+        }
+        let existing = listing(answer)?;
+        for at in rows {
+            let Some((key, value)) = self.items[*at].0.first() else {
+                continue;
+            };
+            let key_value: Value = serde_json::from_str(value.get()).unwrap_or_default();
+            let Some(found) = existing.iter().find(|item| item[&**key] == key_value) else {
+                continue;
+            };
+            for column in &fixed {
+                let Some(wanted) = self.items[*at].get(column.property) else {
+                    continue;
+                };
+                let wanted: Value = serde_json::from_str(wanted.get()).unwrap_or_default();
+                if !found[column.property].is_null() && found[column.property] != wanted {
+                    return Err(Error::new(
+                        Kind::InvalidValue,
+                        format!(
+                            "{}: {} of an existing {} cannot be changed; it is {}",
+                            resource.name, column.name, resource.noun, found[column.property]
+                        ),
+                    )
+                    .detail(format!("Rows refused: {}.", value.get())));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A create request of some items. Nulls ask for clearing, and what is created has nothing to clear.
+pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Result<Vec<u8>, Error> {
+    if !strip_nulls {
+        if part.len() == body.items.len() {
+            return Ok(body.bytes.clone());
+        }
+        return Ok(Body::from_fragments(part.iter().map(|at| body.fragment(*at))).bytes);
+    }
+    let mut made = Body::begin();
+    for at in part {
+        let properties = Properties::parse(body.fragment(*at))?;
+        let mut fragment = Vec::new();
+        let set = properties.0.iter().filter(|(_, value)| value.get() != "null");
+        Properties::write(&mut fragment, set.map(|(property, value)| (&**property, *value)));
+        made.append(&fragment);
+    }
+    made.end();
+    Ok(made.bytes)
+}
+
+pub(super) fn listing(answer: &[u8]) -> Result<Vec<Value>, Error> {
+    serde_json::from_slice::<Listing>(answer)
+        .map(|listing| listing.items)
+        .map_err(|error| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")))
+}
+
+pub(super) fn key_of(body: &Body, at: usize) -> Result<Option<Identity>, Error> {
+    let properties = Properties::parse(body.fragment(at))?;
+    Ok(properties.0.first().and_then(|(property, value)| match &**property {
+        "id" => value.get().parse().ok().map(Identity::Id),
+        "externalId" | "key" => serde_json::from_str(value.get()).ok().map(Identity::ExternalId),
+        _ => None,
+    }))
+}
+
+/// Those of the rows whose key is among the names.
+pub(super) fn matching(body: &Body, part: &[usize], names: &[Identity]) -> Result<Vec<usize>, Error> {
+    let names: HashSet<&Identity> = names.iter().collect();
+    let mut found = Vec::new();
+    for at in part {
+        if key_of(body, *at)?.is_some_and(|key| names.contains(&key)) {
+            found.push(*at);
+        }
+    }
+    Ok(found)
+}
+
+/// Those of the rows that CDF returned.
+pub(super) fn present(body: &Body, rows: &[usize], answer: &Bytes) -> Result<HashSet<usize>, Error> {
+    let mut keys = Vec::new();
+    for item in listing(answer)? {
+        keys.extend(item["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned())));
+        keys.extend(item["id"].as_i64().map(Identity::Id));
+    }
+    Ok(matching(body, rows, &keys)?.into_iter().collect())
+}
+
+/// Those of the rows that have one of the names as key, parent, asset, data set or label.
+pub(super) fn mentioning(
+    body: &Body,
+    part: &[usize],
+    names: &[&Identity],
+    destination: &Destination,
+) -> Result<Vec<usize>, Error> {
+    let mut texts = HashSet::new();
+    for name in names {
+        texts.insert(match name {
+            Identity::Id(id) => Value::from(*id),
+            Identity::ExternalId(external_id) | Identity::Instance { external_id, .. } => {
+                Value::from(&**external_id)
+            }
+        });
+    }
+    let names = |value: &Value| match value {
+        Value::Array(values) => {
+            values.iter().any(|value| texts.contains(value) || texts.contains(&value["externalId"]))
+        }
+        value => texts.contains(value),
+    };
+    let mut found = Vec::new();
+    for at in part {
+        let properties = Properties::parse(body.fragment(*at))?;
+        let mentions = properties.0.iter().any(|(property, value)| {
+            let rule = destination.resource.column(property).map(|column| column.rule);
+            let names_items = matches!(
+                rule,
+                Some(
+                    Rule::Id
+                        | Rule::ExternalId
+                        | Rule::IdOf
+                        | Rule::Ids { .. }
+                        | Rule::Parent
+                        | Rule::Labels { .. }
+                )
+            );
+            names_items && serde_json::from_str::<Value>(value.get()).is_ok_and(|value| names(&value))
+        });
+        if mentions {
+            found.push(*at);
+        }
+    }
+    Ok(found)
+}
+
+/// What errors call the rows: their keys, or the beginning of what was sent of them.
+pub(super) fn named(body: &Body, rows: &[usize]) -> Vec<String> {
+    rows.iter()
+        .take(NAMED_ROWS)
+        .map(|at| match key_of(body, *at) {
+            Ok(Some(key)) => key.to_string(),
+            _ => {
+                let text = String::from_utf8_lossy(body.fragment(*at)).into_owned();
+                match text.char_indices().nth(120) {
+                    Some((end, _)) => format!("{}…", &text[..end]),
+                    None => text,
+                }
+            }
+        })
+        .collect()
+}
+
+pub(super) fn names(body: &Body, rows: &[usize]) -> String {
+    list_names(named(body, rows).iter(), rows.len())
+}

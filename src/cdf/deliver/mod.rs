@@ -1,0 +1,117 @@
+//! Delivery of one request: what CDF is asked, and what its refusals mean.
+
+mod body;
+mod points;
+mod raw;
+mod references;
+mod search;
+mod upsert;
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use super::buffer::{Body, Destination};
+use super::client::{self, Client, Limits, Method, Request, Resend, Response};
+use super::encode::KeyKind;
+use super::error::{list_names, ApiError, Error, RequestError};
+use super::resource::Shape;
+use super::table::Mode;
+
+/// What all requests of a flush share.
+pub struct Context {
+    pub client: Client,
+    pub limits: Limits,
+    /// Internal ids by what they are of and external id.
+    references: Mutex<HashMap<(&'static str, String), i64>>,
+}
+
+impl Context {
+    pub fn new(client: Client, limits: Limits) -> Self {
+        Context { client, limits, references: Mutex::default() }
+    }
+}
+
+/// One request to deliver.
+pub struct Work {
+    pub destination: Arc<Destination>,
+    pub mode: Mode,
+    pub kind: KeyKind,
+    pub deferred: bool,
+    /// Items are in an order that matters: later ones may need earlier ones.
+    pub ordered: bool,
+    pub rows: usize,
+    pub body: Body,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Rows that CDF has acknowledged.
+    pub accepted: usize,
+    pub error: Option<Error>,
+}
+
+/// Delivers one request.
+pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
+    let mut delivery = Delivery { context: &context, destination: &work.destination, accepted: 0 };
+    let error = match &work.destination.resource.shape {
+        Shape::Items(items) => delivery.items(items, &work).await.err(),
+        Shape::Raw => delivery.raw(&work).await.err(),
+        Shape::Datapoints { string } => delivery.points(*string, &work).await.err(),
+    };
+    Outcome { accepted: delivery.accepted, error }
+}
+
+struct Delivery<'c> {
+    context: &'c Context,
+    destination: &'c Destination,
+    accepted: usize,
+}
+impl Delivery<'_> {
+    async fn post(&self, path: &str, body: client::Body, resend: Resend) -> Result<Response, RequestError> {
+        let request =
+            Request { method: Method::Post, path: path.to_owned(), body, resend, accept_protobuf: false };
+        self.context.client.send(&self.destination.connection, &request, &self.context.limits).await
+    }
+
+    async fn post_json(&self, path: &str, body: Vec<u8>, resend: Resend) -> Result<Response, RequestError> {
+        self.post(path, client::Body::Json(Bytes::from(body)), resend).await
+    }
+
+    /// The error of a refused request, with the rows it is about.
+    fn refused(&self, api: ApiError, rows: &[String], of: usize) -> Error {
+        let resource = self.destination.resource;
+        let mut error = api.into_error(&resource.write_capability());
+        error.message = format!("{}: {}", self.destination.name(), error.message);
+        if !rows.is_empty() {
+            error.detail.insert(0, format!("Rows refused: {}.", list_names(rows.iter(), of.max(rows.len()))));
+        }
+        error
+    }
+
+    fn failed(&self, error: RequestError, rows: impl Fn() -> (Vec<String>, usize)) -> Error {
+        let (names, of) = rows();
+        match error {
+            RequestError::Api(api) => self.refused(api, &names, of),
+            RequestError::Failed(mut error) => {
+                error.message = format!("{}: {}", self.destination.name(), error.message);
+                if !names.is_empty() {
+                    error.detail.insert(0, format!("Rows under way: {}.", list_names(names.iter(), of)));
+                }
+                error
+            }
+        }
+    }
+}
+
+impl Destination {
+    /// The resource, and where in RAW, as errors name it.
+    pub fn name(&self) -> String {
+        match &self.raw {
+            Some((database, table)) => format!("{} ({database}.{table})", self.resource.name),
+            None => self.resource.name.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Datapoints: series that are missing are created or named, and refused requests are split by series.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use hashbrown::HashSet;
+use prost::Message;
+use serde_json::{json, Value};
+
+use super::search::SEARCHES;
+use super::{Delivery, Work};
+use crate::cdf::client::{self, Resend};
+use crate::cdf::encode::point::wire;
+use crate::cdf::error::{list_names, ApiError, Error, Identity, Kind, RequestError, NAMED_ROWS};
+
+impl Delivery<'_> {
+    pub(super) async fn points(&mut self, string: bool, work: &Work) -> Result<(), Error> {
+        let send = |bytes: Vec<u8>| client::Body::Protobuf(Bytes::from(bytes));
+        let mut queue = VecDeque::from([(work.body.bytes.clone(), work.rows)]);
+        let mut created: HashSet<Identity> = HashSet::new();
+        let mut searches = 0;
+        let mut culprits: Vec<String> = Vec::new();
+        let mut verdict: Option<ApiError> = None;
+        while let Some((bytes, rows)) = queue.pop_front() {
+            let api = match self.post("/timeseries/data", send(bytes.clone()), Resend::Always).await {
+                Ok(_) => {
+                    self.accepted += rows;
+                    continue;
+                }
+                Err(RequestError::Api(api)) => api,
+                Err(error) => {
+                    let series = series_of(&bytes)?;
+                    let names: Vec<String> = series.iter().map(|series| series.to_string()).collect();
+                    return Err(self.failed(error, || (names.clone(), names.len())));
+                }
+            };
+            if !api.missing.is_empty() {
+                let new: Vec<Identity> =
+                    api.missing.iter().filter(|series| !created.contains(*series)).cloned().collect();
+                if !work.mode.create_missing || new.is_empty() {
+                    return Err(self.missing_series(api, work.mode.create_missing));
+                }
+                self.create_series(&new, string).await?;
+                created.extend(new);
+                queue.push_front((bytes, rows));
+                continue;
+            }
+            let mut request = wire::InsertionRequest::decode(&*bytes)
+                .map_err(|error| Error::internal(format!("encoded datapoints are not readable: {error}")))?;
+            let searchable = matches!(api.status, 400 | 404 | 409 | 413 | 422);
+            if request.items.len() < 2 || !searchable || searches >= SEARCHES || culprits.len() >= NAMED_ROWS
+            {
+                culprits.extend(request.items.iter().map(|item| identity(item).to_string()));
+                let fatal = !searchable;
+                verdict.get_or_insert(api);
+                if fatal {
+                    break;
+                }
+                continue;
+            }
+            searches += 1;
+            let later = request.items.split_off(request.items.len() / 2);
+            let later = wire::InsertionRequest { items: later };
+            for half in [later, request] {
+                let rows = half.items.iter().map(count).sum();
+                queue.push_front((half.encode_to_vec(), rows));
+            }
+        }
+        match verdict {
+            None => Ok(()),
+            Some(api) => {
+                let mut error = self.refused(api, &[], 0);
+                error
+                    .detail
+                    .insert(0, format!("Series refused: {}.", list_names(culprits.iter(), culprits.len())));
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn missing_series(&self, api: ApiError, create_missing: bool) -> Error {
+        let trace = api.trace();
+        let mut error = Error::new(
+            Kind::MissingReference,
+            format!("{}: the time series does not exist in CDF: {}", self.destination.name(), api.message),
+        )
+        .detail(format!("Series missing: {}.", list_names(api.missing.iter(), api.missing.len())))
+        .detail(trace);
+        error.hint = Some(match create_missing {
+            false => "Insert the series into the table of time series first (the same transaction will do), or set the \
+                      table's option create_missing to \"true\"."
+                .into(),
+            true => "Series can only be created by external_id; those addressed by id or instance must exist.".into(),
+        });
+        error
+    }
+
+    /// Creates series of the kind that the points need, with their external id as name.
+    pub(super) async fn create_series(&self, missing: &[Identity], string: bool) -> Result<(), Error> {
+        let mut pending = Vec::new();
+        for series in missing {
+            match series {
+                Identity::ExternalId(external_id) => pending.push(external_id.clone()),
+                other => {
+                    return Err(Error::new(
+                        Kind::MissingReference,
+                        format!("{}: time series {other} does not exist in CDF", self.destination.name()),
+                    )
+                    .hint("Series can only be created by external_id; those addressed by id or instance must exist."))
+                }
+            }
+        }
+        for part in pending.chunks(1000) {
+            let mut part: Vec<&String> = part.iter().collect();
+            while !part.is_empty() {
+                let items: Vec<Value> = part
+                    .iter()
+                    .map(|name| json!({ "externalId": name, "name": name, "isString": string }))
+                    .collect();
+                let request = json!({ "items": items }).to_string().into_bytes();
+                match self.post_json("/timeseries", request, Resend::Always).await {
+                    Ok(_) => break,
+                    Err(RequestError::Api(api)) if api.status == 409 && !api.duplicated.is_empty() => {
+                        // Another request of this flush, or somebody else, was faster.
+                        let before = part.len();
+                        part.retain(|name| !api.duplicated.contains(&Identity::ExternalId((*name).clone())));
+                        if part.len() == before {
+                            return Err(self.refused(api, &[], 0));
+                        }
+                    }
+                    Err(error) => {
+                        return Err(self.failed(error, || {
+                            (part.iter().map(|name| format!("\"{name}\"")).collect(), part.len())
+                        }))
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn identity(item: &wire::InsertionItem) -> Identity {
+    match &item.reference {
+        Some(wire::Reference::Id(id)) => Identity::Id(*id),
+        Some(wire::Reference::ExternalId(external_id)) => Identity::ExternalId(external_id.clone()),
+        Some(wire::Reference::Instance(instance)) => {
+            Identity::Instance { space: instance.space.clone(), external_id: instance.external_id.clone() }
+        }
+        None => Identity::ExternalId(String::new()),
+    }
+}
+
+fn series_of(body: &[u8]) -> Result<Vec<Identity>, Error> {
+    let request = wire::InsertionRequest::decode(body)
+        .map_err(|error| Error::internal(format!("encoded datapoints are not readable: {error}")))?;
+    Ok(request.items.iter().map(identity).collect())
+}
+
+fn count(item: &wire::InsertionItem) -> usize {
+    match &item.points {
+        Some(wire::Points::Numeric(points)) => points.datapoints.len(),
+        Some(wire::Points::String(points)) => points.datapoints.len(),
+        None => 0,
+    }
+}

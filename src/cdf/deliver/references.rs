@@ -1,0 +1,135 @@
+//! References by external id where CDF takes only internal ids: looked up in batches, once per transaction.
+
+use std::sync::PoisonError;
+
+use hashbrown::{HashMap, HashSet};
+use serde_json::value::RawValue;
+use serde_json::{json, Value};
+
+use super::body::{listing, names, Parsed};
+use super::{Delivery, Work};
+use crate::cdf::buffer::Body;
+use crate::cdf::client::Resend;
+use crate::cdf::encode::json::Properties;
+use crate::cdf::error::{list_names, Error, Kind};
+use crate::cdf::resource::{ReferenceTarget, Resource, Rule};
+
+impl Delivery<'_> {
+    /// The body with external ids replaced by internal ones where CDF takes only those.
+    pub(super) async fn resolve(&self, work: &Work) -> Result<Body, Error> {
+        let resource = self.destination.resource;
+        let parsed = Parsed::all(&work.body)?;
+        let mut wanted: HashMap<&'static str, (&'static ReferenceTarget, HashSet<String>)> = HashMap::new();
+        for (property, value) in parsed.items.iter().flat_map(|properties| &properties.0) {
+            if let Some((to, _, names)) = reference(resource, property, value)? {
+                wanted.entry(to.byids).or_insert_with(|| (to, HashSet::new())).1.extend(names);
+            }
+        }
+        for (to, names) in wanted.into_values() {
+            self.fetch_ids(to, names, &work.body, &parsed).await?;
+        }
+        let ids = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = Body::begin();
+        for properties in &parsed.items {
+            let mut replaced = Vec::new();
+            let mut out: Vec<(&str, &RawValue)> = Vec::new();
+            for (property, value) in &properties.0 {
+                if let Some((to, target, names)) = reference(resource, property, value)? {
+                    let numbers: Vec<i64> =
+                        names.into_iter().filter_map(|name| ids.get(&(to.byids, name)).copied()).collect();
+                    let text = match value.get().starts_with('[') {
+                        true => serde_json::value::to_raw_value(&numbers),
+                        false => serde_json::value::to_raw_value(&numbers.first()),
+                    };
+                    let text = text.map_err(|error| Error::internal(format!("ids as JSON: {error}")))?;
+                    replaced.push((target, text));
+                } else {
+                    out.push((property, value));
+                }
+            }
+            // A NULL id column beside a reference asks for clearing what the reference sets.
+            out.retain(|(property, _)| replaced.iter().all(|(target, _)| target != property));
+            out.extend(replaced.iter().map(|(target, value)| (*target, &**value)));
+            let mut fragment = Vec::new();
+            Properties::write(&mut fragment, out.into_iter());
+            made.append(&fragment);
+        }
+        made.end();
+        Ok(made)
+    }
+
+    pub(super) async fn fetch_ids(
+        &self,
+        to: &'static ReferenceTarget,
+        mut names: HashSet<String>,
+        body: &Body,
+        parsed: &Parsed<'_>,
+    ) -> Result<(), Error> {
+        {
+            let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
+            names.retain(|name| !known.contains_key(&(to.byids, name.clone())));
+        }
+        let names: Vec<String> = names.into_iter().collect();
+        for part in names.chunks(1000) {
+            let items: Vec<Value> = part.iter().map(|name| json!({ "externalId": name })).collect();
+            let request = json!({ "items": items, "ignoreUnknownIds": true }).to_string().into_bytes();
+            let response = self
+                .post_json(to.byids, request, Resend::Always)
+                .await
+                .map_err(|error| error.into_error(to.capability))?;
+            let mut known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
+            for item in listing(&response.body)? {
+                if let (Some(name), Some(id)) = (item["externalId"].as_str(), item["id"].as_i64()) {
+                    known.insert((to.byids, name.to_owned()), id);
+                }
+            }
+        }
+        let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown: Vec<&String> =
+            names.iter().filter(|name| !known.contains_key(&(to.byids, (*name).clone()))).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let resource = self.destination.resource;
+        let mut rows = Vec::new();
+        for (at, properties) in parsed.items.iter().enumerate() {
+            for (property, value) in &properties.0 {
+                if let Some((target, _, names)) = reference(resource, property, value)? {
+                    if target.byids == to.byids && names.iter().any(|name| unknown.contains(&name)) {
+                        rows.push(at);
+                    }
+                }
+            }
+        }
+        rows.dedup();
+        Err(Error::new(
+            Kind::MissingReference,
+            format!("{}: {} does not exist in CDF: {}", resource.name, to.noun, quoted(&unknown)),
+        )
+        .detail(format!("Rows refused: {}.", self::names(body, &rows))))
+    }
+}
+
+/// The reference that a property holds: where to, the property that CDF knows, and the external ids.
+#[allow(clippy::type_complexity)]
+fn reference(
+    resource: &Resource,
+    property: &str,
+    value: &RawValue,
+) -> Result<Option<(&'static ReferenceTarget, &'static str, Vec<String>)>, Error> {
+    let not_text =
+        |error: serde_json::Error| Error::internal(format!("an encoded reference is not text: {error}"));
+    Ok(match resource.column(property).map(|column| column.rule) {
+        Some(Rule::Reference { to, property }) => {
+            Some((to, property, vec![serde_json::from_str(value.get()).map_err(not_text)?]))
+        }
+        Some(Rule::References { to, property, .. }) => {
+            Some((to, property, serde_json::from_str(value.get()).map_err(not_text)?))
+        }
+        _ => None,
+    })
+}
+
+fn quoted(names: &[&String]) -> String {
+    list_names(names.iter().map(|name| format!("\"{name}\"")), names.len())
+}

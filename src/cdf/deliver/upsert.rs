@@ -1,0 +1,277 @@
+//! Items: create → 409 → update, and the rows that are new, gone, or there already.
+
+use bytes::Bytes;
+use hashbrown::HashSet;
+
+use super::body::{create_body, matching, named, names, present, Parsed};
+use super::search::Search;
+use super::{Delivery, Work};
+use crate::cdf::buffer::Body;
+use crate::cdf::client::Resend;
+use crate::cdf::encode::KeyKind;
+use crate::cdf::error::{Error, Kind, RequestError};
+use crate::cdf::resource::Items;
+use crate::cdf::table::OnConflict;
+
+/// Rounds of splitting off what exists, or what is missing. Each makes progress unless others write the same keys.
+const ROUNDS: usize = 20;
+
+impl Delivery<'_> {
+    pub(super) async fn items(&mut self, items: &Items, work: &Work) -> Result<(), Error> {
+        let resolved = match work.deferred {
+            true => Some(self.resolve(work).await?),
+            false => None,
+        };
+        let body = resolved.as_ref().unwrap_or(&work.body);
+        let all: Vec<usize> = (0..body.items.len()).collect();
+        match work.kind {
+            KeyKind::None => self.create_blindly(items, work, body, all).await,
+            KeyKind::Id => {
+                let missing = self.update(items, work, body, all).await?;
+                self.none_missing(body, &missing)
+            }
+            KeyKind::Key => self.upsert(items, work, body, all).await,
+        }
+    }
+
+    pub(super) fn none_missing(&self, body: &Body, missing: &[usize]) -> Result<(), Error> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let resource = self.destination.resource;
+        Err(Error::new(
+            Kind::MissingReference,
+            format!("{}: no {} has this id", resource.name, resource.noun),
+        )
+        .detail(format!("Rows refused: {}.", names(body, missing)))
+        .hint("A row with an id addresses an existing item. Leave id NULL to create one."))
+    }
+
+    /// Creates items that have no key. What may have arrived is never sent again.
+    pub(super) async fn create_blindly(
+        &mut self,
+        items: &Items,
+        work: &Work,
+        body: &Body,
+        all: Vec<usize>,
+    ) -> Result<(), Error> {
+        let mut search = Search::new(all, work.ordered);
+        while let Some(part) = search.next() {
+            let request = create_body(body, &part, work.deferred)?;
+            match self.post_json(items.path, request, Resend::OnlyIfNotReceived).await {
+                Ok(_) => self.accepted += part.len(),
+                Err(RequestError::Api(api)) => search.refused(part, api, body, self.destination)?,
+                Err(error) => return Err(self.failed(error, || (named(body, &part), part.len()))),
+            }
+        }
+        self.conclude(search, body)
+    }
+
+    pub(super) async fn upsert(
+        &mut self,
+        items: &Items,
+        work: &Work,
+        body: &Body,
+        all: Vec<usize>,
+    ) -> Result<(), Error> {
+        // An item without a value that creating takes can only be an update: CDF would refuse the whole request.
+        let (mut pending, mut existing) = (all, Vec::new());
+        if !items.required.is_empty() {
+            let parsed = Parsed::all(body)?;
+            let complete = |at: &usize| parsed.has(*at, self.destination.resource, items.required);
+            (pending, existing) = pending.into_iter().partition(complete);
+        }
+        let incomplete: HashSet<usize> = existing.iter().copied().collect();
+        if !incomplete.is_empty() && work.mode.on_conflict != OnConflict::Update {
+            self.settle_incomplete(items, work, body, &existing).await?;
+            existing.clear();
+        }
+
+        for _ in 0..ROUNDS {
+            let duplicated = self.create(items, work, body, std::mem::take(&mut pending)).await?;
+            match work.mode.on_conflict {
+                OnConflict::Update => existing.extend(duplicated),
+                OnConflict::Ignore => self.accepted += duplicated.len(),
+                OnConflict::Error if duplicated.is_empty() => {}
+                OnConflict::Error => return Err(self.exists(body, &duplicated)),
+            }
+            if existing.is_empty() {
+                return Ok(());
+            }
+            existing.sort_unstable();
+            let missing = self.update(items, work, body, std::mem::take(&mut existing)).await?;
+            let lost: Vec<usize> = missing.iter().copied().filter(|at| incomplete.contains(at)).collect();
+            if !lost.is_empty() {
+                return Err(self.incomplete(items, body, &lost));
+            }
+            if missing.is_empty() {
+                return Ok(());
+            }
+            pending = missing;
+        }
+        Err(Error::new(
+            Kind::Duplicate,
+            format!("{}: items appear and disappear in CDF while they are written", self.destination.name()),
+        )
+        .hint(
+            "Something else creates and deletes the same external ids. Run the load again when it has ended.",
+        ))
+    }
+
+    pub(super) fn exists(&self, body: &Body, rows: &[usize]) -> Error {
+        let resource = self.destination.resource;
+        Error::new(Kind::Duplicate, format!("{}: the {} exists in CDF already", resource.name, resource.noun))
+            .detail(format!("Rows refused: {}.", names(body, rows)))
+            .hint("The table's option on_conflict is \"error\".")
+    }
+
+    pub(super) fn incomplete(&self, items: &Items, body: &Body, rows: &[usize]) -> Error {
+        let resource = self.destination.resource;
+        Error::new(
+            Kind::MissingValue,
+            format!(
+                "{}: a new {} needs a value for {}",
+                resource.name,
+                resource.noun,
+                items.required.join(", ")
+            ),
+        )
+        .detail(format!("Rows refused: {}.", names(body, rows)))
+        .hint("No item with this external_id exists in CDF that the row could update.")
+    }
+
+    /// Rows that cannot create an item and must not change one: all that matters is whether it exists.
+    pub(super) async fn settle_incomplete(
+        &mut self,
+        items: &Items,
+        work: &Work,
+        body: &Body,
+        rows: &[usize],
+    ) -> Result<(), Error> {
+        let found = self.look_up(items, body, rows).await?;
+        let lost: Vec<usize> = rows.iter().copied().filter(|at| !found.contains(at)).collect();
+        if !lost.is_empty() {
+            return Err(self.incomplete(items, body, &lost));
+        }
+        if work.mode.on_conflict == OnConflict::Error {
+            return Err(self.exists(body, rows));
+        }
+        self.accepted += rows.len();
+        Ok(())
+    }
+
+    /// Creates items; gives back those that exist.
+    pub(super) async fn create(
+        &mut self,
+        items: &Items,
+        work: &Work,
+        body: &Body,
+        all: Vec<usize>,
+    ) -> Result<Vec<usize>, Error> {
+        let mut existing = Vec::new();
+        let mut search = Search::new(all, work.ordered);
+        while let Some(mut part) = search.next() {
+            let request = create_body(body, &part, work.deferred)?;
+            match self.post_json(items.path, request, Resend::Always).await {
+                Ok(_) => self.accepted += part.len(),
+                Err(RequestError::Api(api)) if api.status == 409 => {
+                    let mut duplicated = matching(body, &part, &api.duplicated)?;
+                    if duplicated.is_empty() {
+                        duplicated = self.look_up(items, body, &part).await?.into_iter().collect();
+                    }
+                    if duplicated.is_empty() {
+                        search.refused(part, api, body, self.destination)?;
+                        continue;
+                    }
+                    part.retain(|at| !duplicated.contains(at));
+                    existing.extend(duplicated);
+                    search.again(part);
+                }
+                Err(RequestError::Api(api)) => search.refused(part, api, body, self.destination)?,
+                Err(error) => return Err(self.failed(error, || (named(body, &part), part.len()))),
+            }
+        }
+        self.conclude(search, body)?;
+        Ok(existing)
+    }
+
+    /// Updates items; gives back those that do not exist.
+    pub(super) async fn update(
+        &mut self,
+        items: &Items,
+        work: &Work,
+        body: &Body,
+        all: Vec<usize>,
+    ) -> Result<Vec<usize>, Error> {
+        let parsed = Parsed::all(body)?;
+        let resource = self.destination.resource;
+        let path = format!("{}/update", items.path);
+        let (changing, still): (Vec<usize>, Vec<usize>) =
+            all.into_iter().partition(|at| parsed.update(*at, resource, work.kind).is_some());
+        let mut missing = Vec::new();
+        if !still.is_empty() {
+            let answer = self.retrieve(items, body, &still).await?;
+            let found = present(body, &still, &answer)?;
+            parsed.check_immutable(&still, &answer, resource)?;
+            self.accepted += found.len();
+            missing.extend(still.into_iter().filter(|at| !found.contains(at)));
+        }
+        let mut search = Search::new(changing, work.ordered);
+        while let Some(mut part) = search.next() {
+            let updates: Vec<Vec<u8>> =
+                part.iter().filter_map(|at| parsed.update(*at, resource, work.kind)).collect();
+            let request = Body::from_fragments(updates.iter().map(|update| &**update)).bytes;
+            match self.post_json(&path, request, Resend::Always).await {
+                Ok(response) => {
+                    self.accepted += part.len();
+                    parsed.check_immutable(&part, &response.body, resource)?;
+                }
+                Err(RequestError::Api(api)) if api.status == 400 && !api.missing.is_empty() => {
+                    let lost = matching(body, &part, &api.missing)?;
+                    if lost.is_empty() {
+                        search.refused(part, api, body, self.destination)?;
+                        continue;
+                    }
+                    part.retain(|at| !lost.contains(at));
+                    missing.extend(lost);
+                    search.again(part);
+                }
+                Err(RequestError::Api(api)) => search.refused(part, api, body, self.destination)?,
+                Err(error) => return Err(self.failed(error, || (named(body, &part), part.len()))),
+            }
+        }
+        self.conclude(search, body)?;
+        missing.sort_unstable();
+        Ok(missing)
+    }
+
+    /// Those of the rows that exist in CDF.
+    pub(super) async fn look_up(
+        &self,
+        items: &Items,
+        body: &Body,
+        rows: &[usize],
+    ) -> Result<HashSet<usize>, Error> {
+        let answer = self.retrieve(items, body, rows).await?;
+        present(body, rows, &answer)
+    }
+
+    pub(super) async fn retrieve(&self, items: &Items, body: &Body, rows: &[usize]) -> Result<Bytes, Error> {
+        let parsed = Parsed::all(body)?;
+        let keys: Vec<Vec<u8>> = rows.iter().map(|at| parsed.key_object(*at)).collect();
+        let mut request = Body::from_fragments(keys.iter().map(|key| &**key)).bytes;
+        request.pop();
+        request.extend_from_slice(b",\"ignoreUnknownIds\":true}");
+        match self.post_json(&format!("{}/byids", items.path), request, Resend::Always).await {
+            Ok(response) => Ok(response.body),
+            Err(error) => Err(error.into_error(&self.destination.resource.read_capability())),
+        }
+    }
+
+    pub(super) fn conclude(&self, search: Search, body: &Body) -> Result<(), Error> {
+        let Some((api, culprits, of)) = search.verdict() else {
+            return Ok(());
+        };
+        Err(self.refused(api, &named(body, &culprits), of))
+    }
+}

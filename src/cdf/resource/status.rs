@@ -1,0 +1,71 @@
+//! Status codes of datapoints: OPC UA's, 32 bits of which the two highest are the severity.
+
+use hashbrown::HashMap;
+use once_cell::sync::Lazy;
+
+use crate::cdf::error::Kind;
+
+/// Code by symbol.
+static CODES: Lazy<HashMap<&'static str, u32>> = Lazy::new(|| {
+    include_str!("status_codes.csv")
+        .lines()
+        .filter_map(|line| line.split_once(','))
+        .filter_map(|(code, symbol)| Some((symbol, u32::from_str_radix(code.strip_prefix("0x")?, 16).ok()?)))
+        .collect()
+});
+
+/// The part of a code that its symbol stands for; the rest are flags.
+const SYMBOL_BITS: u32 = 0xFFFF_0000;
+
+/// Why a status cannot be written.
+type Refusal = (Kind, String);
+
+/// Checks a code: 32 bits, and a severity that exists.
+pub fn check_code(code: i64) -> Result<u32, Refusal> {
+    match u32::try_from(code) {
+        Ok(code) if code >> 30 < 3 => Ok(code),
+        _ => Err((Kind::InvalidValue, format!("{code} is no status code; CDF takes those of OPC UA"))),
+    }
+}
+
+/// The code of a symbol, which may have flags after it (`Good, Overflow`).
+pub fn code_of(symbol: &str) -> Result<u32, Refusal> {
+    let name = symbol.split([',', ' ']).next().unwrap_or_default();
+    CODES.get(name).copied().ok_or_else(|| {
+        (
+            Kind::InvalidValue,
+            format!("\"{symbol}\" is no status symbol; CDF takes those of OPC UA, as Good or Bad"),
+        )
+    })
+}
+
+/// Whether code and symbol say the same, as CDF demands where a point has both.
+pub fn match_each_other(code: u32, symbol: u32) -> bool {
+    code & SYMBOL_BITS == symbol & SYMBOL_BITS
+}
+
+/// Severity Bad: such points may be without a value, or have one that is not finite.
+pub fn is_bad(code: u32) -> bool {
+    code >> 30 == 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_and_codes() {
+        assert_eq!(code_of("Good"), Ok(0));
+        assert_eq!(code_of("Bad"), Ok(0x8000_0000));
+        assert_eq!(code_of("Uncertain, Overflow"), Ok(0x4000_0000));
+        assert!(is_bad(code_of("BadSensorFailure").unwrap()) && !is_bad(0x4000_0000));
+        for symbol in ["", "bad", "Ugly", "BadlyMisspelt"] {
+            assert_eq!(code_of(symbol).unwrap_err().0, Kind::InvalidValue, "{symbol}");
+        }
+        for code in [-1, 1 << 32, 0xC000_0000] {
+            assert!(check_code(code).is_err());
+        }
+        assert!(match_each_other(0x8000_0080, 0x8000_0000) && !match_each_other(0x8000_0000, 0));
+        assert!(CODES.len() > 200);
+    }
+}
