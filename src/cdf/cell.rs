@@ -1,5 +1,8 @@
 //! A typed value of a row, borrowed from wherever the caller has it.
 
+/// Milliseconds from 1970, where CDF counts from, to 2000.
+pub const EPOCH_MILLIS: i64 = 946_684_800_000;
+
 /// One column's value, as the row encoders take it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell<'a> {
@@ -10,7 +13,7 @@ pub enum Cell<'a> {
     /// Digits of an exact number that need not fit a float (`numeric`).
     Number(&'a str),
     Text(&'a str),
-    /// Microseconds since 1970-01-01 00:00 UTC.
+    /// Microseconds since 2000-01-01 00:00 UTC: counted from 1970, the last that PostgreSQL has would overflow.
     Timestamp(i64),
     /// A JSON document as text, known to be valid.
     Json(&'a str),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::buffer::{Chunk, Destination, Spill, TransactionBuffer};
 use super::deliver::{deliver, Context, Outcome, Work};
-use super::error::Error;
+use super::error::{Error, Kind};
 use super::hierarchy;
 use super::resource::{Shape, Stage};
 
@@ -28,6 +28,8 @@ struct Progress {
     destination: Arc<Destination>,
     rows: usize,
     accepted: usize,
+    /// Those of the accepted that have no key.
+    blind: usize,
 }
 
 /// One request waiting for its turn.
@@ -85,7 +87,7 @@ pub fn flush(
             _ => delivery.chunks,
         };
         let rows = chunks.iter().map(|chunk| chunk.rows).sum();
-        progress.push(Progress { destination: delivery.destination, rows, accepted: 0 });
+        progress.push(Progress { destination: delivery.destination, rows, accepted: 0, blind: 0 });
         tasks.extend(chunks.into_iter().map(|chunk| Task {
             step: (resource.stage, chunk.wave),
             destination: at,
@@ -96,7 +98,7 @@ pub fn flush(
     let (raw, others): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(|task| task.step.0 == Stage::Raw);
     let mut queues = [Queue::new(others), Queue::new(raw)];
     let mut failure: Option<Error> = None;
-    let mut failures = 0;
+    let mut failures = Failures::default();
 
     loop {
         while failure.is_none() && network.in_flight() < in_parallel {
@@ -116,14 +118,18 @@ pub fn flush(
         let raw = progress[destination].destination.resource.stage == Stage::Raw;
         queues[usize::from(raw)].in_flight -= 1;
         progress[destination].accepted += outcome.accepted;
+        if outcome.blind {
+            progress[destination].blind += outcome.accepted;
+        }
         if let Some(error) = outcome.error {
-            failures += 1;
+            failures.count += 1;
+            failures.unknown |= leaves_unknown(&error);
             failure.get_or_insert(error);
         }
     }
     match failure {
         None => Ok(()),
-        Some(error) => Err(tell(error, failures, &progress)),
+        Some(error) => Err(tell(error, &failures, &progress)),
     }
 }
 
@@ -147,20 +153,47 @@ fn start(
     Ok(Box::pin(async move { (at, deliver(context, work).await) }))
 }
 
-fn tell(mut error: Error, failures: usize, progress: &[Progress]) -> Error {
-    if failures > 1 {
-        error = error.detail(format!("{} more requests failed; this is the first failure.", failures - 1));
+/// Requests that failed.
+#[derive(Default)]
+struct Failures {
+    count: usize,
+    /// What became of the rows of one of them only CDF knows.
+    unknown: bool,
+}
+
+/// Whether CDF may have applied a request that ended so: there is no answer of CDF's to it.
+fn leaves_unknown(error: &Error) -> bool {
+    matches!(error.kind, Kind::ConnectionLost | Kind::TimedOut | Kind::ServerFailure)
+}
+
+fn tell(mut error: Error, failures: &Failures, progress: &[Progress]) -> Error {
+    match failures.count {
+        0 | 1 => {}
+        2 => error = error.detail("One more request failed; this is the first failure."),
+        count => {
+            error = error.detail(format!("{} more requests failed; this is the first failure.", count - 1))
+        }
     }
     let accepted: Vec<String> = progress
         .iter()
         .filter(|progress| progress.accepted > 0)
         .map(|progress| format!("{} of {} {}", progress.accepted, progress.rows, progress.destination.name()))
         .collect();
-    error.detail(match accepted.is_empty() {
-        true => "CDF had accepted nothing of this transaction.".to_owned(),
-        false => format!(
-            "CDF had accepted, and keeps: {}. Running the same load again ends in the same state.",
-            accepted.join(", ")
+    error = error.detail(match (accepted.is_empty(), failures.unknown) {
+        (true, false) => "CDF had accepted nothing of this transaction.".to_owned(),
+        (true, true) => {
+            "CDF had acknowledged nothing of this transaction; it may have accepted rows that were under way."
+                .to_owned()
+        }
+        (false, unknown) => format!(
+            "CDF had accepted, and keeps: {}{}. {}",
+            accepted.join(", "),
+            if unknown { "; it may have accepted more that was under way" } else { "" },
+            match progress.iter().map(|progress| progress.blind).sum::<usize>() {
+                0 => "Running the same load again ends in the same state.".to_owned(),
+                blind => format!("Running the same load again creates {blind} rows without external_id once more."),
+            }
         ),
-    })
+    });
+    error
 }

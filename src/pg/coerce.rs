@@ -22,24 +22,43 @@ const TIMESTAMP_AT_ZONE: u32 = 2069;
 /// # Safety
 /// `plan` is a plan under construction, or null.
 pub unsafe fn plan_reads_timestamps_as_utc(plan: *mut pg_sys::Plan) {
-    // SAFETY: the caller's promise; a node's tag tells its type.
+    // SAFETY: the caller's promise.
+    unsafe { for_each_value(plan, &mut |expression| *expression = rewritten(*expression)) }
+}
+
+/// Whether a plan that was made before this library was loaded would read timestamps in the session's TimeZone.
+///
+/// # Safety
+/// `plan` is a plan, or null.
+pub unsafe fn plan_reads_timestamps_as_local(plan: *mut pg_sys::Plan) -> bool {
+    let mut local = false;
+    // SAFETY: the caller's promise.
+    unsafe { for_each_value(plan, &mut |expression| local |= is_local_cast(*expression)) }
+    local
+}
+
+/// Calls `change` for each expression that computes a column's value.
+unsafe fn for_each_value(plan: *mut pg_sys::Plan, change: &mut dyn FnMut(&mut *mut pg_sys::Expr)) {
+    // SAFETY: a plan, or null; a node's tag tells its type.
     unsafe {
         if plan.is_null() {
             return;
         }
-        rewrite_targets((*plan).targetlist);
+        for target in pointers::<pg_sys::TargetEntry>((*plan).targetlist) {
+            change(&mut (**target).expr);
+        }
         match (*plan).type_ {
             pg_sys::NodeTag::T_ValuesScan => {
-                rewrite_lists((*plan.cast::<pg_sys::ValuesScan>()).values_lists);
+                for_each_listed((*plan.cast::<pg_sys::ValuesScan>()).values_lists, change);
             }
             pg_sys::NodeTag::T_Append => {
                 for child in pointers::<pg_sys::Plan>((*plan.cast::<pg_sys::Append>()).appendplans) {
-                    plan_reads_timestamps_as_utc(*child);
+                    for_each_value(*child, change);
                 }
             }
             _ => {}
         }
-        plan_reads_timestamps_as_utc((*plan).lefttree);
+        for_each_value((*plan).lefttree, change);
     }
 }
 
@@ -66,10 +85,14 @@ pub unsafe fn query_reads_timestamps_as_utc(query: *mut pg_sys::Query) {
         if !is_ours((**target).relid) {
             return;
         }
-        rewrite_targets((*query).targetList);
+        for target in pointers::<pg_sys::TargetEntry>((*query).targetList) {
+            (**target).expr = rewritten((**target).expr);
+        }
         for entry in entries {
             if (**entry).rtekind == pg_sys::RTEKind::RTE_VALUES {
-                rewrite_lists((**entry).values_lists);
+                for_each_listed((**entry).values_lists, &mut |expression| {
+                    *expression = rewritten(*expression)
+                });
             }
         }
     }
@@ -112,48 +135,85 @@ unsafe fn is_ours(relid: pg_sys::Oid) -> bool {
     }
 }
 
-unsafe fn rewrite_targets(targets: *mut pg_sys::List) {
-    // SAFETY: a target list holds TargetEntry nodes.
-    unsafe {
-        for target in pointers::<pg_sys::TargetEntry>(targets) {
-            (**target).expr = rewritten((**target).expr);
-        }
-    }
-}
-
-unsafe fn rewrite_lists(lists: *mut pg_sys::List) {
+/// Calls `change` for each expression of a list of rows.
+unsafe fn for_each_listed(lists: *mut pg_sys::List, change: &mut dyn FnMut(&mut *mut pg_sys::Expr)) {
     // SAFETY: values are lists of lists of expressions.
     unsafe {
         for list in pointers::<pg_sys::List>(lists) {
-            for expression in pointers::<pg_sys::Expr>(*list) {
-                *expression = rewritten(*expression);
-            }
+            pointers::<pg_sys::Expr>(*list).iter_mut().for_each(&mut *change);
         }
     }
 }
 
-/// The expression, or its replacement if it is one of the casts.
+/// Where the expression that a conversion applies to is: below a domain's check, or a conversion to the column's
+/// precision, and for an array in what is done with each element.
+unsafe fn inner(expression: *mut pg_sys::Expr) -> Option<*mut *mut pg_sys::Expr> {
+    // SAFETY: an expression is a node, whose tag tells its type.
+    unsafe {
+        match (*expression).type_ {
+            pg_sys::NodeTag::T_CoerceToDomain => {
+                Some(&raw mut (*expression.cast::<pg_sys::CoerceToDomain>()).arg)
+            }
+            pg_sys::NodeTag::T_ArrayCoerceExpr => {
+                let array = expression.cast::<pg_sys::ArrayCoerceExpr>();
+                let implicit = (*array).coerceformat == pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
+                implicit.then(|| &raw mut (*array).elemexpr)
+            }
+            pg_sys::NodeTag::T_FuncExpr => {
+                let cast = expression.cast::<pg_sys::FuncExpr>();
+                let implicit = (*cast).funcformat == pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
+                pointers::<pg_sys::Expr>((*cast).args)
+                    .first_mut()
+                    .filter(|_| implicit)
+                    .map(|first| &raw mut *first)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The moment without time zone that the expression casts implicitly, and the function by which it does.
+unsafe fn implicit_cast(expression: *mut pg_sys::Expr) -> Option<(*mut pg_sys::Expr, u32)> {
+    // SAFETY: an expression is a node, whose tag tells its type; a cast has an argument.
+    unsafe {
+        if (*expression).type_ != pg_sys::NodeTag::T_FuncExpr {
+            return None;
+        }
+        let function = (*expression.cast::<pg_sys::FuncExpr>()).funcid.to_u32();
+        let known = matches!(function, TIMESTAMP_TO_TIMESTAMPTZ | DATE_TO_TIMESTAMPTZ);
+        inner(expression).filter(|_| known).map(|argument| (*argument, function))
+    }
+}
+
+/// Whether the expression reads a moment in the session's TimeZone.
+unsafe fn is_local_cast(expression: *mut pg_sys::Expr) -> bool {
+    // SAFETY: as for `inner`; arguments may be missing, never dangling.
+    unsafe {
+        !expression.is_null()
+            && (implicit_cast(expression).is_some()
+                || inner(expression).is_some_and(|inner| is_local_cast(*inner)))
+    }
+}
+
+/// The expression, or its replacement if it is one of the casts, or has one inside.
 unsafe fn rewritten(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr {
     // SAFETY: an expression is a node; what is made here is allocated in the current memory context, as the tree is.
     unsafe {
-        if expression.is_null() || (*expression).type_ != pg_sys::NodeTag::T_FuncExpr {
+        if expression.is_null() {
             return expression;
         }
-        let cast = expression.cast::<pg_sys::FuncExpr>();
-        if (*cast).funcformat != pg_sys::CoercionForm::COERCE_IMPLICIT_CAST {
+        let Some((argument, cast)) = implicit_cast(expression) else {
+            if let Some(inner) = inner(expression) {
+                *inner = rewritten(*inner);
+            }
             return expression;
-        }
-        let argument = pointers::<std::ffi::c_void>((*cast).args)[0];
-        let moment = match (*cast).funcid.to_u32() {
-            TIMESTAMP_TO_TIMESTAMPTZ => argument,
-            DATE_TO_TIMESTAMPTZ => function(
-                DATE_TO_TIMESTAMP,
-                pg_sys::TIMESTAMPOID,
-                pg_sys::InvalidOid,
-                pg_sys::lappend(std::ptr::null_mut(), argument),
-            )
-            .cast(),
-            _ => return expression,
+        };
+        let moment = match cast {
+            DATE_TO_TIMESTAMPTZ => {
+                let arguments = pg_sys::lappend(std::ptr::null_mut(), argument.cast());
+                function(DATE_TO_TIMESTAMP, pg_sys::TIMESTAMPOID, pg_sys::InvalidOid, arguments)
+            }
+            _ => argument,
         };
         let zone = pg_sys::makeConst(
             pg_sys::TEXTOID,
@@ -164,7 +224,7 @@ unsafe fn rewritten(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr {
             false,
             false,
         );
-        let arguments = pg_sys::lappend(pg_sys::lappend(std::ptr::null_mut(), zone.cast()), moment);
+        let arguments = pg_sys::lappend(pg_sys::lappend(std::ptr::null_mut(), zone.cast()), moment.cast());
         function(TIMESTAMP_AT_ZONE, pg_sys::TIMESTAMPTZOID, pg_sys::DEFAULT_COLLATION_OID, arguments)
     }
 }

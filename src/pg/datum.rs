@@ -4,11 +4,10 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+use super::text::{column_name, is_foreign};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 
-/// Microseconds from 1970 to 2000, where PostgreSQL counts from.
-pub const EPOCH_MICROS: i64 = 946_684_800_000_000;
 const DAY_MICROS: i64 = 86_400_000_000;
 
 /// How the values of one column are read.
@@ -71,10 +70,10 @@ impl RowReader {
         let descriptor = unsafe { pgrx::PgTupleDesc::from_pg_unchecked(descriptor) };
         let mut columns = Vec::with_capacity(descriptor.len());
         for attribute in descriptor.iter() {
-            columns.push((!attribute.attisdropped).then(|| Column {
-                name: attribute.name().to_owned(),
-                reader: Reader::of(attribute.atttypid),
-            }));
+            columns.push(
+                (!attribute.attisdropped)
+                    .then(|| Column { name: column_name(attribute), reader: Reader::of(attribute.atttypid) }),
+            );
         }
         // SAFETY: catalog and context functions of a running backend; the name is static.
         let (row_context, recode) = unsafe {
@@ -85,7 +84,7 @@ impl RowReader {
                 pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
-            (row_context, pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32)
+            (row_context, is_foreign())
         };
         let allocates = recode || columns.iter().flatten().any(|column| column.reader.allocates());
         RowReader { columns, row_context, allocates, recode, cells: Vec::new() }
@@ -224,11 +223,11 @@ impl Reader {
                 Reader::Bytea => Cell::Bytes(bytes(datum)),
                 Reader::Timestamp => match datum.value() as i64 {
                     i64::MIN | i64::MAX => return Err(infinite()),
-                    micros => Cell::Timestamp(micros + EPOCH_MICROS),
+                    micros => Cell::Timestamp(micros),
                 },
                 Reader::Date => match datum.value() as i32 {
                     i32::MIN | i32::MAX => return Err(infinite()),
-                    days => Cell::Timestamp(i64::from(days) * DAY_MICROS + EPOCH_MICROS),
+                    days => Cell::Timestamp(i64::from(days) * DAY_MICROS),
                 },
                 Reader::Jsonb => {
                     let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();

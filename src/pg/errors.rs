@@ -3,6 +3,7 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
+use super::text::is_foreign;
 use crate::cdf::error::Error;
 
 /// Keeps Rust backtraces out of what users see: pgrx appends a captured one to DETAIL.
@@ -51,12 +52,21 @@ impl<T> OrRaise<T> for Result<T, Error> {
     }
 }
 
-/// PostgreSQL's messages end at the first NUL, and CDF's words may hold one.
+/// PostgreSQL's messages end at the first NUL, and CDF's words may hold one. They are in the database's encoding: where
+/// that is not UTF-8, what is beyond ASCII is escaped.
 fn printable(text: String) -> String {
-    if text.contains('\0') {
-        text.replace('\0', "\u{fffd}")
-    } else {
-        text
+    let foreign = !text.is_ascii() && is_foreign();
+    escaped(text, foreign)
+}
+
+fn escaped(text: String, foreign: bool) -> String {
+    let text = if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
+    match foreign {
+        false => text,
+        true => text
+            .chars()
+            .map(|c| if c.is_ascii() { c.to_string() } else { c.escape_unicode().to_string() })
+            .collect(),
     }
 }
 
@@ -81,6 +91,7 @@ mod tests {
 
     #[test]
     fn messages_hold_no_nul() {
-        assert_eq!(printable("a\0b".into()), "a\u{fffd}b");
+        assert_eq!(escaped("a\0b".into(), false), "a\u{fffd}b");
+        assert_eq!(escaped("aø…".into(), true), "a\\u{f8}\\u{2026}");
     }
 }

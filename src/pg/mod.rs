@@ -12,6 +12,7 @@ mod options;
 mod scan;
 mod settings;
 mod spill;
+mod text;
 mod transaction;
 mod tuple;
 mod wait;

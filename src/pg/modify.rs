@@ -7,11 +7,11 @@ use pgrx::prelude::*;
 use pgrx::PgMemoryContexts;
 
 use super::datum::RowReader;
-use super::errors::OrRaise;
+use super::errors::{raise, OrRaise};
 #[cfg(any(feature = "pg14", feature = "pg15"))]
 use super::list::pointers;
 use super::{coerce, options, transaction};
-use crate::cdf::error::Error;
+use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::OnConflict;
 use crate::cdf::writer::Writer;
 
@@ -66,8 +66,21 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
     mtstate: *mut pg_sys::ModifyTableState,
     rinfo: *mut pg_sys::ResultRelInfo,
 ) {
-    // SAFETY: the executor passes the state of a statement that begins.
-    unsafe { begin(mtstate, rinfo) }
+    // SAFETY: the executor passes the state of a statement that begins; COPY's has no plan.
+    unsafe {
+        let plan = (*mtstate).ps.plan;
+        if !plan.is_null() && coerce::plan_reads_timestamps_as_local((*plan).lefttree) {
+            raise(
+                Error::new(
+                    Kind::Unsupported,
+                    "a timestamp without time zone would be read in the session's TimeZone, not as UTC",
+                )
+                .detail("The statement was planned before this session had loaded cdf_fdw, and writes to a partition.")
+                .hint("Run it again, or have cdf_fdw in session_preload_libraries."),
+            );
+        }
+        begin(mtstate, rinfo)
+    }
 }
 
 /// The one way into a statement's writing.

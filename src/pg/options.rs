@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::{c_char, CStr};
+use std::ffi::c_char;
 use std::sync::Arc;
 
 use pgrx::prelude::*;
@@ -14,6 +14,7 @@ use url::{Host, Url};
 
 use super::errors::{raise, raise_as};
 use super::list::pointers;
+use super::text::{column_name, from_server};
 use super::{credentials, settings};
 use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
@@ -336,7 +337,7 @@ impl Stored {
     pub(super) unsafe fn read(list: *mut pg_sys::List) -> Stored {
         let text = |text: *const c_char| {
             // SAFETY: a DefElem's name is NUL-terminated, and so is what defGetString makes of its value.
-            unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() }
+            unsafe { from_server(text) }
         };
         // SAFETY: the caller's promise.
         let elements = unsafe { pointers::<pg_sys::DefElem>(list) };
@@ -423,7 +424,7 @@ pub unsafe fn table_definition(relation: pg_sys::Relation) -> Result<Table, Erro
             }
             // SAFETY: a catalog look-up by the column's own numbers.
             let stored = unsafe { Stored::read(pg_sys::GetForeignColumnOptions(relid, column.attnum)) };
-            Some(ColumnDefinition { name: column.name().to_owned(), cdf_name: stored.text("name") })
+            Some(ColumnDefinition { name: column_name(column), cdf_name: stored.text("name") })
         })
         .collect();
     Table::new(options, definitions)
@@ -443,7 +444,7 @@ pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connecti
     // SAFETY: a catalog look-up, which raises an error if there is no such server.
     let (name, stored) = unsafe {
         let server = pg_sys::GetForeignServer(server);
-        (CStr::from_ptr((*server).servername).to_string_lossy(), Stored::read((*server).options))
+        (from_server((*server).servername), Stored::read((*server).options))
     };
     let base_url = url("base_url", stored.required("base_url", Place::Server)?)?;
     let mapping = user_mapping(server, user).or_else(|| user_mapping(server, pg_sys::InvalidOid));
@@ -451,7 +452,7 @@ pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connecti
         // SAFETY: the name is a copy in the current memory context, or a null pointer for a role that is gone.
         let user = unsafe {
             let user = pg_sys::GetUserNameFromId(user, true);
-            (!user.is_null()).then(|| CStr::from_ptr(user).to_string_lossy())
+            (!user.is_null()).then(|| from_server(user))
         };
         let (user, server) = (user.map_or("PUBLIC".into(), quote_identifier), quote_identifier(name));
         return Err(Error::new(

@@ -7,11 +7,11 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::PgMemoryContexts;
 
-use super::datum::EPOCH_MICROS;
 use super::errors::OrRaise;
 use super::list::{integers, pointers};
 use super::tuple::RowWriter;
 use super::{options, transaction, wait};
+use crate::cdf::cell::EPOCH_MILLIS;
 use crate::cdf::error::Error;
 use crate::cdf::read::{filters_on, Comparison, Condition, Operand, Query, Reader, Row};
 use crate::cdf::table::Table;
@@ -452,7 +452,7 @@ impl ScanState {
                     OperandType::Int8 => Some(Operand::Int(datum.value() as i64)),
                     // Infinity is beyond all that CDF has; it must not wrap around.
                     OperandType::Timestamp => {
-                        Some(Operand::Micros((datum.value() as i64).saturating_add(EPOCH_MICROS)))
+                        Some(Operand::Micros((datum.value() as i64).saturating_add(EPOCH_MILLIS * 1000)))
                     }
                 }
             };

@@ -6,7 +6,8 @@ use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::IntoDatum;
 use serde_json::Value;
 
-use super::datum::EPOCH_MICROS;
+use super::text::{column_name, is_foreign};
+use crate::cdf::cell::EPOCH_MILLIS;
 use crate::cdf::encode::json::{decode_base64, iso8601};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::read::Field;
@@ -47,7 +48,7 @@ impl RowWriter {
                 }
                 let base = pg_sys::getBaseType(attribute.atttypid);
                 let mut column = Column {
-                    name: attribute.name().to_owned(),
+                    name: column_name(attribute),
                     base,
                     is_domain: base != attribute.atttypid,
                     array: pg_sys::get_element_type(base) != pg_sys::InvalidOid,
@@ -67,7 +68,7 @@ impl RowWriter {
                 pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
-            let recode = pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32;
+            let recode = is_foreign();
             RowWriter { columns, row_context, recode }
         }
     }
@@ -114,7 +115,10 @@ impl Column {
             Field::Int(value) if self.is(pg_sys::INT8OID) => return Ok(Datum::from(value)),
             Field::Float(value) if self.is(pg_sys::FLOAT8OID) => return Ok(Datum::from(value.to_bits())),
             Field::Millis(millis) if self.is(pg_sys::TIMESTAMPTZOID) || self.is(pg_sys::TIMESTAMPOID) => {
-                return match millis.checked_mul(1000).and_then(|micros| micros.checked_sub(EPOCH_MICROS)) {
+                return match millis
+                    .checked_mul(1000)
+                    .and_then(|micros| micros.checked_sub(EPOCH_MILLIS * 1000))
+                {
                     Some(micros) => Ok(Datum::from(micros)),
                     None => Err(self.unfit(&millis.to_string())),
                 }
@@ -134,7 +138,7 @@ impl Column {
             Field::Int(value) => value.to_string(),
             Field::Float(value) => float(value),
             Field::Millis(millis) => {
-                iso8601(millis.saturating_mul(1000)).map_err(|_| self.unfit(&millis.to_string()))?
+                iso8601(i128::from(millis) * 1000).map_err(|_| self.unfit(&millis.to_string()))?
             }
             Field::Text(text) if self.is_json() => Value::String(text).to_string(),
             Field::Text(text) => text,

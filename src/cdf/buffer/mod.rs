@@ -73,6 +73,8 @@ struct Lane {
     segments: Vec<Segment>,
     /// What closed chunks of each wave hold.
     traces: Vec<Trace>,
+    /// The highest wave of each of [`KeyKind::ADDRESSES`].
+    highest: [Option<usize>; 3],
 }
 
 #[derive(Debug)]
@@ -204,11 +206,20 @@ impl Lane {
         }
     }
 
+    /// The highest wave in which items are addressed in another way.
+    fn highest_of_others(&self, kind: KeyKind) -> Option<usize> {
+        let others = KeyKind::ADDRESSES.iter().zip(self.highest).filter(|(address, _)| **address != kind);
+        others.filter_map(|(_, highest)| highest).max()
+    }
+
     /// The wave of a write: where the same key already is in an open batch of the segment, else after all closed chunks
     /// and all batches of surrounding subtransactions that hold it.
+    ///
+    /// Writes of another kind of address come before it: they may mean the same item.
     fn wave(
-        &self,
+        &mut self,
         segment: usize,
+        kind: KeyKind,
         in_trace: impl Fn(&Trace) -> bool,
         in_batch: impl Fn(&Batch) -> bool,
     ) -> usize {
@@ -217,7 +228,12 @@ impl Lane {
             let open = self.segments[at].open.iter().filter(|open| in_batch(&open.batch));
             open.map(move |open| if at == segment { open.wave } else { open.wave + 1 }).max()
         };
-        (0..=segment).filter_map(holding).chain(closed).max().unwrap_or(0)
+        let others = self.highest_of_others(kind).map(|wave| wave + 1);
+        let wave = (0..=segment).filter_map(holding).chain(closed).chain(others).max().unwrap_or(0);
+        if let Some(at) = KeyKind::ADDRESSES.iter().position(|address| *address == kind) {
+            self.highest[at] = self.highest[at].max(Some(wave));
+        }
+        wave
     }
 
     /// The open batch for rows of this wave and kind.
@@ -300,6 +316,7 @@ impl Lane {
             KeyKind::None => 0,
             _ => self.wave(
                 segment,
+                encoded.kind,
                 |trace| matches!(trace, Trace::Keys(trace) if trace.contains(encoded.hash)),
                 |batch| matches!(batch, Batch::Items(batch) if batch.contains(encoded.hash, prefix)),
             ),
@@ -347,26 +364,30 @@ impl Lane {
     ) -> Result<isize, Error> {
         let hash = points::series_hash(series);
         let kind = match series {
+            SeriesRef::ExternalId(_) => KeyKind::Key,
             SeriesRef::Id(_) => KeyKind::Id,
-            _ => KeyKind::Key,
+            SeriesRef::Instance(..) => KeyKind::Instance,
         };
         let segment = self.segment(subtransaction);
         self.settle_mode(segment, mode, budget)?;
-        let wave = |lane: &Lane| {
+        let wave = |lane: &mut Lane| {
             lane.wave(
                 segment,
+                kind,
                 |trace| matches!(trace, Trace::Ranges(trace) if trace.contains(hash, timestamp)),
                 |batch| matches!(batch, Batch::Points(batch) if batch.covers(hash, timestamp)),
             )
         };
-        let mut at = self.open(segment, wave(self), mode, kind);
+        let first = wave(self);
+        let mut at = self.open(segment, first, mode, kind);
         let mut freed = 0;
         if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if batch.is_full()) {
             let before = self.memory() as isize;
             let full = self.segments[segment].open.swap_remove(at);
             self.close(segment, full, budget)?;
             // The full batch is closed now: the point may belong behind it.
-            at = self.open(segment, wave(self), mode, kind);
+            let next = wave(self);
+            at = self.open(segment, next, mode, kind);
             freed = self.memory() as isize - before;
         }
         let Batch::Points(batch) = &mut self.segments[segment].open[at].batch else {
@@ -445,8 +466,10 @@ impl Lane {
         // Two writes of a key are an error then, which only CDF's answer to separate requests brings up.
         let refused = open.mode.on_conflict == OnConflict::Error && open.batch.conflicts_with(&later.batch);
         let between = || {
+            let others = self.highest_of_others(later.kind);
             open.wave == later.wave
-                || !self.traces.iter().skip(open.wave).any(|trace| trace.conflicts_with(&later.batch))
+                || others.is_none_or(|wave| wave < open.wave)
+                    && !self.traces.iter().skip(open.wave).any(|trace| trace.conflicts_with(&later.batch))
         };
         let outer = self.segments[..into].iter().flat_map(|segment| &segment.open);
         let before = |other: &Open| other.wave >= open.wave && other.batch.conflicts_with(&later.batch);
@@ -489,6 +512,7 @@ impl TransactionBuffer {
                 destination: Arc::new(destination),
                 segments: Vec::new(),
                 traces: Vec::new(),
+                highest: [None; 3],
             });
             at
         })

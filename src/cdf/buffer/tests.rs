@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::*;
-use crate::cdf::cell::Cell;
+use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::point::wire;
 use crate::cdf::table::{ColumnDefinition, Table, TableOptions};
@@ -231,7 +231,7 @@ fn points_end_as_written_whatever_the_savepoints() {
                             seen.insert((wave, series.clone(), point.timestamp)),
                             "seed {seed}: twice in a wave"
                         );
-                        stored.insert((series.clone(), point.timestamp), point.value as u64);
+                        stored.insert((series.clone(), point.timestamp - EPOCH_MILLIS), point.value as u64);
                     }
                 }
                 assert_eq!(sent, rows);

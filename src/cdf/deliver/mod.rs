@@ -50,25 +50,31 @@ pub struct Work {
 pub struct Outcome {
     /// Rows that CDF has acknowledged.
     pub accepted: usize,
+    /// They have no key: sent again they would be there twice.
+    pub blind: bool,
     pub error: Option<Error>,
 }
 
 /// Delivers one request.
 pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
-    let mut delivery = Delivery { context: &context, destination: &work.destination, accepted: 0 };
+    let mut delivery =
+        Delivery { context: &context, destination: &work.destination, accepted: 0, answer: None };
     let error = match &work.destination.resource.shape {
         Shape::Items(items) => delivery.items(items, &work).await.err(),
         Shape::Raw => delivery.raw(&work).await.err(),
         Shape::Datapoints { string } => delivery.points(*string, &work).await.err(),
     };
-    Outcome { accepted: delivery.accepted, error }
+    Outcome { accepted: delivery.accepted, blind: work.kind == KeyKind::None, error }
 }
 
 struct Delivery<'c> {
     context: &'c Context,
     destination: &'c Destination,
     accepted: usize,
+    /// CDF's last refusal that was dealt with: what an error that follows from it has to tell.
+    answer: Option<ApiError>,
 }
+
 impl Delivery<'_> {
     async fn post(&self, path: &str, body: client::Body, resend: Resend) -> Result<Response, RequestError> {
         let request =
@@ -89,6 +95,16 @@ impl Delivery<'_> {
             error.detail.insert(0, format!("Rows refused: {}.", list_names(rows.iter(), of.max(rows.len()))));
         }
         error
+    }
+
+    /// Adds what CDF has answered.
+    fn with_answer(&self, error: Error) -> Error {
+        match &self.answer {
+            Some(api) => {
+                error.detail(format!("CDF's answer to {}: {}", api.endpoint, api.message)).detail(api.trace())
+            }
+            None => error,
+        }
     }
 
     fn failed(&self, error: RequestError, rows: impl Fn() -> (Vec<String>, usize)) -> Error {

@@ -15,13 +15,33 @@ pub(super) struct Search {
     culprits: Vec<usize>,
     verdict: Option<ApiError>,
     requests: usize,
+    /// Rows of the request.
+    rows: usize,
+    /// Rows that were not looked at when the search ended.
+    left: usize,
+    /// Items are in an order that matters: after the first culprit, others may fail because of it.
     ordered: bool,
+}
+
+/// What CDF said of which rows.
+pub(super) struct Verdict {
+    pub(super) api: ApiError,
+    pub(super) culprits: Vec<usize>,
+    /// How far the list of culprits goes, if not all rows were looked at.
+    pub(super) remark: Option<String>,
 }
 
 impl Search {
     pub(super) fn new(all: Vec<usize>, ordered: bool) -> Self {
-        let mut search =
-            Search { open: VecDeque::new(), culprits: Vec::new(), verdict: None, requests: 0, ordered };
+        let mut search = Search {
+            open: VecDeque::new(),
+            culprits: Vec::new(),
+            verdict: None,
+            requests: 0,
+            rows: all.len(),
+            left: 0,
+            ordered,
+        };
         search.again(all);
         search
     }
@@ -65,6 +85,9 @@ impl Search {
         self.culprits.extend(if all_named { guilty } else { part });
         self.verdict.get_or_insert(api);
         if !about_content || self.ordered || self.done() || all_named {
+            if !all_named {
+                self.left += self.open.iter().map(Vec::len).sum::<usize>();
+            }
             self.open.clear();
         }
         Ok(())
@@ -74,9 +97,14 @@ impl Search {
         self.culprits.len() >= NAMED_ROWS
     }
 
-    /// CDF's answer, the rows it is about, and how many they are.
-    pub(super) fn verdict(self) -> Option<(ApiError, Vec<usize>, usize)> {
-        let of = self.culprits.len();
-        self.verdict.map(|api| (api, self.culprits, of))
+    pub(super) fn verdict(self) -> Option<Verdict> {
+        let found = self.culprits.len();
+        let remark = (self.left > 0).then(|| {
+            format!(
+                "The search for them ended at {found} of {} rows: {} were not sent.",
+                self.rows, self.left
+            )
+        });
+        self.verdict.map(|api| Verdict { api, culprits: self.culprits, remark })
     }
 }

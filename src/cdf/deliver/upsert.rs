@@ -26,7 +26,7 @@ impl Delivery<'_> {
         let all: Vec<usize> = (0..body.items.len()).collect();
         match work.kind {
             KeyKind::None => self.create_blindly(items, work, body, all).await,
-            KeyKind::Id => {
+            KeyKind::Id | KeyKind::Instance => {
                 let missing = self.update(items, work, body, all).await?;
                 self.none_missing(body, &missing)
             }
@@ -109,25 +109,31 @@ impl Delivery<'_> {
             }
             pending = missing;
         }
-        Err(Error::new(
+        let error = Error::new(
             Kind::Duplicate,
             format!("{}: items appear and disappear in CDF while they are written", self.destination.name()),
         )
+        .detail(format!("Rows refused: {}.", names(body, &pending)))
         .hint(
             "Something else creates and deletes the same external ids. Run the load again when it has ended.",
-        ))
+        );
+        Err(self.with_answer(error))
     }
 
     pub(super) fn exists(&self, body: &Body, rows: &[usize]) -> Error {
         let resource = self.destination.resource;
-        Error::new(Kind::Duplicate, format!("{}: the {} exists in CDF already", resource.name, resource.noun))
-            .detail(format!("Rows refused: {}.", names(body, rows)))
-            .hint("The table's option on_conflict is \"error\".")
+        let error = Error::new(
+            Kind::Duplicate,
+            format!("{}: the {} exists in CDF already", resource.name, resource.noun),
+        )
+        .detail(format!("Rows refused: {}.", names(body, rows)))
+        .hint("The table's option on_conflict is \"error\".");
+        self.with_answer(error)
     }
 
     pub(super) fn incomplete(&self, items: &Items, body: &Body, rows: &[usize]) -> Error {
         let resource = self.destination.resource;
-        Error::new(
+        let error = Error::new(
             Kind::MissingValue,
             format!(
                 "{}: a new {} needs a value for {}",
@@ -137,7 +143,8 @@ impl Delivery<'_> {
             ),
         )
         .detail(format!("Rows refused: {}.", names(body, rows)))
-        .hint("No item with this external_id exists in CDF that the row could update.")
+        .hint("No item with this external_id exists in CDF that the row could update.");
+        self.with_answer(error)
     }
 
     /// Rows that cannot create an item and must not change one: all that matters is whether it exists.
@@ -183,6 +190,7 @@ impl Delivery<'_> {
                         search.refused(part, api, body, self.destination)?;
                         continue;
                     }
+                    self.answer = Some(api);
                     part.retain(|at| !duplicated.contains(at));
                     existing.extend(duplicated);
                     search.again(part);
@@ -232,6 +240,7 @@ impl Delivery<'_> {
                         search.refused(part, api, body, self.destination)?;
                         continue;
                     }
+                    self.answer = Some(api);
                     part.retain(|at| !lost.contains(at));
                     missing.extend(lost);
                     search.again(part);
@@ -269,9 +278,13 @@ impl Delivery<'_> {
     }
 
     pub(super) fn conclude(&self, search: Search, body: &Body) -> Result<(), Error> {
-        let Some((api, culprits, of)) = search.verdict() else {
+        let Some(verdict) = search.verdict() else {
             return Ok(());
         };
-        Err(self.refused(api, &named(body, &culprits), of))
+        let mut error = self.refused(verdict.api, &named(body, &verdict.culprits), verdict.culprits.len());
+        if let Some(remark) = verdict.remark {
+            error.detail.insert(1, remark);
+        }
+        Err(error)
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::json::{self, Refusal};
 use super::{refuse, Encoded, KeyKind};
-use crate::cdf::cell::Cell;
+use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::{Column, Items, Rule, EXTERNAL_ID_CHARS, ID_RANGE};
@@ -354,7 +354,7 @@ pub(super) fn internal_id(cell: &Cell<'_>) -> Result<i64, Refusal> {
 /// CDF counts milliseconds; what is finer is cut off towards the past, so that no moment moves into the future.
 pub(super) fn millis(cell: &Cell<'_>) -> Result<i64, Refusal> {
     match cell {
-        Cell::Timestamp(micros) => Ok(micros.div_euclid(1000)),
+        Cell::Timestamp(micros) => Ok(micros.div_euclid(1000) + EPOCH_MILLIS),
         other => Err(mismatch(other, "a timestamp")),
     }
 }

@@ -9,7 +9,7 @@ use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimeP
 use time::format_description::well_known::Iso8601;
 use time::OffsetDateTime;
 
-use crate::cdf::cell::Cell;
+use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::Kind;
 
 /// Why a value cannot be written.
@@ -24,12 +24,18 @@ const TIMESTAMP: EncodedConfig = Config::DEFAULT
     .set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(6) })
     .encode();
 
-/// Microseconds since 1970 as `2024-01-31T12:00:00.000000000Z`-like text, UTC.
-pub fn iso8601(micros: i64) -> Result<String, Refusal> {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
+/// Microseconds since 1970 as text like `2024-01-31T12:00:00.000000Z`.
+pub fn iso8601(micros: i128) -> Result<String, Refusal> {
+    OffsetDateTime::from_unix_timestamp_nanos(micros * 1000)
         .ok()
+        .filter(|moment| moment.year() >= 0)
         .and_then(|moment| moment.format(&Iso8601::<TIMESTAMP>).ok())
-        .ok_or_else(|| (Kind::OutOfRange, "a timestamp beyond the year 9999 has no ISO 8601 form".to_owned()))
+        .ok_or_else(|| (Kind::OutOfRange, "ISO 8601 has four digits for the year, 0000 to 9999".to_owned()))
+}
+
+/// The text of a cell's moment.
+pub fn moment(micros: i64) -> Result<String, Refusal> {
+    iso8601(i128::from(micros) + i128::from(EPOCH_MILLIS) * 1000)
 }
 
 /// Any cell as a JSON value of its own kind, as RAW columns take them.
@@ -47,7 +53,7 @@ pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
             }
         }
         Cell::Text(text) => write(out, text),
-        Cell::Timestamp(micros) => write(out, &iso8601(*micros)?),
+        Cell::Timestamp(micros) => write(out, &moment(*micros)?),
         Cell::Json(text) => out.extend_from_slice(text.as_bytes()),
         Cell::Bytes(bytes) => write(out, &base64(bytes)),
         Cell::List(cells) => {
@@ -262,7 +268,7 @@ mod tests {
             (Cell::Float(0.1), "0.1"),
             (Cell::Number("123456789012345678901234567890.5"), "123456789012345678901234567890.5"),
             (Cell::Text("a\"\n"), r#""a\"\n""#),
-            (Cell::Timestamp(1_000_000), "\"1970-01-01T00:00:01.000000Z\""),
+            (Cell::Timestamp(1_000_000), "\"2000-01-01T00:00:01.000000Z\""),
             (Cell::Json("{\"a\": 1}"), "{\"a\": 1}"),
             (Cell::Bytes(&[1, 2, 255]), "\"AQL/\""),
             (Cell::List(vec![Cell::Int(1), Cell::Null]), "[1,null]"),

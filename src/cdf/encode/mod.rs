@@ -17,8 +17,15 @@ pub enum KeyKind {
     Key,
     /// By internal id: the item must exist.
     Id,
+    /// By an instance of a data model: a time series.
+    Instance,
     /// None: a plain create, which must never be sent twice.
     None,
+}
+
+impl KeyKind {
+    /// The kinds by which an item may be addressed. Whether two of them mean the same item, only CDF knows.
+    pub const ADDRESSES: [KeyKind; 3] = [KeyKind::Key, KeyKind::Id, KeyKind::Instance];
 }
 
 /// What the buffer needs to know of a row that was just encoded.

@@ -177,7 +177,7 @@ pub fn check_name(name: &str, max: usize) -> Result<(), Refusal> {
 fn key(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     let text = match cell {
         Cell::Null => return Err((Kind::MissingValue, "the row's key is NULL".into())),
-        Cell::Timestamp(micros) => json::iso8601(*micros)?.into(),
+        Cell::Timestamp(micros) => json::moment(*micros)?.into(),
         Cell::Bool(value) => value.to_string().into(),
         Cell::Float(value) => value.to_string().into(),
         other => as_text(other)?,

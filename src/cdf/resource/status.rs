@@ -22,9 +22,14 @@ type Refusal = (Kind, String);
 
 /// Checks a code: 32 bits, and a severity that exists.
 pub fn check_code(code: i64) -> Result<u32, Refusal> {
-    match u32::try_from(code) {
-        Ok(code) if code >> 30 < 3 => Ok(code),
-        _ => Err((Kind::InvalidValue, format!("{code} is no status code; CDF takes those of OPC UA"))),
+    let narrow = u32::try_from(code).map_err(|_| {
+        (Kind::OutOfRange, format!("{code} is no status code; CDF takes those of OPC UA, of 32 bits"))
+    })?;
+    match narrow >> 30 {
+        0..=2 => Ok(narrow),
+        _ => {
+            Err((Kind::InvalidValue, format!("the status code {code} is neither good nor uncertain nor bad")))
+        }
     }
 }
 
