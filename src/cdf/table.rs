@@ -94,6 +94,16 @@ pub enum Binding {
     RawColumn { name: String, key: bool },
 }
 
+impl Binding {
+    fn is_same(&self, other: &Binding) -> bool {
+        match (self, other) {
+            (Binding::Column(a), Binding::Column(b)) => a.name == b.name,
+            (Binding::RawColumn { name: a, .. }, Binding::RawColumn { name: b, .. }) => a == b,
+            _ => false,
+        }
+    }
+}
+
 /// A foreign table, checked: every column is known to the resource.
 #[derive(Debug)]
 pub struct Table {
@@ -139,15 +149,15 @@ impl Table {
                 },
                 _ => false,
             };
-        let mut bindings = Vec::with_capacity(columns.len());
-        let mut names = Vec::with_capacity(columns.len());
+        let mut bindings: Vec<Option<Binding>> = Vec::with_capacity(columns.len());
+        let mut names: Vec<String> = Vec::with_capacity(columns.len());
         for definition in columns {
             let Some(definition) = definition else {
                 bindings.push(None);
                 names.push(String::new());
                 continue;
             };
-            bindings.push(Some(if typed_raw {
+            let binding = if typed_raw {
                 let key = options.primary_key.as_deref().unwrap_or(RAW_KEY) == definition.name;
                 Binding::RawColumn { name: definition.cdf_name().to_owned(), key }
             } else {
@@ -164,7 +174,20 @@ impl Table {
                         known.join(", ")
                     ))
                 })?)
-            }));
+            };
+            if let Some(first) =
+                bindings.iter().position(|other| other.as_ref().is_some_and(|o| binding.is_same(o)))
+            {
+                return Err(Error::new(
+                    Kind::InvalidOption,
+                    format!(
+                        "columns \"{}\" and \"{}\" stand for the same property",
+                        names[first], definition.name
+                    ),
+                )
+                .hint("Of two values written to one property one would be lost."));
+            }
+            bindings.push(Some(binding));
             names.push(definition.name);
         }
         let keys = (0..bindings.len())

@@ -1,91 +1,150 @@
 //! Chunks in a PostgreSQL temporary file: counted by temp_file_limit, gone at the end of the transaction.
+//!
+//! Chunks are large, so the file is written without a buffer between. A buffered file (BufFile) would keep what it
+//! could not write, and fail again at a COMMIT after the savepoint that brought it was rolled back.
+
+use std::io::Error as IoError;
 
 use pgrx::pg_sys;
 
 use crate::cdf::buffer::{Extent, Spill};
-use crate::cdf::error::Error;
+use crate::cdf::error::{Error, Kind};
 
 /// The temporary file of the transaction, created when it is first written to.
 #[derive(Debug)]
 pub struct TemporaryFile {
-    file: *mut pg_sys::BufFile,
-    /// Where the next chunk goes: reading moves the file's own position.
-    end: (i32, i64),
+    file: Option<pg_sys::File>,
+    /// Where the next chunk goes. What a failed write has left behind it is written over.
+    end: i64,
 }
 
 impl TemporaryFile {
     pub const fn new() -> Self {
-        TemporaryFile { file: std::ptr::null_mut(), end: (0, 0) }
+        TemporaryFile { file: None, end: 0 }
     }
 
     /// Closes the file before a commit, at whose end PostgreSQL would warn of a leaked file.
     pub fn close(&mut self) {
-        if !self.file.is_null() {
-            let file = std::mem::replace(&mut self.file, std::ptr::null_mut());
-            // SAFETY: the file was created in this transaction, which still runs, and is not used afterwards.
-            unsafe { pg_sys::BufFileClose(file) };
+        if let Some(file) = self.file.take() {
+            // SAFETY: the file was opened in this transaction, which still runs, and is not used afterwards.
+            unsafe { pg_sys::FileClose(file) };
         }
-        self.end = (0, 0);
+        self.end = 0;
     }
 
     /// Forgets the file at an abort, where PostgreSQL removes it by itself.
     pub fn forget(&mut self) {
-        self.file = std::ptr::null_mut();
-        self.end = (0, 0);
+        *self = TemporaryFile::new();
     }
 
-    fn open(&mut self) -> *mut pg_sys::BufFile {
-        if self.file.is_null() {
+    fn open(&mut self) -> pg_sys::File {
+        *self.file.get_or_insert_with(|| {
             // The file must outlive the subtransaction and the statement that happen to write first.
-            // SAFETY: a transaction is running, so both exist; they are put back before anything else runs, and an
-            // error in between aborts the transaction, which resets them too.
+            // SAFETY: a transaction is running, so both owners exist; the current one is put back before anything else
+            // runs, and an error in between aborts the (sub)transaction, which sets it anew.
             unsafe {
                 let owner = pg_sys::CurrentResourceOwner;
-                let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopTransactionContext);
                 pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
-                // The name of temporary tablespaces is looked up once per transaction, and needs no snapshot.
                 pg_sys::PrepareTempTablespaces();
-                self.file = pg_sys::BufFileCreateTemp(false);
+                let file = pg_sys::OpenTemporaryFile(false);
                 pg_sys::CurrentResourceOwner = owner;
-                pg_sys::MemoryContextSwitchTo(context);
+                file
             }
-        }
-        self.file
+        })
     }
 }
 
 impl Spill for TemporaryFile {
     fn write(&mut self, parts: &[&[u8]]) -> Result<Extent, Error> {
         let file = self.open();
-        let (number, offset) = self.end;
-        // SAFETY: the file is open; a failing seek changes nothing, and a failing write raises PostgreSQL's own ERROR
-        // (disk full, temp_file_limit), which unwinds through here.
-        unsafe {
-            if pg_sys::BufFileSeek(file, number, offset, libc::SEEK_SET) != 0 {
-                return Err(Error::internal("cannot go to the end of the temporary file"));
+        let offset = self.end;
+        let mut at = offset;
+        for part in parts {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                match write_at(file, rest, at) {
+                    // As PostgreSQL reads it: a write that stops short without saying why has found the disk full.
+                    0 => return Err(full(&IoError::from_raw_os_error(libc::ENOSPC))),
+                    written if written < 0 => return Err(full(&IoError::last_os_error())),
+                    written => {
+                        at += written as i64;
+                        rest = &rest[written as usize..];
+                    }
+                }
             }
-            for part in parts {
-                pg_sys::BufFileWrite(file, part.as_ptr().cast_mut().cast(), part.len());
-            }
-            pg_sys::BufFileTell(file, &mut self.end.0, &mut self.end.1);
         }
-        Ok(Extent { file: number, offset, len: parts.iter().map(|part| part.len()).sum() })
+        self.end = at;
+        Ok(Extent { offset, len: (at - offset) as usize })
     }
 
     fn read(&mut self, extent: Extent) -> Result<Vec<u8>, Error> {
+        let file = self.file.ok_or_else(|| Error::internal("a chunk in a temporary file that is closed"))?;
         let mut bytes = vec![0u8; extent.len];
-        // SAFETY: the buffer has as many bytes as are asked for; the extent was written by `write`.
-        let read = unsafe {
-            if self.file.is_null()
-                || pg_sys::BufFileSeek(self.file, extent.file, extent.offset, libc::SEEK_SET) != 0
-            {
-                return Err(Error::internal("cannot go back in the temporary file"));
+        let mut done = 0;
+        while done < bytes.len() {
+            match read_at(file, &mut bytes[done..], extent.offset + done as i64) {
+                read if read > 0 => done += read as usize,
+                0 => return Err(Error::internal("the temporary file is shorter than what was written")),
+                _ => {
+                    let why = IoError::last_os_error();
+                    return Err(Error::internal(format!("the temporary file cannot be read: {why}")));
+                }
             }
-            pg_sys::BufFileRead(self.file, bytes.as_mut_ptr().cast(), bytes.len())
-        };
-        if read != extent.len {
-            return Err(Error::internal("the temporary file is shorter than what was written"));
         }
         Ok(bytes)
     }
+}
+
+fn full(why: &IoError) -> Error {
+    Error::new(Kind::LimitExceeded, format!("rows cannot be kept in a temporary file: {why}")).hint(
+        "Make room where temp_tablespaces are, raise cdf_fdw.buffer_memory, or load in smaller transactions.",
+    )
+}
+
+/// Writes some of the bytes; gives how many, or a negative number and `errno`. Raises PostgreSQL's own ERROR at
+/// temp_file_limit.
+fn write_at(file: pg_sys::File, bytes: &[u8], offset: i64) -> isize {
+    let wait = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_WRITE as u32;
+    // SAFETY: the file is open, and PostgreSQL reads no more bytes than it is told of.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::FileWrite(
+            file,
+            bytes.as_ptr().cast_mut().cast(),
+            amount(bytes.len()) as i32,
+            offset,
+            wait,
+        ) as isize;
+        #[cfg(feature = "pg16")]
+        return pg_sys::FileWrite(file, bytes.as_ptr().cast(), amount(bytes.len()), offset, wait) as isize;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        {
+            let part =
+                pg_sys::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: amount(bytes.len()) };
+            pg_sys::FileWriteV(file, &part, 1, offset, wait)
+        }
+    }
+}
+
+/// Reads some of the bytes; gives how many, or a negative number and `errno`.
+fn read_at(file: pg_sys::File, bytes: &mut [u8], offset: i64) -> isize {
+    let wait = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_READ as u32;
+    let len = amount(bytes.len());
+    // SAFETY: the file is open, and PostgreSQL writes no more bytes than it is told of.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        return pg_sys::FileRead(file, bytes.as_mut_ptr().cast(), len as i32, offset, wait) as isize;
+        #[cfg(feature = "pg16")]
+        return pg_sys::FileRead(file, bytes.as_mut_ptr().cast(), len, offset, wait) as isize;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        {
+            let part = pg_sys::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
+            pg_sys::FileReadV(file, &part, 1, offset, wait)
+        }
+    }
+}
+
+/// Bytes per call, which older versions count in an int.
+fn amount(bytes: usize) -> usize {
+    bytes.min(1 << 30)
 }

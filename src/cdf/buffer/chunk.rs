@@ -16,7 +16,6 @@ pub trait Spill {
 /// A stretch of a temporary file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    pub file: i32,
     pub offset: i64,
     /// Bytes.
     pub len: usize,
@@ -168,7 +167,7 @@ impl Spill for MemorySpill {
     fn write(&mut self, parts: &[&[u8]]) -> Result<Extent, Error> {
         let offset = self.bytes.len() as i64;
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
-        Ok(Extent { file: 0, offset, len: self.bytes.len() - offset as usize })
+        Ok(Extent { offset, len: self.bytes.len() - offset as usize })
     }
 
     fn read(&mut self, extent: Extent) -> Result<Vec<u8>, Error> {

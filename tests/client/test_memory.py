@@ -1,0 +1,294 @@
+"""A transaction of any size takes bounded memory: the rest waits in PostgreSQL's temporary files."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from faults import create_missing_series, fault, register, statuses, temporary_files
+from psycopg import errors, sql
+from psycopg.pq import TransactionStatus
+from support import checksum, dump, names, refused, requests, series
+
+MB = 1 << 20
+# Streamed: a set-returning function in FROM would fill a temporary file of PostgreSQL's own.
+NUMBERS = "(SELECT generate_series({}, {}) AS i) AS numbers"
+
+
+@pytest.fixture(scope="module")
+def loader(cluster, gateway, emulator):
+    loader = register(cluster, emulator)
+    create_missing_series(cluster, loader)
+    return loader
+
+
+@pytest.fixture
+def session(loader, cdf):
+    with loader.connect(autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def small(session):
+    """A session that may keep 1 MB of rows in memory."""
+    session.execute("SET cdf_fdw.buffer_memory = '1MB'")
+    return session
+
+
+@contextmanager
+def no_leaks(cluster):
+    """PostgreSQL warns when a transaction commits without closing its files."""
+    before = len(cluster.log())
+    yield
+    assert "leak" not in cluster.log()[before:]
+
+
+def points(session, first: int, last: int) -> None:
+    """Points of ten series, one for each number; its timestamp is so many seconds after 1970, its value the number."""
+    session.execute(
+        f"""INSERT INTO datapoints (external_id, "timestamp", value)
+            SELECT 's' || i % 10, to_timestamp(i), i FROM {NUMBERS.format(first, last)}"""
+    )
+
+
+def peak(session) -> int:
+    """The most bytes that the session's process has had in memory so far."""
+    status = Path(f"/proc/{session.info.backend_pid}/status").read_text()
+    (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(kilobytes) * 1024
+
+
+reads_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+
+
+@reads_proc
+def test_three_million_points_in_four_megabytes(cluster, session, cdf):
+    session.execute("SET cdf_fdw.buffer_memory = '4MB'")
+    session.execute("SET cdf_fdw.max_concurrent_requests = 2")
+    # What a session takes for its first load, whatever the size.
+    points(session, 1, 100_000)
+    before = peak(session)
+    with no_leaks(cluster):
+        session.execute("BEGIN")
+        points(session, 1, 3_000_000)
+        assert peak(session) - before < 16 * MB
+        assert temporary_files(cluster) > 0
+        session.execute("COMMIT")
+    # Besides the buffer there are the requests under way.
+    assert peak(session) - before < 32 * MB
+    assert temporary_files(cluster) == 0
+    summary = cdf.admin_get("datapoints/summary")
+    assert (summary["series"], summary["count"]) == (10, 3_000_000)
+    # Nothing was sent twice.
+    assert summary["received"] == 3_100_000
+    for digit in range(10):
+        numbers = range(digit or 10, 3_000_001, 10)
+        assert series(cdf, f"s{digit}")["checksum"] == checksum((n * 1000 for n in numbers), numbers)
+
+
+def copy_points(session, count: int) -> None:
+    with session.cursor().copy('COPY datapoints (external_id, "timestamp", value) FROM STDIN') as copy:
+        for first in range(0, count, 10_000):
+            numbers = range(first, first + 10_000)
+            copy.write("".join(f"s{n % 10}\t2024-01-01 {n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}\t{n}\n" for n in numbers))
+
+
+def single_inserts(session, count: int) -> None:
+    session.execute(
+        f"""DO $$ BEGIN FOR i IN 1..{count} LOOP
+              INSERT INTO datapoints (external_id, "timestamp", value) VALUES ('s' || i % 10, to_timestamp(i), i);
+            END LOOP; END $$"""
+    )
+
+
+def savepoints(session, count: int) -> None:
+    session.execute(
+        f"""DO $$ BEGIN FOR i IN 1..{count} LOOP
+              BEGIN
+                INSERT INTO datapoints (external_id, "timestamp", value) VALUES ('s' || i % 10, to_timestamp(i), i);
+              EXCEPTION WHEN division_by_zero THEN NULL; END;
+            END LOOP; END $$"""
+    )
+
+
+@reads_proc
+@pytest.mark.parametrize("load", [copy_points, single_inserts, savepoints], ids=["COPY", "INSERTs", "savepoints"])
+def test_memory_does_not_grow_with_the_number_of_rows(session, cdf, load):
+    session.execute("SET cdf_fdw.buffer_memory = '4MB'")
+    session.execute("BEGIN")
+    load(session, 100_000)
+    before = peak(session)
+    load(session, 500_000)
+    assert peak(session) - before < 16 * MB
+    session.execute("ROLLBACK")
+    assert requests(cdf) == []
+
+
+@reads_proc
+def test_large_rows_in_four_megabytes(cluster, session, cdf):
+    """RAW rows of 100 kB: a request of as many as CDF takes would have half a gigabyte."""
+    session.execute("SET cdf_fdw.buffer_memory = '4MB'")
+    session.execute("SET cdf_fdw.max_concurrent_requests = 2")
+    insert = f"""INSERT INTO raw_rows (db_name, table_name, key, columns)
+                 SELECT 'd', 't', i::text, jsonb_build_object('text', repeat('x', 100000))
+                 FROM {NUMBERS.format(1, "{}")}"""
+    session.execute(insert.format(40))
+    before = peak(session)
+    session.execute(insert.format(1000))
+    assert peak(session) - before < 48 * MB
+    assert len(dump(cdf, "raw")) == 1000
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_temporary_files_end_with_the_transaction(cluster, small, cdf, end):
+    with no_leaks(cluster):
+        small.execute("BEGIN")
+        points(small, 1, 300_000)
+        assert temporary_files(cluster) > 0
+        small.execute(end)
+        assert temporary_files(cluster) == 0
+    assert cdf.admin_get("datapoints/summary")["count"] == (300_000 if end == "COMMIT" else 0)
+
+
+def test_temporary_files_end_with_an_error_of_a_statement(cluster, small, cdf):
+    small.execute("BEGIN")
+    points(small, 1, 300_000)
+    assert temporary_files(cluster) > 0
+    with pytest.raises(errors.DivisionByZero):
+        small.execute("SELECT 1 / 0")
+    small.execute("ROLLBACK")
+    assert temporary_files(cluster) == 0
+
+
+def test_temporary_files_end_with_an_error_of_the_delivery(cluster, small, cdf):
+    fault(cdf, "/timeseries/data", status=403, after=1)
+    with no_leaks(cluster):
+        small.execute("BEGIN")
+        points(small, 1, 300_000)
+        with refused("42501"):
+            small.execute("COMMIT")
+        assert temporary_files(cluster) == 0
+    cdf.admin_delete("faults")
+    points(small, 1, 300_000)
+    assert cdf.admin_get("datapoints/summary")["count"] == 300_000
+
+
+def test_temporary_files_end_with_a_cancelled_delivery(cluster, small, cdf):
+    fault(cdf, "/timeseries/data", "stall")
+    with no_leaks(cluster):
+        small.execute("SET cdf_fdw.flush_timeout = '500ms'")
+        small.execute("BEGIN")
+        points(small, 1, 300_000)
+        with refused("57014"):
+            small.execute("COMMIT")
+        assert temporary_files(cluster) == 0
+
+
+def test_rows_in_temporary_files_go_back_with_their_savepoint(cluster, small, cdf):
+    with no_leaks(cluster):
+        small.execute("BEGIN")
+        points(small, 1, 150_000)
+        small.execute("SAVEPOINT s")
+        # The first to write to the file is a savepoint that is rolled back; later ones go on with it.
+        points(small, 100_001, 300_000)
+        small.execute("ROLLBACK TO s")
+        points(small, 300_001, 450_000)
+        small.execute("COMMIT")
+    assert temporary_files(cluster) == 0
+    assert cdf.admin_get("datapoints/summary")["count"] == 300_000
+
+
+def test_file_that_a_rolled_back_savepoint_opened(cluster, small, cdf):
+    """It outlives the savepoint, the statement and the exception block that happened to open it."""
+    with no_leaks(cluster):
+        small.execute("BEGIN")
+        small.execute("SAVEPOINT s")
+        points(small, 1, 200_000)
+        assert temporary_files(cluster) > 0
+        small.execute("ROLLBACK TO s")
+        points(small, 200_001, 400_000)
+        small.execute("COMMIT")
+    assert cdf.admin_get("datapoints/summary")["count"] == 200_000
+
+
+def test_items_and_raw_rows_wait_in_files_too(cluster, small, cdf):
+    with no_leaks(cluster):
+        small.execute("BEGIN")
+        small.execute(
+            f"""INSERT INTO events (external_id, description)
+                SELECT 'e' || i, rpad(i::text, 400, 'x') FROM {NUMBERS.format(1, 5000)}"""
+        )
+        assert temporary_files(cluster) > 0
+        small.execute(
+            f"""INSERT INTO assets (external_id, name, parent_external_id, description)
+                SELECT 'a' || i, i, CASE WHEN i > 1 THEN 'a' || i / 3 + 1 END, rpad(i::text, 400, 'x')
+                FROM {NUMBERS.format(2, 5000)}"""
+        )
+        small.execute("INSERT INTO assets (external_id, name) VALUES ('a1', 'root')")
+        small.execute(
+            f"""INSERT INTO raw_rows (db_name, table_name, key, columns)
+                SELECT 'd', 't' || i % 3, i::text, jsonb_build_object('n', i, 'text', repeat('x', 400))
+                FROM {NUMBERS.format(1, 10000)}"""
+        )
+        assert requests(cdf) == []
+        small.execute("COMMIT")
+    assert {item["externalId"]: item["description"] for item in dump(cdf, "events")} == {
+        f"e{i}": str(i).ljust(400, "x") for i in range(1, 5001)
+    }
+    assert names(cdf, "assets") == sorted(f"a{i}" for i in range(1, 5001))
+    assert {(row["table"], row["key"], row["columns"]["n"]) for row in dump(cdf, "raw")} == {
+        (f"t{i % 3}", str(i), i) for i in range(1, 10001)
+    }
+
+
+def test_rows_written_again_after_they_went_to_a_file(small, cdf):
+    small.execute("BEGIN")
+    for text in ("first", "second", "third"):
+        small.execute(
+            f"""INSERT INTO events (external_id, description)
+                SELECT 'e' || i, rpad('{text}', 400, '.') FROM {NUMBERS.format(1, 4000)}"""
+        )
+        points(small, 1, 100_000)
+    small.execute("COMMIT")
+    assert {item["description"].rstrip(".") for item in dump(cdf, "events")} == {"third"}
+    assert len(dump(cdf, "events")) == 4000
+    assert cdf.admin_get("datapoints/summary")["count"] == 100_000
+
+
+@pytest.fixture
+def limited(cluster, loader, cdf):
+    """A session that may have 2 MB of temporary files."""
+    name = sql.Identifier(loader.username)
+    with cluster.connect() as superuser:
+        superuser.execute(sql.SQL("ALTER ROLE {} SET temp_file_limit = '2MB'").format(name))
+        with loader.connect(autocommit=True) as session:
+            session.execute("SET cdf_fdw.buffer_memory = '1MB'")
+            yield session
+        superuser.execute(sql.SQL("ALTER ROLE {} RESET temp_file_limit").format(name))
+
+
+def test_temp_file_limit(cluster, limited, cdf):
+    with no_leaks(cluster):
+        limited.execute("BEGIN")
+        with refused("53400", "temp_file_limit"):
+            points(limited, 1, 1_000_000)
+        assert limited.execute("COMMIT").statusmessage == "ROLLBACK"
+        assert limited.info.transaction_status == TransactionStatus.IDLE
+        assert temporary_files(cluster) == 0
+        assert requests(cdf) == []
+        points(limited, 1, 20_000)
+    assert cdf.admin_get("datapoints/summary")["count"] == 20_000
+
+
+def test_temp_file_limit_in_a_savepoint(cluster, limited, cdf):
+    """The rows of before the savepoint are still there, and still delivered."""
+    with no_leaks(cluster):
+        limited.execute("BEGIN")
+        points(limited, 1, 50_000)
+        limited.execute("SAVEPOINT s")
+        with refused("53400"):
+            points(limited, 1, 1_000_000)
+        limited.execute("ROLLBACK TO s")
+        limited.execute("COMMIT")
+    assert cdf.admin_get("datapoints/summary")["count"] == 50_000

@@ -1,0 +1,387 @@
+"""While a session waits for CDF, whatever is to end the wait ends it, and the session is usable afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import cluster_script, psql_environment
+from faults import (
+    SOON,
+    TOKEN,
+    alter,
+    fault,
+    own_cluster,
+    register,
+    register_apart,
+    statuses,
+    wait_for_request,
+    wait_until,
+)
+from psycopg import errors
+from psycopg.pq import ExecStatus, TransactionStatus
+from support import names, refused, requests
+
+INSERT = "INSERT INTO events (external_id) VALUES ('e')"
+
+
+@pytest.fixture(scope="module")
+def mortal(emulator):
+    """A cluster that may be stopped and killed, running for each test that asks for it."""
+    with own_cluster() as cluster:
+        yield cluster, register(cluster, emulator)
+
+
+@contextmanager
+def in_background(session, statement, *parameters):
+    """Executes it in a thread; gives the future of the result."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(session.execute, statement, *parameters)
+        try:
+            yield running
+        finally:
+            # A test that has failed does not wait for the statement.
+            if not running.done():
+                session.cancel_safe()
+
+
+@contextmanager
+def stalled_commit(session, cdf, path="/events"):
+    """A COMMIT that waits for CDF, which does not answer. Gives the future of the COMMIT."""
+    fault(cdf, path, "stall")
+    session.execute("BEGIN")
+    session.execute(INSERT)
+    with in_background(session, "COMMIT") as commit:
+        wait_for_request(cdf)
+        yield commit
+
+
+def assert_usable(session, cdf):
+    assert session.info.transaction_status == TransactionStatus.IDLE
+    cdf.admin_delete("faults")
+    session.execute("INSERT INTO events (external_id) VALUES ('next')")
+    assert names(cdf, "events") == ["next"]
+
+
+def backend(cluster, pid: int) -> tuple | None:
+    """What pg_stat_activity says about a backend: state and wait event; None if there is no such backend."""
+    with cluster.connect() as connection:
+        query = "SELECT state, wait_event_type, wait_event FROM pg_stat_activity WHERE pid = %s"
+        return connection.execute(query, [pid]).fetchone()
+
+
+# Cancelling.
+
+
+@pytest.mark.parametrize("path", ["/events", TOKEN])
+def test_pg_cancel_backend_ends_the_wait(cluster, gateway, cdf, path):
+    with gateway.connect(autocommit=True) as session, cluster.connect() as other:
+        with stalled_commit(session, cdf, path) as commit:
+            assert backend(cluster, session.info.backend_pid) == ("active", "Extension", "Extension")
+            other.execute("SELECT pg_cancel_backend(%s)", [session.info.backend_pid])
+            with pytest.raises(errors.QueryCanceled):
+                commit.result(SOON)
+        assert_usable(session, cdf)
+
+
+def test_cancel_request_of_the_client_ends_the_wait(gateway, cdf):
+    with gateway.connect(autocommit=True) as session:
+        with stalled_commit(session, cdf) as commit:
+            session.cancel_safe()
+            with pytest.raises(errors.QueryCanceled):
+                commit.result(SOON)
+        # The request is given up as well, and not left to CDF.
+        wait_until(lambda: statuses(cdf, "/events") == [0], "the end of the request")
+        assert_usable(session, cdf)
+
+
+def test_cancel_ends_a_wait_that_has_written_much(gateway, cdf):
+    """Many requests are under way, or wait for their turn."""
+    fault(cdf, "/events", "stall", after=2)
+    with gateway.connect(autocommit=True) as session:
+        statement = "INSERT INTO events (external_id) SELECT 'e' || i FROM generate_series(1, 20000) i"
+        with in_background(session, statement) as insert:
+            wait_until(lambda: cdf.admin_get("stats")["in_flight"] == 8, "8 requests under way")
+            session.cancel_safe()
+            with pytest.raises(errors.QueryCanceled):
+                insert.result(SOON)
+        wait_until(lambda: not cdf.admin_get("stats")["in_flight"], "the end of the requests")
+        sent = len(requests(cdf, "/events"))
+        cdf.admin_delete("faults")
+        session.execute("INSERT INTO events (external_id) VALUES ('next')")
+        # Nothing of what was left has been sent since.
+        assert len(requests(cdf, "/events")) == sent + 1
+
+
+def test_cancel_ends_the_pause_between_two_attempts(gateway, cdf):
+    fault(cdf, "/events", status=429, headers={"retry-after": "300"})
+    with gateway.connect(autocommit=True) as session:
+        with in_background(session, INSERT) as insert:
+            wait_until(lambda: statuses(cdf, "/events"), "an answer")
+            session.cancel_safe()
+            with pytest.raises(errors.QueryCanceled):
+                insert.result(SOON)
+        assert_usable(session, cdf)
+
+
+def test_cancel_while_connecting(cluster, emulator, cdf):
+    """A host that does not answer at all: its queue of connections is full."""
+    gateway, server = register_apart(cluster, emulator)
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        alter(cluster, "SERVER {}", server, base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with gateway.connect(autocommit=True) as session:
+            with in_background(session, INSERT) as insert:
+                wait_until(lambda: backend(cluster, session.info.backend_pid)[1] == "Extension", "the wait")
+                session.cancel_safe()
+                with pytest.raises(errors.QueryCanceled):
+                    insert.result(SOON)
+            assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+def psql(cluster, gateway, statement: str) -> subprocess.Popen:
+    """psql with a terminal's signal handling, running a statement as the registered role."""
+    return subprocess.Popen(
+        [cluster.bindir / "psql", "-X", "-v", "VERBOSITY=sqlstate", "-c", statement, gateway.dsn],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=psql_environment(),
+    )
+
+
+def test_ctrl_c_in_psql(cluster, gateway, cdf):
+    fault(cdf, "/events", "stall")
+    with psql(cluster, gateway, INSERT) as client:
+        wait_for_request(cdf)
+        client.send_signal(signal.SIGINT)
+        _, error = client.communicate(timeout=SOON)
+    assert "57014" in error
+    assert client.returncode == 1
+
+
+def test_cancelled_registration_leaves_nothing(cluster, cdf):
+    fault(cdf, TOKEN, "stall")
+    with cluster.connect() as session:
+        session.execute("CREATE EXTENSION IF NOT EXISTS cdf_fdw")
+        call = (
+            "SELECT cdf_register_credentials(%s, %s, %s, %s, %s, username => 'never_registered', server => 'never')",
+            [cdf.token_url, cdf.client_id, cdf.client_secret, cdf.scope, cdf.project],
+        )
+        with in_background(session, *call) as registration:
+            wait_for_request(cdf)
+            session.cancel_safe()
+            with pytest.raises(errors.QueryCanceled):
+                registration.result(SOON)
+        made = "SELECT count(*) FROM pg_roles, pg_foreign_server WHERE 'never_registered' = rolname OR srvname = 'never'"
+        assert session.execute(made).fetchone() == (0,)
+
+
+# Limits of time.
+
+
+def test_statement_timeout_does_not_apply_at_commit(gateway, cdf):
+    fault(cdf, "/events", "delay", delay_ms=1200)
+    with gateway.connect(autocommit=True) as session:
+        session.execute("SET statement_timeout = '300ms'")
+        session.execute("BEGIN")
+        session.execute(INSERT)
+        session.execute("COMMIT")
+        assert names(cdf, "events") == ["e"]
+
+
+@pytest.mark.parametrize("path", ["/events", TOKEN])
+def test_flush_timeout_applies_at_commit(gateway, cdf, path):
+    fault(cdf, path, "stall")
+    with gateway.connect(autocommit=True) as session:
+        session.execute("BEGIN")
+        session.execute("SET LOCAL cdf_fdw.flush_timeout = '700ms'")
+        session.execute(INSERT)
+        with refused("57014", "cdf_fdw.flush_timeout", "700ms"):
+            session.execute("COMMIT")
+        assert_usable(session, cdf)
+
+
+def test_flush_timeout_is_for_all_requests_together(gateway, cdf):
+    fault(cdf, "/events", "delay", delay_ms=400)
+    with gateway.connect(autocommit=True) as session:
+        session.execute("SET cdf_fdw.max_concurrent_requests = 1")
+        session.execute("SET cdf_fdw.flush_timeout = '1s'")
+        with refused("57014", "cdf_fdw.flush_timeout", "1s", "accepted", "of 9000 events"):
+            session.execute("INSERT INTO events (external_id) SELECT 'e' || i FROM generate_series(1, 9000) i")
+
+
+def test_request_timeout_gives_up_one_request_and_sends_it_again(gateway, cdf):
+    fault(cdf, "/events", "stall", times=1)
+    with gateway.connect(autocommit=True) as session:
+        session.execute("SET cdf_fdw.request_timeout = '500ms'")
+        session.execute(INSERT)
+        assert names(cdf, "events") == ["e"]
+        assert sorted(statuses(cdf, "/events")) == [0, 201]
+
+
+# Ends of the session, of the client and of the server.
+
+
+def test_pg_terminate_backend_ends_the_session(cluster, gateway, cdf):
+    session = gateway.connect(autocommit=True)
+    with stalled_commit(session, cdf) as commit, cluster.connect() as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [session.info.backend_pid])
+        with pytest.raises(errors.AdminShutdown):
+            commit.result(SOON)
+    wait_until(lambda: backend(cluster, session.info.backend_pid) is None, "the end of the backend")
+    assert session.closed
+
+
+@pytest.mark.parametrize("how", ["killed", "connection closed"])
+def test_vanished_client_ends_the_wait(cluster, gateway, cdf, how):
+    with cluster.connect() as connection:
+        assert connection.execute("SHOW client_connection_check_interval").fetchone() == ("0",)
+    fault(cdf, "/events", "stall")
+    if how == "killed":
+        client = psql(cluster, gateway, INSERT)
+        wait_for_request(cdf)
+        client.kill()
+        client.communicate()
+    else:
+        session = gateway.connect(autocommit=True)
+        session.pgconn.send_query(INSERT.encode())
+        session.pgconn.flush()
+        wait_for_request(cdf)
+        session.pgconn.finish()
+
+    def left() -> int:
+        with cluster.connect() as connection:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
+            return connection.execute(query, [gateway.username]).fetchone()[0]
+
+    wait_until(lambda: left() == 0, "the end of the backend")
+    wait_until(lambda: statuses(cdf, "/events") == [0], "the end of the request")
+
+
+def test_client_that_has_sent_its_next_statement_has_not_vanished(gateway, cdf):
+    fault(cdf, "/events", "delay", delay_ms=1500)
+    with gateway.connect(autocommit=True) as session:
+        connection = session.pgconn
+        connection.enter_pipeline_mode()
+        for statement in (INSERT, "SELECT 1"):
+            connection.send_query_params(statement.encode(), None)
+            connection.pipeline_sync()
+        connection.flush()
+        results = [connection.get_result() for _ in range(6)]
+        assert [ExecStatus(result.status).name for result in results if result] == [
+            "COMMAND_OK",
+            "PIPELINE_SYNC",
+            "TUPLES_OK",
+            "PIPELINE_SYNC",
+        ]
+        connection.exit_pipeline_mode()
+    assert names(cdf, "events") == ["e"]
+
+
+def test_fast_shutdown_ends_the_wait(mortal, cdf):
+    cluster, gateway = mortal
+    session = gateway.connect(autocommit=True)
+    with stalled_commit(session, cdf) as commit:
+        cluster_script("stop", cluster.data_dir.parent)
+        with pytest.raises(errors.AdminShutdown):
+            commit.result(SOON)
+    assert "received fast shutdown request" in cluster.log()
+    assert "received immediate shutdown request" not in cluster.log()
+    cluster_script("restart", cluster.data_dir.parent)
+
+
+def test_death_of_the_postmaster_ends_the_backend(emulator, cdf):
+    with own_cluster() as cluster:
+        session = register(cluster, emulator).connect(autocommit=True)
+        process = Path(f"/proc/{session.info.backend_pid}")
+        postmaster = cluster.data_dir / "postmaster.pid"
+        with stalled_commit(session, cdf) as commit:
+            os.kill(int(postmaster.read_text().split()[0]), signal.SIGKILL)
+            # It says that there is a server to be stopped.
+            postmaster.unlink()
+            with pytest.raises(psycopg.OperationalError):
+                commit.result(SOON)
+        wait_until(lambda: not process.exists() or "\tZ" in (process / "status").read_text(), "the end of the process")
+
+
+# Signals and threads.
+
+
+def test_interrupts_are_served_during_the_wait(mortal, cdf):
+    """SIGHUP and SIGUSR1 neither end the wait nor go unheard: other sessions wait for barriers to be passed."""
+    cluster, gateway = mortal
+    fault(cdf, "/events", "delay", delay_ms=3000)
+    with gateway.connect(autocommit=True) as session, cluster.connect() as other:
+        pid = session.info.backend_pid
+        with in_background(session, INSERT) as insert:
+            wait_for_request(cdf)
+            other.execute("SELECT pg_log_backend_memory_contexts(%s)", [pid])
+            wait_until(lambda: f"logging memory contexts of PID {pid}" in cluster.log(), "the memory contexts")
+            other.execute("CREATE DATABASE barrier")
+            other.execute("DROP DATABASE barrier")
+            other.execute("ALTER SYSTEM SET work_mem = '7MB'")
+            other.execute("SELECT pg_reload_conf()")
+            assert not insert.done()
+            insert.result(SOON)
+        wait_until(lambda: session.execute("SHOW work_mem").fetchone() == ("7MB",), "the new setting")
+        assert names(cdf, "events") == ["e"]
+        assert len(requests(cdf, "/events")) == 1
+
+
+def blocked_signals(pid: int) -> dict[str, set[int]]:
+    """The signals that each thread of a process blocks, by the thread's id."""
+    blocked = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        fields = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+        mask = int(fields["SigBlk"], 16)
+        blocked[task.name] = {number for number in range(1, 65) if mask >> number - 1 & 1}
+    return blocked
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the threads of a process are read from /proc")
+def test_only_the_main_thread_takes_signals(cluster, emulator, cdf):
+    # A host's name is looked up by a thread of its own.
+    gateway, _ = register_apart(
+        cluster,
+        emulator,
+        base_url=f"http://localhost:{emulator.port}",
+        token_url=emulator.token_url.replace("127.0.0.1", "localhost"),
+    )
+    with gateway.connect(autocommit=True) as session:
+        with stalled_commit(session, cdf) as commit:
+            pid = session.info.backend_pid
+            blocked = blocked_signals(pid)
+            main = blocked.pop(str(pid))
+            assert len(blocked) >= 2
+            # Neither can be blocked; glibc keeps the first two real-time signals to itself.
+            never = {signal.SIGKILL, signal.SIGSTOP, 32, 33}
+            assert all(signals >= set(range(1, 65)) - never for signals in blocked.values()), blocked
+            heard = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM}
+            assert not main & heard
+            session.cancel_safe()
+            with pytest.raises(errors.QueryCanceled):
+                commit.result(SOON)
+
+
+def test_a_session_has_no_thread_before_it_needs_one(cluster, gateway, cdf):
+    """Neither loading the library nor inserting starts one: only the delivery does."""
+    with gateway.connect(autocommit=True) as session:
+        tasks = Path(f"/proc/{session.info.backend_pid}/task")
+        session.execute("BEGIN")
+        session.execute(INSERT)
+        assert len(list(tasks.iterdir())) == 1
+        session.execute("COMMIT")
+        assert len(list(tasks.iterdir())) > 1
