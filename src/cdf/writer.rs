@@ -87,7 +87,8 @@ impl Writer {
                 buffer.push_item(lane, subtransaction, self.mode, &self.fragment, &encoded, spill)
             }
             Encoder::Raw(encoder) => {
-                let destination = encoder.destination(table, row)?;
+                let (database, name) = encoder.destination(table, row)?;
+                let destination = (&*database, &*name);
                 let encoded = encoder.encode(table, row, &mut self.fragment)?;
                 let lane = match self.lane {
                     Some(lane) if buffer.is_lane(lane, &self.connection, Some(destination)) => lane,
@@ -102,7 +103,7 @@ impl Writer {
                 let lane = *self
                     .lane
                     .get_or_insert_with(|| buffer.lane(&self.connection, table.options.resource, None));
-                buffer.push_point(lane, subtransaction, self.mode, series, timestamp, spill, |out| {
+                buffer.push_point(lane, subtransaction, self.mode, &series, timestamp, spill, |out| {
                     encoder.encode(table, row, timestamp, out)
                 })
             }

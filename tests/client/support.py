@@ -1,8 +1,8 @@
 """What the tests of this folder share.
 
-Looking at CDF: `dump`, `stored`, `requests`, `keys_sent`, `series`, `checksum`. Setting CDF up: `Api`. Expecting an
-error: `refused`. Two fixtures, to be imported where they are used: `session` (the registered role, autocommit) and
-`scratch` (a schema for tables of the test's own).
+Looking at CDF: `dump`, `stored`, `names`, `requests`, `keys_sent`, `series`, `points`, `checksum`. Expecting an error:
+`refused`. Fixtures, to be imported where they are used: `session` (the registered role, autocommit), `scratch` (a schema
+for tables of the test's own) and `api` (CDF's own API, for what a test needs to find there).
 """
 
 from __future__ import annotations

@@ -327,6 +327,13 @@ def test_returning_expressions_and_everything(session, cdf):
     assert len(session.execute("INSERT INTO events (external_id) VALUES ('e') RETURNING *").fetchone()) == 15
 
 
+def test_returned_rows_can_be_copied_out(session, cdf):
+    insert = "INSERT INTO events (external_id) VALUES ('a'), ('b') RETURNING external_id"
+    with session.cursor().copy(f"COPY ({insert}) TO STDOUT") as copy:
+        assert b"".join(copy) == b"a\nb\n"
+    assert names(cdf, "events") == ["a", "b"]
+
+
 # ---- views, functions, roles ----
 
 
@@ -540,6 +547,46 @@ def test_a_partitioned_table_of_another_owner_runs_with_the_callers_mapping(sess
     assert arrived(cdf) == {"test-project": ["a"], "second-project": ["b"]}
 
 
+@pytest.fixture
+def sorted_out(scratch):
+    """A partitioned table with an events partition, a RAW one and an ordinary one."""
+    scratch.execute("CREATE TABLE mixed (external_id text, type text) PARTITION BY LIST (type)")
+    scratch.table("alarms", "external_id text, type text", "events")
+    raw = {"database": "d", "table": "t", "primary_key": "external_id"}
+    scratch.table("readings", "external_id text, type text", "raw_rows", **raw)
+    scratch.execute("ALTER TABLE mixed ATTACH PARTITION alarms FOR VALUES IN ('alarm')")
+    scratch.execute("ALTER TABLE mixed ATTACH PARTITION readings FOR VALUES IN ('reading')")
+    scratch.execute("CREATE TABLE others PARTITION OF mixed DEFAULT")
+    return "scratch.mixed"
+
+
+def test_one_statement_into_partitions_of_several_resources(session, cdf, sorted_out):
+    session.execute(
+        f"INSERT INTO {sorted_out} SELECT 'e' || n, (ARRAY['alarm', 'reading', 'other'])[1 + n % 3]"
+        " FROM generate_series(0, 8) AS n"
+    )
+    assert names(cdf, "events") == ["e0", "e3", "e6"]
+    assert names(cdf, "raw") == ["e1", "e4", "e7"]
+    rest = session.execute("SELECT external_id FROM scratch.others ORDER BY 1").fetchall()
+    assert rest == [("e2",), ("e5",), ("e8",)]
+
+
+def test_a_row_that_moves_into_a_foreign_partition_is_inserted(session, cdf, sorted_out):
+    session.execute(f"INSERT INTO {sorted_out} VALUES ('a', 'other'), ('b', 'other')")
+    session.execute(f"UPDATE {sorted_out} SET type = 'alarm' WHERE type = 'other' AND external_id = 'a'")
+    assert names(cdf, "events") == ["a"]
+    assert session.execute("SELECT external_id FROM scratch.others").fetchall() == [("b",)]
+
+
+def test_do_nothing_through_a_partitioned_table(session, cdf, sorted_out):
+    session.execute(f"INSERT INTO {sorted_out} VALUES ('a', 'alarm')")
+    before = stored(cdf, "events", "a")
+    session.execute(f"INSERT INTO {sorted_out} VALUES ('a', 'alarm'), ('b', 'alarm') ON CONFLICT DO NOTHING")
+    assert stored(cdf, "events", "a") == before
+    assert names(cdf, "events") == ["a", "b"]
+    assert requests(cdf, "/events/update") == []
+
+
 # ---- triggers and constraints ----
 
 
@@ -558,8 +605,26 @@ def test_row_triggers(session, cdf, scratch):
     scratch.execute("CREATE TRIGGER b AFTER INSERT ON watched FOR EACH ROW EXECUTE FUNCTION note()")
     cursor = session.execute(f"INSERT INTO {table} VALUES ('a', 'x'), ('b', 'skip'), ('c', 'z')")
     assert cursor.statusmessage == "INSERT 0 2"
-    assert {item["externalId"]: item["type"] for item in dump(cdf, "events")} == {"a": "X", "c": "Z"}
-    assert session.execute("SELECT what FROM scratch.seen ORDER BY 1").fetchall() == [("aX",), ("cZ",)]
+    with session.cursor().copy(f"COPY {table} FROM STDIN") as copy:
+        copy.write_row(("d", "skip"))
+        copy.write_row(("e", "copied"))
+    assert {item["externalId"]: item["type"] for item in dump(cdf, "events")} == {"a": "X", "c": "Z", "e": "COPIED"}
+    assert session.execute("SELECT what FROM scratch.seen ORDER BY 1").fetchall() == [("aX",), ("cZ",), ("eCOPIED",)]
+
+
+def test_a_rule_of_another_table(session, cdf, scratch, gateway):
+    scratch.execute("CREATE TABLE local (tag text, moment timestamp)")
+    scratch.execute(f"ALTER TABLE local OWNER TO {gateway.username}")
+    session.execute(
+        "CREATE RULE forward AS ON INSERT TO scratch.local DO ALSO"
+        f" INSERT INTO {gateway.schema}.events (external_id, start_time) VALUES (NEW.tag, NEW.moment)"
+    )
+    session.execute("SET TimeZone = 'America/New_York'")
+    session.execute("INSERT INTO scratch.local VALUES ('a', '2024-01-01'), ('b', '2024-01-01')")
+    assert {event["externalId"]: event["startTime"] for event in dump(cdf, "events")} == {
+        "a": millis("2024-01-01"),
+        "b": millis("2024-01-01"),
+    }
 
 
 def test_a_deferred_trigger_that_inserts_at_commit_is_included(session, cdf, scratch, gateway):
@@ -742,6 +807,18 @@ def test_columns_of_other_types(session, cdf, scratch, kind, case):
         }
     else:
         assert found == wanted
+
+
+@pytest.mark.parametrize("kind", ["int", "bigint", "numeric(5,0)", "uuid", "varchar(40)"])
+def test_external_ids_of_other_types(session, cdf, scratch, kind):
+    key = "6f9619ff-8b86-d011-b42d-00cf4fc964ff" if kind == "uuid" else "4711"
+    events = scratch.table("keyed", f"external_id {kind}, type text", "events")
+    session.execute(f"INSERT INTO {events} VALUES ('{key}', 'x'), ('{key}', 'y')")
+    assert stored(cdf, "events", key)["type"] == "y"
+    Api(cdf).create("timeseries", key)
+    table = scratch.table("points", f'external_id {kind}, "timestamp" timestamptz, value float8', "datapoints")
+    session.execute(f"INSERT INTO {table} VALUES ('{key}', '2024-01-01Z', 1)")
+    assert points(cdf, key) == [(millis("2024-01-01"), 1.0, None)]
 
 
 @pytest.mark.parametrize("kind", ["smallint", "int", "numeric(20,0)", "bigint", "scratch.small"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -197,6 +198,29 @@ def test_procedure_sees_the_error_of_its_commit(cluster, loader, session, cdf):
     assert names(cdf, "events") == ["next"]
 
 
+def test_explain_writes_nothing_and_explain_analyze_does(session, cdf):
+    session.execute("EXPLAIN INSERT INTO events (external_id) VALUES ('planned')")
+    assert requests(cdf) == []
+    session.execute("EXPLAIN ANALYZE INSERT INTO events (external_id) VALUES ('run')")
+    assert names(cdf, "events") == ["run"]
+
+
+def test_two_sessions_that_write_the_same_keys_at_once(loader, cdf):
+    statement = "INSERT INTO events (external_id, type) SELECT 'e' || i, %s FROM generate_series(1, 6000) i"
+
+    def load(name: str) -> None:
+        with loader.connect(autocommit=True) as connection:
+            connection.execute(statement, [name])
+
+    with ThreadPoolExecutor(2) as pool:
+        for loading in [pool.submit(load, name) for name in ("left", "right")]:
+            loading.result()
+    found = dump(cdf, "events")
+    assert sorted(item["externalId"] for item in found) == sorted(f"e{i}" for i in range(1, 6001))
+    # Some keys were written by both, so that there are requests that were refused first.
+    assert {item["type"] for item in found} <= {"left", "right"}
+
+
 # Savepoints. A step is `a=1` (write the key a with the value 1 to three resources), or the beginning of a command.
 
 SAVEPOINTS = {
@@ -224,10 +248,10 @@ def key_time(key: str) -> datetime:
 def write(session, key: str, value: int) -> None:
     """One row for each way of buffering: items, points (two series) and RAW."""
     event(session, key, description=str(value))
-    for series in ("s", "t"):
+    for name in ("s", "t"):
         session.execute(
             'INSERT INTO datapoints (external_id, "timestamp", value) VALUES (%s, %s, %s)',
-            [series, key_time(key), value],
+            [name, key_time(key), value],
         )
     session.execute(
         "INSERT INTO raw_rows (db_name, table_name, key, columns) VALUES ('d', 't', %s, jsonb_build_object('n', %s))",
@@ -517,6 +541,40 @@ def test_rows_of_a_deferred_trigger_are_delivered(cluster, loader, session, cdf,
     script(cluster, loader, "DROP FUNCTION forward() CASCADE")
 
 
+def test_rows_of_a_cursor_that_is_held_are_delivered(cluster, loader, session, cdf):
+    """COMMIT runs its query to the end, and with it what its function writes."""
+    script(
+        cluster,
+        loader,
+        """
+        CREATE OR REPLACE FUNCTION note(i int) RETURNS int VOLATILE LANGUAGE sql AS $$
+          INSERT INTO events (external_id) VALUES ('e' || i); SELECT i $$
+        """,
+    )
+    session.execute("BEGIN")
+    session.execute("DECLARE noted CURSOR WITH HOLD FOR SELECT note(i) FROM generate_series(1, 5) i")
+    session.execute("FETCH 2 FROM noted")
+    session.execute("COMMIT")
+    assert names(cdf, "events") == [f"e{i}" for i in range(1, 6)]
+    assert len(session.execute("FETCH ALL FROM noted").fetchall()) == 3
+
+
+@pytest.mark.parametrize(
+    "drop", ["FOREIGN TABLE {schema}.events", "USER MAPPING FOR {user} SERVER {server}", "SERVER {server} CASCADE"]
+)
+def test_what_is_dropped_later_in_the_transaction_still_delivers(cluster, emulator, cdf, drop):
+    """The rows were written while it was there."""
+    other, server = register_apart(cluster, emulator)
+    objects = {"schema": other.schema, "user": other.username, "server": server}
+    with cluster.connect(autocommit=False) as connection:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(other.username)))
+        connection.execute(f"INSERT INTO {other.schema}.events (external_id) VALUES ('e')")
+        connection.execute("RESET ROLE")
+        connection.execute(f"DROP {drop.format(**objects)}")
+        connection.commit()
+    assert names(cdf, "events") == ["e"]
+
+
 def test_deferred_constraint_that_fails_sends_nothing(cluster, loader, session, cdf, local):
     script(cluster, loader, "ALTER TABLE local ADD UNIQUE (id) DEFERRABLE INITIALLY DEFERRED")
     session.execute("BEGIN")
@@ -680,14 +738,20 @@ def test_cycle_of_parents_is_refused_before_anything_is_sent(session, cdf):
 # Settings of a transaction.
 
 
-@pytest.mark.parametrize(("setting", "at_once"), [("1", 1), ("3", 3)])
-def test_set_local_counts_at_commit(session, cdf, setting, at_once):
-    fault(cdf, "/events", "delay", delay_ms=200)
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_set_local_counts_at_commit(session, cdf, at_once):
+    event(session, "first")
+    for path in ("/events", "/raw/dbs/d/tables/t/rows"):
+        fault(cdf, path, "delay", delay_ms=150)
     before = session.execute("SHOW cdf_fdw.max_concurrent_requests").fetchone()
     session.execute("BEGIN")
-    session.execute(f"SET LOCAL cdf_fdw.max_concurrent_requests = {setting}")
-    session.execute("INSERT INTO events (external_id) SELECT 'e' || i FROM generate_series(1, 5000) i")
+    session.execute(f"SET LOCAL cdf_fdw.max_concurrent_requests = {at_once}")
+    session.execute("INSERT INTO events (external_id) SELECT 'e' || i FROM generate_series(1, 4000) i")
+    session.execute(
+        "INSERT INTO raw_rows (db_name, table_name, key) SELECT 'd', 't', i::text FROM generate_series(1, 15000) i"
+    )
     session.execute("COMMIT")
-    assert len(requests(cdf, "/events")) == 5
+    # For all of the session's requests together.
     assert cdf.admin_get("stats")["max_in_flight"] == at_once
+    assert len(requests(cdf, "/events")) == 5 and len(requests(cdf, "/raw/dbs/d/tables/t/rows")) == 3
     assert session.execute("SHOW cdf_fdw.max_concurrent_requests").fetchone() == before

@@ -34,7 +34,7 @@ pub struct PointBatch {
 }
 
 /// The hash by which a series is found.
-pub fn series_hash(reference: SeriesRef<'_>) -> u64 {
+pub fn series_hash(reference: &SeriesRef<'_>) -> u64 {
     match reference {
         SeriesRef::ExternalId(external_id) => hash_bytes(external_id.as_bytes()),
         SeriesRef::Id(id) => hash_bytes(&id.to_le_bytes()),
@@ -87,7 +87,7 @@ impl PointBatch {
         })
     }
 
-    fn series(&mut self, reference: SeriesRef<'_>, hash: u64) -> usize {
+    fn series(&mut self, reference: &SeriesRef<'_>, hash: u64) -> usize {
         let series = &self.series;
         let found = self.index.find(hash, |at| {
             let candidate = &series[*at as usize];
@@ -118,7 +118,7 @@ impl PointBatch {
     /// Adds one point; `encode` appends it to the series' list, and leaves the list as it was if it fails.
     pub fn push(
         &mut self,
-        reference: SeriesRef<'_>,
+        reference: &SeriesRef<'_>,
         hash: u64,
         timestamp: i64,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,

@@ -2,6 +2,8 @@
 //!
 //! Message and field numbers: `DataPointInsertionRequest` in CDF's published protobuf files (`v1/timeseries`).
 
+use std::borrow::Cow;
+
 use prost::Message;
 
 use super::item::{as_text, integer, internal_id, millis, mismatch};
@@ -126,22 +128,22 @@ pub mod wire {
 }
 
 /// The series of a row, borrowed from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SeriesRef<'a> {
     Id(i64),
-    ExternalId(&'a str),
-    Instance(&'a str, &'a str),
+    ExternalId(Cow<'a, str>),
+    Instance(Cow<'a, str>, Cow<'a, str>),
 }
 
 impl SeriesRef<'_> {
     /// As the request names it.
-    pub fn to_wire(self) -> wire::Reference {
+    pub fn to_wire(&self) -> wire::Reference {
         match self {
-            SeriesRef::Id(id) => wire::Reference::Id(id),
-            SeriesRef::ExternalId(external_id) => wire::Reference::ExternalId(external_id.to_owned()),
+            SeriesRef::Id(id) => wire::Reference::Id(*id),
+            SeriesRef::ExternalId(external_id) => wire::Reference::ExternalId(external_id.to_string()),
             SeriesRef::Instance(space, external_id) => wire::Reference::Instance(wire::InstanceId {
-                space: space.to_owned(),
-                external_id: external_id.to_owned(),
+                space: space.to_string(),
+                external_id: external_id.to_string(),
             }),
         }
     }
@@ -199,23 +201,19 @@ impl PointEncoder {
     /// The series that the row's point belongs to.
     pub fn series<'r>(&self, table: &Table, row: &'r [Cell<'_>]) -> Result<SeriesRef<'r>, Error> {
         let cell = |at: Option<usize>| at.map(|at| (at, &row[at])).filter(|(_, cell)| !cell.is_null());
-        let text = |(at, cell): (usize, &'r Cell<'_>)| match cell {
-            Cell::Text(text)
-                if text.len() <= EXTERNAL_ID_CHARS || text.chars().count() <= EXTERNAL_ID_CHARS =>
-            {
-                Ok(*text)
-            }
-            Cell::Text(text) => {
-                let why = format!(
-                    "the value has {} characters; CDF takes {EXTERNAL_ID_CHARS}",
-                    text.chars().count()
-                );
-                Err(refuse(Kind::TooLong, table, row, at, why))
-            }
-            other => {
-                let (kind, why) = mismatch(other, "a text");
-                Err(refuse(kind, table, row, at, why))
-            }
+        let text = |(at, cell): (usize, &'r Cell<'_>)| {
+            // Bytes bound characters from above, so most names are never counted.
+            let checked = as_text(cell).and_then(|text| match text.len() > EXTERNAL_ID_CHARS {
+                true if text.chars().count() > EXTERNAL_ID_CHARS => Err((
+                    Kind::TooLong,
+                    format!(
+                        "the value has {} characters; CDF takes {EXTERNAL_ID_CHARS}",
+                        text.chars().count()
+                    ),
+                )),
+                _ => Ok(text),
+            });
+            checked.map_err(|(kind, why)| refuse(kind, table, row, at, why))
         };
         match (
             cell(self.external_id),
@@ -230,34 +228,20 @@ impl PointEncoder {
             (None, None, Some(space), Some(external_id)) => {
                 Ok(SeriesRef::Instance(text(space)?, text(external_id)?))
             }
-            (None, None, None, None) => {
-                let error =
-                    Error::new(Kind::MissingValue, format!("a row of {} names no series", self.name()))
-                        .hint("Give external_id, or id, or instance_space and instance_external_id.");
-                Err(match table.describe_row(row) {
-                    Some(line) => error.detail(line),
-                    None => error,
-                })
-            }
-            _ => {
-                let error = Error::new(
-                    Kind::InvalidValue,
-                    format!("a row of {} names its series twice or by half", self.name()),
-                )
-                .hint("Give either external_id, or id, or both instance_space and instance_external_id.");
-                Err(match table.describe_row(row) {
-                    Some(line) => error.detail(line),
-                    None => error,
-                })
-            }
+            (None, None, None, None) => Err(self
+                .unnamed(Kind::MissingValue, "names no series", table, row)
+                .hint("Give external_id, or id, or instance_space and instance_external_id.")),
+            _ => Err(self
+                .unnamed(Kind::InvalidValue, "names its series twice or by half", table, row)
+                .hint("Give either external_id, or id, or both instance_space and instance_external_id.")),
         }
     }
 
-    fn name(&self) -> &'static str {
-        if self.string {
-            "string_datapoints"
-        } else {
-            "datapoints"
+    fn unnamed(&self, kind: Kind, why: &str, table: &Table, row: &[Cell<'_>]) -> Error {
+        let error = Error::new(kind, format!("a row of {} {why}", table.options.resource.name));
+        match table.describe_row(row) {
+            Some(line) => error.detail(line),
+            None => error,
         }
     }
 
@@ -490,7 +474,7 @@ mod tests {
         for each in &list {
             prost::encoding::message::encode(1, each, &mut points);
         }
-        let reference = SeriesRef::Instance("space", "ü").to_wire();
+        let reference = SeriesRef::Instance("space".into(), "ü".into()).to_wire();
         let mut body = Vec::new();
         write_item(&mut body, &reference, &points, false);
         let request = wire::InsertionRequest::decode(&*body).unwrap();

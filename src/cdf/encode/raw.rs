@@ -1,5 +1,7 @@
 //! RAW rows: `{"key":…,"columns":{…}}`, from the generic table or from typed columns.
 
+use std::borrow::Cow;
+
 use super::item::as_text;
 use super::json::{self, Properties, Refusal};
 use super::{refuse, Encoded, KeyKind};
@@ -79,27 +81,20 @@ impl RawEncoder {
         &self,
         table: &'c Table,
         row: &'c [Cell<'_>],
-    ) -> Result<(&'c str, &'c str), Error> {
-        match &self.columns {
-            Columns::Typed(_) => Ok((
-                table.options.database.as_deref().unwrap_or_default(),
-                table.options.table.as_deref().unwrap_or_default(),
-            )),
-            Columns::Generic { database, table: name, .. } => {
-                let part = |at: usize, max: usize| match &row[at] {
-                    Cell::Text(text) => check_name(text, max).map(|()| *text).map_err(|r| (at, r)),
-                    Cell::Null => {
-                        Err((at, (Kind::MissingValue, "the value is NULL; CDF needs it".to_owned())))
-                    }
-                    other => Err((at, super::item::mismatch(other, "a text"))),
-                };
-                let refused = |(at, (kind, why)): (usize, Refusal)| refuse(kind, table, row, at, why);
-                Ok((
-                    part(*database, DATABASE_CHARS).map_err(refused)?,
-                    part(*name, TABLE_CHARS).map_err(refused)?,
-                ))
-            }
-        }
+    ) -> Result<(Cow<'c, str>, Cow<'c, str>), Error> {
+        let Columns::Generic { database, table: name, .. } = &self.columns else {
+            let options = &table.options;
+            let fixed = |name: &'c Option<String>| Cow::Borrowed(name.as_deref().unwrap_or_default());
+            return Ok((fixed(&options.database), fixed(&options.table)));
+        };
+        let part = |at: usize, max: usize| {
+            let checked = match &row[at] {
+                Cell::Null => Err((Kind::MissingValue, "the value is NULL; CDF needs it".to_owned())),
+                cell => as_text(cell).and_then(|text| check_name(&text, max).map(|()| text)),
+            };
+            checked.map_err(|(kind, why)| refuse(kind, table, row, at, why))
+        };
+        Ok((part(*database, DATABASE_CHARS)?, part(*name, TABLE_CHARS)?))
     }
 
     /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
