@@ -104,7 +104,7 @@ fn full(why: &IoError) -> Error {
 /// Writes some of the bytes; gives how many, or a negative number and `errno`. Raises PostgreSQL's own ERROR at
 /// temp_file_limit.
 fn write_at(file: pg_sys::File, bytes: &[u8], offset: i64) -> isize {
-    let wait = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_WRITE as u32;
+    let wait = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_WRITE;
     // SAFETY: the file is open, and PostgreSQL reads no more bytes than it is told of.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
@@ -128,7 +128,7 @@ fn write_at(file: pg_sys::File, bytes: &[u8], offset: i64) -> isize {
 
 /// Reads some of the bytes; gives how many, or a negative number and `errno`.
 fn read_at(file: pg_sys::File, bytes: &mut [u8], offset: i64) -> isize {
-    let wait = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_READ as u32;
+    let wait = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_READ;
     let len = amount(bytes.len());
     // SAFETY: the file is open, and PostgreSQL writes no more bytes than it is told of.
     unsafe {

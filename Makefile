@@ -1,0 +1,79 @@
+# cdf_fdw: everything is done through make; `make` lists what there is.
+#
+# PG_CONFIG=/path/to/pg_config  the PostgreSQL to build for (default: the one on PATH, or the distribution's)
+# DESTDIR=/staging/dir          where `make install` puts the files, for packagers
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PG_CONFIG ?=
+DESTDIR ?=
+export PG_CONFIG DESTDIR
+
+target_dir := $(or $(CARGO_TARGET_DIR),target)
+pg_config = $(shell source scripts/common.sh; find_pg_config)
+pg_major = $(shell source scripts/common.sh; pg_major "$(pg_config)")
+shell_files = .ci/run $(wildcard scripts/*.sh demo/*.sh docker/*.sh)
+python_files = $(shell find tests demo -name '*.py' -not -path '*/target/*')
+# A test never waits for the outer world: it talks to the emulator on this machine.
+pytest = CDF_EMULATOR=$(abspath $(target_dir))/release/cdf-emulator PG_CONFIG=$(pg_config) $(target_dir)/venv/bin/pytest
+
+.PHONY: help demo test lint install fmt clean build setup setup-build
+
+help: ## List the targets
+	@echo 'make TARGET [PG_CONFIG=/path/to/pg_config]'
+	@echo
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: setup-build ## Show a load of weather data, end to end, on this machine (KEEP=1: leave it running)
+	@scripts/build.sh extension
+	@scripts/build.sh emulator
+	@scripts/install.sh
+	@demo/demo.sh
+
+test: setup ## Set up what is missing, build, install, and run every test
+	@scripts/build.sh extension
+	@scripts/build.sh emulator
+	@scripts/install.sh
+	@scripts/test-units.sh
+	@echo '==> The container image, without building it'
+	@scripts/test-dockerfile.sh
+	@echo '==> Tests through PostgreSQL, against the emulator'
+	@$(pytest) tests
+
+lint: setup-build ## Check formatting, clippy without warnings, and that the scripts parse
+	@echo '==> rustfmt'
+	@cargo fmt --all --check
+	@echo '==> clippy: the extension, for PostgreSQL $(pg_major)'
+	@PGRX_PG_CONFIG_PATH=$(pg_config) cargo clippy --locked --all-targets --no-default-features --features pg$(pg_major) -- -D warnings
+	@echo '==> clippy: the CDF side alone, and the emulator'
+	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -- -D warnings
+	@echo '==> scripts'
+	@for file in $(shell_files); do bash -n "$$file"; done
+	@python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' $(python_files)
+
+install: ## Build in release mode and install into the PostgreSQL of PG_CONFIG
+	@scripts/setup.sh check
+	@scripts/build.sh extension
+	@scripts/install.sh
+	@echo '    In a database of that server:  CREATE EXTENSION cdf_fdw;'
+
+build: setup-build ## Build the extension and the emulator, install nothing
+	@scripts/build.sh extension
+	@scripts/build.sh emulator
+
+fmt: ## Format the Rust code
+	@echo '==> rustfmt'
+	@cargo fmt --all
+
+clean: ## Delete everything that was built
+	@echo '==> deleting $(target_dir)'
+	@cargo clean
+
+setup:
+	@scripts/setup.sh test
+
+setup-build:
+	@scripts/setup.sh build

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# The demo, called by `make demo` once everything is built and installed: a PostgreSQL and a CDF emulator of their own on
+# this machine, credentials registered, four years of weather loaded through psql, what arrived, a ROLLBACK, a refusal.
+# KEEP=1 leaves both running until Ctrl-C.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname "$0")/../scripts/common.sh"
+cd "$root_dir"
+
+dir=$(mktemp -d /tmp/cdf-demo.XXXXXX)
+chmod 755 "$dir"
+emulator_pid=
+finish() {
+    scripts/cluster.sh stop "$dir/pg" || true
+    [[ -z $emulator_pid ]] || kill "$emulator_pid" 2>/dev/null || true
+    rm -rf "$dir"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+step() { printf '\n\033[1m%s\033[0m\n' "== $*"; }
+[[ -t 1 ]] || step() { printf '\n%s\n' "== $*"; }
+
+step "A CDF on this machine: the emulator"
+"$target_dir/release/cdf-emulator" --listen 127.0.0.1:0 --port-file "$dir/port" >"$dir/emulator.log" 2>&1 &
+emulator_pid=$!
+for _ in {1..100}; do
+    [[ ! -s $dir/port ]] || break
+    kill -0 "$emulator_pid" 2>/dev/null || break
+    sleep 0.05
+done
+[[ -s $dir/port ]] || { cat "$dir/emulator.log" >&2; die "the emulator did not start"; }
+url=http://127.0.0.1:$(<"$dir/port")
+echo "$url, project test-project, empty"
+
+step "A PostgreSQL of its own"
+scripts/cluster.sh start "$dir/pg" session_preload_libraries=cdf_fdw
+bindir=$(sed -n 's/^BINDIR=//p' "$dir/pg/env")
+port=$(sed -n 's/^PGPORT=//p' "$dir/pg/env")
+socket=$(sed -n 's/^PGHOST=//p' "$dir/pg/env")
+unset PGSERVICE PGOPTIONS PGPASSFILE PGTZ PGSSLMODE PGHOSTADDR
+export PGCLIENTENCODING=UTF8
+administrator() { "$bindir/psql" -X -v ON_ERROR_STOP=1 -h "$socket" -p "$port" -U postgres -d postgres "$@"; }
+administrator -q -c 'CREATE DATABASE gateway'
+administrator() { "$bindir/psql" -X -v ON_ERROR_STOP=1 -h "$socket" -p "$port" -U postgres -d gateway "$@"; }
+
+step "The administrator: extension, credentials, a table"
+echo 'CREATE EXTENSION cdf_fdw;'
+administrator -q -c 'CREATE EXTENSION cdf_fdw'
+sed -e "s|:'token_url'|'$url/oauth2/v2.0/token'|" -e "s|:'client_id'|'test-client'|" -e "s|:'client_secret'|'********'|" \
+    -e "s|:'scope'|'$url/.default'|" -e "s|:'project'|'test-project'|" demo/register.sql
+# psql sends the real secret; only what is shown above is masked.
+IFS='|' read -r username password database schema < <(
+    administrator -q -At -v token_url="$url/oauth2/v2.0/token" -v client_id=test-client -v client_secret=test-secret \
+        -v scope="$url/.default" -v project=test-project -f demo/register.sql
+)
+[[ -n ${password:-} ]] || die "no password came back"
+printf '  %s = %s\n' username "$username" password '******** (shown once; this script keeps it)' \
+    database "$database" schema "$schema"
+echo
+sed -e "s|:\"schema\"|$schema|; s|:\"username\"|$username|" demo/raw-table.sql
+administrator -q -v schema="$schema" -v username="$username" -f demo/raw-table.sql
+
+# From here on: what any tool can do that is given a host, a port, a database, a user name and a password.
+loader() {
+    PGPASSWORD=$password "$bindir/psql" -X -h 127.0.0.1 -p "$port" -U "$username" -d "$database" "$@"
+}
+
+step "The load: psql over TCP, as $username"
+loader -a -v ON_ERROR_STOP=1 -f demo/load.sql
+
+step "What CDF has received, as the emulator itself counts it"
+python3 demo/summary.py "$url" arrived
+
+step "The same through SELECT"
+loader -a -v ON_ERROR_STOP=1 -f demo/read-back.sql
+
+step "ROLLBACK"
+before=$(python3 demo/summary.py "$url" writes)
+loader -a -v ON_ERROR_STOP=1 -f demo/rollback.sql
+after=$(python3 demo/summary.py "$url" writes)
+echo "Requests that write, as CDF has counted them: $before before the transaction, $after after it."
+
+step "Refused"
+loader -a -f demo/refused.sql
+
+step "Try it yourself"
+if [[ -n ${KEEP:-} ]]; then
+    echo "Until Ctrl-C, in another terminal:"
+    echo
+    echo "  PGPASSWORD='$password' $bindir/psql -h 127.0.0.1 -p $port -U $username $database"
+    echo
+    echo "The emulator: $url (what it holds: curl '$url/admin/stats')"
+    echo "The server's log: $dir/pg/log"
+    while kill -0 "$emulator_pid" 2>/dev/null; do sleep 1; done
+else
+    echo "KEEP=1 make demo  leaves the server and the emulator running and prints how to connect."
+    echo "With your own PostgreSQL and a real CDF project: README.md, «First load»."
+fi

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds in release mode, always in the same two ways, so that nothing is compiled twice.
+#
+#   scripts/build.sh extension    target/release/libcdf_fdw.so, for the PostgreSQL of PG_CONFIG
+#   scripts/build.sh emulator     target/release/cdf-emulator
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname "$0")/common.sh"
+cd "$root_dir"
+
+case ${1:-} in
+extension)
+    pg_config=$(require_pg_config)
+    say "Building the extension for $("$pg_config" --version)"
+    PGRX_PG_CONFIG_PATH=$pg_config \
+        cargo build --locked --release --no-default-features --features "pg$(pg_major "$pg_config")"
+    ;;
+emulator)
+    say "Building the CDF emulator"
+    cargo build --locked --release -p cdf-emulator
+    ;;
+*) die "usage: scripts/build.sh extension|emulator" ;;
+esac
