@@ -25,8 +25,10 @@ RUN scripts/build.sh extension \
     && DESTDIR=/out scripts/install.sh
 
 FROM postgres:${PG_MAJOR}
-# The base image has openssl with most majors; it makes the certificate of the first start.
-RUN command -v openssl >/dev/null \
-    || { apt-get update && apt-get install -y --no-install-recommends openssl && rm -rf /var/lib/apt/lists/*; }
+# ca-certificates: what the certificates of CDF and of the identity provider are checked against. openssl: makes the
+# certificate of the first start.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates openssl \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /out/ /
 COPY docker/10-gateway.sh docker/20-extension.sql /docker-entrypoint-initdb.d/

@@ -18,7 +18,12 @@ die() {
 find_pg_config() {
     local candidate
     if [[ -n ${PG_CONFIG:-} ]]; then
-        command -v "$PG_CONFIG"
+        candidate=$(command -v "$PG_CONFIG") || return
+        # Another path to the PostgreSQL on PATH would have everything built once more.
+        if [[ $(pg_config 2>/dev/null) == "$("$candidate")" ]]; then
+            candidate=$(command -v pg_config)
+        fi
+        printf '%s\n' "$candidate"
         return
     fi
     if command -v pg_config; then

@@ -231,7 +231,7 @@ def test_flush_timeout_is_for_all_requests_together(gateway, cdf):
 def test_request_timeout_gives_up_one_request_and_sends_it_again(gateway, cdf):
     fault(cdf, "/events", "stall", times=1)
     with gateway.connect(autocommit=True) as session:
-        session.execute("SET cdf_fdw.request_timeout = '500ms'")
+        session.execute("SET cdf_fdw.request_timeout = '2s'")
         session.execute(INSERT)
         assert names(cdf, "events") == ["e"]
         assert sorted(statuses(cdf, "/events")) == [0, 201]

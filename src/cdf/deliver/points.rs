@@ -45,25 +45,26 @@ impl Delivery<'_> {
                 queue.push_front((bytes, rows));
                 continue;
             }
-            let mut request = wire::InsertionRequest::decode(&*bytes)
+            let request = wire::InsertionRequest::decode(&*bytes)
                 .map_err(|error| Error::internal(format!("encoded datapoints are not readable: {error}")))?;
             let searchable = matches!(api.status, 400 | 404 | 409 | 413 | 422);
-            if request.items.len() < 2 || !searchable || searches >= SEARCHES || culprits.len() >= NAMED_ROWS
-            {
-                culprits.extend(request.items.iter().map(|item| identity(item).to_string()));
-                let fatal = !searchable;
-                verdict.get_or_insert(api);
-                if fatal {
-                    break;
+            let more = searchable && searches < SEARCHES && culprits.len() < NAMED_ROWS;
+            // A refusal is about a series, unless the request was too large.
+            match if more { halves(&request, api.status == 413) } else { None } {
+                Some(halves) => {
+                    searches += 1;
+                    for half in halves.into_iter().rev() {
+                        let rows = half.items.iter().map(count).sum();
+                        queue.push_front((half.encode_to_vec(), rows));
+                    }
                 }
-                continue;
-            }
-            searches += 1;
-            let later = request.items.split_off(request.items.len() / 2);
-            let later = wire::InsertionRequest { items: later };
-            for half in [later, request] {
-                let rows = half.items.iter().map(count).sum();
-                queue.push_front((half.encode_to_vec(), rows));
+                None => {
+                    culprits.extend(request.items.iter().map(|item| identity(item).to_string()));
+                    verdict.get_or_insert(api);
+                    if !searchable {
+                        break;
+                    }
+                }
             }
         }
         match verdict {
@@ -140,6 +141,31 @@ impl Delivery<'_> {
     }
 }
 
+/// The request in two: half of its series each, or half of the points of its only one if points may be parted.
+fn halves(request: &wire::InsertionRequest, points: bool) -> Option<[wire::InsertionRequest; 2]> {
+    let half = |items: &[wire::InsertionItem]| wire::InsertionRequest { items: items.to_vec() };
+    let [item] = &*request.items else {
+        let (first, second) = request.items.split_at(request.items.len() / 2);
+        return (!first.is_empty()).then(|| [half(first), half(second)]);
+    };
+    let middle = count(item) / 2;
+    if !points || middle == 0 {
+        return None;
+    }
+    let part = |from: usize, to: usize| {
+        let points = match item.points.as_ref()? {
+            wire::Points::Numeric(points) => wire::Points::Numeric(wire::NumericPoints {
+                datapoints: points.datapoints[from..to].to_vec(),
+            }),
+            wire::Points::String(points) => {
+                wire::Points::String(wire::StringPoints { datapoints: points.datapoints[from..to].to_vec() })
+            }
+        };
+        Some(half(&[wire::InsertionItem { reference: item.reference.clone(), points: Some(points) }]))
+    };
+    Some([part(0, middle)?, part(middle, count(item))?])
+}
+
 fn identity(item: &wire::InsertionItem) -> Identity {
     match &item.reference {
         Some(wire::Reference::Id(id)) => Identity::Id(*id),
@@ -162,5 +188,31 @@ fn count(item: &wire::InsertionItem) -> usize {
         Some(wire::Points::Numeric(points)) => points.datapoints.len(),
         Some(wire::Points::String(points)) => points.datapoints.len(),
         None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(series: &str, points: usize) -> wire::InsertionItem {
+        let datapoints =
+            (0..points).map(|at| wire::NumericPoint { timestamp: at as i64, ..Default::default() });
+        wire::InsertionItem {
+            reference: Some(wire::Reference::ExternalId(series.into())),
+            points: Some(wire::Points::Numeric(wire::NumericPoints { datapoints: datapoints.collect() })),
+        }
+    }
+
+    #[test]
+    fn requests_are_halved_by_series_and_then_by_points() {
+        let request = wire::InsertionRequest { items: vec![item("a", 3), item("b", 1), item("c", 1)] };
+        let [first, second] = halves(&request, false).unwrap();
+        assert_eq!((first.items.len(), second.items.len()), (1, 2));
+        assert!(halves(&first, false).is_none());
+        let [one, two] = halves(&first, true).unwrap();
+        assert_eq!((count(&one.items[0]), count(&two.items[0])), (1, 2));
+        assert!(halves(&one, true).is_none());
+        assert!(halves(&wire::InsertionRequest { items: vec![] }, true).is_none());
     }
 }
