@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hashbrown::HashSet;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::Value;
 
 use crate::cdf::buffer::{Body, Destination};
@@ -121,6 +122,19 @@ impl<'b> Parsed<'b> {
             }
         }
         Ok(())
+    }
+
+    /// Those of the rows that say something else than what CDF has returned.
+    pub(super) fn different(&self, rows: &[usize], answer: &Bytes) -> Result<Vec<usize>, Error> {
+        let existing = listing(answer)?;
+        let differs = |at: &usize| {
+            let properties = &self.items[*at].0;
+            let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).unwrap_or_default();
+            let key = properties.first().map(|(name, raw)| (&**name, value(raw)));
+            let found = key.and_then(|(name, key)| existing.iter().find(|item| item[name] == key));
+            found.is_none_or(|found| properties.iter().any(|(name, raw)| found[&**name] != value(raw)))
+        };
+        Ok(rows.iter().copied().filter(differs).collect())
     }
 }
 

@@ -82,7 +82,7 @@ impl Delivery<'_> {
             (pending, existing) = pending.into_iter().partition(complete);
         }
         let incomplete: HashSet<usize> = existing.iter().copied().collect();
-        if !incomplete.is_empty() && work.mode.on_conflict != OnConflict::Update {
+        if !incomplete.is_empty() && (work.mode.on_conflict != OnConflict::Update || !items.updatable) {
             self.settle_incomplete(items, work, body, &existing).await?;
             existing.clear();
         }
@@ -90,6 +90,7 @@ impl Delivery<'_> {
         for _ in 0..ROUNDS {
             let duplicated = self.create(items, work, body, std::mem::take(&mut pending)).await?;
             match work.mode.on_conflict {
+                OnConflict::Update if !items.updatable => self.unchanged(items, body, &duplicated).await?,
                 OnConflict::Update => existing.extend(duplicated),
                 OnConflict::Ignore => self.accepted += duplicated.len(),
                 OnConflict::Error if duplicated.is_empty() => {}
@@ -118,6 +119,33 @@ impl Delivery<'_> {
             "Something else creates and deletes the same external ids. Run the load again when it has ended.",
         );
         Err(self.with_answer(error))
+    }
+
+    /// Rows of items that CDF cannot update: written again they must say what is there.
+    pub(super) async fn unchanged(
+        &mut self,
+        items: &Items,
+        body: &Body,
+        rows: &[usize],
+    ) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let answer = self.retrieve(items, body, rows).await?;
+        let parsed = Parsed::all(body)?;
+        let different = parsed.different(rows, &answer)?;
+        if !different.is_empty() {
+            let resource = self.destination.resource;
+            let error = Error::new(
+                Kind::Unsupported,
+                format!("{}: CDF cannot change an existing {}", resource.name, resource.noun),
+            )
+            .detail(format!("Rows refused: {}.", names(body, &different)))
+            .hint("Write it as it is in CDF, or delete it in CDF first.");
+            return Err(self.with_answer(error));
+        }
+        self.accepted += rows.len();
+        Ok(())
     }
 
     pub(super) fn exists(&self, body: &Body, rows: &[usize]) -> Error {
@@ -160,10 +188,11 @@ impl Delivery<'_> {
         if !lost.is_empty() {
             return Err(self.incomplete(items, body, &lost));
         }
-        if work.mode.on_conflict == OnConflict::Error {
-            return Err(self.exists(body, rows));
+        match work.mode.on_conflict {
+            OnConflict::Error => return Err(self.exists(body, rows)),
+            OnConflict::Update => return self.unchanged(items, body, rows).await,
+            OnConflict::Ignore => self.accepted += rows.len(),
         }
-        self.accepted += rows.len();
         Ok(())
     }
 
@@ -181,7 +210,7 @@ impl Delivery<'_> {
             let request = create_body(body, &part, work.deferred)?;
             match self.post_json(items.path, request, Resend::Always).await {
                 Ok(_) => self.accepted += part.len(),
-                Err(RequestError::Api(api)) if api.status == 409 => {
+                Err(RequestError::Api(api)) if api.status == 409 || !api.duplicated.is_empty() => {
                     let mut duplicated = matching(body, &part, &api.duplicated)?;
                     if duplicated.is_empty() {
                         duplicated = self.look_up(items, body, &part).await?.into_iter().collect();

@@ -28,6 +28,12 @@ pub static ASSETS: Resource = Resource {
         LAST_UPDATED_TIME,
     ],
     stage: Stage::Assets,
-    shape: Shape::Items(Items { path: "/assets", per_request: 1000, required: &["name"], ordered: &[] }),
+    shape: Shape::Items(Items {
+        path: "/assets",
+        per_request: 1000,
+        required: &["name"],
+        ordered: &[],
+        updatable: true,
+    }),
     acl: "assetsAcl",
 };

@@ -38,6 +38,7 @@ pub static EVENTS: Resource = Resource {
         per_request: 1000,
         required: &[],
         ordered: &[("start_time", "end_time")],
+        updatable: true,
     }),
     acl: "eventsAcl",
 };

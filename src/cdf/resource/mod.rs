@@ -1,8 +1,10 @@
 //! The registry: every CDF resource, declared. A new resource is one file here and one line in [`RESOURCES`].
 
 mod assets;
+mod data_sets;
 pub mod datapoints;
 mod events;
+mod labels;
 pub mod raw;
 pub mod status;
 mod timeseries;
@@ -17,6 +19,8 @@ pub static RESOURCES: &[&Resource] = &[
     &datapoints::DATAPOINTS,
     &datapoints::STRING_DATAPOINTS,
     &raw::RAW_ROWS,
+    &labels::LABELS,
+    &data_sets::DATA_SETS,
 ];
 
 /// CDF's internal ids: 1 to 2^53 − 1 (API description, `CogniteInternalId`).
@@ -211,6 +215,8 @@ pub struct Items {
     pub required: &'static [&'static str],
     /// Pairs of timestamp columns of which the second is never before the first.
     pub ordered: &'static [(&'static str, &'static str)],
+    /// Whether CDF can update an item; one that it cannot can be written again only as it is.
+    pub updatable: bool,
 }
 
 /// A CDF resource: its table, limits, endpoint and key.

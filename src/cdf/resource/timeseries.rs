@@ -34,6 +34,12 @@ pub static TIMESERIES: Resource = Resource {
         LAST_UPDATED_TIME,
     ],
     stage: Stage::Series,
-    shape: Shape::Items(Items { path: "/timeseries", per_request: 1000, required: &[], ordered: &[] }),
+    shape: Shape::Items(Items {
+        path: "/timeseries",
+        per_request: 1000,
+        required: &[],
+        ordered: &[],
+        updatable: true,
+    }),
     acl: "timeSeriesAcl",
 };

@@ -1,0 +1,32 @@
+//! Data sets (API description, `POST /datasets`). CDF cannot delete them.
+
+use super::*;
+
+pub static DATA_SETS: Resource = Resource {
+    name: "data_sets",
+    noun: "data set",
+    columns: &[
+        ID,
+        EXTERNAL_ID,
+        column("name", "name", ColumnType::Text, Rule::Text { min: 1, max: 50 }),
+        column("description", "description", ColumnType::Text, Rule::Text { min: 1, max: 500 }),
+        column(
+            "metadata",
+            "metadata",
+            ColumnType::Jsonb,
+            Rule::Metadata(MetadataLimits { pairs: 256, key: 128, value: 10_240, total: 10_240 }),
+        ),
+        fixed("write_protected", "writeProtected", ColumnType::Bool, Rule::Bool),
+        CREATED_TIME,
+        LAST_UPDATED_TIME,
+    ],
+    stage: Stage::DataSets,
+    shape: Shape::Items(Items {
+        path: "/datasets",
+        per_request: 10,
+        required: &[],
+        ordered: &[],
+        updatable: true,
+    }),
+    acl: "datasetsAcl",
+};

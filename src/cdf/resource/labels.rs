@@ -1,0 +1,25 @@
+//! Labels (API description, `POST /labels`). CDF knows them by external id only, and cannot update them.
+
+use super::*;
+
+pub static LABELS: Resource = Resource {
+    name: "labels",
+    noun: "label",
+    columns: &[
+        EXTERNAL_ID,
+        fixed("name", "name", ColumnType::Text, Rule::Text { min: 1, max: 140 }),
+        column("description", "description", ColumnType::Text, Rule::Text { min: 0, max: 500 }),
+        DATA_SET_ID,
+        DATA_SET_EXTERNAL_ID,
+        CREATED_TIME,
+    ],
+    stage: Stage::Labels,
+    shape: Shape::Items(Items {
+        path: "/labels",
+        per_request: 1000,
+        required: &["external_id", "name"],
+        ordered: &[],
+        updatable: false,
+    }),
+    acl: "labelsAcl",
+};
