@@ -8,6 +8,7 @@ pub mod client;
 pub mod deliver;
 pub mod encode;
 pub mod error;
+pub mod explain;
 pub mod flush;
 pub mod hash;
 pub mod hierarchy;

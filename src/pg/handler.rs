@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{import, modify, scan};
+use super::{explain, import, modify, scan};
 
 /// The handler function of the foreign-data wrapper.
 #[pg_extern]
@@ -18,12 +18,14 @@ fn cdf_fdw_handler() -> PgBox<pg_sys::FdwRoutine> {
     routine.IterateForeignScan = Some(scan::iterate_foreign_scan);
     routine.ReScanForeignScan = Some(scan::re_scan_foreign_scan);
     routine.EndForeignScan = Some(scan::end_foreign_scan);
+    routine.ExplainForeignScan = Some(explain::explain_foreign_scan);
 
     routine.IsForeignRelUpdatable = Some(modify::is_foreign_rel_updatable);
     routine.PlanForeignModify = Some(modify::plan_foreign_modify);
     routine.BeginForeignModify = Some(modify::begin_foreign_modify);
     routine.ExecForeignInsert = Some(modify::exec_foreign_insert);
     routine.BeginForeignInsert = Some(modify::begin_foreign_insert);
+    routine.ExplainForeignModify = Some(explain::explain_foreign_modify);
 
     routine.ImportForeignSchema = Some(import::import_foreign_schema);
     routine.into_pg_boxed()

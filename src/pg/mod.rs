@@ -4,6 +4,7 @@ mod coerce;
 mod credentials;
 mod datum;
 mod errors;
+mod explain;
 mod handler;
 mod import;
 mod list;

@@ -23,9 +23,9 @@ const ROWS: f64 = 1000.0;
 const REQUEST_COST: f64 = 100.0;
 
 /// An operator that is understood: its OID (pg_operator.dat), what it means, and what its right side is.
-struct Operator {
+pub struct Operator {
     oid: u32,
-    comparison: Comparison,
+    pub comparison: Comparison,
     operand: OperandType,
 }
 
@@ -262,6 +262,34 @@ unsafe fn column_of(mut expression: *mut pg_sys::Expr, baserel: *mut pg_sys::Rel
     }
 }
 
+/// What `get_foreign_plan` has put into a plan.
+pub struct ScanPlan {
+    /// So many rows are probably enough.
+    pub limit: Option<usize>,
+    /// Column and operator of each condition that is pushed down.
+    pub conditions: Vec<(usize, &'static Operator)>,
+    /// Whether each column is needed.
+    pub needed: Vec<bool>,
+}
+
+impl ScanPlan {
+    /// # Safety
+    /// `plan` was made by this module, for a table of so many columns.
+    pub unsafe fn of(plan: *mut pg_sys::ForeignScan, columns: usize) -> ScanPlan {
+        // SAFETY: the caller's promise.
+        let private = unsafe { integers((*plan).fdw_private) };
+        let (limit, count) = (private[0], private[1] as usize);
+        let (pairs, used) = private[2..].split_at(2 * count);
+        let conditions = pairs.chunks_exact(2).filter_map(|pair| {
+            let operator = OPERATORS.iter().find(|operator| operator.oid as i32 == pair[1])?;
+            Some((pair[0] as usize, operator))
+        });
+        let mut needed = vec![false; columns];
+        used.iter().for_each(|column| needed[*column as usize] = true);
+        ScanPlan { limit: usize::try_from(limit).ok(), conditions: conditions.collect(), needed }
+    }
+}
+
 /// A scan that runs.
 struct ScanState {
     table: Arc<Table>,
@@ -301,24 +329,18 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
         let table = options::table_definition(relation).or_raise();
         let (server, _) = options::table((*relation).rd_id).or_raise();
         let connection = options::connection(server, acting_user(plan, estate)).or_raise();
-        let private = integers((*plan).fdw_private);
-        let (limit, count) = (private[0], private[1] as usize);
+        let ScanPlan { limit, conditions, needed } = ScanPlan::of(plan, table.bindings.len());
         let states = pg_sys::ExecInitExprList((*plan).fdw_exprs, node.cast());
         let states = pointers::<pg_sys::ExprState>(states);
         let conditions =
-            private[2..2 + 2 * count].chunks_exact(2).zip(states.iter()).filter_map(|(pair, state)| {
-                let operator = OPERATORS.iter().find(|operator| operator.oid as i32 == pair[1])?;
-                Some((pair[0] as usize, operator, *state))
-            });
-        let mut needed = vec![false; table.bindings.len()];
-        private[2 + 2 * count..].iter().for_each(|column| needed[*column as usize] = true);
+            conditions.into_iter().zip(states).map(|((column, operator), state)| (column, operator, *state));
         let state = ScanState {
             conditions: conditions.collect(),
             writer: RowWriter::new((*relation).rd_att, context),
             table: Arc::new(table),
             connection,
             needed,
-            limit: usize::try_from(limit).ok(),
+            limit,
             progress: Progress::NotStarted,
         };
         (*node).fdw_state = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();

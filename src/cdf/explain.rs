@@ -1,0 +1,81 @@
+//! Which requests a statement would make, as method and path. Nothing is asked to find out.
+
+use super::read::Comparison;
+use super::resource::raw::{rows_path, ROWS_PER_REQUEST};
+use super::resource::{datapoints, Rule, Shape};
+use super::table::{Binding, Table, RAW_KEY};
+
+/// The requests of a scan with conditions on these columns.
+pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) -> Vec<String> {
+    let equal = |name: &str| {
+        let position = table.position(name);
+        conditions
+            .iter()
+            .any(|(column, comparison)| Some(*column) == position && *comparison == Comparison::Equal)
+    };
+    match &table.options.resource.shape {
+        Shape::Items(items) => {
+            let by_key = equal("id") || equal("external_id");
+            let mut requests = vec![format!("POST {}/{}", items.path, if by_key { "byids" } else { "list" })];
+            for (binding, needed) in table.bindings.iter().zip(needed) {
+                let Some(Binding::Column(column)) = binding else { continue };
+                if let (true, Rule::Reference { to, .. } | Rule::References { to, .. }) =
+                    (*needed, column.rule)
+                {
+                    let request = format!("POST {}", to.byids);
+                    if !requests.contains(&request) {
+                        requests.push(request);
+                    }
+                }
+            }
+            requests
+        }
+        Shape::Datapoints { .. } => {
+            let points = "POST /timeseries/data/list".to_owned();
+            let instance = equal("instance_space") && equal("instance_external_id");
+            match equal("id") || equal("external_id") || instance {
+                true => vec![points],
+                false => vec!["POST /timeseries/list".to_owned(), points],
+            }
+        }
+        Shape::Raw => {
+            let by_key = conditions.iter().any(|(column, _)| match &table.bindings[*column] {
+                Some(Binding::Column(column)) => column.name == RAW_KEY,
+                Some(Binding::RawColumn { key, .. }) => *key,
+                None => false,
+            });
+            let (mut requests, rows) = match (&table.options.database, &table.options.table) {
+                (Some(database), Some(name)) => (Vec::new(), rows_path(database, name)),
+                _ => {
+                    let mut requests = Vec::new();
+                    if !equal("db_name") {
+                        requests.push("GET /raw/dbs".to_owned());
+                    }
+                    if !equal("table_name") {
+                        requests.push("GET /raw/dbs/{db_name}/tables".to_owned());
+                    }
+                    (requests, "/raw/dbs/{db_name}/tables/{table_name}/rows".to_owned())
+                }
+            };
+            requests.push(match by_key {
+                true => format!("GET {rows}/{{key}}"),
+                false => format!("GET {rows}"),
+            });
+            requests
+        }
+    }
+}
+
+/// The request that inserted rows go with, and how many there are in it at most.
+pub fn insert(table: &Table) -> (String, usize) {
+    match (&table.options.resource.shape, &table.options.database, &table.options.table) {
+        (Shape::Items(items), ..) => (format!("POST {}", items.path), items.per_request),
+        (Shape::Datapoints { .. }, ..) => {
+            ("POST /timeseries/data".to_owned(), datapoints::POINTS_PER_REQUEST)
+        }
+        (Shape::Raw, Some(database), Some(name)) => {
+            (format!("POST {}", rows_path(database, name)), ROWS_PER_REQUEST)
+        }
+        (Shape::Raw, ..) => ("POST /raw/dbs/{db_name}/tables/{table_name}/rows".to_owned(), ROWS_PER_REQUEST),
+    }
+}
