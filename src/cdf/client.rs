@@ -4,7 +4,6 @@ use std::future::Future;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use percent_encoding::{utf8_percent_encode, AsciiSet, NON_ALPHANUMERIC};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
@@ -15,6 +14,7 @@ use super::encode::gzip;
 use super::error::{ApiError, Error, Identity, Kind, RequestError};
 use super::retry::{parse_retry_after, Decision, Outcome, Policy, Stop};
 use super::token::{Credentials, TokenCache};
+use super::url_path::segment;
 
 pub use super::retry::Resend;
 
@@ -36,9 +36,6 @@ const LONGEST_ANSWER: usize = 256 << 20;
 /// The longest text of a server, in bytes, that is passed on in an error: CDF's own, and any other.
 const LONGEST_MESSAGE: usize = 16 << 10;
 const LONGEST_FOREIGN_TEXT: usize = 300;
-
-/// What stays as it is in a segment of a path.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A CDF project with the credentials to use it, and their current token.
 #[derive(Debug)]
@@ -80,7 +77,7 @@ impl Connection {
     }
 
     fn project_url(&self, path: &str) -> Result<Url, Error> {
-        self.url(&format!("/api/v1/projects/{}{path}", utf8_percent_encode(&self.project, SEGMENT)))
+        self.url(&format!("/api/v1/projects/{}{path}", segment(&self.project)))
     }
 }
 
@@ -563,7 +560,7 @@ impl Answer {
             self.secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| !secret.is_empty())
         {
             let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-            let percent = utf8_percent_encode(secret, SEGMENT).to_string();
+            let percent = segment(secret).to_string();
             let json = Value::from(secret).to_string();
             let json = &json[1..json.len() - 1];
             for written in [secret, &form, &percent, json] {

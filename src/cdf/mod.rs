@@ -17,5 +17,6 @@ pub mod resource;
 pub mod retry;
 pub mod table;
 pub mod token;
+pub mod url_path;
 
 pub mod writer;

@@ -4,11 +4,15 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use prost::Message;
+use serde::Deserialize;
 use serde_json::{json, Map, Value};
 
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::client::{Body, Method};
-use crate::cdf::encode::point::wire::{ListItem, ListResponse, Points, Status};
+use crate::cdf::encode::point::wire::{
+    InstanceId, ListItem, ListResponse, NumericPoint, NumericPoints, Points, Status, StringPoint,
+    StringPoints,
+};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
 use crate::cdf::resource::ID_RANGE;
@@ -166,6 +170,112 @@ impl PointPages {
     }
 }
 
+/// The answer, which is protobuf as asked for, or JSON where a server has only that. No protobuf message begins with a
+/// brace: it would be the start of a group.
+fn decode(body: &Bytes) -> Result<ListResponse, Error> {
+    let unreadable =
+        |why: String| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {why}"));
+    if !body.starts_with(b"{") {
+        return ListResponse::decode(body.clone()).map_err(|error| unreadable(error.to_string()));
+    }
+    let answer: JsonAnswer = serde_json::from_slice(body).map_err(|error| unreadable(error.to_string()))?;
+    Ok(ListResponse { items: answer.items.into_iter().map(JsonSeries::into_message).collect() })
+}
+
+#[derive(Deserialize)]
+struct JsonAnswer {
+    items: Vec<JsonSeries>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonSeries {
+    #[serde(default)]
+    id: i64,
+    #[serde(default)]
+    external_id: String,
+    instance_id: Option<JsonInstance>,
+    #[serde(default)]
+    is_string: bool,
+    #[serde(default)]
+    next_cursor: String,
+    #[serde(default)]
+    datapoints: Vec<JsonPoint>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonInstance {
+    space: String,
+    external_id: String,
+}
+
+#[derive(Deserialize)]
+struct JsonPoint {
+    timestamp: i64,
+    #[serde(default)]
+    value: Value,
+    status: Option<JsonStatus>,
+}
+
+#[derive(Deserialize)]
+struct JsonStatus {
+    #[serde(default)]
+    code: i64,
+    #[serde(default)]
+    symbol: String,
+}
+
+impl JsonSeries {
+    fn into_message(self) -> ListItem {
+        let status = |status: Option<JsonStatus>| status.map(|s| Status { code: s.code, symbol: s.symbol });
+        let points = match self.is_string {
+            true => Points::String(StringPoints {
+                datapoints: self
+                    .datapoints
+                    .into_iter()
+                    .map(|point| StringPoint {
+                        timestamp: point.timestamp,
+                        null_value: point.value.is_null(),
+                        value: point.value.as_str().unwrap_or_default().to_owned(),
+                        status: status(point.status),
+                    })
+                    .collect(),
+            }),
+            false => Points::Numeric(NumericPoints {
+                datapoints: self
+                    .datapoints
+                    .into_iter()
+                    .map(|point| NumericPoint {
+                        timestamp: point.timestamp,
+                        null_value: point.value.is_null(),
+                        value: number(&point.value),
+                        status: status(point.status),
+                    })
+                    .collect(),
+            }),
+        };
+        ListItem {
+            id: self.id,
+            external_id: self.external_id,
+            points: Some(points),
+            is_string: self.is_string,
+            next_cursor: self.next_cursor,
+            instance_id: self
+                .instance_id
+                .map(|instance| InstanceId { space: instance.space, external_id: instance.external_id }),
+        }
+    }
+}
+
+/// A numeric value; those that are not finite are texts in JSON.
+fn number(value: &Value) -> f64 {
+    match value {
+        Value::String(text) => text.parse().unwrap_or(f64::NAN),
+        value => value.as_f64().unwrap_or_default(),
+    }
+}
+
 /// Whether the reference of a request is the answer's series.
 fn refers_to(reference: &Value, item: &ListItem) -> bool {
     match (&reference["externalId"], &reference["id"]) {
@@ -225,5 +335,29 @@ fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
             row(point.timestamp, value, point.status)
         })),
         None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_says_the_same_as_protobuf() {
+        let json = r#"{"items":[
+            {"id":1,"externalId":"t","isString":false,"nextCursor":"c","datapoints":[
+                {"timestamp":-5,"value":1.5},
+                {"timestamp":6,"value":"NaN","status":{"code":2147483648,"symbol":"Bad"}},
+                {"timestamp":7,"status":{"code":2147483648,"symbol":"Bad"}}]},
+            {"id":2,"instanceId":{"space":"s","externalId":"x"},"isString":true,"datapoints":[{"timestamp":1,"value":"on"}]}
+        ]}"#;
+        let decoded = decode(&Bytes::from_static(json.as_bytes())).unwrap();
+        let again = decode(&Bytes::from(decoded.encode_to_vec())).unwrap();
+        assert_eq!(format!("{again:?}"), format!("{decoded:?}"));
+        let Some(Points::Numeric(points)) = &decoded.items[0].points else { panic!("numeric") };
+        assert!(points.datapoints[1].value.is_nan() && points.datapoints[2].null_value);
+        assert_eq!(points.datapoints[0], NumericPoint { timestamp: -5, value: 1.5, ..Default::default() });
+        assert_eq!(decoded.items[1].instance_id.as_ref().unwrap().external_id, "x");
+        assert!(decode(&Bytes::from_static(b"{")).is_err());
     }
 }

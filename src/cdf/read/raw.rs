@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use percent_encoding::{utf8_percent_encode, NON_ALPHANUMERIC};
 use serde_json::Value;
 
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::error::Error;
 use crate::cdf::resource::raw::rows_path;
 use crate::cdf::table::{Binding, RAW_KEY};
+use crate::cdf::url_path::segment;
 
 /// Rows per request, CDF's maximum.
 const ROWS: usize = 10_000;
@@ -80,7 +80,7 @@ impl RawPages {
             let tables = match &table {
                 Some(table) => vec![table.clone()],
                 None => {
-                    let segment = utf8_percent_encode(&database, NON_ALPHANUMERIC);
+                    let segment = segment(&database);
                     names(call, &format!("/raw/dbs/{segment}/tables")).await?
                 }
             };
@@ -99,7 +99,7 @@ impl RawPages {
         let path = rows_path(&database, &table);
         let items = match &self.key {
             Some(key) => {
-                let key = utf8_percent_encode(key, NON_ALPHANUMERIC);
+                let key = segment(key);
                 // A table that does not exist has no rows: the first load creates it.
                 call.get(&format!("{path}/{key}")).await?.into_iter().collect()
             }
@@ -107,7 +107,7 @@ impl RawPages {
                 let mut path = format!("{path}?limit={}{}", call.query.page(ROWS), self.projection);
                 if let Some(cursor) = &cursor {
                     path.push_str("&cursor=");
-                    path.extend(utf8_percent_encode(cursor, NON_ALPHANUMERIC));
+                    path.extend(segment(cursor));
                 }
                 let (items, cursor) = call.get(&path).await?.map(take_page).unwrap_or_default();
                 if cursor.is_some() {
@@ -128,7 +128,7 @@ async fn names(call: &Call<'_>, path: &str) -> Result<Vec<String>, Error> {
         let mut page = format!("{path}?limit={NAMES}");
         if let Some(cursor) = &cursor {
             page.push_str("&cursor=");
-            page.extend(utf8_percent_encode(cursor, NON_ALPHANUMERIC));
+            page.extend(segment(cursor));
         }
         let (items, next) = call.get(&page).await?.map(take_page).unwrap_or_default();
         names.extend(items.iter().filter_map(|item| item["name"].as_str().map(str::to_owned)));
@@ -179,7 +179,7 @@ fn projection(query: &Query) -> String {
     }
     match names.is_empty() {
         true => "&columns=%2C".to_owned(),
-        false => format!("&columns={}", utf8_percent_encode(&names.join(","), NON_ALPHANUMERIC)),
+        false => format!("&columns={}", segment(&names.join(","))),
     }
 }
 

@@ -1,8 +1,7 @@
 //! RAW rows (API description, `POST /raw/dbs/{dbName}/tables/{tableName}/rows`).
 
-use percent_encoding::{utf8_percent_encode, NON_ALPHANUMERIC};
-
 use super::*;
+use crate::cdf::url_path::segment;
 
 /// Rows per insert request; CDF takes 10 000, the official SDKs send half of it.
 pub const ROWS_PER_REQUEST: usize = 5_000;
@@ -35,6 +34,5 @@ pub const COLUMN_CHARS: usize = 2_621_440;
 
 /// The path of a RAW table's rows.
 pub fn rows_path(database: &str, table: &str) -> String {
-    let segment = |name| utf8_percent_encode(name, NON_ALPHANUMERIC);
     format!("/raw/dbs/{}/tables/{}/rows", segment(database), segment(table))
 }
