@@ -131,9 +131,7 @@ impl PointPages {
         let body = Body::Json(Bytes::from(body.to_string()));
         let response = call.send(Method::Post, "/timeseries/data/list", body, true).await;
         let response = response.map_err(|error| call.failed(error))?;
-        let answer = ListResponse::decode(response.body).map_err(|error| {
-            Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}"))
-        })?;
+        let answer = decode(&response.body)?;
         let mut rows = Vec::new();
         for item in answer.items {
             if !item.next_cursor.is_empty() {
