@@ -312,6 +312,21 @@ def test_on_conflict_error_refuses_what_exists(session, cdf, strict):
     assert stored(cdf, "events", "a")["type"] == "x"
 
 
+def test_on_conflict_error_creates_nothing_of_the_request(session, cdf, strict):
+    session.execute(f"INSERT INTO {strict} (external_id, type) VALUES ('old', 'first')")
+    with refused("23505", '"old"', "x-request-id", "accepted nothing"):
+        session.execute(f"INSERT INTO {strict} (external_id, type) VALUES ('new', 'x'), ('old', 'x')")
+    assert names(cdf, "events") == ["old"]
+
+
+def test_on_conflict_error_is_not_raised_for_rows_of_its_own(session, cdf, strict):
+    # CDF applies the request and its answer is lost: sent again, the row would be refused because of itself.
+    cdf.admin_post("faults", {"path": "/events", "match": "exact", "mode": "drop_after", "times": 1})
+    with refused("08006", '"a"', "may have"):
+        session.execute(f"INSERT INTO {strict} (external_id, type) VALUES ('a', 'x')")
+    assert names(cdf, "events") == ["a"]
+
+
 def test_on_conflict_error_names_all_rows_and_counts_them(session, cdf, strict):
     session.execute(
         "INSERT INTO events (external_id) SELECT 'e' || lpad(n::text, 2, '0') FROM generate_series(1, 15) n"

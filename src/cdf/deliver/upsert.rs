@@ -39,12 +39,13 @@ impl Delivery<'_> {
             return Ok(());
         }
         let resource = self.destination.resource;
-        Err(Error::new(
+        let error = Error::new(
             Kind::MissingReference,
             format!("{}: no {} has this id", resource.name, resource.noun),
         )
         .detail(format!("Rows refused: {}.", names(body, missing)))
-        .hint("A row with an id addresses an existing item. Leave id NULL to create one."))
+        .hint("A row with an id addresses an existing item. Leave id NULL to create one.");
+        Err(self.with_answer(error))
     }
 
     /// Creates items that have no key. What may have arrived is never sent again.
@@ -93,8 +94,7 @@ impl Delivery<'_> {
                 OnConflict::Update if !items.updatable => self.unchanged(items, body, &duplicated).await?,
                 OnConflict::Update => existing.extend(duplicated),
                 OnConflict::Ignore => self.accepted += duplicated.len(),
-                OnConflict::Error if duplicated.is_empty() => {}
-                OnConflict::Error => return Err(self.exists(body, &duplicated)),
+                OnConflict::Error => {}
             }
             if existing.is_empty() {
                 return Ok(());
@@ -204,11 +204,14 @@ impl Delivery<'_> {
         body: &Body,
         all: Vec<usize>,
     ) -> Result<Vec<usize>, Error> {
+        let refuse_existing = work.mode.on_conflict == OnConflict::Error;
+        // Sent again after a lost answer, rows would be refused because of themselves.
+        let resend = if refuse_existing { Resend::OnlyIfNotReceived } else { Resend::Always };
         let mut existing = Vec::new();
         let mut search = Search::new(all, work.ordered);
         while let Some(mut part) = search.next() {
             let request = create_body(body, &part, work.deferred)?;
-            match self.post_json(items.path, request, Resend::Always).await {
+            match self.post_json(items.path, request, resend).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(RequestError::Api(api)) if api.status == 409 || !api.duplicated.is_empty() => {
                     let mut duplicated = matching(body, &part, &api.duplicated)?;
@@ -220,6 +223,9 @@ impl Delivery<'_> {
                         continue;
                     }
                     self.answer = Some(api);
+                    if refuse_existing {
+                        return Err(self.exists(body, &duplicated));
+                    }
                     part.retain(|at| !duplicated.contains(at));
                     existing.extend(duplicated);
                     search.again(part);
