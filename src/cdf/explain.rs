@@ -9,9 +9,9 @@ use super::table::{Binding, Table, RAW_KEY};
 pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) -> Vec<String> {
     let equal = |name: &str| {
         let position = table.position(name);
-        conditions
-            .iter()
-            .any(|(column, comparison)| Some(*column) == position && *comparison == Comparison::Equal)
+        conditions.iter().any(|(column, comparison)| {
+            Some(*column) == position && matches!(comparison, Comparison::Equal | Comparison::AnyOf)
+        })
     };
     match &table.options.resource.shape {
         Shape::Items(items) => {

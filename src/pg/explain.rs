@@ -24,7 +24,7 @@ pub unsafe extern "C-unwind" fn explain_foreign_scan(
         let table = options::table_definition((*node).ss.ss_currentRelation).or_raise();
         let scan = ScanPlan::of(plan, table.bindings.len());
         let conditions: Vec<(usize, Comparison)> =
-            scan.conditions.iter().map(|(column, operator)| (*column, operator.comparison)).collect();
+            scan.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
         text(es, c"CDF Requests", &explain::scan(&table, &conditions, &scan.needed).join(", "));
 
         let context = pg_sys::set_deparse_context_plan((*es).deparse_cxt, plan.cast(), std::ptr::null_mut());
@@ -35,7 +35,7 @@ pub unsafe extern "C-unwind" fn explain_foreign_scan(
             .map(|((column, comparison), value)| {
                 let value = pg_sys::deparse_expression(*value, context, false, false);
                 let value = CStr::from_ptr(value).to_string_lossy();
-                format!("({} {} {value})", table.names[*column], sign(*comparison))
+                condition(&table.names[*column], *comparison, &value)
             })
             .collect();
         if !filters.is_empty() {
@@ -70,14 +70,16 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
     }
 }
 
-fn sign(comparison: Comparison) -> &'static str {
-    match comparison {
+fn condition(column: &str, comparison: Comparison, value: &str) -> String {
+    let operator = match comparison {
+        Comparison::AnyOf => return format!("({column} = ANY ({value}))"),
         Comparison::Equal => "=",
         Comparison::Less => "<",
         Comparison::LessOrEqual => "<=",
         Comparison::Greater => ">",
         Comparison::GreaterOrEqual => ">=",
-    }
+    };
+    format!("({column} {operator} {value})")
 }
 
 /// Adds a property to the report, in whichever format it is.

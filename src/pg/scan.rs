@@ -13,7 +13,7 @@ use super::tuple::RowWriter;
 use super::{options, transaction, wait};
 use crate::cdf::cell::EPOCH_MILLIS;
 use crate::cdf::error::Error;
-use crate::cdf::read::{filters_on, Comparison, Condition, Operand, Query, Reader, Row};
+use crate::cdf::read::{self, filters_on, Comparison, Query, Reader, Row};
 use crate::cdf::table::Table;
 
 /// Rows that a scan by key, and any other, probably gives.
@@ -36,6 +36,49 @@ enum OperandType {
     Int4,
     Int8,
     Timestamp,
+}
+
+impl OperandType {
+    /// # Safety
+    /// The datum is of this type.
+    unsafe fn read(self, datum: pg_sys::Datum) -> Option<read::Operand> {
+        Some(match self {
+            // SAFETY: the caller's promise.
+            OperandType::Text => read::Operand::Text(unsafe { String::from_datum(datum, false) }?),
+            OperandType::Int2 => read::Operand::Int(i64::from(datum.value() as i16)),
+            OperandType::Int4 => read::Operand::Int(i64::from(datum.value() as i32)),
+            OperandType::Int8 => read::Operand::Int(datum.value() as i64),
+            // Infinity is beyond all that CDF has; it must not wrap around.
+            OperandType::Timestamp => {
+                read::Operand::Micros((datum.value() as i64).saturating_add(EPOCH_MILLIS * 1000))
+            }
+        })
+    }
+
+    /// The elements of an array that are not NULL.
+    ///
+    /// # Safety
+    /// The datum is an array of this type.
+    unsafe fn read_array(self, datum: pg_sys::Datum) -> Option<Vec<read::Operand>> {
+        fn list<T>(elements: Vec<Option<T>>, operand: impl Fn(T) -> read::Operand) -> Vec<read::Operand> {
+            elements.into_iter().flatten().map(operand).collect()
+        }
+        let int = read::Operand::Int;
+        // SAFETY: the caller's promise.
+        unsafe {
+            Some(match self {
+                OperandType::Text => list(FromDatum::from_datum(datum, false)?, read::Operand::Text),
+                OperandType::Int2 => {
+                    list(FromDatum::from_datum(datum, false)?, |value: i16| int(value.into()))
+                }
+                OperandType::Int4 => {
+                    list(FromDatum::from_datum(datum, false)?, |value: i32| int(value.into()))
+                }
+                OperandType::Int8 => list(FromDatum::from_datum(datum, false)?, int),
+                OperandType::Timestamp => return None,
+            })
+        }
+    }
 }
 
 const fn operator(oid: u32, comparison: Comparison, operand: OperandType) -> Operator {
@@ -61,10 +104,28 @@ static OPERATORS: [Operator; 16] = [
     operator(2065, Comparison::GreaterOrEqual, OperandType::Timestamp),
 ];
 
+/// A condition that CDF can be asked by, as a plan holds it; its value is among the plan's expressions.
+#[derive(Clone, Copy)]
+pub struct Condition {
+    pub column: usize,
+    operator: &'static Operator,
+    /// The value is an array, of which one element has to be equal.
+    any_of: bool,
+}
+
+impl Condition {
+    pub fn comparison(&self) -> Comparison {
+        if self.any_of {
+            Comparison::AnyOf
+        } else {
+            self.operator.comparison
+        }
+    }
+}
+
 /// A condition of the query that CDF can be asked by.
 struct Pushed {
-    column: usize,
-    operator: &'static Operator,
+    condition: Condition,
     value: *mut pg_sys::Expr,
 }
 
@@ -79,7 +140,10 @@ pub unsafe extern "C-unwind" fn get_foreign_rel_size(
         let table = open_table(foreigntableid);
         let by_key = pointers::<pg_sys::RestrictInfo>((*baserel).baserestrictinfo).iter().any(|info| {
             pushed(root, baserel, &table, (**info).clause).is_some_and(|pushed| {
-                matches!(pushed.operator.operand, OperandType::Text | OperandType::Int8 | OperandType::Int4)
+                matches!(
+                    pushed.condition.operator.operand,
+                    OperandType::Text | OperandType::Int8 | OperandType::Int4
+                )
             })
         });
         (*baserel).rows = if by_key { ROWS_BY_KEY } else { ROWS };
@@ -148,8 +212,9 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
         private = append(private, conditions.len() as i32);
         let mut values = std::ptr::null_mut();
         for condition in &conditions {
-            private = append(private, condition.column as i32);
-            private = append(private, condition.operator.oid as i32);
+            private = append(private, condition.condition.column as i32);
+            private = append(private, condition.condition.operator.oid as i32);
+            private = append(private, i32::from(condition.condition.any_of));
             values = pg_sys::lappend(values, condition.value.cast());
         }
         for column in needed(baserel, clauses, table.bindings.len()) {
@@ -220,29 +285,39 @@ unsafe fn pushed(
 ) -> Option<Pushed> {
     // SAFETY: the clause is an expression; a node's tag tells its type, and an operator's arguments are one or two.
     unsafe {
-        if (*clause).type_ != pg_sys::NodeTag::T_OpExpr {
-            return None;
-        }
-        let expression = clause.cast::<pg_sys::OpExpr>();
-        let &mut [left, right] = pointers::<pg_sys::Expr>((*expression).args) else {
+        let (arguments, operator, collation, any_of) = match (*clause).type_ {
+            pg_sys::NodeTag::T_OpExpr => {
+                let expression = clause.cast::<pg_sys::OpExpr>();
+                ((*expression).args, (*expression).opno, (*expression).inputcollid, false)
+            }
+            pg_sys::NodeTag::T_ScalarArrayOpExpr => {
+                let expression = clause.cast::<pg_sys::ScalarArrayOpExpr>();
+                if !(*expression).useOr {
+                    return None;
+                }
+                ((*expression).args, (*expression).opno, (*expression).inputcollid, true)
+            }
+            _ => return None,
+        };
+        let &mut [left, right] = pointers::<pg_sys::Expr>(arguments) else {
             return None;
         };
         let (column, value, oid) = match (column_of(left, baserel), column_of(right, baserel)) {
-            (Some(column), None) => (column, right, (*expression).opno),
-            (None, Some(column)) => (column, left, pg_sys::get_commutator((*expression).opno)),
+            (Some(column), None) => (column, right, operator),
+            (None, Some(column)) if !any_of => (column, left, pg_sys::get_commutator(operator)),
             _ => return None,
         };
         let operator = OPERATORS.iter().find(|operator| operator.oid == oid.to_u32())?;
-        let collation = (*expression).inputcollid;
+        if any_of && operator.comparison != Comparison::Equal {
+            return None;
+        }
         let bytewise = collation == pg_sys::InvalidOid || pg_sys::get_collation_isdeterministic(collation);
         let constant = pg_sys::pull_varnos(root, value.cast()).is_null()
             && !pg_sys::contain_volatile_functions(value.cast())
             && !pg_sys::contain_subplans(value.cast());
-        (bytewise && constant && filters_on(table, column, operator.comparison)).then_some(Pushed {
-            column,
-            operator,
-            value,
-        })
+        let condition = Condition { column, operator, any_of };
+        (bytewise && constant && filters_on(table, column, condition.comparison()))
+            .then_some(Pushed { condition, value })
     }
 }
 
@@ -266,8 +341,8 @@ unsafe fn column_of(mut expression: *mut pg_sys::Expr, baserel: *mut pg_sys::Rel
 pub struct ScanPlan {
     /// So many rows are probably enough.
     pub limit: Option<usize>,
-    /// Column and operator of each condition that is pushed down.
-    pub conditions: Vec<(usize, &'static Operator)>,
+    /// What is pushed down.
+    pub conditions: Vec<Condition>,
     /// Whether each column is needed.
     pub needed: Vec<bool>,
 }
@@ -279,10 +354,10 @@ impl ScanPlan {
         // SAFETY: the caller's promise.
         let private = unsafe { integers((*plan).fdw_private) };
         let (limit, count) = (private[0], private[1] as usize);
-        let (pairs, used) = private[2..].split_at(2 * count);
-        let conditions = pairs.chunks_exact(2).filter_map(|pair| {
-            let operator = OPERATORS.iter().find(|operator| operator.oid as i32 == pair[1])?;
-            Some((pair[0] as usize, operator))
+        let (pairs, used) = private[2..].split_at(3 * count);
+        let conditions = pairs.chunks_exact(3).filter_map(|condition| {
+            let operator = OPERATORS.iter().find(|operator| operator.oid as i32 == condition[1])?;
+            Some(Condition { column: condition[0] as usize, operator, any_of: condition[2] != 0 })
         });
         let mut needed = vec![false; columns];
         used.iter().for_each(|column| needed[*column as usize] = true);
@@ -297,7 +372,7 @@ struct ScanState {
     writer: RowWriter,
     needed: Vec<bool>,
     limit: Option<usize>,
-    conditions: Vec<(usize, &'static Operator, *mut pg_sys::ExprState)>,
+    conditions: Vec<(Condition, *mut pg_sys::ExprState)>,
     progress: Progress,
 }
 
@@ -332,8 +407,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
         let ScanPlan { limit, conditions, needed } = ScanPlan::of(plan, table.bindings.len());
         let states = pg_sys::ExecInitExprList((*plan).fdw_exprs, node.cast());
         let states = pointers::<pg_sys::ExprState>(states);
-        let conditions =
-            conditions.into_iter().zip(states).map(|((column, operator), state)| (column, operator, *state));
+        let conditions = conditions.into_iter().zip(states).map(|(condition, state)| (condition, *state));
         let state = ScanState {
             conditions: conditions.collect(),
             writer: RowWriter::new((*relation).rd_att, context),
@@ -456,8 +530,8 @@ impl ScanState {
     /// `node` is the scan's own.
     unsafe fn query(&self, node: *mut pg_sys::ForeignScanState) -> Result<Option<Query>, Error> {
         let mut conditions = Vec::with_capacity(self.conditions.len());
-        for (column, operator, state) in &self.conditions {
-            // SAFETY: the expression was initialised for this node; what it gives is of the operator's type.
+        for (condition, state) in &self.conditions {
+            // SAFETY: the expression was initialised for this node; what it gives is of the condition's type.
             let operand = unsafe {
                 let context = (*node).ss.ps.ps_ExprContext;
                 let mut null = false;
@@ -467,19 +541,14 @@ impl ScanState {
                 if null {
                     return Ok(None);
                 }
-                match operator.operand {
-                    OperandType::Text => String::from_datum(datum, false).map(Operand::Text),
-                    OperandType::Int2 => Some(Operand::Int(i64::from(datum.value() as i16))),
-                    OperandType::Int4 => Some(Operand::Int(i64::from(datum.value() as i32))),
-                    OperandType::Int8 => Some(Operand::Int(datum.value() as i64)),
-                    // Infinity is beyond all that CDF has; it must not wrap around.
-                    OperandType::Timestamp => {
-                        Some(Operand::Micros((datum.value() as i64).saturating_add(EPOCH_MILLIS * 1000)))
-                    }
+                match condition.any_of {
+                    false => condition.operator.operand.read(datum),
+                    true => condition.operator.operand.read_array(datum).map(read::Operand::List),
                 }
             };
             let operand = operand.ok_or_else(|| Error::internal("a condition without a value"))?;
-            conditions.push(Condition { column: *column, comparison: operator.comparison, operand });
+            let (column, comparison) = (condition.column, condition.comparison());
+            conditions.push(read::Condition { column, comparison, operand });
         }
         Ok(Some(Query {
             table: self.table.clone(),

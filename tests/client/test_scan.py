@@ -141,6 +141,54 @@ def test_one_item_is_asked_for_by_its_key(plant, cdf, table):
     assert paths(cdf) == [f"/{table}/byids"] * 3
 
 
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("external_id IN ('pump', 'root', 'nobody')", ["pump", "root"]),
+        ("external_id = ANY ('{root,root,NULL}')", ["root"]),
+        ("external_id = ANY ('{}'::text[])", []),
+        ("external_id IN ('pump', 'root') AND name = 'Root'", ["root"]),
+    ],
+)
+def test_a_list_of_keys(plant, cdf, condition, found):
+    rows = plant.execute(f"SELECT external_id FROM assets WHERE {condition} ORDER BY 1").fetchall()
+    assert [key for (key,) in rows] == found
+    assert set(paths(cdf)) <= {"/assets/byids"}
+
+
+def test_a_list_of_ids(plant, cdf):
+    ids = [row[0] for row in plant.execute("SELECT id FROM assets").fetchall()]
+    forget(cdf)
+    for kind in ("int8", "int4"):
+        wanted = [*ids, -1] if kind == "int8" else [1, 2]
+        rows = plant.execute(f"SELECT external_id FROM assets WHERE id = ANY (%s::{kind}[])", (wanted,)).fetchall()
+        assert len(rows) == (2 if kind == "int8" else 0)
+    assert paths(cdf) == ["/assets/byids"] * 2
+
+
+def test_a_long_list_of_keys(session, cdf):
+    session.execute("INSERT INTO events (external_id) SELECT 'e' || i FROM generate_series(1, 2500) i")
+    forget(cdf)
+    keys = [f"e{at}" for at in range(1, 5000, 2)]
+    (count,) = session.execute("SELECT count(*) FROM events WHERE external_id = ANY (%s)", (keys,)).fetchone()
+    assert count == 1250
+    assert sorted(request["items"] for request in requests(cdf)) == [500, 1000, 1000]
+
+
+def test_a_list_of_series(plant, cdf):
+    rows = plant.execute(
+        "SELECT external_id, count(*) FROM datapoints WHERE external_id IN ('t', 'empty', 'nobody') GROUP BY 1"
+    ).fetchall()
+    assert rows == [("t", 5)]
+    (request,) = requests(cdf)
+    assert request["path"] == "/timeseries/data/list" and request["items"] == 3
+
+
+def test_not_in_is_checked_locally(plant, cdf):
+    assert plant.execute("SELECT external_id FROM assets WHERE external_id NOT IN ('pump')").fetchall() == [("root",)]
+    assert paths(cdf) == ["/assets/list"]
+
+
 def test_other_conditions_are_checked_locally(plant, cdf):
     assert plant.execute("SELECT external_id FROM assets WHERE external_id = 'pump' AND name = 'Root'").fetchall() == []
     assert plant.execute("SELECT external_id FROM assets WHERE name LIKE 'P%'").fetchall() == [("pump",)]

@@ -5,7 +5,7 @@ use serde_json::{json, Map, Value};
 
 use super::{take_page, Call, Field, Query, Row};
 use crate::cdf::error::Error;
-use crate::cdf::resource::{Column, ColumnType, Items, ReferenceTarget, Rule, ID_RANGE};
+use crate::cdf::resource::{Column, ColumnType, Items, ReferenceTarget, Rule};
 use crate::cdf::table::Binding;
 
 /// Items per list request, CDF's maximum.
@@ -19,8 +19,8 @@ pub struct ItemPages {
 }
 
 enum Step {
-    /// One item by its key.
-    ByKey(Value),
+    /// Items by their keys.
+    ByKeys(Vec<Value>),
     List {
         cursor: Option<String>,
     },
@@ -29,12 +29,9 @@ enum Step {
 
 impl ItemPages {
     pub fn new(items: &Items, query: &Query) -> Self {
-        let step = match (query.equal_id("id"), query.equal_text("external_id")) {
-            (Some(id), _) if (ID_RANGE.0..=ID_RANGE.1).contains(&id) => Step::ByKey(json!({ "id": id })),
-            // No item has such an id.
-            (Some(_), _) => Step::Done,
-            (None, Some(external_id)) => Step::ByKey(json!({ "externalId": external_id })),
-            (None, None) => Step::List { cursor: None },
+        let step = match query.keys() {
+            Some(keys) => Step::ByKeys(keys),
+            None => Step::List { cursor: None },
         };
         ItemPages { path: items.path, step, names: HashMap::new() }
     }
@@ -42,8 +39,11 @@ impl ItemPages {
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
         let items = match std::mem::replace(&mut self.step, Step::Done) {
             Step::Done => return Ok(None),
-            Step::ByKey(key) => {
-                let body = json!({ "items": [key], "ignoreUnknownIds": true });
+            Step::ByKeys(keys) if keys.is_empty() => return Ok(None),
+            Step::ByKeys(mut keys) => {
+                let later = keys.split_off(keys.len().min(PER_LIST));
+                self.step = Step::ByKeys(later);
+                let body = json!({ "items": keys, "ignoreUnknownIds": true });
                 take_page(call.post(&format!("{}/byids", self.path), &body).await?).0
             }
             Step::List { cursor } => {

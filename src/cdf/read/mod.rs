@@ -7,11 +7,12 @@ mod raw;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::Value;
+use hashbrown::HashSet;
+use serde_json::{json, Value};
 
 use super::client::{Body, Client, Connection, Limits, Method, Request, Resend, Response};
 use super::error::{ApiError, Error, Kind, RequestError};
-use super::resource::{Resource, Rule, Shape};
+use super::resource::{Resource, Rule, Shape, ID_RANGE};
 use super::table::{Binding, Table, RAW_KEY};
 
 /// A value that was read, to be brought into the column's type.
@@ -38,15 +39,19 @@ pub enum Comparison {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
+    /// Equal to any of a list.
+    AnyOf,
 }
 
 /// The value of a condition.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Operand {
     Text(String),
     Int(i64),
     /// Microseconds since 1970.
     Micros(i64),
+    /// For [`Comparison::AnyOf`].
+    List(Vec<Operand>),
 }
 
 /// `column comparison value`. PostgreSQL checks it again: it only has to save requests and rows.
@@ -61,13 +66,15 @@ pub struct Condition {
 /// Whether CDF can be asked for the rows of a table by such a condition.
 pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool {
     let equal = comparison == Comparison::Equal;
+    let any_of = comparison == Comparison::AnyOf;
     match (&table.options.resource.shape, &table.bindings[column]) {
         (Shape::Items(_), Some(Binding::Column(column))) => {
-            equal && matches!(column.rule, Rule::Id | Rule::ExternalId)
+            (equal || any_of) && matches!(column.rule, Rule::Id | Rule::ExternalId)
         }
         (Shape::Datapoints { .. }, Some(Binding::Column(column))) => match column.name {
-            "timestamp" => true,
-            "id" | "external_id" | "instance_space" | "instance_external_id" => equal,
+            "timestamp" => !any_of,
+            "id" | "external_id" => equal || any_of,
+            "instance_space" | "instance_external_id" => equal,
             _ => false,
         },
         (Shape::Raw, Some(Binding::Column(column))) => {
@@ -107,11 +114,31 @@ impl Query {
         }
     }
 
-    fn equal_id(&self, column: &str) -> Option<i64> {
-        match self.equal(column)? {
-            Operand::Int(id) => Some(*id),
-            _ => None,
-        }
+    /// The keys that rows must have one of, as CDF names them in requests; None if no condition says so.
+    fn keys(&self) -> Option<Vec<Value>> {
+        let named = |column: &str, property: &str| {
+            let position = self.table.position(column)?;
+            let condition = self.conditions.iter().find(|condition| {
+                condition.column == position
+                    && matches!(condition.comparison, Comparison::Equal | Comparison::AnyOf)
+            })?;
+            let operands = match &condition.operand {
+                Operand::List(operands) => operands.as_slice(),
+                operand => std::slice::from_ref(operand),
+            };
+            let mut keys = Vec::with_capacity(operands.len());
+            let mut seen = HashSet::new();
+            for operand in operands.iter().filter(|operand| seen.insert(*operand)) {
+                keys.push(match operand {
+                    Operand::Text(text) => json!({ property: text }),
+                    // No item has an id out of CDF's range.
+                    Operand::Int(id) if (ID_RANGE.0..=ID_RANGE.1).contains(id) => json!({ property: id }),
+                    _ => continue,
+                });
+            }
+            Some(keys)
+        };
+        named("id", "id").or_else(|| named("external_id", "externalId"))
     }
 
     /// Whether a built-in column is wanted.
@@ -192,13 +219,13 @@ impl Call<'_> {
     async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
         let body = Body::Json(Bytes::from(body.to_string()));
         let response = self.send(Method::Post, path, body, false).await;
-        json(&response.map_err(|error| self.failed(error))?.body)
+        parse(&response.map_err(|error| self.failed(error))?.body)
     }
 
     /// As `post`, for GET; None where CDF says that there is no such thing.
     async fn get(&self, path: &str) -> Result<Option<Value>, Error> {
         match self.send(Method::Get, path, Body::None, false).await {
-            Ok(response) => json(&response.body).map(Some),
+            Ok(response) => parse(&response.body).map(Some),
             Err(RequestError::Api(api)) if is_absent(&api) => Ok(None),
             Err(error) => Err(self.failed(error)),
         }
@@ -219,7 +246,7 @@ fn is_absent(api: &ApiError) -> bool {
         || api.status == 404
 }
 
-fn json(bytes: &[u8]) -> Result<Value, Error> {
+fn parse(bytes: &[u8]) -> Result<Value, Error> {
     serde_json::from_slice(bytes)
         .map_err(|error| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")))
 }

@@ -15,7 +15,6 @@ use crate::cdf::encode::point::wire::{
 };
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
-use crate::cdf::resource::ID_RANGE;
 use crate::cdf::table::Binding;
 
 /// Points per request, CDF's maximum over all its series.
@@ -55,12 +54,10 @@ impl PointPages {
         };
         pages.narrow(query);
         let instance = (query.equal_text("instance_space"), query.equal_text("instance_external_id"));
-        let one = match (query.equal_text("external_id"), query.equal_id("id"), instance) {
-            (Some(external_id), ..) => json!({ "externalId": external_id }),
-            (None, Some(id), _) if !(ID_RANGE.0..=ID_RANGE.1).contains(&id) => return pages,
-            (None, Some(id), _) => json!({ "id": id }),
-            (None, None, (Some(space), Some(external_id))) => {
-                json!({ "instanceId": { "space": space, "externalId": external_id } })
+        let references = match (query.keys(), instance) {
+            (Some(keys), _) => keys,
+            (None, (Some(space), Some(external_id))) => {
+                vec![json!({ "instanceId": { "space": space, "externalId": external_id } })]
             }
             _ => {
                 pages.list = Some(None);
@@ -68,7 +65,10 @@ impl PointPages {
                 return pages;
             }
         };
-        pages.waiting.push_back(Series { reference: one, cursor: None });
+        if references.len() > 1 {
+            pages.per_series = pages.per_series.min(POINTS / references.len().min(SERIES));
+        }
+        pages.waiting.extend(references.into_iter().map(|reference| Series { reference, cursor: None }));
         pages
     }
 
@@ -87,6 +87,7 @@ impl PointPages {
                 Comparison::Greater => (floor + 1, self.end),
                 Comparison::Less => (self.start, ceiling),
                 Comparison::LessOrEqual => (self.start, floor + 1),
+                Comparison::AnyOf => continue,
             };
             self.start = self.start.max(start);
             self.end = self.end.min(end);
