@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -207,12 +208,13 @@ def emulator():
         running.stop()
 
 
-@pytest.fixture(scope="session")
-def cluster():
+@contextmanager
+def own_cluster(*settings: str):
+    """A cluster with the extension preloaded, for whoever may stop or kill it."""
     # Short, because the path of a unix socket must be, and in /tmp, where the cluster's owner gets at it.
     directory = Path(tempfile.mkdtemp(prefix="cdf-pg-", dir="/tmp"))
     try:
-        cluster_script("start", directory, "session_preload_libraries=cdf_fdw", "max_connections=50")
+        cluster_script("start", directory, "session_preload_libraries=cdf_fdw", *settings)
         env = dict(line.split("=", 1) for line in (directory / "env").read_text().splitlines())
         yield Cluster(
             port=int(env["PGPORT"]),
@@ -224,6 +226,12 @@ def cluster():
     finally:
         cluster_script("stop", directory)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    with own_cluster("max_connections=50") as running:
+        yield running
 
 
 REGISTER = """

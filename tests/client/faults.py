@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
-from conftest import REGISTER, Cluster, Emulator, Gateway, cluster_script
+from conftest import REGISTER, Cluster, Emulator, Gateway, own_cluster  # noqa: F401  (for those who import from here)
 from psycopg import sql
 from support import refused, requests
 
@@ -104,20 +101,16 @@ def create_missing_series(cluster: Cluster, gateway: Gateway) -> None:
             connection.execute(sql.SQL("ALTER FOREIGN TABLE {} OPTIONS (ADD create_missing 'true')").format(name))
 
 
-@contextmanager
-def own_cluster(*settings: str):
-    """A cluster that may be restarted, stopped or killed."""
-    directory = Path(tempfile.mkdtemp(prefix="cdf-own-", dir="/tmp"))
-    try:
-        cluster_script("start", directory, "session_preload_libraries=cdf_fdw", *settings)
-        env = dict(line.split("=", 1) for line in (directory / "env").read_text().splitlines())
-        yield Cluster(
-            port=int(env["PGPORT"]),
-            socket_dir=env["PGHOST"],
-            bindir=Path(env["BINDIR"]),
-            data_dir=Path(env["CLUSTER_DATA"]),
-            log_path=Path(env["CLUSTER_LOG"]),
-        )
-    finally:
-        cluster_script("stop", directory)
-        shutil.rmtree(directory, ignore_errors=True)
+@pytest.fixture(scope="module")
+def loader(cluster, gateway, emulator):
+    """A role of the module's own, whose points create their series."""
+    loader = register(cluster, emulator)
+    create_missing_series(cluster, loader)
+    return loader
+
+
+@pytest.fixture
+def session(loader, cdf):
+    """The loader's session. Autocommit: transactions begin where a test says BEGIN."""
+    with loader.connect(autocommit=True) as connection:
+        yield connection

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults import create_missing_series, fault, register, temporary_files
+from faults import fault, loader, session, temporary_files  # noqa: F401  (loader, session: fixtures)
 from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 from support import checksum, dump, names, refused, requests, series
@@ -14,19 +14,6 @@ from support import checksum, dump, names, refused, requests, series
 MB = 1 << 20
 # Streamed: a set-returning function in FROM would fill a temporary file of PostgreSQL's own.
 NUMBERS = "(SELECT generate_series({}, {}) AS i) AS numbers"
-
-
-@pytest.fixture(scope="module")
-def loader(cluster, gateway, emulator):
-    loader = register(cluster, emulator)
-    create_missing_series(cluster, loader)
-    return loader
-
-
-@pytest.fixture
-def session(loader, cdf):
-    with loader.connect(autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -9,25 +9,10 @@ from datetime import datetime, timezone
 
 import psycopg
 import pytest
-from faults import create_missing_series, fault, own_cluster, register, register_apart, temporary_files
+from faults import fault, loader, own_cluster, register, register_apart, session, temporary_files  # noqa: F401  (fixtures)
 from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 from support import checksum, dump, names, refused, requests, series
-
-
-@pytest.fixture(scope="module")
-def loader(cluster, gateway, emulator):
-    """A role of this module's own, whose points create their series."""
-    loader = register(cluster, emulator)
-    create_missing_series(cluster, loader)
-    return loader
-
-
-@pytest.fixture
-def session(loader, cdf):
-    """Autocommit: transactions begin where a test says BEGIN."""
-    with loader.connect(autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture
