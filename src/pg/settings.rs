@@ -16,7 +16,7 @@ pub fn init() {
     GucRegistry::define_int_guc(
         c"cdf_fdw.flush_timeout",
         c"Sets the maximum time that COMMIT may take to deliver a transaction's rows to CDF.",
-        c"It covers all requests, retries and waits of one delivery, and likewise of one read. When it has passed, \
+        c"It covers all requests, retries and waits of one delivery, and likewise of each page that is read. When it has passed, \
           the transaction aborts. statement_timeout does not apply while COMMIT delivers rows.",
         &FLUSH_TIMEOUT,
         1,
