@@ -18,5 +18,4 @@ pub mod retry;
 pub mod table;
 pub mod token;
 pub mod url_path;
-
 pub mod writer;

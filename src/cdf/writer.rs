@@ -63,10 +63,6 @@ impl Writer {
         Ok(Writer { table, connection, mode, encoder, lane: None, fragment: Vec::new() })
     }
 
-    pub fn table(&self) -> &Table {
-        &self.table
-    }
-
     /// Encodes one row into the buffer; cells are in the order of the table's columns. A refused row leaves the buffer
     /// as it was.
     pub fn push(

@@ -21,7 +21,7 @@ pub unsafe extern "C-unwind" fn explain_foreign_scan(
     // SAFETY: EXPLAIN passes a scan that has begun, if only for it; its relation is open.
     unsafe {
         let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
-        let table = options::table_definition((*node).ss.ss_currentRelation).or_raise();
+        let (_, table) = options::table_definition((*node).ss.ss_currentRelation).or_raise();
         let scan = ScanPlan::of(plan, table.bindings.len());
         let conditions: Vec<(usize, Comparison)> =
             scan.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
@@ -57,7 +57,7 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
 ) {
     // SAFETY: EXPLAIN passes a statement that has begun, if only for it; its relation is open.
     unsafe {
-        let table = options::table_definition((*rinfo).ri_RelationDesc).or_raise();
+        let (_, table) = options::table_definition((*rinfo).ri_RelationDesc).or_raise();
         let (request, rows) = explain::insert(&table);
         text(es, c"CDF Requests", &format!("{request} at COMMIT"));
         text(es, c"Rows per Request", &rows.to_string());

@@ -111,8 +111,7 @@ unsafe fn new_state(
 ) -> Result<ModifyState, Error> {
     // SAFETY: the caller's promise.
     unsafe {
-        let table = options::table_definition(relation)?;
-        let (server, _) = options::table((*relation).rd_id)?;
+        let (server, table) = options::table_definition(relation)?;
         let connection = options::connection(server, user)?;
         let on_conflict = on_conflict.unwrap_or(table.options.mode.on_conflict);
         Ok(ModifyState {

@@ -364,7 +364,7 @@ impl Stored {
 }
 
 /// The server of a foreign table and the table's options, the server's applied where the table has none.
-pub fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
+fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
     // SAFETY: both look the object up in the catalogs and raise an error if it is not there; what they return is
     // allocated in the current memory context.
     let (server, stored, defaults) = unsafe {
@@ -408,14 +408,14 @@ pub fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
     Ok((server, options))
 }
 
-/// What a foreign table is to CDF, its columns bound.
+/// The server of a foreign table, and what the table is to CDF, its columns bound.
 ///
 /// # Safety
 /// `relation` is an open foreign table.
-pub unsafe fn table_definition(relation: pg_sys::Relation) -> Result<Table, Error> {
+pub unsafe fn table_definition(relation: pg_sys::Relation) -> Result<(pg_sys::Oid, Table), Error> {
     // SAFETY: the caller's promise; an open relation has its tuple descriptor, which outlives this call.
     let (relid, columns) = unsafe { ((*relation).rd_id, PgTupleDesc::from_pg_unchecked((*relation).rd_att)) };
-    let (_, options) = table(relid)?;
+    let (server, options) = table(relid)?;
     let definitions = columns
         .iter()
         .map(|column| {
@@ -427,7 +427,7 @@ pub unsafe fn table_definition(relation: pg_sys::Relation) -> Result<Table, Erro
             Some(ColumnDefinition { name: column_name(column), cdf_name: stored.text("name") })
         })
         .collect();
-    Table::new(options, definitions)
+    Ok((server, Table::new(options, definitions)?))
 }
 
 /// A connection is known by its server and its user mapping.

@@ -272,7 +272,7 @@ unsafe fn open_table(relid: pg_sys::Oid) -> Table {
         }
         let table = options::table_definition(relation);
         pg_sys::RelationClose(relation);
-        table.or_raise()
+        table.or_raise().1
     }
 }
 
@@ -401,8 +401,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
         let relation = (*node).ss.ss_currentRelation;
         let context = (*estate).es_query_cxt;
 
-        let table = options::table_definition(relation).or_raise();
-        let (server, _) = options::table((*relation).rd_id).or_raise();
+        let (server, table) = options::table_definition(relation).or_raise();
         let connection = options::connection(server, acting_user(plan, estate)).or_raise();
         let ScanPlan { limit, conditions, needed } = ScanPlan::of(plan, table.bindings.len());
         let states = pg_sys::ExecInitExprList((*plan).fdw_exprs, node.cast());

@@ -367,6 +367,19 @@ def test_on_conflict_ignore_leaves_what_exists(session, cdf, keeping):
     assert stored(cdf, "events", "b")["type"] == "y"
 
 
+def test_a_row_with_an_id_is_an_existing_one(session, cdf, strict, keeping):
+    session.execute("INSERT INTO events (external_id, type) VALUES ('a', 'x')")
+    key = stored(cdf, "events", "a")["id"]
+    session.execute(f"INSERT INTO {keeping} (id, type) VALUES ({key}, 'y')")
+    session.execute(f"INSERT INTO events (id, type) VALUES ({key}, 'y') ON CONFLICT DO NOTHING")
+    with refused("23505", str(key)):
+        session.execute(f"INSERT INTO {strict} (id, type) VALUES ({key}, 'y')")
+    assert stored(cdf, "events", "a")["type"] == "x"
+    for table in (keeping, strict):
+        with refused("23503", "12345"):
+            session.execute(f"INSERT INTO {table} (id, type) VALUES (12345, 'y')")
+
+
 def test_on_conflict_ignore_over_several_requests(session, cdf, keeping):
     session.execute("INSERT INTO events (external_id, type) SELECT 'e' || n, 'old' FROM generate_series(1, 2500, 2) n")
     session.execute(f"INSERT INTO {keeping} SELECT 'e' || n, 'new' FROM generate_series(1, 2500) n")

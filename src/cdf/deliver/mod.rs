@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use hashbrown::HashMap;
 
+use self::body::named;
+use self::search::Search;
 use super::buffer::{Body, Destination};
 use super::client::{self, Client, Limits, Method, Request, Resend, Response};
 use super::encode::KeyKind;
@@ -118,6 +120,20 @@ impl Delivery<'_> {
                 }
                 error
             }
+        }
+    }
+
+    /// Goes on after a part of a request failed: with halves of it if CDF has refused it, else not at all.
+    fn narrow(
+        &self,
+        search: &mut Search,
+        part: Vec<usize>,
+        error: RequestError,
+        body: &Body,
+    ) -> Result<(), Error> {
+        match error {
+            RequestError::Api(api) => search.refused(part, api, body, self.destination),
+            error => Err(self.failed(error, || (named(body, &part), part.len()))),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! RAW rows: CDF replaces rows whole, so that every request may be sent again.
 
-use super::body::{create_body, named};
+use super::body::create_body;
 use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::client::Resend;
-use crate::cdf::error::{Error, RequestError};
+use crate::cdf::error::Error;
 use crate::cdf::resource::raw::rows_path;
 
 impl Delivery<'_> {
@@ -18,8 +18,7 @@ impl Delivery<'_> {
         while let Some(part) = search.next() {
             match self.post_json(&path, create_body(body, &part, false)?, Resend::Always).await {
                 Ok(_) => self.accepted += part.len(),
-                Err(RequestError::Api(api)) => search.refused(part, api, body, self.destination)?,
-                Err(error) => return Err(self.failed(error, || (named(body, &part), part.len()))),
+                Err(error) => self.narrow(&mut search, part, error, body)?,
             }
         }
         self.conclude(search, body)

@@ -26,12 +26,31 @@ impl Delivery<'_> {
         let all: Vec<usize> = (0..body.items.len()).collect();
         match work.kind {
             KeyKind::None => self.create_blindly(items, work, body, all).await,
-            KeyKind::Id | KeyKind::Instance => {
-                let missing = self.update(items, work, body, all).await?;
-                self.none_missing(body, &missing)
-            }
+            KeyKind::Id | KeyKind::Instance => self.by_id(items, work, body, all).await,
             KeyKind::Key => self.upsert(items, work, body, all).await,
         }
+    }
+
+    /// Rows that address items by internal id: they exist already, so that only `update` may write them.
+    pub(super) async fn by_id(
+        &mut self,
+        items: &Items,
+        work: &Work,
+        body: &Body,
+        all: Vec<usize>,
+    ) -> Result<(), Error> {
+        if work.mode.on_conflict == OnConflict::Update {
+            let missing = self.update(items, work, body, all).await?;
+            return self.none_missing(body, &missing);
+        }
+        let found = self.look_up(items, body, &all).await?;
+        let missing: Vec<usize> = all.iter().copied().filter(|at| !found.contains(at)).collect();
+        self.none_missing(body, &missing)?;
+        if work.mode.on_conflict == OnConflict::Error {
+            return Err(self.exists(body, &all));
+        }
+        self.accepted += all.len();
+        Ok(())
     }
 
     pub(super) fn none_missing(&self, body: &Body, missing: &[usize]) -> Result<(), Error> {
@@ -61,8 +80,7 @@ impl Delivery<'_> {
             let request = create_body(body, &part, work.deferred)?;
             match self.post_json(items.path, request, Resend::OnlyIfNotReceived).await {
                 Ok(_) => self.accepted += part.len(),
-                Err(RequestError::Api(api)) => search.refused(part, api, body, self.destination)?,
-                Err(error) => return Err(self.failed(error, || (named(body, &part), part.len()))),
+                Err(error) => self.narrow(&mut search, part, error, body)?,
             }
         }
         self.conclude(search, body)
@@ -230,8 +248,7 @@ impl Delivery<'_> {
                     existing.extend(duplicated);
                     search.again(part);
                 }
-                Err(RequestError::Api(api)) => search.refused(part, api, body, self.destination)?,
-                Err(error) => return Err(self.failed(error, || (named(body, &part), part.len()))),
+                Err(error) => self.narrow(&mut search, part, error, body)?,
             }
         }
         self.conclude(search, body)?;
@@ -280,8 +297,7 @@ impl Delivery<'_> {
                     missing.extend(lost);
                     search.again(part);
                 }
-                Err(RequestError::Api(api)) => search.refused(part, api, body, self.destination)?,
-                Err(error) => return Err(self.failed(error, || (named(body, &part), part.len()))),
+                Err(error) => self.narrow(&mut search, part, error, body)?,
             }
         }
         self.conclude(search, body)?;
