@@ -529,7 +529,7 @@ impl Answer {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let identities = |list: &str| {
             let items = json.get("error").and_then(|error| error.get(list)).and_then(Value::as_array);
-            items.into_iter().flatten().filter_map(identity).collect()
+            items.into_iter().flatten().filter_map(Identity::from_json).collect()
         };
         ApiError {
             status: self.status,
@@ -568,19 +568,6 @@ impl Answer {
             }
         }
         clean
-    }
-}
-
-/// Reads an entry of `missing` or `duplicated`.
-fn identity(entry: &Value) -> Option<Identity> {
-    let text = |object: &Value, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
-    let instance = entry.get("instanceId").unwrap_or(entry);
-    if let (Some(space), Some(external_id)) = (text(instance, "space"), text(instance, "externalId")) {
-        return Some(Identity::Instance { space, external_id });
-    }
-    match entry.get("id").and_then(Value::as_i64) {
-        Some(id) => Some(Identity::Id(id)),
-        None => text(entry, "externalId").map(Identity::ExternalId),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 /// How many rows an error names before it only counts them.
 pub const NAMED_ROWS: usize = 10;
 
@@ -109,6 +111,21 @@ pub enum Identity {
     Instance { space: String, external_id: String },
 }
 
+impl Identity {
+    /// Reads an object that names an item: an entry of CDF's `missing` or `duplicated`, or of a request.
+    pub fn from_json(entry: &Value) -> Option<Identity> {
+        let text = |object: &Value, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+        let instance = entry.get("instanceId").unwrap_or(entry);
+        if let (Some(space), Some(external_id)) = (text(instance, "space"), text(instance, "externalId")) {
+            return Some(Identity::Instance { space, external_id });
+        }
+        match entry.get("id").and_then(Value::as_i64) {
+            Some(id) => Some(Identity::Id(id)),
+            None => text(entry, "externalId").map(Identity::ExternalId),
+        }
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -164,6 +181,14 @@ impl ApiError {
             }
             _ => error,
         }
+    }
+
+    /// Whether what was asked for is not there: CDF answers 400 or 404 for a RAW database, table or row that does not
+    /// exist, and says so in words.
+    pub fn is_absent(&self) -> bool {
+        let message = self.message.to_lowercase();
+        matches!(self.status, 400 | 404) && (message.contains("not found") || message.contains("not exist"))
+            || self.status == 404
     }
 
     /// Status and request id, for whoever asks Cognite's support.

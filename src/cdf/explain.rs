@@ -3,7 +3,7 @@
 use super::read::Comparison;
 use super::resource::raw::{rows_path, ROWS_PER_REQUEST};
 use super::resource::{datapoints, Rule, Shape};
-use super::table::{Binding, Table, RAW_KEY};
+use super::table::{Binding, Operation, Table, RAW_KEY};
 
 /// The requests of a scan with conditions on these columns.
 pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) -> Vec<String> {
@@ -66,8 +66,25 @@ pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) 
     }
 }
 
+/// The requests that the rows of a statement go with, and how many rows there are in one at most.
+pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
+    let (create, rows) = create(table);
+    match (&table.options.resource.shape, operation) {
+        (Shape::Datapoints { .. }, Operation::Delete) => {
+            (vec!["POST /timeseries/data/delete".to_owned()], datapoints::RANGES_PER_REQUEST)
+        }
+        (_, Operation::Delete) => (vec![format!("{create}/delete")], rows),
+        (Shape::Items(_), Operation::Update) => (vec![format!("{create}/update")], rows),
+        // What an update leaves alone has to be written again.
+        (Shape::Raw, Operation::Update) if table.options.table.is_some() => {
+            (vec![create.replacen("POST", "GET", 1), create], rows)
+        }
+        _ => (vec![create], rows),
+    }
+}
+
 /// The request that inserted rows go with, and how many there are in it at most.
-pub fn insert(table: &Table) -> (String, usize) {
+fn create(table: &Table) -> (String, usize) {
     match (&table.options.resource.shape, &table.options.database, &table.options.table) {
         (Shape::Items(items), ..) => (format!("POST {}", items.path), items.per_request),
         (Shape::Datapoints { .. }, ..) => {

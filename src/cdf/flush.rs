@@ -10,6 +10,7 @@ use super::deliver::{deliver, Context, Outcome, Work};
 use super::error::{Error, Kind};
 use super::hierarchy;
 use super::resource::{Shape, Stage};
+use super::table::Operation;
 
 /// A request under way; its result comes with the place of its destination.
 pub type Job = Pin<Box<dyn Future<Output = (usize, Outcome)> + Send>>;
@@ -32,11 +33,14 @@ struct Progress {
     blind: usize,
 }
 
-/// One request waiting for its turn.
+/// When a task's turn is: whether it is a deletion that nothing comes after, then its stage, then its wave.
+type Step = (bool, i8, usize);
+
+/// Requests waiting for their turn: one, or some that are looked at together.
 struct Task {
-    step: (Stage, usize),
+    step: Step,
     destination: usize,
-    chunk: Chunk,
+    chunks: Vec<Chunk>,
 }
 
 /// Tasks of which those of one step go in parallel, steps one after another.
@@ -44,7 +48,7 @@ struct Task {
 struct Queue {
     tasks: VecDeque<Task>,
     in_flight: usize,
-    step: Option<(Stage, usize)>,
+    step: Option<Step>,
 }
 
 impl Queue {
@@ -77,25 +81,25 @@ pub fn flush(
 ) -> Result<(), Error> {
     let context = Arc::new(context);
     let mut progress = Vec::new();
-    let mut tasks = Vec::new();
+    // RAW refers to nothing: it goes beside the others, and is not held up by their order.
+    let (mut others, mut raw) = (Vec::new(), Vec::new());
     for (at, delivery) in buffer.finish()?.into_iter().enumerate() {
         let resource = delivery.destination.resource;
+        let rows = delivery.chunks.iter().map(|chunk| chunk.rows).sum();
+        let (deletions, chunks) = final_deletions(delivery.chunks);
         let chunks = match (&resource.shape, resource.stage) {
             (Shape::Items(items), Stage::Assets) => {
-                hierarchy::arrange(delivery.chunks, items.per_request, memory, spill)?
+                hierarchy::arrange(chunks, items.per_request, memory, spill)?
             }
-            _ => delivery.chunks,
+            _ => chunks,
         };
-        let rows = chunks.iter().map(|chunk| chunk.rows).sum();
         progress.push(Progress { destination: delivery.destination, rows, accepted: 0, blind: 0 });
-        tasks.extend(chunks.into_iter().map(|chunk| Task {
-            step: (resource.stage, chunk.wave),
-            destination: at,
-            chunk,
-        }));
+        let tasks = if resource.stage == Stage::Raw { &mut raw } else { &mut others };
+        // What refers to something is deleted before it.
+        let stage = resource.stage as i8;
+        add_tasks(tasks, at, (false, stage), resource.stage, chunks);
+        add_tasks(tasks, at, (true, -stage), resource.stage, deletions);
     }
-    // RAW refers to nothing: it goes beside the others, and is not held up by their order.
-    let (raw, others): (Vec<Task>, Vec<Task>) = tasks.into_iter().partition(|task| task.step.0 == Stage::Raw);
     let mut queues = [Queue::new(others), Queue::new(raw)];
     let mut failure: Option<Error> = None;
     let mut failures = Failures::default();
@@ -133,14 +137,46 @@ pub fn flush(
     }
 }
 
+/// Parts with the deletions that nothing of the same table is written after: they wait until everything else is
+/// written, so that points go before their series, and children leave a parent before it is deleted.
+fn final_deletions(chunks: Vec<Chunk>) -> (Vec<Chunk>, Vec<Chunk>) {
+    let deletes = |chunk: &Chunk| chunk.mode.operation == Operation::Delete;
+    let last = chunks.iter().filter(|chunk| !deletes(chunk)).map(|chunk| chunk.wave).max();
+    chunks.into_iter().partition(|chunk| deletes(chunk) && last.is_none_or(|last| chunk.wave >= last))
+}
+
+/// A task for each chunk; deletions of assets are ordered among each other, and are one task for each wave.
+fn add_tasks(
+    tasks: &mut Vec<Task>,
+    destination: usize,
+    (last, order): (bool, i8),
+    stage: Stage,
+    chunks: Vec<Chunk>,
+) {
+    for chunk in chunks {
+        let step = (last, order, chunk.wave);
+        let together = |task: &&mut Task| {
+            let like = task.chunks.first().is_some_and(|first| first.mode.operation == Operation::Delete);
+            task.destination == destination && task.step == step && like
+        };
+        let deletes_assets = stage == Stage::Assets && chunk.mode.operation == Operation::Delete;
+        match tasks.iter_mut().find(|task| deletes_assets && together(task)) {
+            Some(task) => task.chunks.push(chunk),
+            None => tasks.push(Task { step, destination, chunks: vec![chunk] }),
+        }
+    }
+}
+
 fn start(
     task: Task,
     progress: &[Progress],
     context: &Arc<Context>,
     spill: &mut dyn Spill,
 ) -> Result<Job, Error> {
-    let Task { destination: at, chunk, .. } = task;
-    let work = Work {
+    let Task { destination: at, chunks, .. } = task;
+    let mut chunks = chunks.into_iter();
+    let chunk = chunks.next().ok_or_else(|| Error::internal("a task without requests"))?;
+    let mut work = Work {
         destination: progress[at].destination.clone(),
         mode: chunk.mode,
         kind: chunk.kind,
@@ -149,6 +185,10 @@ fn start(
         rows: chunk.rows,
         body: chunk.into_body(spill)?,
     };
+    for chunk in chunks {
+        work.rows += chunk.rows;
+        work.body.absorb(&chunk.into_body(spill)?);
+    }
     let context = context.clone();
     Ok(Box::pin(async move { (at, deliver(context, work).await) }))
 }

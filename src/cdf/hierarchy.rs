@@ -9,6 +9,7 @@ use super::buffer::{Body, Chunk, Spill, BODY_BYTES};
 use super::encode::json::Properties;
 use super::encode::KeyKind;
 use super::error::{list_names, Error, Kind};
+use super::table::Operation;
 
 /// One asset: where it is, and what it must come after.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +58,10 @@ fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> 
             let node = nodes.len() as u32;
             let mut previous = None;
             if chunks[at].kind != KeyKind::None {
-                first.entry(*key).or_insert(node);
+                // A child comes after its parent is there, not after it is gone.
+                if chunks[at].mode.operation != Operation::Delete {
+                    first.entry(*key).or_insert(node);
+                }
                 previous = last.insert(*key, node);
             }
             let (start, end) = body.items[item];

@@ -3,7 +3,7 @@
 use super::cell::Cell;
 use super::encode::json;
 use super::error::{Error, Kind};
-use super::resource::{Column, Resource, Shape};
+use super::resource::{Column, Resource, Rule, Shape};
 
 /// What an insert does with an item that exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -12,6 +12,9 @@ pub enum OnConflict {
     Update,
     Error,
     Ignore,
+    /// As `Update`, but an existing item gets only the properties that the row lists: `ON CONFLICT … DO UPDATE SET` of
+    /// a part of the columns. No value of the table's option.
+    UpdateListed,
 }
 
 impl OnConflict {
@@ -25,6 +28,18 @@ impl OnConflict {
             _ => None,
         }
     }
+}
+
+/// What a row asks CDF for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Operation {
+    /// Write it, whether it exists or not: INSERT and COPY.
+    #[default]
+    Upsert,
+    /// Change the columns that it has; it exists: UPDATE.
+    Update,
+    /// Delete what it names: DELETE and TRUNCATE.
+    Delete,
 }
 
 /// What an insert does with NULL columns.
@@ -52,6 +67,7 @@ impl NullHandling {
 /// How rows of one table are delivered; rows of different modes never share a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Mode {
+    pub operation: Operation,
     pub on_conflict: OnConflict,
     pub null_handling: NullHandling,
     pub create_missing: bool,
@@ -209,6 +225,102 @@ impl Table {
             .hint("Add a column of that name, or name another in the table's option primary_key."));
         }
         Ok(table)
+    }
+
+    /// A table of some built-in columns of a resource, with default options.
+    pub fn of_columns(resource: &'static Resource, columns: &[&str]) -> Result<Table, Error> {
+        let options = TableOptions {
+            resource,
+            database: None,
+            table: None,
+            primary_key: None,
+            mode: Mode::default(),
+            truncatable: false,
+            updatable: true,
+        };
+        let column = |name: &&str| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None });
+        Table::new(options, columns.iter().map(column).collect())
+    }
+
+    /// Positions of the columns that tell rows apart.
+    pub fn keys(&self) -> &[usize] {
+        &self.keys
+    }
+
+    /// Whether these columns together are a key of the table, as `ON CONFLICT (…)` may name it.
+    pub fn is_key(&self, columns: &[usize]) -> bool {
+        let mut named: Vec<&str> = Vec::new();
+        for at in columns {
+            match &self.bindings[*at] {
+                Some(Binding::Column(column)) => named.push(column.name),
+                Some(Binding::RawColumn { key: true, .. }) => named.push(RAW_KEY),
+                _ => return false,
+            }
+        }
+        named.sort_unstable();
+        let typed_raw = self.options.table.is_some();
+        let keys: &[&[&str]] = match &self.options.resource.shape {
+            Shape::Items(_) => &[&["external_id"], &["id"]],
+            Shape::Raw if typed_raw => &[&[RAW_KEY]],
+            Shape::Raw => &[&["db_name", RAW_KEY, "table_name"]],
+            Shape::Datapoints { .. } => &[
+                &["external_id", "timestamp"],
+                &["id", "timestamp"],
+                &["instance_external_id", "instance_space", "timestamp"],
+            ],
+        };
+        keys.contains(&named.as_slice())
+    }
+
+    /// Those of the columns that an existing row gets, if they are not all that CDF replaces anyway.
+    pub fn listed(&self, set: &[usize]) -> Option<Vec<usize>> {
+        let replaced = |at: &usize| match &self.bindings[*at] {
+            None => false,
+            Some(Binding::RawColumn { key, .. }) => !key,
+            // A point is replaced whole, with its status.
+            Some(Binding::Column(column)) if column.rule == Rule::Part => {
+                matches!(column.name, "value" | "columns")
+            }
+            Some(Binding::Column(column)) => {
+                !matches!(column.rule, Rule::Id | Rule::ExternalId | Rule::ReadOnly)
+            }
+        };
+        let all: Vec<usize> = (0..self.bindings.len()).filter(replaced).collect();
+        (!all.iter().all(|at| set.contains(at))).then(|| set.to_vec())
+    }
+
+    /// A row that was read and is to be written again, without what CDF sets itself, unless the statement sets it.
+    pub fn without_read_only<'r>(&self, row: &[Cell<'r>], changed: &[bool]) -> Vec<Cell<'r>> {
+        let read_only = |at: usize| matches!(&self.bindings[at], Some(Binding::Column(column)) if column.rule == Rule::ReadOnly);
+        row.iter()
+            .enumerate()
+            .map(|(at, cell)| if read_only(at) && !changed[at] { Cell::Null } else { cell.clone() })
+            .collect()
+    }
+
+    /// Whether rows of the table can be changed or deleted.
+    ///
+    /// # Errors
+    /// `Unsupported`, if CDF has no such request or the table's option forbids it.
+    pub fn check_operation(&self, operation: Operation) -> Result<(), Error> {
+        let resource = self.options.resource;
+        let (verb, possible) = match (operation, &resource.shape) {
+            (Operation::Upsert, _) => return Ok(()),
+            (Operation::Update, Shape::Items(items)) => ("update", items.updatable),
+            (Operation::Update, _) => ("update", true),
+            (Operation::Delete, Shape::Items(items)) => ("delete", items.deletable),
+            (Operation::Delete, _) => ("delete", true),
+        };
+        if !possible {
+            let message = format!("CDF cannot {verb} {}", resource.name.replace('_', " "));
+            return Err(Error::new(Kind::Unsupported, message));
+        }
+        if !self.options.updatable {
+            let message = format!("cannot {verb} rows of a foreign table that is insert-only");
+            return Err(Error::new(Kind::Unsupported, message)
+                .hint("The option updatable of the table, or of its server, is \"false\"."));
+        }
+        Ok(())
     }
 
     /// How errors name a row: by its keys.

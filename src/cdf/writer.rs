@@ -6,18 +6,20 @@ use super::buffer::{Spill, Subtransaction, TransactionBuffer};
 use super::cell::Cell;
 use super::client::Connection;
 use super::encode::item::ItemEncoder;
-use super::encode::point::PointEncoder;
+use super::encode::point::{PointEncoder, SeriesRef};
 use super::encode::raw::RawEncoder;
+use super::encode::Encoded;
 use super::error::{Error, Kind};
+use super::resource::Resource;
 use super::resource::Shape;
-use super::table::{Mode, NullHandling, OnConflict, Table};
+use super::table::{Mode, NullHandling, OnConflict, Operation, Table};
 
 /// Writes the rows of one statement to one table.
 #[derive(Debug)]
 pub struct Writer {
     table: Arc<Table>,
     connection: Arc<Connection>,
-    mode: Mode,
+    on_conflict: OnConflict,
     encoder: Encoder,
     /// The lane of the last row.
     lane: Option<usize>,
@@ -31,7 +33,17 @@ enum Encoder {
     Points(PointEncoder),
 }
 
+/// Where a statement's rows go: the transaction's buffer, the subtransaction that writes, and room for what is too much
+/// for the memory.
+pub struct Target<'t> {
+    pub buffer: &'t mut TransactionBuffer,
+    pub subtransaction: Subtransaction,
+    pub spill: &'t mut dyn Spill,
+}
+
 impl Writer {
+    /// `listed`: the columns that an existing row gets, under [`OnConflict::UpdateListed`].
+    ///
     /// # Errors
     /// `Unsupported` for a mode that the resource cannot be written in, `InvalidOption` for a table without the columns
     /// that writing needs.
@@ -39,70 +51,195 @@ impl Writer {
         table: Arc<Table>,
         connection: Arc<Connection>,
         on_conflict: OnConflict,
+        listed: Option<&[usize]>,
     ) -> Result<Self, Error> {
-        let shape = &table.options.resource.shape;
-        if on_conflict != OnConflict::Update && !matches!(shape, Shape::Items(_)) {
-            let name = table.options.resource.name;
-            return Err(Error::new(
-                Kind::Unsupported,
-                format!("{name} can only be written with on_conflict \"update\""),
-            )
-            .hint("CDF replaces what exists under the same key, and does not tell whether something did."));
-        }
-        // Only what delivery distinguishes: the rest is in the encoded row already.
-        let mode = Mode {
-            on_conflict,
-            null_handling: NullHandling::Ignore,
-            create_missing: table.options.mode.create_missing,
+        let resource = table.options.resource;
+        let possible = match (&resource.shape, on_conflict) {
+            (_, OnConflict::Update) | (Shape::Items(_), _) => true,
+            (Shape::Raw, OnConflict::UpdateListed) => true,
+            _ => false,
         };
-        let encoder = match shape {
-            Shape::Items(items) => Encoder::Items(ItemEncoder::new(&table, items)),
-            Shape::Raw => Encoder::Raw(RawEncoder::new(&table)?),
+        if !possible {
+            let name = resource.name;
+            let error = match on_conflict {
+                OnConflict::UpdateListed => Error::new(
+                    Kind::Unsupported,
+                    format!("ON CONFLICT DO UPDATE of {name} must set every column of the table"),
+                ),
+                _ => Error::new(
+                    Kind::Unsupported,
+                    format!("{name} can only be written with on_conflict \"update\""),
+                ),
+            };
+            return Err(error.hint(
+                "CDF replaces what exists under the same key, and does not tell whether something did.",
+            ));
+        }
+        let encoder = match &resource.shape {
+            Shape::Items(items) => Encoder::Items(ItemEncoder::new(&table, items, listed)),
+            Shape::Raw => Encoder::Raw(RawEncoder::new(&table, listed)?),
             Shape::Datapoints { string } => Encoder::Points(PointEncoder::new(&table, *string)?),
         };
-        Ok(Writer { table, connection, mode, encoder, lane: None, fragment: Vec::new() })
+        Ok(Writer { table, connection, on_conflict, encoder, lane: None, fragment: Vec::new() })
+    }
+
+    /// Only what delivery distinguishes: the rest is in the encoded row already.
+    fn mode(&self, operation: Operation) -> Mode {
+        let options = &self.table.options;
+        let reads_back = matches!(options.resource.shape, Shape::Raw)
+            && (operation == Operation::Update || self.on_conflict == OnConflict::UpdateListed);
+        Mode {
+            operation,
+            on_conflict: match operation {
+                Operation::Upsert => self.on_conflict,
+                _ => OnConflict::Update,
+            },
+            null_handling: match reads_back {
+                true => options.mode.null_handling,
+                false => NullHandling::Ignore,
+            },
+            create_missing: options.mode.create_missing && operation == Operation::Upsert,
+        }
     }
 
     /// Encodes one row into the buffer; cells are in the order of the table's columns. A refused row leaves the buffer
     /// as it was.
-    pub fn push(
-        &mut self,
-        buffer: &mut TransactionBuffer,
-        subtransaction: Subtransaction,
-        row: &[Cell<'_>],
-        spill: &mut dyn Spill,
-    ) -> Result<(), Error> {
+    pub fn insert(&mut self, target: Target<'_>, row: &[Cell<'_>]) -> Result<(), Error> {
+        let mode = self.mode(Operation::Upsert);
         let table = &*self.table;
         self.fragment.clear();
         match &self.encoder {
             Encoder::Items(encoder) => {
                 let encoded = encoder.encode(table, row, &mut self.fragment)?;
-                let lane = *self
-                    .lane
-                    .get_or_insert_with(|| buffer.lane(&self.connection, table.options.resource, None));
-                buffer.push_item(lane, subtransaction, self.mode, &self.fragment, &encoded, spill)
+                self.push(target, mode, &encoded)
             }
             Encoder::Raw(encoder) => {
-                let (database, name) = encoder.destination(table, row)?;
-                let destination = (&*database, &*name);
                 let encoded = encoder.encode(table, row, &mut self.fragment)?;
-                let lane = match self.lane {
-                    Some(lane) if buffer.is_lane(lane, &self.connection, Some(destination)) => lane,
-                    _ => buffer.lane(&self.connection, table.options.resource, Some(destination)),
-                };
-                self.lane = Some(lane);
-                buffer.push_item(lane, subtransaction, self.mode, &self.fragment, &encoded, spill)
+                self.push_raw(target, mode, &encoded, row)
             }
             Encoder::Points(encoder) => {
                 let series = encoder.series(table, row)?;
                 let timestamp = encoder.timestamp(table, row)?;
-                let lane = *self
-                    .lane
-                    .get_or_insert_with(|| buffer.lane(&self.connection, table.options.resource, None));
-                buffer.push_point(lane, subtransaction, self.mode, &series, timestamp, spill, |out| {
-                    encoder.encode(table, row, timestamp, out)
-                })
+                let lane = *self.lane.get_or_insert_with(|| {
+                    target.buffer.lane(&self.connection, table.options.resource, None)
+                });
+                target.buffer.push_point(
+                    lane,
+                    target.subtransaction,
+                    mode,
+                    &series,
+                    timestamp,
+                    target.spill,
+                    |out| encoder.encode(table, row, timestamp, out),
+                )
             }
         }
+    }
+
+    /// Changes a row that exists: `keys` holds its key columns as they were, `row` all columns as they are to be, of
+    /// which `changed` ones are written.
+    pub fn update(
+        &mut self,
+        mut target: Target<'_>,
+        keys: &[Cell<'_>],
+        row: &[Cell<'_>],
+        changed: &[bool],
+    ) -> Result<(), Error> {
+        let mode = self.mode(Operation::Update);
+        let table = &*self.table;
+        self.fragment.clear();
+        match &self.encoder {
+            Encoder::Items(encoder) => {
+                let encoded = encoder.encode_update(table, keys, row, changed, &mut self.fragment)?;
+                self.push(target, mode, &encoded)
+            }
+            Encoder::Raw(encoder) => {
+                let moves = encoder.moves(table, keys, row)?;
+                if moves || !encoder.is_partial() {
+                    let row = table.without_read_only(row, changed);
+                    if moves {
+                        self.delete(target.again(), keys)?;
+                    }
+                    return self.insert(target, &row);
+                }
+                let encoded = encoder.encode_update(table, row, changed, &mut self.fragment)?;
+                self.push_raw(target, mode, &encoded, row)
+            }
+            Encoder::Points(encoder) => {
+                let was = (encoder.one_series(table, keys)?, encoder.timestamp(table, keys)?);
+                let row = encoder.with_one_series(keys, row);
+                if was != (encoder.series(table, &row)?, encoder.timestamp(table, &row)?) {
+                    self.delete(target.again(), keys)?;
+                }
+                self.insert(target, &row)
+            }
+        }
+    }
+
+    /// Deletes a row that exists, known by its key columns.
+    pub fn delete(&mut self, target: Target<'_>, keys: &[Cell<'_>]) -> Result<(), Error> {
+        let mode = self.mode(Operation::Delete);
+        let table = &*self.table;
+        self.fragment.clear();
+        match &self.encoder {
+            Encoder::Items(encoder) => {
+                let encoded = encoder.encode_delete(table, keys, &mut self.fragment)?;
+                self.push(target, mode, &encoded)
+            }
+            Encoder::Raw(encoder) => {
+                let encoded = encoder.encode_delete(table, keys, &mut self.fragment)?;
+                self.push_raw(target, mode, &encoded, keys)
+            }
+            Encoder::Points(encoder) => {
+                let series = encoder.one_series(table, keys)?;
+                let timestamp = encoder.timestamp(table, keys)?;
+                self.delete_range(target, &series, (timestamp, timestamp + 1))
+            }
+        }
+    }
+
+    /// Deletes the points of a stretch of a series' time. Milliseconds; the end is excluded.
+    pub fn delete_range(
+        &self,
+        target: Target<'_>,
+        series: &SeriesRef<'_>,
+        range: (i64, i64),
+    ) -> Result<(), Error> {
+        let lane = target.buffer.lane(&self.connection, self.table.options.resource, None);
+        let mode = self.mode(Operation::Delete);
+        target.buffer.push_range(lane, target.subtransaction, mode, series, range, target.spill)
+    }
+
+    fn push(&mut self, target: Target<'_>, mode: Mode, encoded: &Encoded) -> Result<(), Error> {
+        let resource: &'static Resource = self.table.options.resource;
+        let lane = *self.lane.get_or_insert_with(|| target.buffer.lane(&self.connection, resource, None));
+        target.buffer.push_item(lane, target.subtransaction, mode, &self.fragment, encoded, target.spill)
+    }
+
+    fn push_raw(
+        &mut self,
+        target: Target<'_>,
+        mode: Mode,
+        encoded: &Encoded,
+        row: &[Cell<'_>],
+    ) -> Result<(), Error> {
+        let Encoder::Raw(encoder) = &self.encoder else {
+            return Err(Error::internal("a RAW row without its encoder"));
+        };
+        let (database, name) = encoder.destination(&self.table, row)?;
+        let destination = (&*database, &*name);
+        let lane = match self.lane {
+            Some(lane) if target.buffer.is_lane(lane, &self.connection, Some(destination)) => lane,
+            _ => target.buffer.lane(&self.connection, self.table.options.resource, Some(destination)),
+        };
+        self.lane = Some(lane);
+        target.buffer.push_item(lane, target.subtransaction, mode, &self.fragment, encoded, target.spill)
+    }
+}
+
+impl Target<'_> {
+    /// The same place, for a row that is written in two steps.
+    fn again(&mut self) -> Target<'_> {
+        Target { buffer: self.buffer, subtransaction: self.subtransaction, spill: self.spill }
     }
 }

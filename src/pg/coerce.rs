@@ -5,7 +5,6 @@
 //! to UTC, in INSERTs into this extension's tables only; a cast that the user has written stays.
 
 use pgrx::pg_sys;
-use pgrx::prelude::*;
 
 use super::list::pointers;
 use super::modify;
@@ -111,7 +110,7 @@ extern "C-unwind" {
 ///
 /// # Safety
 /// The relation is locked by the statement.
-unsafe fn is_ours(relid: pg_sys::Oid) -> bool {
+pub unsafe fn is_ours(relid: pg_sys::Oid) -> bool {
     // SAFETY: catalog look-ups. Partitions are looked at without a lock: one that disappears meanwhile has no kind any
     // more, and takes no rows.
     unsafe {
@@ -246,33 +245,5 @@ unsafe fn function(
             pg_sys::CoercionForm::COERCE_IMPLICIT_CAST,
         )
         .cast()
-    }
-}
-
-static mut PREVIOUS_PLANNER: pg_sys::planner_hook_type = None;
-
-/// Installs the hook. Called once, from `_PG_init`.
-pub fn init() {
-    // SAFETY: the backend has one thread at this point; the hook of another extension is called on.
-    unsafe {
-        PREVIOUS_PLANNER = pg_sys::planner_hook;
-        pg_sys::planner_hook = Some(planner);
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn planner(
-    query: *mut pg_sys::Query,
-    text: *const std::ffi::c_char,
-    cursor_options: std::ffi::c_int,
-    parameters: pg_sys::ParamListInfo,
-) -> *mut pg_sys::PlannedStmt {
-    // SAFETY: PostgreSQL passes an analysed and rewritten query, which the planner may change.
-    unsafe {
-        query_reads_timestamps_as_utc(query);
-        match PREVIOUS_PLANNER {
-            Some(previous) => previous(query, text, cursor_options, parameters),
-            None => pg_sys::standard_planner(query, text, cursor_options, parameters),
-        }
     }
 }

@@ -121,10 +121,10 @@ impl RowReader {
             let cell = match column {
                 Some(column) if !nulls[at] => {
                     // SAFETY: the value is not NULL and of the column's type.
-                    match unsafe { column.reader.read(values[at], self.recode) } {
+                    match unsafe { column.read(values[at], self.recode) } {
                         Ok(cell) => cell,
-                        Err((kind, why)) => {
-                            result = Err(Error::new(kind, format!("column \"{}\": {why}", column.name)));
+                        Err(error) => {
+                            result = Err(error);
                             break;
                         }
                     }
@@ -142,6 +142,87 @@ impl RowReader {
         cells.clear();
         self.cells = cells.into_iter().map(|_| Cell::Null).collect();
         result
+    }
+}
+
+/// A row that a statement changes: its key columns as they were (the others are NULL), and for an UPDATE the row as it is
+/// to be and as it was.
+pub struct Change<'r> {
+    pub keys: Vec<Cell<'r>>,
+    pub new: Vec<Cell<'r>>,
+    pub old: Vec<Cell<'r>>,
+}
+
+impl RowReader {
+    /// Reads what a change is about and gives it to `use_change`. `keys`: which columns are where in the plan's row.
+    ///
+    /// # Safety
+    /// `plan` holds a row of the plan that has the keys. `new` and `old` are null, or hold rows of the reader's table.
+    pub unsafe fn read_change<R>(
+        &mut self,
+        plan: *mut pg_sys::TupleTableSlot,
+        keys: &[(usize, i16)],
+        new: *mut pg_sys::TupleTableSlot,
+        old: *mut pg_sys::TupleTableSlot,
+        use_change: impl FnOnce(Change<'_>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        // SAFETY: the caller's promise; the row context is the reader's own, and nothing of the last row is used any more.
+        unsafe {
+            pg_sys::MemoryContextReset(self.row_context);
+            let previous = pg_sys::MemoryContextSwitchTo(self.row_context);
+            let row = |slot: *mut pg_sys::TupleTableSlot| match slot.is_null() {
+                true => Ok(Vec::new()),
+                false => self.cells(|at| value(slot, at as i32 + 1)),
+            };
+            let place = |at: usize| keys.iter().find(|(column, _)| *column == at);
+            let change = self
+                .cells(|at| place(at).and_then(|(_, number)| value(plan, i32::from(*number))))
+                .and_then(|keys| Ok(Change { keys, new: row(new)?, old: row(old)? }));
+            let result = change.and_then(use_change);
+            pg_sys::MemoryContextSwitchTo(previous);
+            result
+        }
+    }
+
+    /// One cell for each column, from what `value` gives for its position.
+    ///
+    /// # Safety
+    /// The values are of the columns' types, and live as long as the cells, as the current memory context does.
+    unsafe fn cells<'r>(&self, value: impl Fn(usize) -> Option<Datum>) -> Result<Vec<Cell<'r>>, Error> {
+        let mut cells = Vec::with_capacity(self.columns.len());
+        for (at, column) in self.columns.iter().enumerate() {
+            cells.push(match (column, value(at)) {
+                // SAFETY: the caller's promise.
+                (Some(column), Some(datum)) => unsafe { column.read(datum, self.recode) }?,
+                _ => Cell::Null,
+            });
+        }
+        Ok(cells)
+    }
+}
+
+impl Column {
+    /// # Safety
+    /// As [`Reader::read`].
+    unsafe fn read<'r>(&self, datum: Datum, recode: bool) -> Result<Cell<'r>, Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.reader.read(datum, recode) }
+            .map_err(|(kind, why)| Error::new(kind, format!("column \"{}\": {why}", self.name)))
+    }
+}
+
+/// The value of an attribute, counted from 1; None if it is NULL.
+///
+/// # Safety
+/// The slot holds a row that has the attribute.
+pub unsafe fn value(slot: *mut pg_sys::TupleTableSlot, number: i32) -> Option<Datum> {
+    // SAFETY: the caller's promise; the slot's arrays are filled up to tts_nvalid.
+    unsafe {
+        if i32::from((*slot).tts_nvalid) < number {
+            pg_sys::slot_getsomeattrs_int(slot, number);
+        }
+        let at = number as usize - 1;
+        (!*(*slot).tts_isnull.add(at)).then(|| *(*slot).tts_values.add(at))
     }
 }
 

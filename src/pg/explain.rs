@@ -7,25 +7,43 @@ use pgrx::prelude::*;
 
 use super::errors::OrRaise;
 use super::list::pointers;
-use super::options;
 use super::scan::ScanPlan;
+use super::{modify, on_conflict, options};
 use crate::cdf::explain;
 use crate::cdf::read::Comparison;
-use crate::cdf::table::OnConflict;
+use crate::cdf::table::{OnConflict, Operation};
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn explain_foreign_scan(
     node: *mut pg_sys::ForeignScanState,
     es: *mut pg_sys::ExplainState,
 ) {
-    // SAFETY: EXPLAIN passes a scan that has begun, if only for it; its relation is open.
+    // SAFETY: EXPLAIN passes a scan that has begun, if only for it.
+    unsafe { explain_scan(node, es, Operation::Upsert) }
+}
+
+/// What a scan would ask for, and what it would then do with what it finds.
+///
+/// # Safety
+/// `node` is a scan that has begun, if only for EXPLAIN.
+pub unsafe fn explain_scan(
+    node: *mut pg_sys::ForeignScanState,
+    es: *mut pg_sys::ExplainState,
+    operation: Operation,
+) {
+    // SAFETY: the caller's promise; the scan's relation is open.
     unsafe {
         let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
         let (_, table) = options::table_definition((*node).ss.ss_currentRelation).or_raise();
         let scan = ScanPlan::of(plan, table.bindings.len());
         let conditions: Vec<(usize, Comparison)> =
             scan.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
-        text(es, c"CDF Requests", &explain::scan(&table, &conditions, &scan.needed).join(", "));
+        let mut requests = explain::scan(&table, &conditions, &scan.needed);
+        if operation == Operation::Delete {
+            let deletion = explain::modify(&table, operation).0.join(", ");
+            requests.push(format!("{deletion} at COMMIT"));
+        }
+        text(es, c"CDF Requests", &requests.join(", "));
 
         let context = pg_sys::set_deparse_context_plan((*es).deparse_cxt, plan.cast(), std::ptr::null_mut());
         let values = pointers::<pg_sys::Node>((*plan).fdw_exprs);
@@ -49,7 +67,7 @@ pub unsafe extern "C-unwind" fn explain_foreign_scan(
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn explain_foreign_modify(
-    _mtstate: *mut pg_sys::ModifyTableState,
+    mtstate: *mut pg_sys::ModifyTableState,
     rinfo: *mut pg_sys::ResultRelInfo,
     _fdw_private: *mut pg_sys::List,
     _subplan_index: std::ffi::c_int,
@@ -58,11 +76,17 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
     // SAFETY: EXPLAIN passes a statement that has begun, if only for it; its relation is open.
     unsafe {
         let (_, table) = options::table_definition((*rinfo).ri_RelationDesc).or_raise();
-        let (request, rows) = explain::insert(&table);
-        text(es, c"CDF Requests", &format!("{request} at COMMIT"));
+        let operation = modify::operation((*mtstate).operation);
+        let (requests, rows) = explain::modify(&table, operation);
+        text(es, c"CDF Requests", &format!("{} at COMMIT", requests.join(", ")));
         text(es, c"Rows per Request", &rows.to_string());
-        let on_conflict = match table.options.mode.on_conflict {
+        if operation != Operation::Upsert {
+            return;
+        }
+        let of_statement = on_conflict::of_statement(mtstate, &table).map(|(on_conflict, _)| on_conflict);
+        let on_conflict = match of_statement.unwrap_or(table.options.mode.on_conflict) {
             OnConflict::Update => "update",
+            OnConflict::UpdateListed => "update some columns",
             OnConflict::Error => "error",
             OnConflict::Ignore => "ignore",
         };

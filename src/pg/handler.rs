@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{explain, import, modify, scan};
+use super::{direct_modify, explain, import, modify, scan, truncate};
 
 /// The handler function of the foreign-data wrapper.
 #[pg_extern]
@@ -23,9 +23,19 @@ fn cdf_fdw_handler() -> PgBox<pg_sys::FdwRoutine> {
     routine.IsForeignRelUpdatable = Some(modify::is_foreign_rel_updatable);
     routine.PlanForeignModify = Some(modify::plan_foreign_modify);
     routine.BeginForeignModify = Some(modify::begin_foreign_modify);
+    routine.AddForeignUpdateTargets = Some(modify::add_foreign_update_targets);
+    routine.ExecForeignUpdate = Some(modify::exec_foreign_update);
+    routine.ExecForeignDelete = Some(modify::exec_foreign_delete);
+    routine.ExecForeignTruncate = Some(truncate::exec_foreign_truncate);
     routine.ExecForeignInsert = Some(modify::exec_foreign_insert);
     routine.BeginForeignInsert = Some(modify::begin_foreign_insert);
     routine.ExplainForeignModify = Some(explain::explain_foreign_modify);
+
+    routine.PlanDirectModify = Some(direct_modify::plan_direct_modify);
+    routine.BeginDirectModify = Some(direct_modify::begin_direct_modify);
+    routine.IterateDirectModify = Some(direct_modify::iterate_direct_modify);
+    routine.EndDirectModify = Some(direct_modify::end_direct_modify);
+    routine.ExplainDirectModify = Some(direct_modify::explain_direct_modify);
 
     routine.ImportForeignSchema = Some(import::import_foreign_schema);
     routine.into_pg_boxed()

@@ -3,18 +3,22 @@
 mod coerce;
 mod credentials;
 mod datum;
+mod direct_modify;
 mod errors;
 mod explain;
 mod handler;
 mod import;
 mod list;
 mod modify;
+mod on_conflict;
 mod options;
+mod planner;
 mod scan;
 mod settings;
 mod spill;
 mod text;
 mod transaction;
+mod truncate;
 mod tuple;
 mod wait;
 
@@ -29,5 +33,5 @@ pub extern "C-unwind" fn _PG_init() {
     errors::init();
     settings::init();
     credentials::init();
-    coerce::init();
+    planner::init();
 }

@@ -1,18 +1,22 @@
-//! INSERT and COPY: a row goes from its slot into the transaction's buffer.
+//! INSERT, COPY, UPDATE and DELETE: a row goes from its slot into the transaction's buffer.
 
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::PgMemoryContexts;
 
-use super::datum::RowReader;
+use super::datum::{self, Change, RowReader};
 use super::errors::{raise, OrRaise};
-#[cfg(any(feature = "pg14", feature = "pg15"))]
-use super::list::pointers;
-use super::{coerce, options, transaction};
+use super::list::{integers, pointers};
+use super::scan::open_table;
+use super::{coerce, on_conflict, options, transaction};
+use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::table::OnConflict;
+use crate::cdf::hash::hash_bytes;
+use crate::cdf::table::{OnConflict, Operation};
 use crate::cdf::writer::Writer;
 
 /// What a statement needs to write rows to one foreign table.
@@ -21,42 +25,136 @@ struct ModifyState {
     writer: Writer,
     /// PostgreSQL leaves NOT NULL and CHECK of foreign tables to the wrapper.
     constrained: bool,
+    /// Where the plan's rows have the key columns.
+    keys: Vec<(usize, i16)>,
+    /// Where the plan's rows have the whole row as it was, for the RETURNING of a DELETE.
+    whole: i16,
+    /// The columns that an UPDATE sets.
+    changed: Vec<bool>,
+    /// A trigger may have changed other columns.
+    triggered: bool,
+    /// The rows that a statement which joins has changed: one that matches twice is changed, and counted, once.
+    seen: Option<HashSet<u64>>,
 }
 
-/// Rows can be inserted.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn is_foreign_rel_updatable(_relation: pg_sys::Relation) -> std::ffi::c_int {
-    1 << pg_sys::CmdType::CMD_INSERT as std::ffi::c_int
-}
+/// The name in a plan's rows under which the executor itself looks for the whole row.
+const WHOLE_ROW: &CStr = c"wholerow";
 
-/// Nothing is planned but the reading of timestamps; everything else is known when the statement begins.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn plan_foreign_modify(
-    _root: *mut pg_sys::PlannerInfo,
-    plan: *mut pg_sys::ModifyTable,
-    _result_relation: pg_sys::Index,
-    _subplan_index: std::ffi::c_int,
-) -> *mut pg_sys::List {
-    // SAFETY: the planner passes the plan that it is making.
+/// The name in a plan's rows of a key column. Rows of several tables share it if the type is the same.
+unsafe fn key_name(descriptor: pg_sys::TupleDesc, column: usize) -> CString {
+    // SAFETY: the column is one of the descriptor's.
     unsafe {
-        if (*plan).operation == pg_sys::CmdType::CMD_INSERT {
-            coerce::plan_reads_timestamps_as_utc((*plan).plan.lefttree);
+        let attribute = attribute(descriptor, column);
+        let name = CStr::from_ptr((*attribute).attname.data.as_ptr()).to_string_lossy();
+        let (oid, typmod) = ((*attribute).atttypid.to_u32(), (*attribute).atttypmod);
+        CString::new(format!("cdf_{name}_{oid}_{typmod}")).unwrap_or_default()
+    }
+}
+
+unsafe fn attribute(descriptor: pg_sys::TupleDesc, column: usize) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: the caller promises that there is such a column; it lives as long as the descriptor.
+    unsafe {
+        let descriptor = pgrx::PgTupleDesc::from_pg_unchecked(descriptor);
+        descriptor.get(column).map_or(std::ptr::null(), |attribute| &raw const *attribute)
+    }
+}
+
+/// What a row is found again by: its key columns, and with RETURNING the whole row as it was.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn add_foreign_update_targets(
+    root: *mut pg_sys::PlannerInfo,
+    rtindex: pg_sys::Index,
+    _target_rte: *mut pg_sys::RangeTblEntry,
+    target_relation: pg_sys::Relation,
+) {
+    // SAFETY: the planner passes an open relation that it is planning.
+    unsafe {
+        let table = open_table((*target_relation).rd_id);
+        for column in table.keys() {
+            let key = attribute((*target_relation).rd_att, *column);
+            let variable = pg_sys::makeVar(
+                rtindex as i32,
+                (*key).attnum,
+                (*key).atttypid,
+                (*key).atttypmod,
+                (*key).attcollation,
+                0,
+            );
+            let name = key_name((*target_relation).rd_att, *column);
+            // The planner keeps the name.
+            pg_sys::add_row_identity_var(root, variable, rtindex, pg_sys::pstrdup(name.as_ptr()));
+        }
+        if !(*(*root).parse).returningList.is_null() {
+            let variable = pg_sys::makeVar(
+                rtindex as i32,
+                0,
+                (*(*target_relation).rd_rel).reltype,
+                -1,
+                pg_sys::InvalidOid,
+                0,
+            );
+            pg_sys::add_row_identity_var(root, variable, rtindex, WHOLE_ROW.as_ptr());
         }
     }
-    std::ptr::null_mut()
+}
+
+/// Rows can be inserted, updated and deleted; what a table does not allow is refused with a reason when it is planned.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn is_foreign_rel_updatable(_relation: pg_sys::Relation) -> std::ffi::c_int {
+    [pg_sys::CmdType::CMD_INSERT, pg_sys::CmdType::CMD_UPDATE, pg_sys::CmdType::CMD_DELETE]
+        .into_iter()
+        .fold(0, |all, command| all | 1 << command as std::ffi::c_int)
+}
+
+/// The plan's private list: the columns that an UPDATE sets, counted from 1.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn plan_foreign_modify(
+    root: *mut pg_sys::PlannerInfo,
+    plan: *mut pg_sys::ModifyTable,
+    result_relation: pg_sys::Index,
+    subplan_index: std::ffi::c_int,
+) -> *mut pg_sys::List {
+    // SAFETY: the planner passes the plan that it is making, and the range table entry of a table that it has locked.
+    unsafe {
+        let operation = operation((*plan).operation);
+        if operation == Operation::Upsert {
+            coerce::plan_reads_timestamps_as_utc((*plan).plan.lefttree);
+            return std::ptr::null_mut();
+        }
+        let entry = *(*root).simple_rte_array.add(result_relation as usize);
+        open_table((*entry).relid).check_operation(operation).or_raise();
+        match operation {
+            Operation::Update => {
+                let lists = pointers::<pg_sys::List>((*plan).updateColnosLists);
+                lists.get(subplan_index as usize).map_or(std::ptr::null_mut(), |list| {
+                    pg_sys::copyObjectImpl(list.cast_const().cast()).cast()
+                })
+            }
+            _ => std::ptr::null_mut(),
+        }
+    }
+}
+
+/// What a statement asks of CDF.
+pub fn operation(command: pg_sys::CmdType::Type) -> Operation {
+    match command {
+        pg_sys::CmdType::CMD_UPDATE => Operation::Update,
+        pg_sys::CmdType::CMD_DELETE => Operation::Delete,
+        _ => Operation::Upsert,
+    }
 }
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn begin_foreign_modify(
     mtstate: *mut pg_sys::ModifyTableState,
     rinfo: *mut pg_sys::ResultRelInfo,
-    _fdw_private: *mut pg_sys::List,
+    fdw_private: *mut pg_sys::List,
     _subplan_index: std::ffi::c_int,
     eflags: std::ffi::c_int,
 ) {
     if eflags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as std::ffi::c_int == 0 {
-        // SAFETY: the executor passes the state of a statement that begins.
-        unsafe { begin(mtstate, rinfo) }
+        // SAFETY: the executor passes the state of a statement that begins, and what plan_foreign_modify has made.
+        unsafe { begin(mtstate, rinfo, fdw_private) }
     }
 }
 
@@ -79,7 +177,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
                 .hint("Run it again, or have cdf_fdw in session_preload_libraries."),
             );
         }
-        begin(mtstate, rinfo)
+        begin(mtstate, rinfo, std::ptr::null_mut())
     }
 }
 
@@ -87,14 +185,20 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
 ///
 /// # Safety
 /// Both are what the executor passes when a statement begins.
-unsafe fn begin(mtstate: *mut pg_sys::ModifyTableState, rinfo: *mut pg_sys::ResultRelInfo) {
+unsafe fn begin(
+    mtstate: *mut pg_sys::ModifyTableState,
+    rinfo: *mut pg_sys::ResultRelInfo,
+    set: *mut pg_sys::List,
+) {
     // SAFETY: the caller's promise: the relation is open, and the executor state lives until the statement ends.
     unsafe {
         let estate = (*mtstate).ps.state;
         let relation = (*rinfo).ri_RelationDesc;
         let context = (*estate).es_query_cxt;
-        let conflict = on_conflict(mtstate);
-        let state = new_state(relation, acting_user(rinfo, estate), conflict, context).or_raise();
+        let mut state = new_state(relation, acting_user(rinfo, estate), mtstate, context).or_raise();
+        if !set.is_null() {
+            state.sets(relation, &integers(set));
+        }
         transaction::begin();
         // Dropped with the statement's memory: at an ERROR end_foreign_modify is not called.
         (*rinfo).ri_FdwState = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();
@@ -106,33 +210,49 @@ unsafe fn begin(mtstate: *mut pg_sys::ModifyTableState, rinfo: *mut pg_sys::Resu
 unsafe fn new_state(
     relation: pg_sys::Relation,
     user: pg_sys::Oid,
-    on_conflict: Option<OnConflict>,
+    mtstate: *mut pg_sys::ModifyTableState,
     context: pg_sys::MemoryContext,
 ) -> Result<ModifyState, Error> {
     // SAFETY: the caller's promise.
     unsafe {
         let (server, table) = options::table_definition(relation)?;
         let connection = options::connection(server, user)?;
-        let on_conflict = on_conflict.unwrap_or(table.options.mode.on_conflict);
+        let (on_conflict, listed) =
+            on_conflict::of_statement(mtstate, &table).unwrap_or((table.options.mode.on_conflict, None));
+        let operation = operation((*mtstate).operation);
+        let (mut keys, mut whole, mut joins) = (Vec::new(), 0, false);
+        if operation != Operation::Upsert {
+            let subplan = (*(*mtstate).ps.lefttree).plan;
+            joins = (*subplan).type_ != pg_sys::NodeTag::T_ForeignScan;
+            let targets = (*subplan).targetlist;
+            for column in table.keys() {
+                let name = key_name((*relation).rd_att, *column);
+                let number = pg_sys::ExecFindJunkAttributeInTlist(targets, name.as_ptr());
+                if number == 0 {
+                    return Err(Error::internal(format!(
+                        "the plan has no column {}",
+                        name.to_string_lossy()
+                    )));
+                }
+                keys.push((*column, number));
+            }
+            whole = pg_sys::ExecFindJunkAttributeInTlist(targets, WHOLE_ROW.as_ptr());
+        }
+        // COPY and routed rows are inserted, whatever statement routes them.
+        let on_conflict = match operation {
+            Operation::Upsert => on_conflict,
+            _ => OnConflict::Update,
+        };
         Ok(ModifyState {
+            keys,
+            whole,
+            changed: vec![false; table.bindings.len()],
+            triggered: false,
+            seen: joins.then(HashSet::new),
             reader: RowReader::new((*relation).rd_att, context),
-            writer: Writer::new(Arc::new(table), connection, on_conflict)?,
+            writer: Writer::new(Arc::new(table), connection, on_conflict, listed.as_deref())?,
             constrained: !(*(*relation).rd_att).constr.is_null(),
         })
-    }
-}
-
-/// ON CONFLICT DO NOTHING, which PostgreSQL passes on unasked. COPY has no plan.
-///
-/// # Safety
-/// `mtstate` is a statement's.
-unsafe fn on_conflict(mtstate: *mut pg_sys::ModifyTableState) -> Option<OnConflict> {
-    // SAFETY: the caller's promise; the plan of a ModifyTableState that has one is a ModifyTable.
-    unsafe {
-        let plan = (*mtstate).ps.plan.cast::<pg_sys::ModifyTable>();
-        let nothing =
-            !plan.is_null() && (*plan).onConflictAction == pg_sys::OnConflictAction::ONCONFLICT_NOTHING;
-        nothing.then_some(OnConflict::Ignore)
     }
 }
 
@@ -179,13 +299,100 @@ pub unsafe extern "C-unwind" fn exec_foreign_insert(
             pg_sys::ExecConstraints(rinfo, slot, estate);
         }
         let ModifyState { reader, writer, .. } = state;
-        reader
-            .read(slot, |row| {
-                transaction::write(|buffer, subtransaction, spill| {
-                    writer.push(buffer, subtransaction, row, spill)
-                })
-            })
-            .or_raise();
+        reader.read(slot, |row| transaction::write(|target| writer.insert(target, row))).or_raise();
     }
     slot
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn exec_foreign_update(
+    estate: *mut pg_sys::EState,
+    rinfo: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    plan_slot: *mut pg_sys::TupleTableSlot,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the executor passes what begin has prepared, the row as it is to be, and the plan's row; an UPDATE keeps
+    // the row as it was in a slot of its own.
+    unsafe {
+        let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
+        if state.constrained {
+            pg_sys::ExecConstraints(rinfo, slot, estate);
+        }
+        let old = if state.triggered { (*rinfo).ri_oldTupleSlot } else { std::ptr::null_mut() };
+        let ModifyState { reader, writer, keys, changed, seen, .. } = state;
+        let first = reader
+            .read_change(plan_slot, keys, slot, old, |change| {
+                let Change { keys, new, old } = &change;
+                if is_seen(seen, keys) {
+                    return Ok(false);
+                }
+                let differs = |at: usize| old.get(at).is_some_and(|old| new[at] != *old);
+                let changed: Vec<bool> =
+                    changed.iter().enumerate().map(|(at, set)| *set || differs(at)).collect();
+                transaction::write(|target| writer.update(target, keys, new, &changed)).map(|()| true)
+            })
+            .or_raise();
+        if first {
+            slot
+        } else {
+            std::ptr::null_mut()
+        }
+    }
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn exec_foreign_delete(
+    _estate: *mut pg_sys::EState,
+    rinfo: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    plan_slot: *mut pg_sys::TupleTableSlot,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the executor passes what begin has prepared, an empty slot of the table, and the plan's row, which lives
+    // until the slot has been used.
+    unsafe {
+        let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
+        let ModifyState { reader, writer, keys, whole, seen, .. } = state;
+        let none = std::ptr::null_mut();
+        let first = reader
+            .read_change(plan_slot, keys, none, none, |change| {
+                if is_seen(seen, &change.keys) {
+                    return Ok(false);
+                }
+                transaction::write(|target| writer.delete(target, &change.keys)).map(|()| true)
+            })
+            .or_raise();
+        if !first {
+            return std::ptr::null_mut();
+        }
+        if *whole > 0 {
+            if let Some(row) = datum::value(plan_slot, i32::from(*whole)) {
+                pg_sys::ExecStoreHeapTupleDatum(row, slot);
+            }
+        }
+    }
+    slot
+}
+
+/// Whether the statement has changed the row with these keys before. Takes note of it.
+fn is_seen(seen: &mut Option<HashSet<u64>>, keys: &[Cell<'_>]) -> bool {
+    seen.as_mut().is_some_and(|seen| !seen.insert(hash_bytes(format!("{keys:?}").as_bytes())))
+}
+
+impl ModifyState {
+    /// Takes note of the columns that an UPDATE sets, counted from 1. Generated columns follow others.
+    ///
+    /// # Safety
+    /// `relation` is open.
+    unsafe fn sets(&mut self, relation: pg_sys::Relation, columns: &[i32]) {
+        columns.iter().for_each(|number| self.changed[*number as usize - 1] = true);
+        // SAFETY: the caller's promise.
+        unsafe {
+            for at in 0..self.changed.len() {
+                let attribute = attribute((*relation).rd_att, at);
+                self.changed[at] |= (*attribute).attgenerated != 0 && !(*attribute).attisdropped;
+            }
+            let triggers = (*relation).trigdesc;
+            self.triggered = !triggers.is_null() && (*triggers).trig_update_before_row;
+        }
+    }
 }

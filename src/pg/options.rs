@@ -19,7 +19,7 @@ use super::{credentials, settings};
 use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::{raw, Resource, Shape};
-use crate::cdf::table::{ColumnDefinition, Mode, NullHandling, OnConflict, Table, TableOptions};
+use crate::cdf::table::{ColumnDefinition, Mode, NullHandling, OnConflict, Operation, Table, TableOptions};
 use crate::cdf::token::Credentials;
 
 /// What an option stands on.
@@ -398,6 +398,7 @@ fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
         table: stored.text("table"),
         primary_key: stored.text("primary_key"),
         mode: Mode {
+            operation: Operation::Upsert,
             on_conflict,
             null_handling,
             create_missing: flag("create_missing", stored.get("create_missing"), false)?,

@@ -11,6 +11,7 @@ use super::errors::OrRaise;
 use super::list::{integers, pointers};
 use super::tuple::RowWriter;
 use super::{options, transaction, wait};
+use crate::cdf::buffer::Pending;
 use crate::cdf::cell::EPOCH_MILLIS;
 use crate::cdf::error::Error;
 use crate::cdf::read::{self, filters_on, Comparison, Query, Reader, Row};
@@ -263,7 +264,10 @@ unsafe fn needed(
 }
 
 /// The definition of a table that the planner has locked.
-unsafe fn open_table(relid: pg_sys::Oid) -> Table {
+///
+/// # Safety
+/// The relation is a locked foreign table.
+pub unsafe fn open_table(relid: pg_sys::Oid) -> Table {
     // SAFETY: the relation is locked by the query, so that it can be opened without a lock of its own.
     unsafe {
         let relation = pg_sys::RelationIdGetRelation(relid);
@@ -366,7 +370,7 @@ impl ScanPlan {
 }
 
 /// A scan that runs.
-struct ScanState {
+pub struct ScanState {
     table: Arc<Table>,
     connection: Arc<crate::cdf::client::Connection>,
     writer: RowWriter,
@@ -483,7 +487,7 @@ pub unsafe extern "C-unwind" fn end_foreign_scan(node: *mut pg_sys::ForeignScanS
 impl ScanState {
     /// # Safety
     /// `node` is the scan's own.
-    unsafe fn next(&mut self, node: *mut pg_sys::ForeignScanState) -> Result<Option<Row>, Error> {
+    pub unsafe fn next(&mut self, node: *mut pg_sys::ForeignScanState) -> Result<Option<Row>, Error> {
         loop {
             match &mut self.progress {
                 Progress::Done => return Ok(None),
@@ -492,7 +496,7 @@ impl ScanState {
                     let query = unsafe { self.query(node) }?;
                     self.progress = match query {
                         Some(query) => Progress::Reading {
-                            reader: Some(Box::new(Reader::new(wait::client()?, query))),
+                            reader: Some(Box::new(Reader::new(wait::client()?, query)?)),
                             rows: Vec::new().into_iter(),
                         },
                         None => Progress::Done,
@@ -527,7 +531,7 @@ impl ScanState {
     ///
     /// # Safety
     /// `node` is the scan's own.
-    unsafe fn query(&self, node: *mut pg_sys::ForeignScanState) -> Result<Option<Query>, Error> {
+    pub unsafe fn query(&self, node: *mut pg_sys::ForeignScanState) -> Result<Option<Query>, Error> {
         let mut conditions = Vec::with_capacity(self.conditions.len());
         for (condition, state) in &self.conditions {
             // SAFETY: the expression was initialised for this node; what it gives is of the condition's type.
@@ -549,12 +553,16 @@ impl ScanState {
             let (column, comparison) = (condition.column, condition.comparison());
             conditions.push(read::Condition { column, comparison, operand });
         }
-        Ok(Some(Query {
+        let mut query = Query {
             table: self.table.clone(),
             connection: self.connection.clone(),
             conditions,
             needed: self.needed.clone(),
             limit: self.limit,
-        }))
+            pending: Pending::default(),
+        };
+        let resource = self.table.options.resource;
+        query.pending = transaction::pending(&self.connection, resource, query.key_prefixes())?;
+        Ok(Some(query))
     }
 }

@@ -3,6 +3,7 @@
 //! Rows leave at PRE_COMMIT, where an ERROR still aborts the transaction. Subtransactions take their rows with them.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Instant;
 
 use pgrx::pg_sys;
@@ -11,11 +12,13 @@ use pgrx::prelude::*;
 use super::errors::{raise, OrRaise};
 use super::spill::TemporaryFile;
 use super::{settings, wait};
-use crate::cdf::buffer::{Spill, Subtransaction, TransactionBuffer};
-use crate::cdf::client::Limits;
+use crate::cdf::buffer::{Pending, Subtransaction, TransactionBuffer};
+use crate::cdf::client::{Connection, Limits};
 use crate::cdf::deliver::{Context, Outcome};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::flush::{flush, Job, Network};
+use crate::cdf::resource::Resource;
+use crate::cdf::writer::Target;
 
 /// What a session's transaction has written.
 struct State {
@@ -48,11 +51,23 @@ pub fn begin() {
     });
 }
 
-/// Gives the buffer, the current subtransaction and the temporary file to `write`.
-pub fn write<R>(write: impl FnOnce(&mut TransactionBuffer, Subtransaction, &mut dyn Spill) -> R) -> R {
+/// Gives the place that rows are written to, to `write`.
+pub fn write<R>(write: impl FnOnce(Target<'_>) -> R) -> R {
     STATE.with_borrow_mut(|state| {
         let buffer = state.buffer.get_or_insert_with(|| TransactionBuffer::new(settings::buffer_memory()));
-        write(buffer, state.subtransaction, &mut state.file)
+        write(Target { buffer, subtransaction: state.subtransaction, spill: &mut state.file })
+    })
+}
+
+/// What the transaction has written to a resource over a connection, as far as it concerns the keys (all, without).
+pub fn pending(
+    connection: &Arc<Connection>,
+    resource: &'static Resource,
+    keys: Option<Vec<Vec<u8>>>,
+) -> Result<Pending, Error> {
+    STATE.with_borrow_mut(|state| match &state.buffer {
+        Some(buffer) => buffer.pending(connection, resource, keys, &mut state.file),
+        None => Ok(Pending::default()),
     })
 }
 

@@ -62,6 +62,13 @@ impl Body {
         self.items.push((start, self.bytes.len() as u32));
     }
 
+    /// Takes over the items of another finished body.
+    pub fn absorb(&mut self, other: &Body) {
+        self.bytes.truncate(self.bytes.len() - TAIL.len());
+        (0..other.items.len()).for_each(|at| self.append(other.fragment(at)));
+        self.end();
+    }
+
     pub fn end(&mut self) {
         self.bytes.extend_from_slice(TAIL);
     }

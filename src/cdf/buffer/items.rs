@@ -26,6 +26,10 @@ pub enum Merge {
     Replace,
     /// The earlier one stays.
     Keep,
+    /// Later columns of a RAW row win, others stay.
+    OverlayColumns,
+    /// Properties that the later one lists win, others stay.
+    OverlayListed,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +94,11 @@ impl ItemBatch {
         &self.body[slot.start as usize..(slot.start + slot.len) as usize]
     }
 
+    /// The items' objects.
+    pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
+        self.slots.iter().map(|slot| self.fragment(slot))
+    }
+
     /// The place of the item whose object begins with `prefix`.
     fn find(&self, hash: u64, prefix: &[u8]) -> Option<usize> {
         let same = |at: &u32| {
@@ -126,14 +135,24 @@ impl ItemBatch {
             self.slots.push(slot);
             return Ok(());
         };
+        let parent = encoded.parent.or(Some(self.slots[at].parent));
         match merge {
             Merge::Keep => return Ok(()),
+            Merge::OverlayColumns => {
+                let mut merged = Vec::with_capacity(fragment.len() * 2);
+                json::overlay_columns(self.fragment(&self.slots[at]), fragment, &mut merged)?;
+                self.replace(at, &merged, encoded);
+            }
+            Merge::OverlayListed => {
+                let mut merged = Vec::with_capacity(fragment.len() * 2);
+                json::overlay_listed(self.fragment(&self.slots[at]), fragment, &mut merged)?;
+                self.replace(at, &merged, &Encoded { parent, ..*encoded });
+            }
             Merge::Replace => self.replace(at, fragment, encoded),
             Merge::Overlay(resource) => {
                 let mut merged = Vec::with_capacity(fragment.len() * 2);
                 let twin = |property: &str| resource.twin(property);
                 json::overlay(self.fragment(&self.slots[at]), fragment, twin, &mut merged)?;
-                let parent = encoded.parent.or(Some(self.slots[at].parent));
                 self.replace(at, &merged, &Encoded { parent, ..*encoded });
             }
         }

@@ -6,7 +6,9 @@
 
 mod chunk;
 mod items;
+mod pending;
 mod points;
+mod ranges;
 mod trace;
 
 use std::sync::Arc;
@@ -18,7 +20,9 @@ pub use chunk::MemorySpill;
 pub use chunk::{Body, Chunk, Extent, Spill};
 pub use items::BODY_BYTES;
 use items::{ItemBatch, Merge};
+pub use pending::{Pending, PendingItem, PendingPoints};
 use points::PointBatch;
+use ranges::RangeBatch;
 use trace::{KeyTrace, RangeTrace};
 
 use super::client::Connection;
@@ -27,7 +31,7 @@ use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
 use super::resource::raw::ROWS_PER_REQUEST;
 use super::resource::{Resource, Shape, Stage};
-use super::table::{Mode, OnConflict};
+use super::table::{Mode, OnConflict, Operation};
 
 /// Number of a subtransaction, as PostgreSQL counts them: a child's is larger than its parent's.
 pub type Subtransaction = u32;
@@ -92,10 +96,18 @@ struct Open {
     batch: Batch,
 }
 
+impl Open {
+    fn is(&self, wave: usize, mode: Mode, kind: KeyKind) -> bool {
+        self.wave == wave && self.mode == mode && self.kind == kind
+    }
+}
+
 #[derive(Debug)]
 enum Batch {
     Items(ItemBatch),
     Points(PointBatch),
+    /// Stretches of time to be deleted.
+    Ranges(RangeBatch),
 }
 
 #[derive(Debug)]
@@ -116,6 +128,7 @@ impl Batch {
         match self {
             Batch::Items(batch) => batch.bytes(),
             Batch::Points(batch) => batch.bytes(),
+            Batch::Ranges(batch) => batch.bytes(),
         }
     }
 
@@ -123,6 +136,7 @@ impl Batch {
         match self {
             Batch::Items(batch) => batch.items() == 0,
             Batch::Points(batch) => batch.points() == 0,
+            Batch::Ranges(batch) => batch.len() == 0,
         }
     }
 
@@ -130,8 +144,20 @@ impl Batch {
     fn conflicts_with(&self, other: &Batch) -> bool {
         match (self, other) {
             (Batch::Items(a), Batch::Items(b)) => a.shares_a_key_with(b),
-            (Batch::Points(a), Batch::Points(b)) => a.overlaps(b),
+            (Batch::Points(a), b) => b.ranges().any(|(series, range)| a.overlaps(series, range)),
+            (Batch::Ranges(a), b) => b.ranges().any(|(series, range)| a.overlaps(series, range)),
             _ => false,
+        }
+    }
+}
+
+impl Batch {
+    /// First and last moment of what it holds of each series.
+    fn ranges(&self) -> Box<dyn Iterator<Item = (u64, (i64, i64))> + '_> {
+        match self {
+            Batch::Points(batch) => Box::new(batch.ranges()),
+            Batch::Ranges(batch) => Box::new(batch.ranges()),
+            Batch::Items(_) => Box::new(std::iter::empty()),
         }
     }
 }
@@ -148,7 +174,7 @@ impl Trace {
     fn conflicts_with(&self, batch: &Batch) -> bool {
         match (self, batch) {
             (Trace::Keys(trace), Batch::Items(batch)) => batch.hashes().any(|hash| trace.contains(hash)),
-            (Trace::Ranges(trace), Batch::Points(batch)) => {
+            (Trace::Ranges(trace), batch) => {
                 batch.ranges().any(|(series, range)| trace.overlaps(series, range))
             }
             _ => false,
@@ -160,7 +186,7 @@ impl Trace {
             (Trace::Keys(trace), Batch::Items(batch)) => {
                 batch.hashes().for_each(|hash| trace.insert(hash, budget))
             }
-            (Trace::Ranges(trace), Batch::Points(batch)) => {
+            (Trace::Ranges(trace), batch) => {
                 batch.ranges().for_each(|(series, range)| trace.insert(series, range, budget))
             }
             _ => {}
@@ -197,28 +223,21 @@ impl Lane {
         self.segments.len() - 1
     }
 
-    /// Closes the segment's batches if they are of another mode: two batches of one wave may hold one key only if they
-    /// end up in one request.
-    fn settle_mode(&mut self, segment: usize, mode: Mode, budget: usize) -> Result<(), Error> {
-        match self.segments[segment].open.iter().any(|open| open.mode != mode) {
-            true => self.close_segment(segment, budget),
-            false => Ok(()),
-        }
-    }
-
     /// The highest wave in which items are addressed in another way.
     fn highest_of_others(&self, kind: KeyKind) -> Option<usize> {
         let others = KeyKind::ADDRESSES.iter().zip(self.highest).filter(|(address, _)| **address != kind);
         others.filter_map(|(_, highest)| highest).max()
     }
 
-    /// The wave of a write: where the same key already is in an open batch of the segment, else after all closed chunks
-    /// and all batches of surrounding subtransactions that hold it.
+    /// The wave of a write: where the same key already is in an open batch of the segment that is written in the same
+    /// mode, else after all closed chunks and all other batches that hold it: what is deleted and then inserted must
+    /// not arrive the other way round.
     ///
     /// Writes of another kind of address come before it: they may mean the same item.
     fn wave(
         &mut self,
         segment: usize,
+        mode: Mode,
         kind: KeyKind,
         in_trace: impl Fn(&Trace) -> bool,
         in_batch: impl Fn(&Batch) -> bool,
@@ -226,7 +245,8 @@ impl Lane {
         let closed = self.traces.iter().rposition(in_trace).map(|wave| wave + 1);
         let holding = |at: usize| {
             let open = self.segments[at].open.iter().filter(|open| in_batch(&open.batch));
-            open.map(move |open| if at == segment { open.wave } else { open.wave + 1 }).max()
+            open.map(move |open| if at == segment && open.mode == mode { open.wave } else { open.wave + 1 })
+                .max()
         };
         let others = self.highest_of_others(kind).map(|wave| wave + 1);
         let wave = (0..=segment).filter_map(holding).chain(closed).chain(others).max().unwrap_or(0);
@@ -239,11 +259,12 @@ impl Lane {
     /// The open batch for rows of this wave and kind.
     fn open(&mut self, segment: usize, wave: usize, mode: Mode, kind: KeyKind) -> usize {
         let open = &mut self.segments[segment].open;
-        if let Some(at) = open.iter().position(|open| open.wave == wave && open.kind == kind) {
+        if let Some(at) = open.iter().position(|open| open.is(wave, mode, kind)) {
             return at;
         }
-        let batch = match self.destination.resource.shape {
-            Shape::Datapoints { .. } => Batch::Points(PointBatch::default()),
+        let batch = match (&self.destination.resource.shape, mode.operation) {
+            (Shape::Datapoints { .. }, Operation::Delete) => Batch::Ranges(RangeBatch::default()),
+            (Shape::Datapoints { .. }, _) => Batch::Points(PointBatch::default()),
             _ => Batch::Items(ItemBatch::default()),
         };
         open.push(Open { wave, mode, kind, batch });
@@ -268,7 +289,7 @@ impl Lane {
             while self.traces.len() <= wave {
                 self.traces.push(match batch {
                     Batch::Items(_) => Trace::Keys(KeyTrace::default()),
-                    Batch::Points(_) => Trace::Ranges(RangeTrace::default()),
+                    _ => Trace::Ranges(RangeTrace::default()),
                 });
             }
             self.traces[wave].add(&batch, budget);
@@ -286,6 +307,7 @@ impl Lane {
                 let (body, points) = batch.close(string)?;
                 Chunk::new(wave, mode, kind, points, body)
             }
+            Batch::Ranges(batch) => Chunk::new(wave, mode, kind, batch.len(), batch.close()),
         };
         self.segments[segment].closed.push(chunk);
         Ok(())
@@ -293,9 +315,12 @@ impl Lane {
 
     /// What a second write of a key does with the first one.
     fn merge(&self, mode: Mode, kind: KeyKind) -> Merge {
-        match (&self.destination.resource.shape, mode.on_conflict) {
-            (Shape::Raw, _) => Merge::Replace,
-            (_, OnConflict::Ignore) if kind == KeyKind::Key => Merge::Keep,
+        match (&self.destination.resource.shape, mode.operation, mode.on_conflict) {
+            (_, Operation::Delete, _) => Merge::Keep,
+            (Shape::Raw, Operation::Update, _) => Merge::OverlayColumns,
+            (_, _, OnConflict::UpdateListed) => Merge::OverlayListed,
+            (Shape::Raw, ..) => Merge::Replace,
+            (_, _, OnConflict::Ignore) if kind == KeyKind::Key => Merge::Keep,
             _ => Merge::Overlay(self.destination.resource),
         }
     }
@@ -310,12 +335,12 @@ impl Lane {
         budget: usize,
     ) -> Result<isize, Error> {
         let segment = self.segment(subtransaction);
-        self.settle_mode(segment, mode, budget)?;
         let prefix = &fragment[..encoded.prefix];
         let wave = match encoded.kind {
             KeyKind::None => 0,
             _ => self.wave(
                 segment,
+                mode,
                 encoded.kind,
                 |trace| matches!(trace, Trace::Keys(trace) if trace.contains(encoded.hash)),
                 |batch| matches!(batch, Batch::Items(batch) if batch.contains(encoded.hash, prefix)),
@@ -363,21 +388,9 @@ impl Lane {
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
     ) -> Result<isize, Error> {
         let hash = points::series_hash(series);
-        let kind = match series {
-            SeriesRef::ExternalId(_) => KeyKind::Key,
-            SeriesRef::Id(_) => KeyKind::Id,
-            SeriesRef::Instance(..) => KeyKind::Instance,
-        };
+        let kind = series.kind();
         let segment = self.segment(subtransaction);
-        self.settle_mode(segment, mode, budget)?;
-        let wave = |lane: &mut Lane| {
-            lane.wave(
-                segment,
-                kind,
-                |trace| matches!(trace, Trace::Ranges(trace) if trace.contains(hash, timestamp)),
-                |batch| matches!(batch, Batch::Points(batch) if batch.covers(hash, timestamp)),
-            )
-        };
+        let wave = |lane: &mut Lane| lane.wave_of_range(segment, mode, kind, hash, (timestamp, timestamp));
         let first = wave(self);
         let mut at = self.open(segment, first, mode, kind);
         let mut freed = 0;
@@ -395,6 +408,58 @@ impl Lane {
         };
         let before = batch.bytes() as isize;
         batch.push(series, hash, timestamp, encode)?;
+        Ok(batch.bytes() as isize - before + freed)
+    }
+
+    /// The wave of a write to a stretch of a series' time, its last moment included.
+    fn wave_of_range(
+        &mut self,
+        segment: usize,
+        mode: Mode,
+        kind: KeyKind,
+        series: u64,
+        range: (i64, i64),
+    ) -> usize {
+        self.wave(
+            segment,
+            mode,
+            kind,
+            |trace| matches!(trace, Trace::Ranges(trace) if trace.overlaps(series, range)),
+            |batch| match batch {
+                Batch::Points(batch) => batch.overlaps(series, range),
+                Batch::Ranges(batch) => batch.overlaps(series, range),
+                Batch::Items(_) => false,
+            },
+        )
+    }
+
+    /// Adds a stretch of a series' time that is to be deleted; gives the bytes by which the memory has changed.
+    fn push_range(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        series: &SeriesRef<'_>,
+        (first, end): (i64, i64),
+        budget: usize,
+    ) -> Result<isize, Error> {
+        let hash = points::series_hash(series);
+        let kind = series.kind();
+        let segment = self.segment(subtransaction);
+        let wave = self.wave_of_range(segment, mode, kind, hash, (first, end - 1));
+        let mut at = self.open(segment, wave, mode, kind);
+        let mut freed = 0;
+        if matches!(&self.segments[segment].open[at].batch, Batch::Ranges(batch) if batch.is_full()) {
+            let before = self.memory() as isize;
+            let full = self.segments[segment].open.swap_remove(at);
+            self.close(segment, full, budget)?;
+            at = self.open(segment, wave, mode, kind);
+            freed = self.memory() as isize - before;
+        }
+        let Batch::Ranges(batch) = &mut self.segments[segment].open[at].batch else {
+            return Err(Error::internal("a deletion of datapoints in a batch of something else"));
+        };
+        let before = batch.bytes() as isize;
+        batch.push(series, hash, first, end);
         Ok(batch.bytes() as isize - before + freed)
     }
 
@@ -437,10 +502,14 @@ impl Lane {
                     batch.absorb(later);
                     Ok(())
                 }
+                (Batch::Ranges(batch), Batch::Ranges(later)) => {
+                    batch.absorb(later);
+                    Ok(())
+                }
                 _ => Err(Error::internal("batches of items and of datapoints in one lane")),
             };
         }
-        let same = |candidate: &Open| candidate.wave == open.wave && candidate.kind == open.kind;
+        let same = |candidate: &Open| candidate.is(open.wave, open.mode, open.kind);
         if let Some(at) = self.segments[into].open.iter().position(same) {
             let earlier = self.segments[into].open.swap_remove(at);
             self.close(into, earlier, budget)?;
@@ -461,6 +530,7 @@ impl Lane {
                     && batch.bytes() + later.bytes() < BODY_BYTES
             }
             (Batch::Points(batch), Batch::Points(later)) => batch.has_room_for(later),
+            (Batch::Ranges(batch), Batch::Ranges(later)) => batch.has_room_for(later),
             _ => false,
         };
         // Two writes of a key are an error then, which only CDF's answer to separate requests brings up.
@@ -473,7 +543,10 @@ impl Lane {
         };
         let outer = self.segments[..into].iter().flat_map(|segment| &segment.open);
         let before = |other: &Open| other.wave >= open.wave && other.batch.conflicts_with(&later.batch);
-        let after = |other: &Open| other.wave > open.wave && other.batch.conflicts_with(&later.batch);
+        let after = |other: &Open| {
+            let beside = other.wave == open.wave && other.mode != open.mode;
+            (other.wave > open.wave || beside) && other.batch.conflicts_with(&later.batch)
+        };
         room && !refused
             && between()
             && !self.segments[into].open.iter().any(after)
@@ -554,6 +627,21 @@ impl TransactionBuffer {
         self.check()?;
         let delta =
             self.lanes[lane].push_point(subtransaction, mode, series, timestamp, self.limit, encode)?;
+        self.account(delta, spill)
+    }
+
+    /// Adds a stretch of a series' time, its end excluded, that is to be deleted. Milliseconds.
+    pub fn push_range(
+        &mut self,
+        lane: usize,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        series: &SeriesRef<'_>,
+        range: (i64, i64),
+        spill: &mut dyn Spill,
+    ) -> Result<(), Error> {
+        self.check()?;
+        let delta = self.lanes[lane].push_range(subtransaction, mode, series, range, self.limit)?;
         self.account(delta, spill)
     }
 

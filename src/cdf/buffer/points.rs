@@ -71,19 +71,10 @@ impl PointBatch {
         self.series.iter().map(|series| (series.hash, (series.first, series.last)))
     }
 
-    /// Whether a series has points in the same stretch of time in both.
-    pub fn overlaps(&self, other: &PointBatch) -> bool {
-        other.ranges().any(|(hash, (first, last))| {
-            self.index.find(hash, |at| self.series[*at as usize].hash == hash).is_some_and(|at| {
-                first <= self.series[*at as usize].last && last >= self.series[*at as usize].first
-            })
-        })
-    }
-
-    /// Whether the moment is within the stretch of time that the series' points are in.
-    pub fn covers(&self, hash: u64, timestamp: i64) -> bool {
+    /// Whether a series has points before and after, or in, a stretch of time.
+    pub fn overlaps(&self, hash: u64, (first, last): (i64, i64)) -> bool {
         self.index.find(hash, |at| self.series[*at as usize].hash == hash).is_some_and(|at| {
-            (self.series[*at as usize].first..=self.series[*at as usize].last).contains(&timestamp)
+            first <= self.series[*at as usize].last && last >= self.series[*at as usize].first
         })
     }
 
@@ -156,6 +147,24 @@ impl PointBatch {
             self.bytes += later.points.len();
             self.points += later.count as usize;
         }
+    }
+
+    /// The points as they would be sent.
+    pub fn messages(&self, string: bool) -> Result<Vec<wire::InsertionItem>, Error> {
+        let unreadable = |error: prost::DecodeError| {
+            Error::internal(format!("encoded datapoints are not readable: {error}"))
+        };
+        let written = self.series.iter().filter(|series| series.count > 0);
+        written
+            .map(|series| {
+                let (points, _) = point::sort_and_deduplicate(&series.points, string)?;
+                let points = match string {
+                    true => wire::Points::String(prost::Message::decode(&*points).map_err(unreadable)?),
+                    false => wire::Points::Numeric(prost::Message::decode(&*points).map_err(unreadable)?),
+                };
+                Ok(wire::InsertionItem { reference: Some(series.reference.clone()), points: Some(points) })
+            })
+            .collect()
     }
 
     /// Ends the request; also gives the number of points in it.

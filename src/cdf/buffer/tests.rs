@@ -11,9 +11,9 @@ use super::*;
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::point::wire;
-use crate::cdf::table::{ColumnDefinition, Table, TableOptions};
+use crate::cdf::table::Table;
 use crate::cdf::token::Credentials;
-use crate::cdf::writer::Writer;
+use crate::cdf::writer::{Target, Writer};
 
 /// A small generator, so that runs repeat.
 struct Random(u64);
@@ -40,21 +40,8 @@ fn connection() -> Arc<Connection> {
 }
 
 fn writer(resource: &str, columns: &[&str], connection: &Arc<Connection>) -> Writer {
-    let options = TableOptions {
-        resource: Resource::get(resource).unwrap(),
-        database: None,
-        table: None,
-        primary_key: None,
-        mode: Mode::default(),
-        truncatable: false,
-        updatable: true,
-    };
-    let columns = columns
-        .iter()
-        .map(|name| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None }))
-        .collect();
-    let table = Table::new(options, columns).unwrap();
-    Writer::new(Arc::new(table), connection.clone(), OnConflict::Update).unwrap()
+    let table = Table::of_columns(Resource::get(resource).unwrap(), columns).unwrap();
+    Writer::new(Arc::new(table), connection.clone(), OnConflict::Update, None).unwrap()
 }
 
 /// Compares, and names one difference instead of everything.
@@ -80,7 +67,7 @@ fn deliver_items(deliveries: Vec<Delivery>, spill: &mut MemorySpill) -> BTreeMap
         let waves: Vec<usize> = chunks.iter().map(|chunk| chunk.wave).collect();
         let mut seen: HashSet<(usize, String)> = HashSet::new();
         for (chunk, wave) in chunks.into_iter().zip(waves) {
-            let rows = chunk.rows;
+            let (rows, operation) = (chunk.rows, chunk.mode.operation);
             let body = chunk.into_body(spill).unwrap();
             assert!(rows <= 1000 && rows == body.items.len());
             let whole: serde_json::Value = serde_json::from_slice(&body.bytes).unwrap();
@@ -89,6 +76,10 @@ fn deliver_items(deliveries: Vec<Delivery>, spill: &mut MemorySpill) -> BTreeMap
                 let properties = Properties::parse(body.fragment(at)).unwrap();
                 let key = properties.get("externalId").unwrap().get().to_owned();
                 assert!(seen.insert((wave, key.clone())), "{key} twice in wave {wave}");
+                if operation == Operation::Delete {
+                    stored.remove(&key);
+                    continue;
+                }
                 let item = stored.entry(key).or_default();
                 for (name, value) in properties.0 {
                     item.insert(name.into_owned(), value.get().to_owned());
@@ -168,7 +159,13 @@ fn items_end_as_written_whatever_the_savepoints() {
                     _ => (&value[0], &value[0]),
                 };
                 let row = [Cell::Text(&key), name.clone(), source.clone()];
-                assets.push(buffer, subtransaction, &row, &mut spill).unwrap();
+                let target = Target { buffer, subtransaction, spill: &mut spill };
+                if random.below(4) == 0 {
+                    assets.delete(target, &row).unwrap();
+                    model.remove(&format!("\"{key}\""));
+                    return;
+                }
+                assets.insert(target, &row).unwrap();
                 let quoted = |text: &str| format!("\"{text}\"");
                 let item = model.entry(quoted(&key)).or_default();
                 item.insert("externalId".into(), quoted(&key));
@@ -206,7 +203,16 @@ fn points_end_as_written_whatever_the_savepoints() {
                 let moment = random.below(moments) as i64;
                 let value = random.below(1 << 50);
                 let row = [Cell::Text(&series), Cell::Timestamp(moment * 1000), Cell::Float(value as f64)];
-                points.push(buffer, subtransaction, &row, &mut spill).unwrap();
+                let target = Target { buffer, subtransaction, spill: &mut spill };
+                if random.below(10) == 0 {
+                    let end = moment + 1 + random.below(moments / 10) as i64;
+                    let reference = SeriesRef::ExternalId(series.as_str().into());
+                    let range = (moment + EPOCH_MILLIS, end + EPOCH_MILLIS);
+                    points.delete_range(target, &reference, range).unwrap();
+                    model.retain(|(name, at), _| *name != series || !(moment..end).contains(at));
+                    return;
+                }
+                points.insert(target, &row).unwrap();
                 model.insert((series, moment), value);
             },
         );
@@ -214,10 +220,21 @@ fn points_end_as_written_whatever_the_savepoints() {
         for delivery in buffer.finish().unwrap() {
             let mut chunks = delivery.chunks;
             chunks.sort_by_key(|chunk| chunk.wave);
-            let waves: Vec<(usize, usize)> = chunks.iter().map(|chunk| (chunk.wave, chunk.rows)).collect();
+            let waves: Vec<(usize, usize, Operation)> =
+                chunks.iter().map(|chunk| (chunk.wave, chunk.rows, chunk.mode.operation)).collect();
             let mut seen: HashSet<(usize, String, i64)> = HashSet::new();
-            for (chunk, (wave, rows)) in chunks.into_iter().zip(waves) {
+            for (chunk, (wave, rows, operation)) in chunks.into_iter().zip(waves) {
                 let body = chunk.into_body(&mut spill).unwrap();
+                if operation == Operation::Delete {
+                    let request: serde_json::Value = serde_json::from_slice(&body.bytes).unwrap();
+                    for item in request["items"].as_array().unwrap() {
+                        let (first, end) = (&item["inclusiveBegin"], &item["exclusiveEnd"]);
+                        let range =
+                            first.as_i64().unwrap() - EPOCH_MILLIS..end.as_i64().unwrap() - EPOCH_MILLIS;
+                        stored.retain(|(name, at), _| item["externalId"] != **name || !range.contains(at));
+                    }
+                    continue;
+                }
                 let request = wire::InsertionRequest::decode(&*body.bytes).unwrap();
                 let mut sent = 0;
                 for item in request.items {
@@ -252,16 +269,14 @@ fn requests_keep_to_the_limits() {
     for at in 0..2500 {
         let key = format!("e{at}");
         let row = [Cell::Text(&key), Cell::Null, if at < 500 { Cell::Json(&metadata) } else { Cell::Null }];
-        events.push(&mut buffer, 1, &row, &mut spill).unwrap();
+        events.insert(Target { buffer: &mut buffer, subtransaction: 1, spill: &mut spill }, &row).unwrap();
     }
     for at in 0..250_000 {
         let series = format!("s{}", at % 15_000);
         points
-            .push(
-                &mut buffer,
-                1,
+            .insert(
+                Target { buffer: &mut buffer, subtransaction: 1, spill: &mut spill },
                 &[Cell::Text(&series), Cell::Timestamp(at * 1000), Cell::Int(at)],
-                &mut spill,
             )
             .unwrap();
     }
@@ -298,11 +313,9 @@ fn memory_stays_within_the_limit() {
     for at in 0..1_500_000_i64 {
         let series = format!("s{}", at % 100);
         points
-            .push(
-                &mut buffer,
-                1,
+            .insert(
+                Target { buffer: &mut buffer, subtransaction: 1, spill: &mut spill },
                 &[Cell::Text(&series), Cell::Timestamp(at * 1000), Cell::Int(at)],
-                &mut spill,
             )
             .unwrap();
         most = most.max(buffer.memory());
@@ -319,9 +332,16 @@ fn a_refused_row_changes_nothing() {
     let mut assets = writer("assets", &["external_id", "name"], &connection);
     let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
     let long = "x".repeat(141);
-    assert!(assets.push(&mut buffer, 1, &[Cell::Text("a"), Cell::Text(&long)], &mut spill).is_err());
+    assert!(assets
+        .insert(
+            Target { buffer: &mut buffer, subtransaction: 1, spill: &mut spill },
+            &[Cell::Text("a"), Cell::Text(&long)]
+        )
+        .is_err());
     let row = [Cell::Text("s"), Cell::Timestamp(0), Cell::Float(f64::NAN)];
-    assert!(points.push(&mut buffer, 1, &row, &mut spill).is_err());
+    assert!(points
+        .insert(Target { buffer: &mut buffer, subtransaction: 1, spill: &mut spill }, &row)
+        .is_err());
     assert!(buffer.is_empty());
     assert!(buffer.finish().unwrap().is_empty());
 }

@@ -50,7 +50,12 @@ impl<'b> Parsed<'b> {
         out.pop();
         out.extend_from_slice(b",\"update\":{");
         let start = out.len();
+        let listed = self.items[at].get(json_writer::LISTED).map(|_| json_writer::listed(&self.items[at]));
+        let listed = listed.and_then(Result::ok);
         for (property, value) in &self.items[at].0[1..] {
+            if listed.as_ref().is_some_and(|listed| !listed.iter().any(|name| name == property)) {
+                continue;
+            }
             let Some(column) = resource.column(property) else {
                 continue;
             };
@@ -150,7 +155,11 @@ pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Res
     for at in part {
         let properties = Properties::parse(body.fragment(*at))?;
         let mut fragment = Vec::new();
-        let set = properties.0.iter().filter(|(_, value)| value.get() != "null");
+        let sent = |(property, value): &&(_, &RawValue)| {
+            let property: &std::borrow::Cow<'_, str> = property;
+            property != json_writer::LISTED && value.get() != "null"
+        };
+        let set = properties.0.iter().filter(sent);
         Properties::write(&mut fragment, set.map(|(property, value)| (&**property, *value)));
         made.append(&fragment);
     }

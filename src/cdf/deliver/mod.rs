@@ -1,6 +1,7 @@
 //! Delivery of one request: what CDF is asked, and what its refusals mean.
 
 mod body;
+mod delete;
 mod points;
 mod raw;
 mod references;
@@ -19,7 +20,7 @@ use super::client::{self, Client, Limits, Method, Request, Resend, Response};
 use super::encode::KeyKind;
 use super::error::{list_names, ApiError, Error, RequestError};
 use super::resource::Shape;
-use super::table::Mode;
+use super::table::{Mode, Operation};
 
 /// What all requests of a flush share.
 pub struct Context {
@@ -61,6 +62,10 @@ pub struct Outcome {
 pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
     let mut delivery =
         Delivery { context: &context, destination: &work.destination, accepted: 0, answer: None };
+    if work.mode.operation == Operation::Delete {
+        let error = delivery.delete(&work).await.err();
+        return Outcome { accepted: delivery.accepted, blind: false, error };
+    }
     let error = match &work.destination.resource.shape {
         Shape::Items(items) => delivery.items(items, &work).await.err(),
         Shape::Raw => delivery.raw(&work).await.err(),

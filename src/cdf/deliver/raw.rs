@@ -1,19 +1,37 @@
-//! RAW rows: CDF replaces rows whole, so that every request may be sent again.
+//! RAW rows: CDF replaces rows whole, so that every request may be sent again, and what keeps columns of an existing row
+//! has to read them first.
+
+use hashbrown::{HashMap, HashSet};
+use serde_json::{Map, Value};
 
 use super::body::create_body;
 use super::search::Search;
 use super::{Delivery, Work};
-use crate::cdf::client::Resend;
-use crate::cdf::error::Error;
-use crate::cdf::resource::raw::rows_path;
+use crate::cdf::buffer::Body;
+use crate::cdf::client::{Body as Content, Method, Request, Resend};
+use crate::cdf::encode::json::{self, Properties};
+use crate::cdf::error::{list_names, Error, Kind, RequestError};
+use crate::cdf::resource::raw::{rows_path, ROWS_PER_PAGE};
+use crate::cdf::table::{NullHandling, OnConflict, Operation};
+use crate::cdf::url_path::segment;
+
+/// Up to so many rows are read one by one, more by reading the whole table.
+const SINGLE_READS: usize = 50;
 
 impl Delivery<'_> {
     pub(super) async fn raw(&mut self, work: &Work) -> Result<(), Error> {
         let Some((database, table)) = &self.destination.raw else {
             return Err(Error::internal("RAW rows without a database and table"));
         };
-        let path = format!("{}?ensureParent=true", rows_path(database, table));
-        let body = &work.body;
+        let rows = rows_path(database, table);
+        let path = format!("{rows}?ensureParent=true");
+        let partial =
+            work.mode.operation == Operation::Update || work.mode.on_conflict == OnConflict::UpdateListed;
+        let merged = match partial {
+            true => Some(self.with_existing_columns(&rows, work).await?),
+            false => None,
+        };
+        let body = merged.as_ref().unwrap_or(&work.body);
         let mut search = Search::new((0..body.items.len()).collect(), false);
         while let Some(part) = search.next() {
             match self.post_json(&path, create_body(body, &part, false)?, Resend::Always).await {
@@ -22,5 +40,111 @@ impl Delivery<'_> {
             }
         }
         self.conclude(search, body)
+    }
+
+    /// The rows with the columns that they do not write as CDF has them.
+    async fn with_existing_columns(&self, path: &str, work: &Work) -> Result<Body, Error> {
+        let mut keys = Vec::new();
+        for at in 0..work.body.items.len() {
+            let properties = Properties::parse(work.body.fragment(at))?;
+            let key = properties.get("key").map_or("null", |key| key.get());
+            keys.push(serde_json::from_str::<String>(key).unwrap_or_default());
+        }
+        let mut existing = self.read_rows(path, &keys).await?;
+        let lost: Vec<String> =
+            keys.iter().filter(|key| !existing.contains_key(*key)).map(|key| format!("\"{key}\"")).collect();
+        if work.mode.operation == Operation::Update && !lost.is_empty() {
+            return Err(Error::new(
+                Kind::MissingReference,
+                format!("{}: rows that were to be updated are gone", self.destination.name()),
+            )
+            .detail(format!("Rows refused: {}.", list_names(lost.iter(), lost.len())))
+            .hint("Something else has deleted them since the statement has read them. Run the load again."));
+        }
+        let mut made = Body::begin();
+        for (at, key) in keys.iter().enumerate() {
+            let properties = Properties::parse(work.body.fragment(at))?;
+            let listed = json::listed(&properties)?;
+            let written = properties.get("columns").map_or("{}", |columns| columns.get());
+            let written: Map<String, Value> = serde_json::from_str(written)
+                .map_err(|error| Error::internal(format!("encoded columns are not JSON: {error}")))?;
+            let fresh = !existing.contains_key(key);
+            let mut columns = existing.remove(key).unwrap_or_default();
+            let all = work.mode.operation == Operation::Update || fresh;
+            for (name, value) in written.into_iter().filter(|(name, _)| all || listed.contains(name)) {
+                match value.is_null() && work.mode.null_handling == NullHandling::Ignore {
+                    true => columns.remove(&name),
+                    false => columns.insert(name, value),
+                };
+            }
+            let mut fragment = Vec::new();
+            fragment.extend_from_slice(b"{\"key\":");
+            json::write(&mut fragment, key);
+            fragment.extend_from_slice(b",\"columns\":");
+            json::write(&mut fragment, &columns);
+            fragment.push(b'}');
+            made.append(&fragment);
+        }
+        made.end();
+        Ok(made)
+    }
+
+    /// The columns of those of the rows that exist.
+    async fn read_rows(
+        &self,
+        path: &str,
+        keys: &[String],
+    ) -> Result<HashMap<String, Map<String, Value>>, Error> {
+        let mut rows = HashMap::new();
+        let mut add = |mut row: Value| {
+            if let (Some(key), Value::Object(columns)) =
+                (row["key"].as_str().map(str::to_owned), row["columns"].take())
+            {
+                rows.insert(key, columns);
+            }
+        };
+        if keys.len() <= SINGLE_READS {
+            for key in keys {
+                if let Some(row) = self.get(&format!("{path}/{}", segment(key))).await? {
+                    add(row);
+                }
+            }
+            return Ok(rows);
+        }
+        let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(&format!("{path}?limit={ROWS_PER_PAGE}{cursor}")).await?;
+            let Some(mut page) = page else { return Ok(rows) };
+            if let Value::Array(items) = page["items"].take() {
+                let of_ours = |row: &Value| row["key"].as_str().is_some_and(|key| wanted.contains(key));
+                items.into_iter().filter(of_ours).for_each(&mut add);
+            }
+            match page["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) {
+                Some(next) => {
+                    cursor = "&cursor=".to_owned();
+                    cursor.extend(segment(next));
+                }
+                None => return Ok(rows),
+            }
+        }
+    }
+
+    /// None where CDF says that there is no such thing.
+    async fn get(&self, path: &str) -> Result<Option<Value>, Error> {
+        let request = Request {
+            method: Method::Get,
+            path: path.to_owned(),
+            body: Content::None,
+            resend: Resend::Always,
+            accept_protobuf: false,
+        };
+        match self.context.client.send(&self.destination.connection, &request, &self.context.limits).await {
+            Ok(response) => serde_json::from_slice(&response.body).map(Some).map_err(|error| {
+                Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}"))
+            }),
+            Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
+            Err(error) => Err(error.into_error(&self.destination.resource.read_capability())),
+        }
     }
 }

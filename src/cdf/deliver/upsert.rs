@@ -11,7 +11,7 @@ use crate::cdf::client::Resend;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Kind, RequestError};
 use crate::cdf::resource::Items;
-use crate::cdf::table::OnConflict;
+use crate::cdf::table::{OnConflict, Operation};
 
 /// Rounds of splitting off what exists, or what is missing. Each makes progress unless others write the same keys.
 const ROUNDS: usize = 20;
@@ -24,6 +24,9 @@ impl Delivery<'_> {
         };
         let body = resolved.as_ref().unwrap_or(&work.body);
         let all: Vec<usize> = (0..body.items.len()).collect();
+        if work.mode.operation == Operation::Update {
+            return self.update_existing(items, work, body, all).await;
+        }
         match work.kind {
             KeyKind::None => self.create_blindly(items, work, body, all).await,
             KeyKind::Id | KeyKind::Instance => self.by_id(items, work, body, all).await,
@@ -39,7 +42,7 @@ impl Delivery<'_> {
         body: &Body,
         all: Vec<usize>,
     ) -> Result<(), Error> {
-        if work.mode.on_conflict == OnConflict::Update {
+        if matches!(work.mode.on_conflict, OnConflict::Update | OnConflict::UpdateListed) {
             let missing = self.update(items, work, body, all).await?;
             return self.none_missing(body, &missing);
         }
@@ -51,6 +54,28 @@ impl Delivery<'_> {
         }
         self.accepted += all.len();
         Ok(())
+    }
+
+    /// Rows that an UPDATE has read: if one is gone, the statement has told a wrong number of rows.
+    async fn update_existing(
+        &mut self,
+        items: &Items,
+        work: &Work,
+        body: &Body,
+        all: Vec<usize>,
+    ) -> Result<(), Error> {
+        let missing = self.update(items, work, body, all).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let resource = self.destination.resource;
+        let error = Error::new(
+            Kind::MissingReference,
+            format!("{}: a {} that was to be updated is gone", resource.name, resource.noun),
+        )
+        .detail(format!("Rows refused: {}.", names(body, &missing)))
+        .hint("Something else has deleted it since the statement has read it. Run the load again.");
+        Err(self.with_answer(error))
     }
 
     pub(super) fn none_missing(&self, body: &Body, missing: &[usize]) -> Result<(), Error> {
@@ -101,7 +126,8 @@ impl Delivery<'_> {
             (pending, existing) = pending.into_iter().partition(complete);
         }
         let incomplete: HashSet<usize> = existing.iter().copied().collect();
-        if !incomplete.is_empty() && (work.mode.on_conflict != OnConflict::Update || !items.updatable) {
+        let updates = matches!(work.mode.on_conflict, OnConflict::Update | OnConflict::UpdateListed);
+        if !incomplete.is_empty() && (!updates || !items.updatable) {
             self.settle_incomplete(items, work, body, &existing).await?;
             existing.clear();
         }
@@ -110,7 +136,7 @@ impl Delivery<'_> {
             let duplicated = self.create(items, work, body, std::mem::take(&mut pending)).await?;
             match work.mode.on_conflict {
                 OnConflict::Update if !items.updatable => self.unchanged(items, body, &duplicated).await?,
-                OnConflict::Update => existing.extend(duplicated),
+                OnConflict::Update | OnConflict::UpdateListed => existing.extend(duplicated),
                 OnConflict::Ignore => self.accepted += duplicated.len(),
                 OnConflict::Error => {}
             }
@@ -208,7 +234,7 @@ impl Delivery<'_> {
         }
         match work.mode.on_conflict {
             OnConflict::Error => return Err(self.exists(body, rows)),
-            OnConflict::Update => return self.unchanged(items, body, rows).await,
+            OnConflict::Update | OnConflict::UpdateListed => return self.unchanged(items, body, rows).await,
             OnConflict::Ignore => self.accepted += rows.len(),
         }
         Ok(())

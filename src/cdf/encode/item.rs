@@ -21,6 +21,8 @@ pub struct ItemEncoder {
     exclusive: Vec<(usize, usize)>,
     ordered: Vec<(usize, usize)>,
     set_null: bool,
+    /// What an existing item gets: the columns, and their properties as the member that lists them.
+    listed: Option<(Vec<usize>, Vec<u8>)>,
 }
 
 /// A column that is written.
@@ -36,7 +38,8 @@ struct Field {
 }
 
 impl ItemEncoder {
-    pub fn new(table: &Table, items: &Items) -> Self {
+    /// `listed`: the columns that an existing item gets, if not all.
+    pub fn new(table: &Table, items: &Items, listed: Option<&[usize]>) -> Self {
         let mut fields = Vec::new();
         for (at, binding) in table.bindings.iter().enumerate() {
             let Some(Binding::Column(column)) = binding else {
@@ -88,6 +91,7 @@ impl ItemEncoder {
                 .filter_map(|(first, second)| Some((table.position(first)?, table.position(second)?)))
                 .collect(),
             set_null: table.options.mode.null_handling == NullHandling::SetNull,
+            listed: listed.map(|columns| (columns.to_vec(), listing(table, columns))),
             fields,
         }
     }
@@ -134,12 +138,7 @@ impl ItemEncoder {
         }
 
         for (first, second) in &self.ordered {
-            if let (Cell::Timestamp(a), Cell::Timestamp(b)) = (&row[*first], &row[*second]) {
-                if b < a {
-                    let why = format!("the timestamp is before that in \"{}\"", table.names[*first]);
-                    return Err(refused(*second, (Kind::InvalidValue, why)));
-                }
-            }
+            check_order(table, row, *first, *second)?;
         }
 
         let body = out.len();
@@ -152,7 +151,9 @@ impl ItemEncoder {
                 continue;
             }
             if cell.is_null() {
-                if let (true, Some(clear)) = (self.set_null && kind != KeyKind::None, &field.clear) {
+                let listed = self.listed.as_ref().is_none_or(|(columns, _)| columns.contains(&field.at));
+                let clears = self.set_null && kind != KeyKind::None && listed;
+                if let (true, Some(clear)) = (clears, &field.clear) {
                     out.extend_from_slice(clear);
                     deferred = true;
                 }
@@ -167,12 +168,161 @@ impl ItemEncoder {
                 _ => {}
             }
         }
+        if let (Some((_, listing)), true) = (&self.listed, kind == KeyKind::Key) {
+            out.extend_from_slice(listing);
+            deferred = true;
+        }
         out.push(b'}');
         // Without a key the first property has a comma before it.
         if kind == KeyKind::None && out.get(body) == Some(&b',') {
             out.remove(body);
         }
         Ok(Encoded { kind, prefix, hash, deferred, parent })
+    }
+
+    /// Appends what a row becomes: its key as it was, and the columns that have changed. A NULL clears.
+    pub fn encode_update(
+        &self,
+        table: &Table,
+        keys: &[Cell<'_>],
+        row: &[Cell<'_>],
+        changed: &[bool],
+        out: &mut Vec<u8>,
+    ) -> Result<Encoded, Error> {
+        let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, keys, at, why);
+        if let Some(at) = self.id.filter(|at| changed[*at] && row[*at] != keys[*at]) {
+            return Err(refused(at, (Kind::InvalidValue, "CDF's internal id cannot be changed".into())));
+        }
+        let renamed = self.external_id.filter(|at| changed[*at] && row[*at] != keys[*at]);
+        let mut encoded = self.encode_key(table, keys, renamed.is_some(), out)?;
+        for (first, second) in &self.ordered {
+            if changed[*first] || changed[*second] {
+                check_order(table, row, *first, *second)?;
+            }
+        }
+        for field in self.fields.iter().filter(|field| changed[field.at]) {
+            if Some(field.at) == self.id || Some(field.at) == self.external_id && renamed.is_none() {
+                continue;
+            }
+            let rule = &field.column.rule;
+            if row[field.at].is_null() {
+                if !field.column.nullable {
+                    let why = "CDF cannot clear this; it needs a value".to_owned();
+                    return Err(refused(field.at, (Kind::MissingValue, why)));
+                }
+                let property = match rule {
+                    Rule::Reference { property, .. } | Rule::References { property, .. } => property,
+                    _ => field.column.property,
+                };
+                let twin = table.options.resource.column(property).and_then(|id| table.position(id.name));
+                // The id that the same statement sets counts.
+                if twin.is_some_and(|id| id != field.at && changed[id]) {
+                    continue;
+                }
+                out.push(b',');
+                json::write(out, property);
+                out.extend_from_slice(b":null");
+                continue;
+            }
+            if let Some(id) = self.exclusive.iter().find(|(id, by)| *by == field.at && changed[*id]) {
+                if !row[id.0].is_null() {
+                    let why = format!("give this or \"{}\", not both", table.names[id.0]);
+                    return Err(refused(field.at, (Kind::InvalidValue, why)));
+                }
+            }
+            out.extend_from_slice(&field.head);
+            let value = out.len();
+            write_value(out, rule, &row[field.at]).map_err(|refusal| refused(field.at, refusal))?;
+            match rule {
+                Rule::Parent => encoded.parent = Some(hash_bytes(&out[value..])),
+                Rule::Reference { .. } | Rule::References { .. } => encoded.deferred = true,
+                _ => {}
+            }
+        }
+        out.push(b'}');
+        Ok(encoded)
+    }
+
+    /// Appends the object that names an existing item.
+    pub fn encode_delete(
+        &self,
+        table: &Table,
+        keys: &[Cell<'_>],
+        out: &mut Vec<u8>,
+    ) -> Result<Encoded, Error> {
+        let encoded = self.encode_key(table, keys, false, out)?;
+        out.push(b'}');
+        Ok(encoded)
+    }
+
+    /// Appends the beginning of the object that names an existing item: by external id, or by its internal id where it
+    /// has no other, or is about to get another.
+    fn encode_key(
+        &self,
+        table: &Table,
+        keys: &[Cell<'_>],
+        renamed: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Encoded, Error> {
+        let cell = |at: Option<usize>| at.filter(|at| !keys[*at].is_null());
+        let (kind, at) = match (cell(self.external_id).filter(|_| !renamed), cell(self.id)) {
+            (Some(at), _) => (KeyKind::Key, at),
+            (None, Some(at)) => (KeyKind::Id, at),
+            (None, None) => {
+                let noun = table.options.resource.noun;
+                let error = match renamed {
+                    true => Error::new(
+                        Kind::Unsupported,
+                        format!("the external_id of a {noun} that has no id yet cannot be changed"),
+                    )
+                    .hint("The table needs a column id, and the row must be in CDF already."),
+                    false => Error::new(
+                        Kind::MissingValue,
+                        format!("a {noun} without external_id and id cannot be addressed"),
+                    )
+                    .hint("Declare the columns external_id and id in the foreign table. A row that this transaction \
+                           has inserted without external_id has no id before COMMIT."),
+                };
+                return Err(match table.describe_row(keys) {
+                    Some(line) => error.detail(line),
+                    None => error,
+                });
+            }
+        };
+        let start = out.len();
+        out.push(b'{');
+        out.extend_from_slice(if kind == KeyKind::Id { b"\"id\":" } else { b"\"externalId\":" });
+        let value = out.len();
+        let rule = if kind == KeyKind::Id { Rule::Id } else { Rule::ExternalId };
+        write_value(out, &rule, &keys[at]).map_err(|(kind, why)| refuse(kind, table, keys, at, why))?;
+        let hash = hash_bytes(&out[value..]);
+        Ok(Encoded { kind, prefix: out.len() - start, hash, deferred: false, parent: None })
+    }
+}
+
+/// `,"":["name",…]`: the properties behind some columns, also as they are called once references are resolved.
+fn listing(table: &Table, columns: &[usize]) -> Vec<u8> {
+    let mut names = Vec::new();
+    for at in columns {
+        if let Some(Binding::Column(column)) = &table.bindings[*at] {
+            names.push(column.property);
+            names.extend(table.options.resource.twin(column.property));
+        }
+    }
+    let mut out = vec![b','];
+    json::write(&mut out, json::LISTED);
+    out.push(b':');
+    json::write(&mut out, &names);
+    out
+}
+
+fn check_order(table: &Table, row: &[Cell<'_>], first: usize, second: usize) -> Result<(), Error> {
+    match (&row[first], &row[second]) {
+        (Cell::Timestamp(a), Cell::Timestamp(b)) if b < a => {
+            let why = format!("the timestamp is before that in \"{}\"", table.names[first]);
+            Err(refuse(Kind::InvalidValue, table, row, second, why))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -168,8 +168,26 @@ impl<'a> Properties<'a> {
         })
     }
 
+    /// Where the first member of an encoded object ends, without parsing the others.
+    pub fn first_end(fragment: &[u8]) -> usize {
+        let colon = fragment.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1);
+        let mut values = serde_json::Deserializer::from_slice(&fragment[colon..]).into_iter::<&RawValue>();
+        match values.next() {
+            Some(Ok(_)) => colon + values.byte_offset(),
+            _ => fragment.len(),
+        }
+    }
+
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().find(|(property, _)| property == name).map(|(_, value)| *value)
+    }
+
+    /// Takes the named members of another object over.
+    pub fn take_over(&mut self, other: &Properties<'a>, names: &[String]) {
+        for (name, value) in other.0.iter().filter(|(name, _)| names.iter().any(|wanted| wanted == name)) {
+            self.0.retain(|(property, _)| property != name);
+            self.0.push((name.clone(), value));
+        }
     }
 
     /// Appends the object that has these properties.
@@ -227,6 +245,75 @@ pub fn overlay(
         }
     }
     Properties::write(out, merged.0.iter().map(|(property, value)| (&**property, *value)));
+    Ok(())
+}
+
+/// The member of an encoded row that lists what an existing item gets of it. No property of CDF has an empty name.
+pub const LISTED: &str = "";
+
+fn raw(text: Vec<u8>) -> Result<Box<RawValue>, crate::cdf::error::Error> {
+    serde_json::from_slice(&text)
+        .map_err(|error| crate::cdf::error::Error::internal(format!("merged columns: {error}")))
+}
+
+/// The members that a row lists under [`LISTED`].
+pub fn listed(row: &Properties<'_>) -> Result<Vec<String>, crate::cdf::error::Error> {
+    let text = row.get(LISTED).map_or("[]", RawValue::get);
+    serde_json::from_str(text)
+        .map_err(|error| crate::cdf::error::Error::internal(format!("a list of properties: {error}")))
+}
+
+/// Of the later write of an item, what it lists goes over the earlier one: the item exists by then. RAW rows list
+/// columns.
+pub fn overlay_listed(
+    earlier: &[u8],
+    later: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), crate::cdf::error::Error> {
+    let mut merged = Properties::parse(earlier)?;
+    let later = Properties::parse(later)?;
+    let mut names = listed(&merged)?;
+    let more = listed(&later)?;
+    let columns: Box<RawValue>;
+    if let (Some(before), Some(after)) = (merged.get("columns"), later.get("columns")) {
+        let mut before = Properties::parse(before.get().as_bytes())?;
+        before.take_over(&Properties::parse(after.get().as_bytes())?, &more);
+        let mut text = Vec::new();
+        Properties::write(&mut text, before.0.iter().map(|(name, value)| (&**name, *value)));
+        columns = raw(text)?;
+        merged.0.retain(|(property, _)| property != "columns");
+        merged.0.push((Cow::Borrowed("columns"), &columns));
+    } else {
+        merged.take_over(&later, &more);
+    }
+    for name in more {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let names = serde_json::value::to_raw_value(&names)
+        .map_err(|error| crate::cdf::error::Error::internal(format!("names as JSON: {error}")))?;
+    merged.0.retain(|(property, _)| property != LISTED);
+    let all = merged.0.iter().map(|(property, value)| (&**property, *value)).chain([(LISTED, &*names)]);
+    Properties::write(out, all);
+    Ok(())
+}
+
+/// Lays the columns of the later write of a RAW row over those of the earlier one.
+pub fn overlay_columns(
+    earlier: &[u8],
+    later: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), crate::cdf::error::Error> {
+    let (earlier, later) = (Properties::parse(earlier)?, Properties::parse(later)?);
+    let columns = |row: &Properties<'_>| row.get("columns").map_or("{}", RawValue::get).to_owned();
+    let mut merged = Vec::new();
+    overlay(columns(&earlier).as_bytes(), columns(&later).as_bytes(), |_| None, &mut merged)?;
+    let merged = raw(merged)?;
+    Properties::write(
+        out,
+        later.0.iter().map(|(name, value)| (&**name, if name == "columns" { &*merged } else { *value })),
+    );
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::item::{as_text, integer, internal_id, millis, mismatch};
 use super::json::Refusal;
-use super::refuse;
+use super::{json, refuse, KeyKind};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LARGEST_VALUE, LAST_TIMESTAMP, STRING_BYTES};
@@ -136,6 +136,36 @@ pub enum SeriesRef<'a> {
 }
 
 impl SeriesRef<'_> {
+    /// How the series is addressed.
+    pub fn kind(&self) -> KeyKind {
+        match self {
+            SeriesRef::ExternalId(_) => KeyKind::Key,
+            SeriesRef::Id(_) => KeyKind::Id,
+            SeriesRef::Instance(..) => KeyKind::Instance,
+        }
+    }
+
+    /// Appends the reference as members of a JSON object, without braces.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        match self {
+            SeriesRef::Id(id) => {
+                out.extend_from_slice(b"\"id\":");
+                json::write(out, id);
+            }
+            SeriesRef::ExternalId(external_id) => {
+                out.extend_from_slice(b"\"externalId\":");
+                json::write(out, &**external_id);
+            }
+            SeriesRef::Instance(space, external_id) => {
+                out.extend_from_slice(b"\"instanceId\":{\"space\":");
+                json::write(out, &**space);
+                out.extend_from_slice(b",\"externalId\":");
+                json::write(out, &**external_id);
+                out.push(b'}');
+            }
+        }
+    }
+
     /// As the request names it.
     pub fn to_wire(&self) -> wire::Reference {
         match self {
@@ -162,7 +192,7 @@ impl SeriesRef<'_> {
 }
 
 /// Reads the rows of one table of datapoints.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PointEncoder {
     string: bool,
     id: Option<usize>,
@@ -235,6 +265,47 @@ impl PointEncoder {
                 .unnamed(Kind::InvalidValue, "names its series twice or by half", table, row)
                 .hint("Give either external_id, or id, or both instance_space and instance_external_id.")),
         }
+    }
+
+    /// The series of a row that was read, which is named in every way it has: by the first that it has.
+    pub fn one_series<'r>(&self, table: &Table, row: &'r [Cell<'_>]) -> Result<SeriesRef<'r>, Error> {
+        let has = |at: Option<usize>| at.is_some_and(|at| !row[at].is_null());
+        let none = PointEncoder {
+            id: None,
+            external_id: None,
+            instance_space: None,
+            instance_external_id: None,
+            ..*self
+        };
+        let one = match (has(self.external_id), has(self.instance_space) && has(self.instance_external_id)) {
+            (true, _) => PointEncoder { external_id: self.external_id, ..none },
+            (_, true) => PointEncoder {
+                instance_space: self.instance_space,
+                instance_external_id: self.instance_external_id,
+                ..none
+            },
+            _ => PointEncoder { id: self.id, ..none },
+        };
+        one.series(table, row)
+    }
+
+    /// A changed row, its series named in one way: by what has changed of it, or else as in [`Self::one_series`].
+    pub fn with_one_series<'r>(&self, keys: &[Cell<'_>], row: &[Cell<'r>]) -> Vec<Cell<'r>> {
+        let ways =
+            [vec![self.external_id], vec![self.instance_space, self.instance_external_id], vec![self.id]];
+        let any =
+            |way: &[Option<usize>], test: &dyn Fn(usize) -> bool| way.iter().flatten().any(|at| test(*at));
+        let kept = ways
+            .iter()
+            .position(|way| any(way, &|at| row[at] != keys[at]))
+            .or_else(|| ways.iter().position(|way| any(way, &|at| !row[at].is_null())));
+        let mut row = row.to_vec();
+        for (at, way) in ways.iter().enumerate() {
+            if Some(at) != kept {
+                way.iter().flatten().for_each(|at| row[*at] = Cell::Null);
+            }
+        }
+        row
     }
 
     fn unnamed(&self, kind: Kind, why: &str, table: &Table, row: &[Cell<'_>]) -> Error {

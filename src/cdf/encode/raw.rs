@@ -18,6 +18,8 @@ pub struct RawEncoder {
     columns: Columns,
     set_null: bool,
     last_updated: Option<usize>,
+    /// What an existing row gets: the columns, and their names as the member that lists them.
+    listed: Option<(Vec<usize>, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -29,7 +31,8 @@ enum Columns {
 }
 
 impl RawEncoder {
-    pub fn new(table: &Table) -> Result<Self, Error> {
+    /// `listed`: the columns that an existing row gets, if not all.
+    pub fn new(table: &Table, listed: Option<&[usize]>) -> Result<Self, Error> {
         let set_null = table.options.mode.null_handling == NullHandling::SetNull;
         if let (Some(database), Some(name)) = (&table.options.database, &table.options.table) {
             for (name, max) in [(database, DATABASE_CHARS), (name, TABLE_CHARS)] {
@@ -53,7 +56,13 @@ impl RawEncoder {
                 }
             }
             let key = key.ok_or_else(|| Error::internal("a typed RAW table without its key column"))?;
-            return Ok(RawEncoder { key, columns: Columns::Typed(columns), set_null, last_updated: None });
+            return Ok(RawEncoder {
+                key,
+                columns: Columns::Typed(columns),
+                set_null,
+                last_updated: None,
+                listed: listed.map(|at| (at.to_vec(), listing(table, at))),
+            });
         }
         let need = |name: &str| {
             table.position(name).ok_or_else(|| {
@@ -73,6 +82,8 @@ impl RawEncoder {
             },
             set_null,
             last_updated: table.position("last_updated_time"),
+            // CDF replaces the columns, of which there is one here, whole.
+            listed: None,
         })
     }
 
@@ -125,7 +136,8 @@ impl RawEncoder {
                 let mut first = true;
                 for (at, head) in columns {
                     let cell = &row[*at];
-                    if cell.is_null() && !self.set_null {
+                    let listed = self.listed.as_ref().is_none_or(|(columns, _)| columns.contains(at));
+                    if cell.is_null() && !(self.set_null && listed) {
                         continue;
                     }
                     if !first {
@@ -133,12 +145,7 @@ impl RawEncoder {
                     }
                     first = false;
                     out.extend_from_slice(head);
-                    let value = out.len();
-                    json::value(out, cell).map_err(|refusal| refused(*at, refusal))?;
-                    if out.len() - value > COLUMN_CHARS {
-                        let text = String::from_utf8_lossy(&out[value..]);
-                        check_length("value", &text).map_err(|refusal| refused(*at, refusal))?;
-                    }
+                    write_column(out, cell).map_err(|refusal| refused(*at, refusal))?;
                 }
                 out.push(b'}');
             }
@@ -148,8 +155,105 @@ impl RawEncoder {
                 format!("the row's columns have {} bytes as JSON; CDF takes {ROW_BYTES}", out.len() - body);
             return Err(refused(self.key, (Kind::TooLong, why)));
         }
+        if let Some((_, listing)) = &self.listed {
+            out.extend_from_slice(listing);
+        }
         out.push(b'}');
         Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None })
+    }
+
+    /// Whether a row that has become another must be deleted and written under its new key, or in its new table.
+    ///
+    /// # Errors
+    /// `Unsupported` for a table of typed columns: the RAW row may have columns that the table does not show.
+    pub fn moves(&self, table: &Table, keys: &[Cell<'_>], row: &[Cell<'_>]) -> Result<bool, Error> {
+        let mut parts = vec![self.key];
+        if let Columns::Generic { database, table, .. } = &self.columns {
+            parts.extend([*database, *table]);
+        }
+        let moves = parts.iter().any(|at| keys[*at] != row[*at]);
+        match (&self.columns, moves) {
+            (Columns::Typed(_), true) => {
+                let why = "the key of a RAW row cannot be changed".to_owned();
+                Err(refuse(Kind::Unsupported, table, keys, self.key, why)
+                    .hint("Insert a row with the new key, and delete the old one."))
+            }
+            _ => Ok(moves),
+        }
+    }
+
+    /// Whether a change of some columns needs the rest of the row, which CDF would otherwise lose.
+    pub fn is_partial(&self) -> bool {
+        matches!(self.columns, Columns::Typed(_))
+    }
+
+    /// Appends the key and the columns that have changed; a NULL is written as null, for delivery to clear.
+    pub fn encode_update(
+        &self,
+        table: &Table,
+        row: &[Cell<'_>],
+        changed: &[bool],
+        out: &mut Vec<u8>,
+    ) -> Result<Encoded, Error> {
+        let mut encoded = self.encode_delete(table, row, out)?;
+        out.pop();
+        out.extend_from_slice(b",\"columns\":{");
+        if let Columns::Typed(columns) = &self.columns {
+            let mut first = true;
+            for (at, head) in columns.iter().filter(|(at, _)| changed[*at]) {
+                if !std::mem::take(&mut first) {
+                    out.push(b',');
+                }
+                out.extend_from_slice(head);
+                write_column(out, &row[*at]).map_err(|(kind, why)| refuse(kind, table, row, *at, why))?;
+            }
+        }
+        out.extend_from_slice(b"}}");
+        encoded.deferred = true;
+        Ok(encoded)
+    }
+
+    /// Appends the object that names a row.
+    pub fn encode_delete(
+        &self,
+        table: &Table,
+        keys: &[Cell<'_>],
+        out: &mut Vec<u8>,
+    ) -> Result<Encoded, Error> {
+        let start = out.len();
+        out.extend_from_slice(b"{\"key\":");
+        let value = out.len();
+        key(out, &keys[self.key]).map_err(|(kind, why)| refuse(kind, table, keys, self.key, why))?;
+        let hash = hash_bytes(&out[value..]);
+        let prefix = out.len() - start;
+        out.push(b'}');
+        Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None })
+    }
+}
+
+/// `,"":["name",…]`: the RAW columns behind some columns.
+fn listing(table: &Table, columns: &[usize]) -> Vec<u8> {
+    let names: Vec<&str> = columns
+        .iter()
+        .filter_map(|at| match &table.bindings[*at] {
+            Some(Binding::RawColumn { name, .. }) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let mut out = vec![b','];
+    json::write(&mut out, json::LISTED);
+    out.push(b':');
+    json::write(&mut out, &names);
+    out
+}
+
+/// Appends one column's value.
+fn write_column(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
+    let value = out.len();
+    json::value(out, cell)?;
+    match out.len() - value > COLUMN_CHARS {
+        true => check_length("value", &String::from_utf8_lossy(&out[value..])),
+        false => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 use serde_json::{json, Map, Value};
 
+use super::overlay::ItemOverlay;
 use super::{take_page, Call, Field, Query, Row};
 use crate::cdf::error::Error;
 use crate::cdf::resource::{Column, ColumnType, Items, ReferenceTarget, Rule};
@@ -14,6 +15,9 @@ const PER_LIST: usize = 1000;
 pub struct ItemPages {
     path: &'static str,
     step: Step,
+    overlay: ItemOverlay,
+    /// All items were asked for, or all that have one of the keys: what was not among them does not exist.
+    complete: bool,
     /// External ids by what they are of and internal id.
     names: HashMap<(&'static str, i64), Option<String>>,
 }
@@ -24,27 +28,46 @@ enum Step {
     List {
         cursor: Option<String>,
     },
+    /// What only the transaction knows of.
+    Rest,
     Done,
 }
 
 impl ItemPages {
-    pub fn new(items: &Items, query: &Query) -> Self {
+    pub fn new(items: &Items, query: &Query) -> Result<Self, Error> {
+        let mut overlay = ItemOverlay::new(&query.pending.items)?;
         let step = match query.keys() {
-            Some(keys) => Step::ByKeys(keys),
+            Some(keys) => {
+                overlay.only_keyed();
+                Step::ByKeys(keys)
+            }
             None => Step::List { cursor: None },
         };
-        ItemPages { path: items.path, step, names: HashMap::new() }
+        Ok(ItemPages { path: items.path, step, overlay, complete: true, names: HashMap::new() })
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
         let items = match std::mem::replace(&mut self.step, Step::Done) {
             Step::Done => return Ok(None),
-            Step::ByKeys(keys) if keys.is_empty() => return Ok(None),
+            Step::ByKeys(keys) if keys.is_empty() => {
+                self.step = Step::Rest;
+                return Ok(Some(Vec::new()));
+            }
             Step::ByKeys(mut keys) => {
                 let later = keys.split_off(keys.len().min(PER_LIST));
                 self.step = Step::ByKeys(later);
-                let body = json!({ "items": keys, "ignoreUnknownIds": true });
-                take_page(call.post(&format!("{}/byids", self.path), &body).await?).0
+                self.by_ids(call, &keys).await?
+            }
+            Step::Rest => {
+                let rest = self.overlay.rest(call.resource(), self.complete);
+                let mut items = Vec::new();
+                for keys in rest.ask.chunks(PER_LIST) {
+                    items.extend(self.by_ids(call, keys).await?);
+                }
+                // What CDF does not know by now is new.
+                items.extend(rest.fresh);
+                items.extend(self.overlay.rest(call.resource(), true).fresh);
+                items
             }
             Step::List { cursor } => {
                 let mut body = Map::new();
@@ -54,14 +77,26 @@ impl ItemPages {
                 }
                 let answer = call.post(&format!("{}/list", self.path), &Value::Object(body)).await?;
                 let (items, cursor) = take_page(answer);
-                if cursor.is_some() {
-                    self.step = Step::List { cursor };
-                }
-                items
+                self.step = match cursor {
+                    Some(_) => Step::List { cursor },
+                    None => Step::Rest,
+                };
+                self.overlaid(call, items)
             }
         };
         self.look_up_names(call, &items).await?;
         Ok(Some(items.into_iter().map(|item| self.row(call.query, item)).collect()))
+    }
+
+    /// Items by their keys, with what the transaction has written to them.
+    async fn by_ids(&mut self, call: &Call<'_>, keys: &[Value]) -> Result<Vec<Value>, Error> {
+        let body = json!({ "items": keys, "ignoreUnknownIds": true });
+        let items = take_page(call.post(&format!("{}/byids", self.path), &body).await?).0;
+        Ok(self.overlaid(call, items))
+    }
+
+    fn overlaid(&mut self, call: &Call<'_>, items: Vec<Value>) -> Vec<Value> {
+        items.into_iter().filter_map(|item| self.overlay.apply(call.resource(), item)).collect()
     }
 
     fn row(&self, query: &Query, mut item: Value) -> Row {
@@ -78,6 +113,10 @@ impl ItemPages {
             name.map_or(Value::Null, Value::from)
         };
         let value = match column.rule {
+            // A row of this transaction, whose reference is not resolved yet.
+            Rule::Reference { .. } | Rule::References { .. } if !item[column.property].is_null() => {
+                item[column.property].clone()
+            }
             Rule::Reference { to, property } => name(to, &item[property]),
             Rule::References { to, property, .. } => match &item[property] {
                 Value::Array(ids) => Value::Array(ids.iter().map(|id| name(to, id)).collect()),

@@ -1,6 +1,7 @@
 //! Reading: which requests answer a SELECT, page by page.
 
 mod items;
+mod overlay;
 mod points;
 mod raw;
 
@@ -10,8 +11,10 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 use serde_json::{json, Value};
 
+use super::buffer::Pending;
+use super::cell::{Cell, EPOCH_MILLIS};
 use super::client::{Body, Client, Connection, Limits, Method, Request, Resend, Response};
-use super::error::{ApiError, Error, Kind, RequestError};
+use super::error::{Error, Identity, Kind, RequestError};
 use super::resource::{Resource, Rule, Shape, ID_RANGE};
 use super::table::{Binding, Table, RAW_KEY};
 
@@ -26,6 +29,20 @@ pub enum Field {
     Millis(i64),
     /// Anything that CDF has as JSON.
     Json(Value),
+}
+
+impl Field {
+    /// The value as a row that is written has it.
+    pub fn cell(&self) -> Cell<'_> {
+        match self {
+            Field::Null => Cell::Null,
+            Field::Int(value) => Cell::Int(*value),
+            Field::Float(value) => Cell::Float(*value),
+            Field::Text(text) => Cell::Text(text),
+            Field::Millis(millis) => Cell::Timestamp((millis - EPOCH_MILLIS) * 1000),
+            Field::Json(value) => value.as_i64().map_or(Cell::Null, Cell::Int),
+        }
+    }
 }
 
 /// One row, a field for each column of the foreign table.
@@ -95,6 +112,8 @@ pub struct Query {
     pub needed: Vec<bool>,
     /// So many rows are probably enough.
     pub limit: Option<usize>,
+    /// What the transaction itself has written to the table's resource.
+    pub pending: Pending,
 }
 
 impl Query {
@@ -141,6 +160,54 @@ impl Query {
         named("id", "id").or_else(|| named("external_id", "externalId"))
     }
 
+    /// The beginnings of encoded rows that have one of the keys asked for; None if the query is not by key.
+    pub fn key_prefixes(&self) -> Option<Vec<Vec<u8>>> {
+        let prefix = |property: &str, value: &Value| format!("{{\"{property}\":{value}").into_bytes();
+        match &self.table.options.resource.shape {
+            Shape::Items(_) => self
+                .keys()?
+                .iter()
+                .map(|key| key.get("externalId").map(|name| prefix("externalId", name)))
+                .collect(),
+            Shape::Raw => {
+                let key = self.raw_key()?;
+                Some(vec![prefix("key", &Value::from(key))])
+            }
+            Shape::Datapoints { .. } => None,
+        }
+    }
+
+    /// The series that the conditions name, and the stretch of time in milliseconds that they leave, its end excluded;
+    /// None if they may say something else as well.
+    pub fn series_and_time(&self) -> Option<(Vec<Identity>, (i64, i64))> {
+        let of = |names: &[&str]| {
+            let positions: Vec<_> = names.iter().filter_map(|name| self.table.position(name)).collect();
+            self.conditions.iter().filter(|condition| positions.contains(&condition.column)).count()
+        };
+        let instance = of(&["instance_space", "instance_external_id"]);
+        if of(&["id", "external_id"]) + instance / 2 != 1 || instance % 2 != 0 {
+            return None;
+        }
+        let (references, range) = points::series_and_time(self);
+        let series = references?.iter().map(Identity::from_json).collect::<Option<_>>()?;
+        Some((series, range))
+    }
+
+    /// The only RAW key that the conditions leave.
+    fn raw_key(&self) -> Option<&str> {
+        let is_key = |at: usize| match &self.table.bindings[at] {
+            Some(Binding::Column(column)) => column.name == RAW_KEY,
+            Some(Binding::RawColumn { key, .. }) => *key,
+            None => false,
+        };
+        self.conditions.iter().find_map(|condition| match &condition.operand {
+            Operand::Text(text) if is_key(condition.column) && condition.comparison == Comparison::Equal => {
+                Some(text.as_str())
+            }
+            _ => None,
+        })
+    }
+
     /// Whether a built-in column is wanted.
     fn needs(&self, column: &str) -> bool {
         self.table.position(column).is_some_and(|at| self.needed[at])
@@ -167,13 +234,16 @@ enum Source {
 
 impl Reader {
     /// Makes no request yet.
-    pub fn new(client: Client, query: Query) -> Self {
+    ///
+    /// # Errors
+    /// `Internal` if what the transaction has written cannot be read.
+    pub fn new(client: Client, query: Query) -> Result<Self, Error> {
         let source = match &query.table.options.resource.shape {
-            Shape::Items(items) => Source::Items(items::ItemPages::new(items, &query)),
+            Shape::Items(items) => Source::Items(items::ItemPages::new(items, &query)?),
             Shape::Datapoints { string } => Source::Points(points::PointPages::new(*string, &query)),
-            Shape::Raw => Source::Raw(raw::RawPages::new(&query)),
+            Shape::Raw => Source::Raw(raw::RawPages::new(&query)?),
         };
-        Reader { client, query, source }
+        Ok(Reader { client, query, source })
     }
 
     /// The next rows; None when there are no more. A page may be empty.
@@ -226,7 +296,7 @@ impl Call<'_> {
     async fn get(&self, path: &str) -> Result<Option<Value>, Error> {
         match self.send(Method::Get, path, Body::None, false).await {
             Ok(response) => parse(&response.body).map(Some),
-            Err(RequestError::Api(api)) if is_absent(&api) => Ok(None),
+            Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -237,13 +307,6 @@ impl Call<'_> {
         error.message = format!("{}: {}", resource.name, error.message);
         error
     }
-}
-
-/// CDF answers 400 or 404 for a RAW database, table or row that does not exist, and says so in words.
-fn is_absent(api: &ApiError) -> bool {
-    let message = api.message.to_lowercase();
-    matches!(api.status, 400 | 404) && (message.contains("not found") || message.contains("not exist"))
-        || api.status == 404
 }
 
 fn parse(bytes: &[u8]) -> Result<Value, Error> {

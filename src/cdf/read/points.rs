@@ -7,6 +7,7 @@ use prost::Message;
 use serde::Deserialize;
 use serde_json::{json, Map, Value};
 
+use super::overlay::PointOverlay;
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::client::{Body, Method};
 use crate::cdf::encode::point::wire::{
@@ -26,6 +27,9 @@ const SERIES_PER_LIST: usize = 1000;
 
 pub struct PointPages {
     string: bool,
+    overlay: PointOverlay,
+    /// The transaction's own points were given.
+    ended: bool,
     /// Series whose points are still to be read; with a cursor, the rest of them.
     waiting: VecDeque<Series>,
     /// Where the list of series goes on, if all are read.
@@ -42,10 +46,30 @@ struct Series {
     cursor: Option<String>,
 }
 
+/// The series that the conditions name, as requests do; None if they name none.
+fn references(query: &Query) -> Option<Vec<Value>> {
+    let instance = (query.equal_text("instance_space"), query.equal_text("instance_external_id"));
+    match (query.keys(), instance) {
+        (Some(keys), _) => Some(keys),
+        (None, (Some(space), Some(external_id))) => {
+            Some(vec![json!({ "instanceId": { "space": space, "externalId": external_id } })])
+        }
+        _ => None,
+    }
+}
+
+/// The series that the conditions name, and the stretch of time that they leave.
+pub fn series_and_time(query: &Query) -> (Option<Vec<Value>>, (i64, i64)) {
+    let pages = PointPages::new(false, query);
+    (references(query), (pages.start, pages.end))
+}
+
 impl PointPages {
     pub fn new(string: bool, query: &Query) -> Self {
         let mut pages = PointPages {
             string,
+            overlay: PointOverlay::new(query.pending.points.clone()),
+            ended: false,
             waiting: VecDeque::new(),
             list: None,
             start: FIRST_TIMESTAMP,
@@ -53,17 +77,10 @@ impl PointPages {
             per_series: query.page(POINTS),
         };
         pages.narrow(query);
-        let instance = (query.equal_text("instance_space"), query.equal_text("instance_external_id"));
-        let references = match (query.keys(), instance) {
-            (Some(keys), _) => keys,
-            (None, (Some(space), Some(external_id))) => {
-                vec![json!({ "instanceId": { "space": space, "externalId": external_id } })]
-            }
-            _ => {
-                pages.list = Some(None);
-                pages.per_series = pages.per_series.min(POINTS / SERIES);
-                return pages;
-            }
+        let Some(references) = references(query) else {
+            pages.list = Some(None);
+            pages.per_series = pages.per_series.min(POINTS / SERIES);
+            return pages;
         };
         if references.len() > 1 {
             pages.per_series = pages.per_series.min(POINTS / references.len().min(SERIES));
@@ -100,11 +117,11 @@ impl PointPages {
         }
         if self.waiting.is_empty() {
             let Some(cursor) = self.list.take() else {
-                return Ok(None);
+                return Ok(self.own(call));
             };
             self.list_series(call, cursor).await?;
             if self.waiting.is_empty() {
-                return Ok(self.list.is_some().then(Vec::new));
+                return Ok(Some(Vec::new()));
             }
         }
         // The maximum counts over all series of a request.
@@ -134,7 +151,8 @@ impl PointPages {
         let response = response.map_err(|error| call.failed(error))?;
         let answer = decode(&response.body)?;
         let mut rows = Vec::new();
-        for item in answer.items {
+        for mut item in answer.items {
+            self.overlay.apply(&mut item);
             if !item.next_cursor.is_empty() {
                 // A cursor goes with the reference that it was given for. Unknown series are left out of an answer, so
                 // that places do not tell which series an item is of.
@@ -151,6 +169,19 @@ impl PointPages {
             }
         }
         Ok(Some(rows))
+    }
+
+    /// The points that only the transaction knows of; None once they were given.
+    fn own(&mut self, call: &Call<'_>) -> Option<Vec<Row>> {
+        if std::mem::replace(&mut self.ended, true) {
+            return None;
+        }
+        let mut rows = Vec::new();
+        self.overlay
+            .rest(self.start, self.end)
+            .into_iter()
+            .for_each(|item| append(&mut rows, call.query, item));
+        Some(rows)
     }
 
     async fn list_series(&mut self, call: &Call<'_>, cursor: Option<String>) -> Result<(), Error> {
@@ -290,7 +321,7 @@ fn refers_to(reference: &Value, item: &ListItem) -> bool {
 fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
     // What all points of the series have alike.
     let series = |name: &str| match name {
-        "id" => Field::Int(item.id),
+        "id" if item.id != 0 => Field::Int(item.id),
         "external_id" if !item.external_id.is_empty() => Field::Text(item.external_id.clone()),
         "instance_space" => item.instance_id.as_ref().map_or(Field::Null, |id| Field::Text(id.space.clone())),
         "instance_external_id" => {

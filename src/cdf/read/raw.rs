@@ -4,19 +4,19 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
-use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
+use super::overlay::RawOverlay;
+use super::{take_page, Call, Field, Query, Row};
 use crate::cdf::error::Error;
-use crate::cdf::resource::raw::rows_path;
+use crate::cdf::resource::raw::{rows_path, ROWS_PER_PAGE};
 use crate::cdf::table::{Binding, RAW_KEY};
 use crate::cdf::url_path::segment;
 
-/// Rows per request, CDF's maximum.
-const ROWS: usize = 10_000;
 /// Databases and tables per request, CDF's maximum.
 const NAMES: usize = 1000;
 
 pub struct RawPages {
     step: Option<Step>,
+    overlay: RawOverlay,
     tables: VecDeque<(String, String)>,
     /// The only key wanted.
     key: Option<String>,
@@ -32,7 +32,7 @@ enum Step {
 }
 
 impl RawPages {
-    pub fn new(query: &Query) -> Self {
+    pub fn new(query: &Query) -> Result<Self, Error> {
         let options = &query.table.options;
         let step = match (&options.database, &options.table) {
             (Some(database), Some(table)) => {
@@ -47,7 +47,19 @@ impl RawPages {
                 }
             },
         };
-        RawPages { step: Some(step), tables: VecDeque::new(), key: key(query), projection: projection(query) }
+        let overlay = RawOverlay::new(&query.pending.items)?;
+        // What is merged into a row, or listed with it, needs all of its columns.
+        let projection = match query.pending.is_empty() {
+            true => projection(query),
+            false => String::new(),
+        };
+        Ok(RawPages {
+            step: Some(step),
+            overlay,
+            tables: VecDeque::new(),
+            key: query.raw_key().map(str::to_owned),
+            projection,
+        })
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
@@ -72,6 +84,7 @@ impl RawPages {
         database: Option<String>,
         table: Option<String>,
     ) -> Result<(), Error> {
+        let wanted = (database.clone(), table.clone());
         let databases = match database {
             Some(database) => vec![database],
             None => names(call, "/raw/dbs").await?,
@@ -86,6 +99,14 @@ impl RawPages {
             };
             self.tables.extend(tables.into_iter().map(|table| (database.clone(), table)));
         }
+        // Tables that are to be created.
+        let fits = |place: &&(String, String)| {
+            wanted.0.as_ref().is_none_or(|database| *database == place.0)
+                && wanted.1.as_ref().is_none_or(|table| *table == place.1)
+        };
+        let new: Vec<_> =
+            self.overlay.tables().filter(fits).filter(|at| !self.tables.contains(at)).cloned().collect();
+        self.tables.extend(new);
         Ok(())
     }
 
@@ -104,7 +125,7 @@ impl RawPages {
                 call.get(&format!("{path}/{key}")).await?.into_iter().collect()
             }
             None => {
-                let mut path = format!("{path}?limit={}{}", call.query.page(ROWS), self.projection);
+                let mut path = format!("{path}?limit={}{}", call.query.page(ROWS_PER_PAGE), self.projection);
                 if let Some(cursor) = &cursor {
                     path.push_str("&cursor=");
                     path.extend(segment(cursor));
@@ -116,7 +137,13 @@ impl RawPages {
                 items
             }
         };
-        Ok(items.into_iter().map(|item| row(call.query, &database, &table, item)).collect())
+        let place = (database, table);
+        let mut rows: Vec<Value> =
+            items.into_iter().filter_map(|item| self.overlay.apply(&place, item)).collect();
+        if self.step.is_none() {
+            rows.extend(self.overlay.rest(&place));
+        }
+        Ok(rows.into_iter().map(|item| row(call.query, &place.0, &place.1, item)).collect())
     }
 }
 
@@ -137,21 +164,6 @@ async fn names(call: &Call<'_>, path: &str) -> Result<Vec<String>, Error> {
             return Ok(names);
         }
     }
-}
-
-/// The key that the conditions ask for.
-fn key(query: &Query) -> Option<String> {
-    let is_key = |at: usize| match &query.table.bindings[at] {
-        Some(Binding::Column(column)) => column.name == RAW_KEY,
-        Some(Binding::RawColumn { key, .. }) => *key,
-        None => false,
-    };
-    query.conditions.iter().find_map(|condition| match &condition.operand {
-        Operand::Text(text) if is_key(condition.column) && condition.comparison == Comparison::Equal => {
-            Some(text.clone())
-        }
-        _ => None,
-    })
 }
 
 /// The columns that CDF has to send. Names are separated by commas, and `,` alone means none.

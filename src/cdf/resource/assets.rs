@@ -34,6 +34,7 @@ pub static ASSETS: Resource = Resource {
         required: &["name"],
         ordered: &[],
         updatable: true,
+        deletable: true,
     }),
     acl: "assetsAcl",
 };

@@ -27,6 +27,7 @@ pub static DATA_SETS: Resource = Resource {
         required: &[],
         ordered: &[],
         updatable: true,
+        deletable: false,
     }),
     acl: "datasetsAcl",
 };

@@ -6,6 +6,8 @@ use super::*;
 pub const POINTS_PER_REQUEST: usize = 100_000;
 /// Series per insert request.
 pub const SERIES_PER_REQUEST: usize = 10_000;
+/// Stretches of time per delete request.
+pub const RANGES_PER_REQUEST: usize = 10_000;
 /// First millisecond of a point: 1900-01-01.
 pub const FIRST_TIMESTAMP: i64 = -2_208_988_800_000;
 /// Last millisecond of a point: 2099-12-31 23:59:59.999.

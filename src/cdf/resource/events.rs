@@ -39,6 +39,7 @@ pub static EVENTS: Resource = Resource {
         required: &[],
         ordered: &[("start_time", "end_time")],
         updatable: true,
+        deletable: true,
     }),
     acl: "eventsAcl",
 };

@@ -20,6 +20,7 @@ pub static LABELS: Resource = Resource {
         required: &["external_id", "name"],
         ordered: &[],
         updatable: false,
+        deletable: true,
     }),
     acl: "labelsAcl",
 };

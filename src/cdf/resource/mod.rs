@@ -7,7 +7,7 @@ mod events;
 mod labels;
 pub mod raw;
 pub mod status;
-mod timeseries;
+pub mod timeseries;
 
 use super::error::{Error, Kind};
 
@@ -217,6 +217,8 @@ pub struct Items {
     pub ordered: &'static [(&'static str, &'static str)],
     /// Whether CDF can update an item; one that it cannot can be written again only as it is.
     pub updatable: bool,
+    /// Whether CDF can delete items.
+    pub deletable: bool,
 }
 
 /// A CDF resource: its table, limits, endpoint and key.

@@ -5,6 +5,8 @@ use crate::cdf::url_path::segment;
 
 /// Rows per insert request; CDF takes 10 000, the official SDKs send half of it.
 pub const ROWS_PER_REQUEST: usize = 5_000;
+/// Rows per page that is read, CDF's maximum.
+pub const ROWS_PER_PAGE: usize = 10_000;
 /// Characters of a database's name.
 pub const DATABASE_CHARS: usize = 32;
 /// Characters of a table's name.

@@ -40,6 +40,7 @@ pub static TIMESERIES: Resource = Resource {
         required: &[],
         ordered: &[],
         updatable: true,
+        deletable: true,
     }),
     acl: "timeSeriesAcl",
 };

@@ -1,0 +1,132 @@
+//! `INSERT … ON CONFLICT (key) DO NOTHING | DO UPDATE SET c = EXCLUDED.c`.
+//!
+//! PostgreSQL looks for a unique index behind the columns, which a foreign table has none of. Where they are the key of
+//! one of this extension's tables, the clause becomes DO NOTHING without columns before the query is planned: PostgreSQL
+//! passes that on to the wrapper, which does what the clause says. What DO UPDATE sets stays in the clause.
+
+use pgrx::pg_sys;
+
+use super::coerce::is_ours;
+use super::errors::raise;
+use super::list::{integers, pointers};
+use super::scan::open_table;
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::table::{OnConflict, Table};
+
+/// Rewrites the ON CONFLICT clause of an INSERT into a foreign table of this extension, and of those in its WITH.
+///
+/// # Safety
+/// `query` is an analysed query.
+pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
+    // SAFETY: the caller's promise: lists hold what the analysis puts there.
+    unsafe {
+        for common in pointers::<pg_sys::CommonTableExpr>((*query).cteList) {
+            let inner = (**common).ctequery;
+            if !inner.is_null() && (*inner).type_ == pg_sys::NodeTag::T_Query {
+                query_resolves_conflicts(inner.cast());
+            }
+        }
+        let clause = (*query).onConflict;
+        if clause.is_null() || (*query).commandType != pg_sys::CmdType::CMD_INSERT {
+            return;
+        }
+        let entries = pointers::<pg_sys::RangeTblEntry>((*query).rtable);
+        let Some(target) = entries.get((*query).resultRelation as usize - 1) else {
+            return;
+        };
+        if (**target).relkind as u8 != pg_sys::RELKIND_FOREIGN_TABLE || !is_ours((**target).relid) {
+            return;
+        }
+        let table = open_table((**target).relid);
+        let Some(columns) = conflict_target(clause) else {
+            return;
+        };
+        if !columns.is_empty() && !table.is_key(&columns) {
+            // PostgreSQL says that there is no such unique constraint.
+            return;
+        }
+        if (*clause).action == pg_sys::OnConflictAction::ONCONFLICT_UPDATE {
+            check_assignments(clause);
+            (*clause).action = pg_sys::OnConflictAction::ONCONFLICT_NOTHING;
+        }
+        (*clause).arbiterElems = std::ptr::null_mut();
+    }
+}
+
+/// Positions of the columns between the parentheses; None if there is something else.
+unsafe fn conflict_target(clause: *mut pg_sys::OnConflictExpr) -> Option<Vec<usize>> {
+    // SAFETY: a clause's target is a list of InferenceElem, whose expressions are nodes.
+    unsafe {
+        if (*clause).constraint != pg_sys::InvalidOid || !(*clause).arbiterWhere.is_null() {
+            return None;
+        }
+        pointers::<pg_sys::InferenceElem>((*clause).arbiterElems)
+            .iter()
+            .map(|element| {
+                let expression = (**element).expr;
+                ((*expression).type_ == pg_sys::NodeTag::T_Var)
+                    .then(|| (*expression.cast::<pg_sys::Var>()).varattno)
+                    .and_then(|number| usize::try_from(i32::from(number) - 1).ok())
+            })
+            .collect()
+    }
+}
+
+/// Each column may only get the value that the row brings for it: others would have to be computed from rows that are
+/// not read.
+unsafe fn check_assignments(clause: *mut pg_sys::OnConflictExpr) {
+    // SAFETY: what DO UPDATE sets is a list of TargetEntry, whose expressions are nodes.
+    unsafe {
+        let refuse = |what: String| {
+            raise(
+                Error::new(Kind::Unsupported, format!("ON CONFLICT DO UPDATE {what} is not supported"))
+                    .hint("Set columns to what the row brings for them: SET c = EXCLUDED.c."),
+            )
+        };
+        if !(*clause).onConflictWhere.is_null() {
+            refuse("with a WHERE clause".into());
+        }
+        for target in pointers::<pg_sys::TargetEntry>((*clause).onConflictSet) {
+            let mut expression = (**target).expr;
+            while (*expression).type_ == pg_sys::NodeTag::T_RelabelType {
+                expression = (*expression.cast::<pg_sys::RelabelType>()).arg;
+            }
+            let same = (*expression).type_ == pg_sys::NodeTag::T_Var && {
+                let variable = expression.cast::<pg_sys::Var>();
+                (*variable).varno as i32 == (*clause).exclRelIndex && (*variable).varattno == (**target).resno
+            };
+            if !same {
+                let name = match (**target).resname.is_null() {
+                    true => "?".into(),
+                    false => super::text::from_server((**target).resname),
+                };
+                refuse(format!("with another expression than EXCLUDED.{name} for column \"{name}\""));
+            }
+        }
+    }
+}
+
+/// What a statement does with rows that exist, and which columns these get if not all. None: what the table's options
+/// say. COPY has no plan.
+///
+/// # Safety
+/// `mtstate` is a statement's.
+pub unsafe fn of_statement(
+    mtstate: *mut pg_sys::ModifyTableState,
+    table: &Table,
+) -> Option<(OnConflict, Option<Vec<usize>>)> {
+    // SAFETY: the caller's promise; the plan of a ModifyTableState that has one is a ModifyTable.
+    unsafe {
+        let plan = (*mtstate).ps.plan.cast::<pg_sys::ModifyTable>();
+        if plan.is_null() || (*plan).onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NOTHING {
+            return None;
+        }
+        if (*plan).onConflictSet.is_null() {
+            return Some((OnConflict::Ignore, None));
+        }
+        let set: Vec<usize> =
+            integers((*plan).onConflictCols).into_iter().map(|number| number as usize - 1).collect();
+        let listed = table.listed(&set);
+        Some((if listed.is_some() { OnConflict::UpdateListed } else { OnConflict::Update }, listed))
+    }
+}

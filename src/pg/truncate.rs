@@ -1,0 +1,110 @@
+//! TRUNCATE: reads what there is, and deletes it at COMMIT like any other row.
+
+use std::sync::Arc;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::errors::OrRaise;
+use super::list::pointers;
+use super::{options, transaction, wait};
+use crate::cdf::cell::Cell;
+use crate::cdf::client::Connection;
+use crate::cdf::encode::point::SeriesRef;
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::read::{Field, Query, Reader, Row};
+use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
+use crate::cdf::resource::timeseries::TIMESERIES;
+use crate::cdf::resource::Shape;
+use crate::cdf::table::{OnConflict, Operation, Table};
+use crate::cdf::writer::Writer;
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn exec_foreign_truncate(
+    relations: *mut pg_sys::List,
+    _behavior: pg_sys::DropBehavior::Type,
+    _restart_seqs: bool,
+) {
+    // SAFETY: PostgreSQL passes the open relations of one server.
+    unsafe {
+        for relation in pointers::<pg_sys::RelationData>(relations) {
+            truncate(*relation).or_raise();
+        }
+    }
+}
+
+/// # Safety
+/// `relation` is an open foreign table.
+unsafe fn truncate(relation: pg_sys::Relation) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    let (server, table) = unsafe { options::table_definition(relation) }?;
+    // SAFETY: reads a variable of the backend.
+    let connection = options::connection(server, unsafe { pg_sys::GetUserId() })?;
+    let resource = table.options.resource.name;
+    if !table.options.truncatable {
+        return Err(Error::new(Kind::Unsupported, format!("cannot truncate a foreign table of {resource}"))
+            .detail("TRUNCATE would delete the whole resource in CDF.")
+            .hint("If that is wanted, set the table's option truncatable to \"true\"."));
+    }
+    table.check_operation(Operation::Delete)?;
+    transaction::begin();
+    let table = Arc::new(table);
+    let writer = Writer::new(table.clone(), connection.clone(), OnConflict::Update, None)?;
+    match table.options.resource.shape {
+        Shape::Datapoints { string } => delete_points(&connection, writer, string),
+        _ => delete_rows(&connection, writer, table),
+    }
+}
+
+/// Deletes every row by its key.
+fn delete_rows(connection: &Arc<Connection>, mut writer: Writer, table: Arc<Table>) -> Result<(), Error> {
+    let keys = table.keys().to_vec();
+    each_row(connection, table, &keys, |row| {
+        let cells: Vec<_> = row.iter().map(Field::cell).collect();
+        transaction::write(|target| writer.delete(target, &cells))
+    })
+}
+
+/// Deletes all points of every series of the kind.
+fn delete_points(connection: &Arc<Connection>, writer: Writer, string: bool) -> Result<(), Error> {
+    let series = Arc::new(Table::of_columns(&TIMESERIES, &["external_id", "id", "is_string"])?);
+    each_row(connection, series, &[0, 1, 2], |row| {
+        let of_kind = matches!(&row[2], Field::Json(value) if value.as_bool() == Some(true));
+        let series = match (&row[0], row[1].cell()) {
+            (Field::Text(name), _) => SeriesRef::ExternalId(name.into()),
+            (_, Cell::Int(id)) => SeriesRef::Id(id),
+            _ => return Ok(()),
+        };
+        match of_kind == string {
+            true => transaction::write(|target| {
+                writer.delete_range(target, &series, (FIRST_TIMESTAMP, LAST_TIMESTAMP + 1))
+            }),
+            false => Ok(()),
+        }
+    })
+}
+
+/// Reads these columns of all rows of a table, also of those that the transaction has written.
+fn each_row(
+    connection: &Arc<Connection>,
+    table: Arc<Table>,
+    columns: &[usize],
+    mut use_row: impl FnMut(&Row) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut needed = vec![false; table.bindings.len()];
+    columns.iter().for_each(|at| needed[*at] = true);
+    let pending = transaction::pending(connection, table.options.resource, None)?;
+    let query =
+        Query { table, connection: connection.clone(), conditions: Vec::new(), needed, limit: None, pending };
+    let mut reader = Reader::new(wait::client()?, query)?;
+    loop {
+        let limits = transaction::limits();
+        let (again, page) = wait::run(async move {
+            let page = reader.page(limits).await;
+            (reader, page)
+        })?;
+        reader = again;
+        let Some(page) = page? else { return Ok(()) };
+        page.iter().try_for_each(&mut use_row)?;
+    }
+}

@@ -1,0 +1,283 @@
+"""UPDATE, DELETE and TRUNCATE: read when the statement runs, written at COMMIT, in the order written."""
+
+from __future__ import annotations
+
+import pytest
+from support import (  # noqa: F401
+    api,
+    columns,
+    dump,
+    names,
+    paths,
+    points,
+    refused,
+    requests,
+    scratch,
+    session,
+    stored,
+)
+
+
+@pytest.fixture
+def plant(session, cdf):
+    session.execute("INSERT INTO data_sets (external_id, name) VALUES ('d1', 'D1'), ('d2', 'D2')")
+    session.execute(
+        "INSERT INTO events (external_id, type, description, metadata, data_set_external_id, start_time, end_time)"
+        " SELECT 'e' || i, 'stop', 'number ' || i, '{\"k\": \"v\"}', 'd1', '2024-01-01', '2024-01-02'"
+        " FROM generate_series(1, 5) i"
+    )
+    cdf.admin_delete("requests")
+    return session
+
+
+def test_update_by_key_changes_what_is_set(plant, cdf):
+    assert plant.execute("UPDATE events SET description = 'new', metadata = NULL WHERE external_id = 'e1'").rowcount == 1
+    assert paths(cdf).count("/events/byids") == 1 and "/events/update" in paths(cdf)
+    e1 = stored(cdf, "events", "e1")
+    assert e1["description"] == "new" and not e1.get("metadata") and e1["type"] == "stop"
+    update = requests(cdf, "/events/update")[0]["body"]["items"][0]["update"]
+    assert set(update) == {"description", "metadata"}
+
+
+def test_update_of_an_unknown_key_counts_nothing(plant, cdf):
+    assert plant.execute("UPDATE events SET description = 'new' WHERE external_id = 'nobody'").rowcount == 0
+    assert "/events/update" not in paths(cdf)
+
+
+def test_null_always_clears(plant, cdf):
+    plant.execute("UPDATE events SET description = NULL, data_set_external_id = NULL, end_time = NULL WHERE external_id = 'e2'")
+    e2 = stored(cdf, "events", "e2")
+    assert not {"description", "dataSetId", "endTime"} & set(e2)
+
+
+def test_update_of_a_reference(plant, cdf):
+    plant.execute("UPDATE events SET data_set_external_id = 'd2' WHERE external_id IN ('e1', 'e2')")
+    d2 = stored(cdf, "datasets", "d2")["id"]
+    assert {stored(cdf, "events", e)["dataSetId"] for e in ("e1", "e2")} == {d2}
+    with refused("23503", "nowhere", '"e1"'):
+        plant.execute("UPDATE events SET data_set_external_id = 'nowhere' WHERE external_id = 'e1'")
+
+
+def test_update_by_other_conditions_and_from(plant, cdf):
+    assert plant.execute("UPDATE events SET subtype = 'x' || external_id WHERE description LIKE 'number%'").rowcount == 5
+    assert stored(cdf, "events", "e3")["subtype"] == "xe3"
+    plant.execute("CREATE TEMP TABLE staging AS SELECT 'e' || i AS key, 'from ' || i AS text FROM generate_series(4, 8) i")
+    assert plant.execute("UPDATE events e SET description = s.text FROM staging s WHERE s.key = e.external_id").rowcount == 2
+    assert stored(cdf, "events", "e4")["description"] == "from 4"
+    assert plant.execute("DELETE FROM events e USING staging s WHERE s.key = e.external_id").rowcount == 2
+    assert names(cdf, "events") == ["e1", "e2", "e3"]
+
+
+def test_a_row_that_matches_twice_counts_once(plant, cdf):
+    plant.execute("CREATE TEMP TABLE twice AS SELECT 'e1' AS key FROM generate_series(1, 3)")
+    assert plant.execute("UPDATE events e SET description = 'once' FROM twice t WHERE t.key = e.external_id").rowcount == 1
+    assert plant.execute("DELETE FROM events e USING twice t WHERE t.key = e.external_id").rowcount == 1
+
+
+def test_returning(plant, cdf):
+    assert plant.execute("UPDATE events SET type = 'go' WHERE external_id = 'e1' RETURNING external_id, type, description").fetchall() == [
+        ("e1", "go", "number 1")
+    ]
+    assert plant.execute("DELETE FROM events WHERE external_id = 'e2' RETURNING external_id, description, metadata").fetchall() == [
+        ("e2", "number 2", {"k": "v"})
+    ]
+
+
+def test_delete_by_key(plant, cdf):
+    assert plant.execute("DELETE FROM events WHERE external_id = ANY (%s)", (["e1", "e3", "nobody"],)).rowcount == 2
+    assert names(cdf, "events") == ["e2", "e4", "e5"]
+    assert [p for p in paths(cdf) if p != "/datasets/byids"] == ["/events/byids", "/events/delete"]
+
+
+def test_rollback_and_savepoints(plant, cdf):
+    with plant.transaction(force_rollback=True):
+        plant.execute("UPDATE events SET description = 'gone'")
+        plant.execute("DELETE FROM events WHERE external_id = 'e1'")
+    assert "/events/update" not in paths(cdf) and len(names(cdf, "events")) == 5
+    with plant.transaction():
+        plant.execute("UPDATE events SET description = 'kept' WHERE external_id = 'e1'")
+        with plant.transaction(force_rollback=True):
+            plant.execute("DELETE FROM events WHERE external_id = 'e1'")
+            plant.execute("UPDATE events SET description = 'lost' WHERE external_id = 'e2'")
+    assert stored(cdf, "events", "e1")["description"] == "kept"
+    assert stored(cdf, "events", "e2")["description"] == "number 2"
+
+
+def test_in_the_order_written(plant, cdf):
+    with plant.transaction():
+        plant.execute("DELETE FROM events WHERE external_id = 'e1'")
+        plant.execute("INSERT INTO events (external_id, type) VALUES ('e1', 'afresh'), ('e9', 'new')")
+        plant.execute("UPDATE events SET subtype = 'u' WHERE external_id IN ('e1', 'e9', 'e2')")
+        plant.execute("INSERT INTO events (external_id, source) VALUES ('e2', 's')")
+        plant.execute("DELETE FROM events WHERE external_id IN ('e3', 'e9')")
+    e1, e2 = stored(cdf, "events", "e1"), stored(cdf, "events", "e2")
+    assert (e1["type"], e1["subtype"]) == ("afresh", "u") and "description" not in e1
+    assert (e2["subtype"], e2["source"], e2["description"]) == ("u", "s", "number 2")
+    assert names(cdf, "events") == ["e1", "e2", "e4", "e5"]
+
+
+def test_many_rows_alternating_share_requests(plant, cdf):
+    with plant.transaction():
+        for i in range(200):
+            plant.execute("DELETE FROM events WHERE external_id = %s", (f"e{i}",))
+            plant.execute("INSERT INTO events (external_id, type) VALUES (%s, 'again')", (f"e{i}",))
+    assert paths(cdf).count("/events/delete") <= 1 and paths(cdf).count("/events") == 2
+    assert len(names(cdf, "events")) == 200
+
+
+def test_renaming(plant, cdf):
+    before = stored(cdf, "events", "e1")["id"]
+    with plant.transaction():
+        assert plant.execute("UPDATE events SET external_id = 'renamed' WHERE external_id = 'e1'").rowcount == 1
+        assert plant.execute("SELECT id, type FROM events WHERE external_id = 'renamed'").fetchone() == (before, "stop")
+        assert plant.execute("SELECT count(*) FROM events WHERE external_id = 'e1'").fetchone() == (0,)
+        plant.execute("UPDATE events SET type = 'later' WHERE external_id = 'renamed'")
+    renamed = stored(cdf, "events", "renamed")
+    assert (renamed["id"], renamed["type"]) == (before, "later")
+
+
+def test_what_cannot_be_cleared_or_changed(plant, cdf):
+    plant.execute("INSERT INTO assets (external_id, name) VALUES ('a', 'A')")
+    with refused("22004", "name"):
+        plant.execute("UPDATE assets SET name = NULL")
+    with refused("22023", "id"):
+        plant.execute("UPDATE assets SET id = 5")
+    with refused("22001", "description", "500"):
+        plant.execute("UPDATE assets SET description = repeat('x', 501)")
+    with refused("22023", "created_time"):
+        plant.execute("UPDATE assets SET created_time = now()")
+
+
+def test_hierarchies_are_deleted_children_first(session, cdf):
+    session.execute("INSERT INTO assets (external_id, name) VALUES ('root', 'Root')")
+    session.execute(
+        "INSERT INTO assets (external_id, name, parent_external_id)"
+        " SELECT 'a' || i, 'A', CASE WHEN i = 1 THEN 'root' ELSE 'a' || i / 2 END FROM generate_series(1, 2500) i"
+    )
+    assert session.execute("DELETE FROM assets WHERE external_id <> 'root'").rowcount == 2500
+    assert names(cdf, "assets") == ["root"]
+
+
+def test_a_parent_is_not_deleted_from_under_its_children(session, cdf):
+    session.execute("INSERT INTO assets (external_id, name, parent_external_id) VALUES ('p', 'P', NULL), ('c', 'C', 'p')")
+    with refused("22023", '"p"', "children"):
+        session.execute("DELETE FROM assets WHERE external_id = 'p'")
+    with session.transaction():
+        session.execute("INSERT INTO assets (external_id, name) VALUES ('root', 'Root')")
+        session.execute("DELETE FROM assets WHERE external_id IN ('p', 'c')")
+    assert names(cdf, "assets") == ["root"]
+
+
+def test_delete_and_the_series_with_its_points(session, cdf):
+    session.execute("INSERT INTO timeseries (external_id) VALUES ('t'), ('u')")
+    session.execute("INSERT INTO datapoints (external_id, timestamp, value) SELECT 't', to_timestamp(i), i FROM generate_series(1, 10) i")
+    with session.transaction():
+        session.execute("INSERT INTO datapoints (external_id, timestamp, value) VALUES ('t', '2024-01-01', 1)")
+        session.execute("DELETE FROM datapoints WHERE external_id = 't'")
+        assert session.execute("DELETE FROM timeseries WHERE external_id = 't'").rowcount == 1
+    assert names(cdf, "timeseries") == ["u"]
+
+
+def test_points(session, cdf):
+    session.execute("INSERT INTO timeseries (external_id) VALUES ('t')")
+    session.execute("INSERT INTO datapoints (external_id, timestamp, value) SELECT 't', to_timestamp(i), i FROM generate_series(1, 10) i")
+    assert session.execute("DELETE FROM datapoints WHERE external_id = 't' AND timestamp >= to_timestamp(3) AND timestamp < to_timestamp(6)").rowcount == 3
+    assert [t for t, *_ in points(cdf, "t")] == [1000, 2000, 6000, 7000, 8000, 9000, 10000]
+    assert session.execute("UPDATE datapoints SET value = -value WHERE external_id = 't' AND value > 8").rowcount == 2
+    assert points(cdf, "t")[-2:] == [(9000, -9.0, None), (10000, -10.0, None)]
+    assert session.execute("UPDATE datapoints SET timestamp = to_timestamp(20) WHERE external_id = 't' AND timestamp = to_timestamp(1)").rowcount == 1
+    assert [t for t, *_ in points(cdf, "t")] == [2000, 6000, 7000, 8000, 9000, 10000, 20000]
+    with session.transaction():
+        session.execute("DELETE FROM datapoints WHERE external_id = 't'")
+        session.execute("INSERT INTO datapoints (external_id, timestamp, value) VALUES ('t', to_timestamp(7), 77)")
+        assert session.execute("SELECT value FROM datapoints WHERE external_id = 't'").fetchall() == [(77.0,)]
+    assert points(cdf, "t") == [(7000, 77.0, None)]
+
+
+def test_a_stretch_of_points_is_deleted_as_a_range(session, cdf):
+    session.execute("INSERT INTO timeseries (external_id) VALUES ('t')")
+    session.execute("INSERT INTO datapoints (external_id, timestamp, value) SELECT 't', to_timestamp(i), i FROM generate_series(1, 1000) i")
+    statement = "DELETE FROM datapoints WHERE external_id = 't' AND timestamp >= to_timestamp(100) AND timestamp < to_timestamp(600)"
+    assert session.execute(statement).rowcount == 500
+    (entry,) = requests(cdf, "/timeseries/data/delete")
+    assert entry["body"]["items"] == [{"externalId": "t", "inclusiveBegin": 100_000, "exclusiveEnd": 600_000}]
+    assert len(points(cdf, "t")) == 500
+    assert session.execute(statement).rowcount == 0
+
+
+@pytest.fixture
+def pumps(session, scratch, cdf, api):
+    api.create_raw("db", "pumps", p1={"tag": "p1", "power": 1, "hidden": True}, p2={"tag": "p2", "power": 2})
+    return scratch.table("pumps", "tag text, power int, vendor text", "raw_rows", database="db", table="pumps", primary_key="tag")
+
+
+def test_raw_updates_keep_the_rest(session, pumps, cdf):
+    assert session.execute(f"UPDATE {pumps} SET power = power + 10, vendor = 'v' WHERE tag = 'p1'").rowcount == 1
+    assert columns(cdf, "p1") == {"tag": "p1", "power": 11, "hidden": True, "vendor": "v"}
+    session.execute(f"UPDATE {pumps} SET vendor = NULL")
+    assert columns(cdf, "p1") == {"tag": "p1", "power": 11, "hidden": True}
+    with refused("0A000", "key"):
+        session.execute(f"UPDATE {pumps} SET tag = 'p3' WHERE tag = 'p1'")
+    assert session.execute(f"DELETE FROM {pumps} WHERE power > 10").rowcount == 1
+    assert names(cdf, "raw") == ["p2"]
+
+
+def test_raw_within_a_transaction(session, pumps, cdf):
+    with session.transaction():
+        session.execute(f"INSERT INTO {pumps} VALUES ('p3', 3, 'x')")
+        assert session.execute(f"UPDATE {pumps} SET power = 30 WHERE tag = 'p3'").rowcount == 1
+        assert session.execute(f"UPDATE {pumps} SET vendor = 'y' WHERE tag = 'p3'").rowcount == 1
+        session.execute(f"DELETE FROM {pumps} WHERE tag = 'p1'")
+        assert session.execute(f"SELECT * FROM {pumps} ORDER BY tag").fetchall() == [("p2", 2, None), ("p3", 30, "y")]
+    assert columns(cdf, "p3") == {"tag": "p3", "power": 30, "vendor": "y"}
+    assert names(cdf, "raw") == ["p2", "p3"]
+
+
+def test_generic_raw_rows(session, cdf, api):
+    api.create_raw("db", "t", a={"x": 1}, b={"x": 2})
+    assert session.execute("UPDATE raw_rows SET columns = '{\"y\": 5}' WHERE db_name = 'db' AND table_name = 't' AND key = 'a'").rowcount == 1
+    assert session.execute("UPDATE raw_rows SET key = 'c' WHERE db_name = 'db' AND key = 'b'").rowcount == 1
+    assert names(cdf, "raw") == ["a", "c"] and columns(cdf, "a") == {"y": 5} and columns(cdf, "c") == {"x": 2}
+    assert session.execute("DELETE FROM raw_rows").rowcount == 2
+    assert names(cdf, "raw") == []
+
+
+def test_insert_only_tables_and_resources(session, scratch, cdf):
+    table = scratch.table("fixed", "external_id text, type text", "events", updatable="false")
+    session.execute(f"INSERT INTO {table} VALUES ('e', 't')")
+    for statement in (f"UPDATE {table} SET type = 'x'", f"DELETE FROM {table}"):
+        with refused("0A000", "updatable"):
+            session.execute(statement)
+    with refused("0A000", "data sets"):
+        session.execute("DELETE FROM data_sets")
+    with refused("0A000", "labels"):
+        session.execute("UPDATE labels SET name = 'x'")
+
+
+def test_truncate(session, scratch, cdf):
+    session.execute("INSERT INTO events (external_id) SELECT 'e' || i FROM generate_series(1, 2100) i")
+    with scratch._connection.cursor() as superuser:
+        superuser.execute("GRANT TRUNCATE ON events TO PUBLIC")
+    with refused("0A000", "truncatable"):
+        session.execute("TRUNCATE events")
+    table = scratch.table("all_events", "id bigint, external_id text", "events", truncatable="true")
+    with session.transaction(force_rollback=True):
+        session.execute(f"TRUNCATE {table}")
+        assert session.execute("SELECT count(*) FROM events").fetchone() == (0,)
+    assert len(names(cdf, "events")) == 2100
+    with session.transaction():
+        session.execute("INSERT INTO events (external_id) VALUES ('before')")
+        session.execute(f"TRUNCATE {table}")
+        session.execute("INSERT INTO events (external_id) VALUES ('after')")
+    assert names(cdf, "events") == ["after"]
+
+
+def test_truncate_of_points_takes_one_range_per_series(session, scratch, cdf):
+    session.execute("INSERT INTO timeseries (external_id, is_string) VALUES ('a', false), ('b', false), ('s', true)")
+    session.execute("INSERT INTO datapoints (external_id, timestamp, value) SELECT s, to_timestamp(i), i FROM generate_series(1, 50) i, unnest('{a,b}'::text[]) s")
+    session.execute("INSERT INTO string_datapoints (external_id, timestamp, value) VALUES ('s', '1950-01-01', 'x')")
+    table = scratch.table("numbers", 'external_id text, "timestamp" timestamptz, value float8', "datapoints", truncatable="true")
+    session.execute(f"TRUNCATE {table}")
+    assert points(cdf, "a") == points(cdf, "b") == [] and len(points(cdf, "s")) == 1
+    (entry,) = requests(cdf, "/timeseries/data/delete")
+    assert entry["items"] == 2
