@@ -56,7 +56,7 @@ impl Writer {
         let resource = table.options.resource;
         let possible = match (&resource.shape, on_conflict) {
             (_, OnConflict::Update) | (Shape::Items(_), _) => true,
-            (Shape::Raw, OnConflict::UpdateListed) => true,
+            (Shape::Raw, _) | (Shape::Datapoints { .. }, OnConflict::Ignore) => true,
             _ => false,
         };
         if !possible {

@@ -104,9 +104,8 @@ pub unsafe extern "C-unwind" fn iterate_direct_modify(
 /// `node` is the scan's own.
 unsafe fn delete(state: &mut ScanState, node: *mut pg_sys::ForeignScanState) -> Result<u64, Error> {
     // SAFETY: the caller's promise.
-    let Some(query) = (unsafe { state.query(node) }?) else {
-        return Ok(0);
-    };
+    let query = unsafe { state.query(node) }?;
+    let Some(query) = query else { return Ok(0) };
     let mut count = 0;
     // SAFETY: the caller's promise.
     while unsafe { state.next(node) }?.is_some() {

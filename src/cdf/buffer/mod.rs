@@ -304,7 +304,7 @@ impl Lane {
                 chunk
             }
             Batch::Points(batch) => {
-                let (body, points) = batch.close(string)?;
+                let (body, points) = batch.close(string, mode.on_conflict == OnConflict::Ignore)?;
                 Chunk::new(wave, mode, kind, points, body)
             }
             Batch::Ranges(batch) => Chunk::new(wave, mode, kind, batch.len(), batch.close()),
@@ -319,8 +319,8 @@ impl Lane {
             (_, Operation::Delete, _) => Merge::Keep,
             (Shape::Raw, Operation::Update, _) => Merge::OverlayColumns,
             (_, _, OnConflict::UpdateListed) => Merge::OverlayListed,
-            (Shape::Raw, ..) => Merge::Replace,
             (_, _, OnConflict::Ignore) if kind == KeyKind::Key => Merge::Keep,
+            (Shape::Raw, ..) => Merge::Replace,
             _ => Merge::Overlay(self.destination.resource),
         }
     }

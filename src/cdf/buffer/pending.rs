@@ -14,7 +14,7 @@ use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::{Resource, Shape};
-use crate::cdf::table::{Mode, Operation};
+use crate::cdf::table::{Mode, OnConflict, Operation};
 
 /// A write of one item or RAW row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,9 +139,12 @@ impl Lane {
                     pending.points.extend(deleted(batch.body())?);
                 }
                 Place::Open(Batch::Points(batch)) => {
-                    pending
-                        .points
-                        .extend(batch.messages(self.string())?.into_iter().map(PendingPoints::Write));
+                    pending.points.extend(
+                        batch
+                            .messages(self.string(), mode.on_conflict == OnConflict::Ignore)?
+                            .into_iter()
+                            .map(PendingPoints::Write),
+                    );
                 }
                 Place::Closed(chunk) => {
                     let body = chunk.read(spill)?;

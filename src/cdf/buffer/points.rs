@@ -150,14 +150,14 @@ impl PointBatch {
     }
 
     /// The points as they would be sent.
-    pub fn messages(&self, string: bool) -> Result<Vec<wire::InsertionItem>, Error> {
+    pub fn messages(&self, string: bool, keep_first: bool) -> Result<Vec<wire::InsertionItem>, Error> {
         let unreadable = |error: prost::DecodeError| {
             Error::internal(format!("encoded datapoints are not readable: {error}"))
         };
         let written = self.series.iter().filter(|series| series.count > 0);
         written
             .map(|series| {
-                let (points, _) = point::sort_and_deduplicate(&series.points, string)?;
+                let (points, _) = point::sort_and_deduplicate(&series.points, string, keep_first)?;
                 let points = match string {
                     true => wire::Points::String(prost::Message::decode(&*points).map_err(unreadable)?),
                     false => wire::Points::Numeric(prost::Message::decode(&*points).map_err(unreadable)?),
@@ -168,7 +168,7 @@ impl PointBatch {
     }
 
     /// Ends the request; also gives the number of points in it.
-    pub fn close(self, string: bool) -> Result<(Body, usize), Error> {
+    pub fn close(self, string: bool, keep_first: bool) -> Result<(Body, usize), Error> {
         let mut bytes = Vec::with_capacity(self.bytes + self.series.len() * 48);
         let mut total = 0;
         for series in &self.series {
@@ -180,7 +180,7 @@ impl PointBatch {
                     total += series.count as usize;
                 }
                 _ => {
-                    let (points, count) = point::sort_and_deduplicate(&series.points, string)?;
+                    let (points, count) = point::sort_and_deduplicate(&series.points, string, keep_first)?;
                     point::write_item(&mut bytes, &series.reference, &points, string);
                     total += count;
                 }

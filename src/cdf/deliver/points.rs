@@ -7,16 +7,27 @@ use hashbrown::HashSet;
 use prost::Message;
 use serde_json::{json, Value};
 
+use super::body::listing;
 use super::search::SEARCHES;
 use super::{Delivery, Work};
 use crate::cdf::client::{self, Resend};
 use crate::cdf::encode::point::wire;
 use crate::cdf::error::{list_names, ApiError, Error, Identity, Kind, RequestError, NAMED_ROWS};
+use crate::cdf::resource::datapoints::POINTS_PER_REQUEST;
+use crate::cdf::table::OnConflict;
 
 impl Delivery<'_> {
     pub(super) async fn points(&mut self, string: bool, work: &Work) -> Result<(), Error> {
         let send = |bytes: Vec<u8>| client::Body::Protobuf(Bytes::from(bytes));
-        let mut queue = VecDeque::from([(work.body.bytes.clone(), work.rows)]);
+        let (body, rows) = match work.mode.on_conflict {
+            OnConflict::Ignore => self.without_existing(&work.body.bytes).await?,
+            _ => (work.body.bytes.clone(), work.rows),
+        };
+        self.accepted += work.rows - rows;
+        let mut queue = VecDeque::from([(body, rows)]);
+        if rows == 0 {
+            return Ok(());
+        }
         let mut created: HashSet<Identity> = HashSet::new();
         let mut searches = 0;
         let mut culprits: Vec<String> = Vec::new();
@@ -45,8 +56,7 @@ impl Delivery<'_> {
                 queue.push_front((bytes, rows));
                 continue;
             }
-            let request = wire::InsertionRequest::decode(&*bytes)
-                .map_err(|error| Error::internal(format!("encoded datapoints are not readable: {error}")))?;
+            let request = decoded(&bytes)?;
             let searchable = matches!(api.status, 400 | 404 | 409 | 413 | 422);
             let more = searchable && searches < SEARCHES && culprits.len() < NAMED_ROWS;
             // A refusal is about a series, unless the request was too large.
@@ -75,6 +85,65 @@ impl Delivery<'_> {
                     .detail
                     .insert(0, format!("Series refused: {}.", list_names(culprits.iter(), culprits.len())));
                 Err(error)
+            }
+        }
+    }
+
+    /// The points of moments at which their series has none yet, and how many they are.
+    async fn without_existing(&self, bytes: &[u8]) -> Result<(Vec<u8>, usize), Error> {
+        let mut request = decoded(bytes)?;
+        for item in &mut request.items {
+            let moments: Vec<i64> = match &item.points {
+                Some(wire::Points::Numeric(points)) => {
+                    points.datapoints.iter().map(|p| p.timestamp).collect()
+                }
+                Some(wire::Points::String(points)) => points.datapoints.iter().map(|p| p.timestamp).collect(),
+                None => continue,
+            };
+            let (Some(first), Some(last)) = (moments.iter().min(), moments.iter().max()) else { continue };
+            let existing = self.moments(&identity(item), *first, *last + 1).await?;
+            match &mut item.points {
+                Some(wire::Points::Numeric(points)) => {
+                    points.datapoints.retain(|point| !existing.contains(&point.timestamp));
+                }
+                Some(wire::Points::String(points)) => {
+                    points.datapoints.retain(|point| !existing.contains(&point.timestamp));
+                }
+                None => {}
+            }
+        }
+        request.items.retain(|item| count(item) > 0);
+        Ok((request.encode_to_vec(), request.items.iter().map(count).sum()))
+    }
+
+    /// When a series has points within a stretch of time. Milliseconds; the end is excluded.
+    async fn moments(&self, series: &Identity, start: i64, end: i64) -> Result<HashSet<i64>, Error> {
+        let mut moments = HashSet::new();
+        let mut item = match series {
+            Identity::Id(id) => json!({ "id": id }),
+            Identity::ExternalId(name) => json!({ "externalId": name }),
+            Identity::Instance { space, external_id } => {
+                json!({ "instanceId": { "space": space, "externalId": external_id } })
+            }
+        };
+        // By default CDF gives Good points only.
+        item["ignoreBadDataPoints"] = false.into();
+        item["treatUncertainAsBad"] = false.into();
+        loop {
+            let request = json!({
+                "items": [item], "start": start, "end": end, "limit": POINTS_PER_REQUEST, "ignoreUnknownIds": true,
+            });
+            let request = request.to_string().into_bytes();
+            let answer = self
+                .post_json("/timeseries/data/list", request, Resend::Always)
+                .await
+                .map_err(|error| error.into_error(&self.destination.resource.read_capability()))?;
+            let Some(found) = listing(&answer.body)?.into_iter().next() else { return Ok(moments) };
+            let points = found["datapoints"].as_array().into_iter().flatten();
+            moments.extend(points.filter_map(|point| point["timestamp"].as_i64()));
+            match found["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) {
+                Some(cursor) => item["cursor"] = cursor.into(),
+                None => return Ok(moments),
             }
         }
     }
@@ -166,6 +235,11 @@ fn halves(request: &wire::InsertionRequest, points: bool) -> Option<[wire::Inser
     Some([part(0, middle)?, part(middle, count(item))?])
 }
 
+fn decoded(bytes: &[u8]) -> Result<wire::InsertionRequest, Error> {
+    wire::InsertionRequest::decode(bytes)
+        .map_err(|error| Error::internal(format!("encoded datapoints are not readable: {error}")))
+}
+
 fn identity(item: &wire::InsertionItem) -> Identity {
     match &item.reference {
         Some(wire::Reference::Id(id)) => Identity::Id(*id),
@@ -178,9 +252,7 @@ fn identity(item: &wire::InsertionItem) -> Identity {
 }
 
 fn series_of(body: &[u8]) -> Result<Vec<Identity>, Error> {
-    let request = wire::InsertionRequest::decode(body)
-        .map_err(|error| Error::internal(format!("encoded datapoints are not readable: {error}")))?;
-    Ok(request.items.iter().map(identity).collect())
+    Ok(decoded(body)?.items.iter().map(identity).collect())
 }
 
 fn count(item: &wire::InsertionItem) -> usize {

@@ -32,7 +32,11 @@ impl Delivery<'_> {
             false => None,
         };
         let body = merged.as_ref().unwrap_or(&work.body);
-        let mut search = Search::new((0..body.items.len()).collect(), false);
+        let all = match work.mode.on_conflict {
+            OnConflict::Error | OnConflict::Ignore => self.not_existing(&rows, work).await?,
+            _ => (0..body.items.len()).collect(),
+        };
+        let mut search = Search::new(all, false);
         while let Some(part) = search.next() {
             match self.post_json(&path, create_body(body, &part, false)?, Resend::Always).await {
                 Ok(_) => self.accepted += part.len(),
@@ -42,14 +46,22 @@ impl Delivery<'_> {
         self.conclude(search, body)
     }
 
+    /// Those of the rows that CDF does not have yet; the others stay as they are, or are an error.
+    async fn not_existing(&mut self, path: &str, work: &Work) -> Result<Vec<usize>, Error> {
+        let keys = keys_of(&work.body)?;
+        let existing = self.read_rows(path, &keys).await?;
+        let is_new = |at: &usize| !existing.contains_key(&keys[*at]);
+        let (new, old): (Vec<usize>, Vec<usize>) = (0..keys.len()).partition(is_new);
+        if work.mode.on_conflict == OnConflict::Error && !old.is_empty() {
+            return Err(self.exists(&work.body, &old));
+        }
+        self.accepted += old.len();
+        Ok(new)
+    }
+
     /// The rows with the columns that they do not write as CDF has them.
     async fn with_existing_columns(&self, path: &str, work: &Work) -> Result<Body, Error> {
-        let mut keys = Vec::new();
-        for at in 0..work.body.items.len() {
-            let properties = Properties::parse(work.body.fragment(at))?;
-            let key = properties.get("key").map_or("null", |key| key.get());
-            keys.push(serde_json::from_str::<String>(key).unwrap_or_default());
-        }
+        let keys = keys_of(&work.body)?;
         let mut existing = self.read_rows(path, &keys).await?;
         let lost: Vec<String> =
             keys.iter().filter(|key| !existing.contains_key(*key)).map(|key| format!("\"{key}\"")).collect();
@@ -147,4 +159,15 @@ impl Delivery<'_> {
             Err(error) => Err(error.into_error(&self.destination.resource.read_capability())),
         }
     }
+}
+
+/// The rows' keys.
+fn keys_of(body: &Body) -> Result<Vec<String>, Error> {
+    (0..body.items.len())
+        .map(|at| {
+            let properties = Properties::parse(body.fragment(at))?;
+            let key = properties.get("key").map_or("null", |key| key.get());
+            serde_json::from_str(key).map_err(|error| Error::internal(format!("a key is not text: {error}")))
+        })
+        .collect()
 }

@@ -452,15 +452,23 @@ fn write_numeric(
     }
 }
 
-/// A series' points ordered by time, each moment once with its last value: CDF does not say which of two it keeps.
-pub fn sort_and_deduplicate(points: &[u8], string: bool) -> Result<(Vec<u8>, usize), Error> {
+/// A series' points ordered by time, each moment once with its last value, or its first: CDF does not say which of two
+/// it keeps.
+pub fn sort_and_deduplicate(
+    points: &[u8],
+    string: bool,
+    keep_first: bool,
+) -> Result<(Vec<u8>, usize), Error> {
     fn tidy<P>(
         mut points: Vec<P>,
+        keep_first: bool,
         timestamp: impl Fn(&P) -> i64,
         write: impl Fn(&P, &mut Vec<u8>),
     ) -> (Vec<u8>, usize) {
         // The sort keeps the order of equal moments; reversing makes "keep the first" mean "keep the last written".
-        points.reverse();
+        if !keep_first {
+            points.reverse();
+        }
         points.sort_by_key(&timestamp);
         points.dedup_by_key(|point| timestamp(point));
         let mut out = Vec::new();
@@ -471,11 +479,17 @@ pub fn sort_and_deduplicate(points: &[u8], string: bool) -> Result<(Vec<u8>, usi
         |error: prost::DecodeError| Error::internal(format!("encoded datapoints are not readable: {error}"));
     Ok(if string {
         let points = wire::StringPoints::decode(points).map_err(corrupt)?.datapoints;
-        tidy(points, |point| point.timestamp, |point, out| prost::encoding::message::encode(1, point, out))
+        tidy(
+            points,
+            keep_first,
+            |point| point.timestamp,
+            |point, out| prost::encoding::message::encode(1, point, out),
+        )
     } else {
         let points = wire::NumericPoints::decode(points).map_err(corrupt)?.datapoints;
         tidy(
             points,
+            keep_first,
             |point| point.timestamp,
             |point, out| {
                 write_numeric(out, point.timestamp, point.value, point.status.as_ref(), point.null_value)
@@ -511,7 +525,7 @@ mod tests {
         for (timestamp, value) in [(5, 1.0), (3, 2.0), (5, 3.0), (4, 4.0), (5, 5.0)] {
             prost::encoding::message::encode(1, &point(timestamp, value), &mut points);
         }
-        let (tidy, count) = sort_and_deduplicate(&points, false).unwrap();
+        let (tidy, count) = sort_and_deduplicate(&points, false, false).unwrap();
         assert_eq!(count, 3);
         let decoded = wire::NumericPoints::decode(&*tidy).unwrap().datapoints;
         assert_eq!(decoded, [point(3, 2.0), point(4, 4.0), point(5, 5.0)]);
