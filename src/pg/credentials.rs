@@ -19,6 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::errors::{raise_as, OrRaise};
+use super::text::from_server;
 use super::{options, settings, wait};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::error::{Error, Kind, RequestError};
@@ -230,12 +231,38 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
         let place = format!("ALTER ROLE {role} IN DATABASE {}", quote_identifier(&database));
         run(&format!("{place} SET search_path = {role}"))?;
         run(&format!("{place} SET TimeZone = 'UTC'"))?;
+        if let Some(libraries) = libraries_to_preload() {
+            run(&format!("{place} SET session_preload_libraries = {libraries}"))?;
+        }
     }
     Ok(Registered {
         schema: username.clone(),
         username,
         password: password.map(|password| password.expose_secret().to_owned()),
         database,
+    })
+}
+
+/// What the role's sessions have to preload, as it stands in SQL; None if they preload this library already, or if the
+/// caller may not set it.
+///
+/// Without it the first statement of a session is planned before this library is loaded: an ON CONFLICT would look for
+/// a unique index.
+fn libraries_to_preload() -> Option<String> {
+    let setting = |name: &CStr| {
+        // SAFETY: both settings exist in every version; the text is NUL-terminated.
+        unsafe { from_server(pg_sys::GetConfigOption(name.as_ptr(), false, false)) }
+    };
+    let preloads = |libraries: &str| libraries.split(',').any(|name| name.contains("cdf_fdw"));
+    let session = setting(c"session_preload_libraries");
+    // SAFETY: reads what the session's role may do.
+    let may_set = unsafe { pg_sys::superuser() };
+    if !may_set || preloads(&session) || preloads(&setting(c"shared_preload_libraries")) {
+        return None;
+    }
+    Some(match session.trim() {
+        "" => "cdf_fdw".to_owned(),
+        others => format!("{others}, cdf_fdw"),
     })
 }
 

@@ -171,7 +171,17 @@ def test_settings_of_role_and_database(cluster, gateway):
 def unprepared(emulator):
     """A cluster whose sessions do not have the library before they use a table, and a registered role."""
     with own_cluster("session_preload_libraries=") as cluster:
-        yield register(cluster, emulator)
+        registered = register(cluster, emulator)
+        with cluster.connect() as connection:
+            connection.execute(f"ALTER ROLE {registered.username} IN DATABASE postgres RESET session_preload_libraries")
+        yield registered
+
+
+def test_registration_has_the_library_preloaded(emulator, cdf):
+    with own_cluster("session_preload_libraries=plpgsql") as cluster:
+        with register(cluster, emulator).connect(autocommit=True) as session:
+            assert session.execute("SHOW session_preload_libraries").fetchone() == ("plpgsql, cdf_fdw",)
+            session.execute("INSERT INTO events (external_id) VALUES ('e') ON CONFLICT (external_id) DO NOTHING")
 
 
 def test_library_that_is_loaded_late_takes_what_was_set_before(unprepared, cdf):
