@@ -154,7 +154,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_modify(
 ) {
     if eflags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as std::ffi::c_int == 0 {
         // SAFETY: the executor passes the state of a statement that begins, and what plan_foreign_modify has made.
-        unsafe { begin(mtstate, rinfo, fdw_private) }
+        unsafe { begin(mtstate, rinfo, operation((*mtstate).operation), fdw_private) }
     }
 }
 
@@ -177,7 +177,12 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
                 .hint("Run it again, or have cdf_fdw in session_preload_libraries."),
             );
         }
-        begin(mtstate, rinfo, std::ptr::null_mut())
+        // An UPDATE that also changes rows of this table: what it has prepared inserts as well.
+        if !(*rinfo).ri_FdwState.is_null() {
+            return;
+        }
+        // Whatever the statement is, this row is inserted: an UPDATE may move it here.
+        begin(mtstate, rinfo, Operation::Upsert, std::ptr::null_mut())
     }
 }
 
@@ -188,6 +193,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
 unsafe fn begin(
     mtstate: *mut pg_sys::ModifyTableState,
     rinfo: *mut pg_sys::ResultRelInfo,
+    operation: Operation,
     set: *mut pg_sys::List,
 ) {
     // SAFETY: the caller's promise: the relation is open, and the executor state lives until the statement ends.
@@ -195,7 +201,8 @@ unsafe fn begin(
         let estate = (*mtstate).ps.state;
         let relation = (*rinfo).ri_RelationDesc;
         let context = (*estate).es_query_cxt;
-        let mut state = new_state(relation, acting_user(rinfo, estate), mtstate, context).or_raise();
+        let mut state =
+            new_state(relation, acting_user(rinfo, estate), mtstate, operation, context).or_raise();
         if !set.is_null() {
             state.sets(relation, &integers(set));
         }
@@ -211,6 +218,7 @@ unsafe fn new_state(
     relation: pg_sys::Relation,
     user: pg_sys::Oid,
     mtstate: *mut pg_sys::ModifyTableState,
+    operation: Operation,
     context: pg_sys::MemoryContext,
 ) -> Result<ModifyState, Error> {
     // SAFETY: the caller's promise.
@@ -219,7 +227,6 @@ unsafe fn new_state(
         let connection = options::connection(server, user)?;
         let (on_conflict, listed) =
             on_conflict::of_statement(mtstate, &table).unwrap_or((table.options.mode.on_conflict, None));
-        let operation = operation((*mtstate).operation);
         let (mut keys, mut whole, mut joins) = (Vec::new(), 0, false);
         if operation != Operation::Upsert {
             let subplan = (*(*mtstate).ps.lefttree).plan;
@@ -238,7 +245,6 @@ unsafe fn new_state(
             }
             whole = pg_sys::ExecFindJunkAttributeInTlist(targets, WHOLE_ROW.as_ptr());
         }
-        // COPY and routed rows are inserted, whatever statement routes them.
         let on_conflict = match operation {
             Operation::Upsert => on_conflict,
             _ => OnConflict::Update,

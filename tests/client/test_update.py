@@ -281,3 +281,34 @@ def test_truncate_of_points_takes_one_range_per_series(session, scratch, cdf):
     assert points(cdf, "a") == points(cdf, "b") == [] and len(points(cdf, "s")) == 1
     (entry,) = requests(cdf, "/timeseries/data/delete")
     assert entry["items"] == 2
+
+
+def test_an_update_that_moves_rows_between_partitions(session, scratch, cdf):
+    scratch.execute("CREATE TABLE parted (external_id text, type text) PARTITION BY LIST (type)")
+    for kind in ("a", "b"):
+        scratch.execute(
+            f"CREATE FOREIGN TABLE parted_{kind} PARTITION OF parted FOR VALUES IN ('{kind}')"
+            " SERVER cdf OPTIONS (resource 'events')"
+        )
+    session.execute("INSERT INTO scratch.parted VALUES ('e1', 'a'), ('e2', 'a')")
+    statement = "UPDATE scratch.parted_a SET external_id = external_id WHERE external_id = 'e1'"
+    assert session.execute(statement).rowcount == 1
+    assert session.execute("DELETE FROM scratch.parted_a WHERE external_id = 'e1' AND type = 'a'").rowcount == 1
+    assert names(cdf, "events") == ["e2"]
+
+
+def test_a_hierarchy_of_100_000_in_any_order(session, cdf):
+    """Written in random order, parents in CDF already and in the same transaction, then moved and deleted."""
+    session.execute("INSERT INTO assets (external_id, name) VALUES ('root', 'Root')")
+    rows = session.execute(
+        "INSERT INTO assets (external_id, name, parent_external_id)"
+        " SELECT 'a' || i, 'A', CASE WHEN i <= 10 THEN 'root' ELSE 'a' || i / 10 END"
+        " FROM generate_series(1, 100000) i ORDER BY hashint4(i)"
+    )
+    assert rows.rowcount == 100_000
+    stored_assets = {item["externalId"]: item for item in dump(cdf, "assets")}
+    assert len(stored_assets) == 100_001
+    assert {item["rootId"] for item in stored_assets.values()} == {stored_assets["root"]["id"]}
+    assert all(stored_assets[f"a{i}"]["parentExternalId"] == f"a{i // 10}" for i in range(11, 100_001, 997))
+    assert session.execute("DELETE FROM assets").rowcount == 100_001
+    assert names(cdf, "assets") == []

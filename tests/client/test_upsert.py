@@ -449,17 +449,10 @@ def test_do_nothing_on_a_strict_table(session, cdf, strict):
     assert stored(cdf, "events", "a")["type"] == "x"
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "INSERT INTO datapoints (external_id, timestamp, value) VALUES ('s', now(), 1) ON CONFLICT DO NOTHING",
-        "INSERT INTO raw_rows (db_name, table_name, key) VALUES ('d', 't', 'k') ON CONFLICT DO NOTHING",
-    ],
-    ids=["datapoints", "raw"],
-)
-def test_what_cannot_be_ignored_is_refused(session, cdf, statement):
+def test_points_that_must_be_new_are_refused(session, cdf, scratch):
+    table = scratch.table("strict_points", "external_id text, timestamp timestamptz, value float8", "datapoints", on_conflict="error")
     with refused("0A000", "on_conflict"):
-        session.execute(statement)
+        session.execute(f"INSERT INTO {table} VALUES ('s', now(), 1)")
     assert requests(cdf) == []
 
 
