@@ -2,7 +2,7 @@
 
 use super::read::Comparison;
 use super::resource::raw::{rows_path, ROWS_PER_REQUEST};
-use super::resource::{datapoints, Rule, Shape};
+use super::resource::{datapoints, sequence_rows, Create, Rule, Shape};
 use super::table::{Binding, Table, RAW_KEY};
 
 /// The requests of a scan with conditions on these columns.
@@ -38,6 +38,13 @@ pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) 
                 false => vec!["POST /timeseries/list".to_owned(), points],
             }
         }
+        Shape::SequenceRows => {
+            let rows = "POST /sequences/data/list".to_owned();
+            match equal("id") || equal("external_id") {
+                true => vec![rows],
+                false => vec!["POST /sequences/list".to_owned(), rows],
+            }
+        }
         Shape::Raw => {
             let by_key = conditions.iter().any(|(column, _)| match &table.bindings[*column] {
                 Some(Binding::Column(column)) => column.name == RAW_KEY,
@@ -69,6 +76,10 @@ pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) 
 /// The request that inserted rows go with, and how many there are in it at most.
 pub fn insert(table: &Table) -> (String, usize) {
     match (&table.options.resource.shape, &table.options.database, &table.options.table) {
+        (Shape::Items(items), ..) if items.create == Create::One => {
+            (format!("POST {}?overwrite=false", items.path), 1)
+        }
+        (Shape::SequenceRows, ..) => ("POST /sequences/data".to_owned(), sequence_rows::ROWS_PER_REQUEST),
         (Shape::Items(items), ..) => (format!("POST {}", items.path), items.per_request),
         (Shape::Datapoints { .. }, ..) => {
             ("POST /timeseries/data".to_owned(), datapoints::POINTS_PER_REQUEST)

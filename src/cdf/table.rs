@@ -117,12 +117,13 @@ pub struct Table {
 }
 
 /// Built-in columns that tell rows apart, as errors name a row.
-const TELLING: [&str; 8] = [
+const TELLING: [&str; 9] = [
     "external_id",
     "id",
     "instance_space",
     "instance_external_id",
     "timestamp",
+    "row_number",
     "db_name",
     "table_name",
     RAW_KEY,

@@ -8,6 +8,7 @@ use super::client::Connection;
 use super::encode::item::ItemEncoder;
 use super::encode::point::PointEncoder;
 use super::encode::raw::RawEncoder;
+use super::encode::sequence::SequenceRowEncoder;
 use super::error::{Error, Kind};
 use super::resource::Shape;
 use super::table::{Mode, NullHandling, OnConflict, Table};
@@ -29,6 +30,7 @@ enum Encoder {
     Items(ItemEncoder),
     Raw(RawEncoder),
     Points(PointEncoder),
+    SequenceRows(SequenceRowEncoder),
 }
 
 impl Writer {
@@ -57,6 +59,7 @@ impl Writer {
         };
         let encoder = match shape {
             Shape::Items(items) => Encoder::Items(ItemEncoder::new(&table, items)),
+            Shape::SequenceRows => Encoder::SequenceRows(SequenceRowEncoder::new(&table)?),
             Shape::Raw => Encoder::Raw(RawEncoder::new(&table)?),
             Shape::Datapoints { string } => Encoder::Points(PointEncoder::new(&table, *string)?),
         };
@@ -76,6 +79,13 @@ impl Writer {
         self.fragment.clear();
         match &self.encoder {
             Encoder::Items(encoder) => {
+                let encoded = encoder.encode(table, row, &mut self.fragment)?;
+                let lane = *self
+                    .lane
+                    .get_or_insert_with(|| buffer.lane(&self.connection, table.options.resource, None));
+                buffer.push_item(lane, subtransaction, self.mode, &self.fragment, &encoded, spill)
+            }
+            Encoder::SequenceRows(encoder) => {
                 let encoded = encoder.encode(table, row, &mut self.fragment)?;
                 let lane = *self
                     .lane

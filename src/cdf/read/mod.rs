@@ -3,6 +3,7 @@
 mod items;
 mod points;
 mod raw;
+mod sequence_rows;
 
 use std::sync::Arc;
 
@@ -75,6 +76,11 @@ pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool 
             "timestamp" => !any_of,
             "id" | "external_id" => equal || any_of,
             "instance_space" | "instance_external_id" => equal,
+            _ => false,
+        },
+        (Shape::SequenceRows, Some(Binding::Column(column))) => match column.name {
+            "row_number" => !any_of,
+            "id" | "external_id" => equal || any_of,
             _ => false,
         },
         (Shape::Raw, Some(Binding::Column(column))) => {
@@ -163,6 +169,7 @@ enum Source {
     Items(items::ItemPages),
     Points(points::PointPages),
     Raw(raw::RawPages),
+    SequenceRows(sequence_rows::SequenceRowPages),
 }
 
 impl Reader {
@@ -171,6 +178,7 @@ impl Reader {
         let source = match &query.table.options.resource.shape {
             Shape::Items(items) => Source::Items(items::ItemPages::new(items, &query)),
             Shape::Datapoints { string } => Source::Points(points::PointPages::new(*string, &query)),
+            Shape::SequenceRows => Source::SequenceRows(sequence_rows::SequenceRowPages::new(&query)),
             Shape::Raw => Source::Raw(raw::RawPages::new(&query)),
         };
         Reader { client, query, source }
@@ -182,6 +190,7 @@ impl Reader {
         match &mut self.source {
             Source::Items(pages) => pages.next(&call).await,
             Source::Points(pages) => pages.next(&call).await,
+            Source::SequenceRows(pages) => pages.next(&call).await,
             Source::Raw(pages) => pages.next(&call).await,
         }
     }

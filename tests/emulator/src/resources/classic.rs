@@ -83,7 +83,7 @@ pub struct Kind {
     pub created: u16,
     /// Status for the same object twice in one request.
     pub twice: u16,
-    /// Whether objects have an id and a lastUpdatedTime (labels have neither).
+    /// Whether objects have an id. Those that can be updated have a lastUpdatedTime.
     pub has_id: bool,
     /// What it can do.
     pub operations: &'static [Operation],
@@ -237,7 +237,7 @@ impl Kind {
         let mut ids = Vec::with_capacity(drafts.len());
         for mut draft in drafts {
             draft.fields.insert("createdTime".into(), json!(now));
-            if self.has_id {
+            if self.can(Operation::Update) {
                 draft.fields.insert("lastUpdatedTime".into(), json!(now));
             }
             ids.push(draft.id);
@@ -467,7 +467,7 @@ impl Kind {
         let now = now_ms();
         let ids: Vec<i64> = drafts.iter().map(|draft| draft.id).collect();
         for mut draft in drafts {
-            if self.has_id {
+            if self.can(Operation::Update) {
                 draft.fields.insert("lastUpdatedTime".into(), json!(now));
             }
             classic.table_mut(self.path).replace(Entity { id: draft.id, fields: draft.fields });

@@ -13,7 +13,14 @@ static FIELDS: [Field; 5] = [
     Field::external_id().required(),
     Field::text("name", 0, 255),
     Field::text("description", 0, 1000),
-    Field::new("valueType", FieldType::OneOf(&["STRING", "DOUBLE", "LONG"])).immutable(),
+    // In any case: the official Python SDK sends "Double".
+    Field::new(
+        "valueType",
+        FieldType::OneOf(&[
+            "STRING", "DOUBLE", "LONG", "String", "Double", "Long", "string", "double", "long",
+        ]),
+    )
+    .immutable(),
     Field::metadata(&METADATA),
 ];
 
@@ -95,8 +102,7 @@ pub fn complete(columns: &mut Value) {
             column["createdTime"] = json!(now_ms());
             column["lastUpdatedTime"] = json!(now_ms());
         }
-        if column.get("valueType").is_none() {
-            column["valueType"] = json!("DOUBLE");
-        }
+        let value_type = column["valueType"].as_str().unwrap_or("DOUBLE").to_uppercase();
+        column["valueType"] = json!(value_type);
     }
 }
