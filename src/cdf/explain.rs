@@ -2,7 +2,7 @@
 
 use super::read::Comparison;
 use super::resource::raw::{rows_path, ROWS_PER_REQUEST};
-use super::resource::{datapoints, Rule, Shape};
+use super::resource::{datapoints, sequence_rows, Create, Rule, Shape};
 use super::table::{Binding, Operation, Table, RAW_KEY};
 
 /// The requests of a scan with conditions on these columns.
@@ -36,6 +36,13 @@ pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) 
             match equal("id") || equal("external_id") || instance {
                 true => vec![points],
                 false => vec!["POST /timeseries/list".to_owned(), points],
+            }
+        }
+        Shape::SequenceRows => {
+            let rows = "POST /sequences/data/list".to_owned();
+            match equal("id") || equal("external_id") {
+                true => vec![rows],
+                false => vec!["POST /sequences/list".to_owned(), rows],
             }
         }
         Shape::Raw => {
@@ -73,8 +80,14 @@ pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
         (Shape::Datapoints { .. }, Operation::Delete) => {
             (vec!["POST /timeseries/data/delete".to_owned()], datapoints::RANGES_PER_REQUEST)
         }
+        (Shape::Items(items), Operation::Delete) => {
+            (vec![format!("POST {}/delete", items.path)], items.per_request)
+        }
+        (Shape::Items(items), Operation::Update) => {
+            (vec![format!("POST {}/update", items.path)], items.per_request)
+        }
         (_, Operation::Delete) => (vec![format!("{create}/delete")], rows),
-        (Shape::Items(_), Operation::Update) => (vec![format!("{create}/update")], rows),
+        (Shape::SequenceRows, Operation::Update) => (vec![format!("{create}/delete"), create], rows),
         // What an update leaves alone has to be written again.
         (Shape::Raw, Operation::Update) if table.options.table.is_some() => {
             (vec![create.replacen("POST", "GET", 1), create], rows)
@@ -86,6 +99,10 @@ pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
 /// The request that inserted rows go with, and how many there are in it at most.
 fn create(table: &Table) -> (String, usize) {
     match (&table.options.resource.shape, &table.options.database, &table.options.table) {
+        (Shape::Items(items), ..) if items.create == Create::One => {
+            (format!("POST {}?overwrite=false", items.path), 1)
+        }
+        (Shape::SequenceRows, ..) => ("POST /sequences/data".to_owned(), sequence_rows::ROWS_PER_REQUEST),
         (Shape::Items(items), ..) => (format!("POST {}", items.path), items.per_request),
         (Shape::Datapoints { .. }, ..) => {
             ("POST /timeseries/data".to_owned(), datapoints::POINTS_PER_REQUEST)

@@ -133,12 +133,13 @@ pub struct Table {
 }
 
 /// Built-in columns that tell rows apart, as errors name a row.
-const TELLING: [&str; 8] = [
+const TELLING: [&str; 9] = [
     "external_id",
     "id",
     "instance_space",
     "instance_external_id",
     "timestamp",
+    "row_number",
     "db_name",
     "table_name",
     RAW_KEY,
@@ -261,6 +262,7 @@ impl Table {
         let typed_raw = self.options.table.is_some();
         let keys: &[&[&str]] = match &self.options.resource.shape {
             Shape::Items(_) => &[&["external_id"], &["id"]],
+            Shape::SequenceRows => &[&["external_id", "row_number"], &["id", "row_number"]],
             Shape::Raw if typed_raw => &[&[RAW_KEY]],
             Shape::Raw => &[&["db_name", RAW_KEY, "table_name"]],
             Shape::Datapoints { .. } => &[

@@ -8,6 +8,7 @@ use super::client::Connection;
 use super::encode::item::ItemEncoder;
 use super::encode::point::{PointEncoder, SeriesRef};
 use super::encode::raw::RawEncoder;
+use super::encode::sequence::SequenceRowEncoder;
 use super::encode::Encoded;
 use super::error::{Error, Kind};
 use super::resource::Resource;
@@ -31,6 +32,7 @@ enum Encoder {
     Items(ItemEncoder),
     Raw(RawEncoder),
     Points(PointEncoder),
+    SequenceRows(SequenceRowEncoder),
 }
 
 /// Where a statement's rows go: the transaction's buffer, the subtransaction that writes, and room for what is too much
@@ -77,6 +79,7 @@ impl Writer {
         }
         let encoder = match &resource.shape {
             Shape::Items(items) => Encoder::Items(ItemEncoder::new(&table, items, listed)),
+            Shape::SequenceRows => Encoder::SequenceRows(SequenceRowEncoder::new(&table)?),
             Shape::Raw => Encoder::Raw(RawEncoder::new(&table, listed)?),
             Shape::Datapoints { string } => Encoder::Points(PointEncoder::new(&table, *string)?),
         };
@@ -110,6 +113,10 @@ impl Writer {
         self.fragment.clear();
         match &self.encoder {
             Encoder::Items(encoder) => {
+                let encoded = encoder.encode(table, row, &mut self.fragment)?;
+                self.push(target, mode, &encoded)
+            }
+            Encoder::SequenceRows(encoder) => {
                 let encoded = encoder.encode(table, row, &mut self.fragment)?;
                 self.push(target, mode, &encoded)
             }
@@ -165,6 +172,12 @@ impl Writer {
                 let encoded = encoder.encode_update(table, row, changed, &mut self.fragment)?;
                 self.push_raw(target, mode, &encoded, row)
             }
+            // CDF writes cell by cell: what the new object does not have must go.
+            Encoder::SequenceRows(encoder) => {
+                let row = encoder.with_one_sequence(keys, row);
+                self.delete(target.again(), keys)?;
+                self.insert(target, &row)
+            }
             Encoder::Points(encoder) => {
                 let was = (encoder.one_series(table, keys)?, encoder.timestamp(table, keys)?);
                 let row = encoder.with_one_series(keys, row);
@@ -189,6 +202,11 @@ impl Writer {
             Encoder::Raw(encoder) => {
                 let encoded = encoder.encode_delete(table, keys, &mut self.fragment)?;
                 self.push_raw(target, mode, &encoded, keys)
+            }
+            Encoder::SequenceRows(encoder) => {
+                let keys = encoder.with_one_sequence(keys, keys);
+                let encoded = encoder.encode_delete(table, &keys, &mut self.fragment)?;
+                self.push(target, mode, &encoded)
             }
             Encoder::Points(encoder) => {
                 let series = encoder.one_series(table, keys)?;

@@ -152,7 +152,16 @@ impl ItemBatch {
             Merge::Overlay(resource) => {
                 let mut merged = Vec::with_capacity(fragment.len() * 2);
                 let twin = |property: &str| resource.twin(property);
-                json::overlay(self.fragment(&self.slots[at]), fragment, twin, &mut merged)?;
+                let earlier = self.fragment(&self.slots[at]);
+                let mut whole = Vec::new();
+                let fragment = match resource.merged_inside() {
+                    Some(property) => {
+                        json::add_inside(earlier, fragment, property, &mut whole)?;
+                        &*whole
+                    }
+                    None => fragment,
+                };
+                json::overlay(earlier, fragment, twin, &mut merged)?;
                 self.replace(at, &merged, &Encoded { parent, ..*encoded });
             }
         }

@@ -18,8 +18,8 @@ use hashbrown::HashMap;
 #[cfg(test)]
 pub use chunk::MemorySpill;
 pub use chunk::{Body, Chunk, Extent, Spill};
-pub use items::BODY_BYTES;
 use items::{ItemBatch, Merge};
+pub use items::{BODY_BYTES, HEAD, TAIL};
 pub use pending::{Pending, PendingItem, PendingPoints};
 use points::PointBatch;
 use ranges::RangeBatch;
@@ -30,7 +30,7 @@ use super::encode::point::SeriesRef;
 use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
 use super::resource::raw::ROWS_PER_REQUEST;
-use super::resource::{Resource, Shape, Stage};
+use super::resource::{sequence_rows, Resource, Shape, Stage};
 use super::table::{Mode, OnConflict, Operation};
 
 /// Number of a subtransaction, as PostgreSQL counts them: a child's is larger than its parent's.
@@ -198,6 +198,7 @@ impl Lane {
     fn per_request(&self) -> usize {
         match &self.destination.resource.shape {
             Shape::Items(items) => items.per_request,
+            Shape::SequenceRows => sequence_rows::ROWS_PER_REQUEST,
             _ => ROWS_PER_REQUEST,
         }
     }

@@ -6,11 +6,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::Value;
 
-use crate::cdf::buffer::{Body, Destination};
+use crate::cdf::buffer::{Body, Destination, HEAD, TAIL};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::{json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
-use crate::cdf::resource::{Resource, Rule};
+use crate::cdf::resource::sequence_rows::ROW_NUMBER;
+use crate::cdf::resource::{Create, Items, Resource, Rule};
 
 /// Items of a body, as CDF's objects.
 pub(super) struct Parsed<'b> {
@@ -60,7 +61,7 @@ impl<'b> Parsed<'b> {
                 continue;
             };
             match column.rule {
-                Rule::ImmutableBool => continue,
+                Rule::ImmutableBool | Rule::ImmutableText { .. } | Rule::SequenceColumns => continue,
                 Rule::ExternalId if kind == KeyKind::Key => continue,
                 _ => {}
             }
@@ -94,8 +95,8 @@ impl<'b> Parsed<'b> {
         answer: &Bytes,
         resource: &Resource,
     ) -> Result<(), Error> {
-        let fixed: Vec<_> =
-            resource.columns.iter().filter(|column| matches!(column.rule, Rule::ImmutableBool)).collect();
+        let immutable = |rule: &Rule| matches!(rule, Rule::ImmutableBool | Rule::ImmutableText { .. });
+        let fixed: Vec<_> = resource.columns.iter().filter(|column| immutable(&column.rule)).collect();
         let written = |at: &usize| fixed.iter().any(|column| self.items[*at].get(column.property).is_some());
         if fixed.is_empty() || !rows.iter().any(written) {
             return Ok(());
@@ -165,6 +166,24 @@ pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Res
     }
     made.end();
     Ok(made.bytes)
+}
+
+/// A create request as the resource takes it.
+pub(super) fn create_request(
+    items: &Items,
+    body: &Body,
+    part: &[usize],
+    strip_nulls: bool,
+) -> Result<(String, Vec<u8>), Error> {
+    let mut request = create_body(body, part, strip_nulls)?;
+    match items.create {
+        Create::Many => Ok((items.path.to_owned(), request)),
+        Create::One => {
+            request.drain(..HEAD.len());
+            request.truncate(request.len() - TAIL.len());
+            Ok((format!("{}?overwrite=false", items.path), request))
+        }
+    }
 }
 
 pub(super) fn listing(answer: &[u8]) -> Result<Vec<Value>, Error> {
@@ -251,12 +270,21 @@ pub(super) fn mentioning(
     Ok(found)
 }
 
+/// The number of a sequence's row.
+fn row_number(body: &Body, at: usize) -> Option<String> {
+    let properties = Properties::parse(body.fragment(at)).ok()?;
+    Some(properties.get(ROW_NUMBER)?.get().to_owned())
+}
+
 /// What errors call the rows: their keys, or the beginning of what was sent of them.
 pub(super) fn named(body: &Body, rows: &[usize]) -> Vec<String> {
     rows.iter()
         .take(NAMED_ROWS)
         .map(|at| match key_of(body, *at) {
-            Ok(Some(key)) => key.to_string(),
+            Ok(Some(key)) => match row_number(body, *at) {
+                Some(number) => format!("{key} row {number}"),
+                None => key.to_string(),
+            },
             _ => {
                 let text = String::from_utf8_lossy(body.fragment(*at)).into_owned();
                 match text.char_indices().nth(120) {

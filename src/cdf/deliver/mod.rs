@@ -6,6 +6,7 @@ mod points;
 mod raw;
 mod references;
 mod search;
+mod sequences;
 mod upsert;
 
 use std::sync::{Arc, Mutex};
@@ -68,6 +69,7 @@ pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
     }
     let error = match &work.destination.resource.shape {
         Shape::Items(items) => delivery.items(items, &work).await.err(),
+        Shape::SequenceRows => delivery.sequence_rows(&work).await.err(),
         Shape::Raw => delivery.raw(&work).await.err(),
         Shape::Datapoints { string } => delivery.points(*string, &work).await.err(),
     };

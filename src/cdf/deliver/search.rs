@@ -46,6 +46,14 @@ impl Search {
         search
     }
 
+    /// As [`Search::new`], every row by itself from the start.
+    pub(super) fn one_by_one(all: Vec<usize>) -> Self {
+        let mut search = Search::new(Vec::new(), false);
+        search.rows = all.len();
+        search.open = all.into_iter().map(|at| vec![at]).collect();
+        search
+    }
+
     /// The next part to send.
     pub(super) fn next(&mut self) -> Option<Vec<usize>> {
         self.open.pop_front()

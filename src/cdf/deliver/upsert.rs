@@ -3,18 +3,26 @@
 use bytes::Bytes;
 use hashbrown::HashSet;
 
-use super::body::{create_body, matching, named, names, present, Parsed};
+use super::body::{create_request, matching, named, names, present, Parsed};
 use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
 use crate::cdf::client::Resend;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Kind, RequestError};
-use crate::cdf::resource::Items;
+use crate::cdf::resource::{Create, Items};
 use crate::cdf::table::{OnConflict, Operation};
 
 /// Rounds of splitting off what exists, or what is missing. Each makes progress unless others write the same keys.
 const ROUNDS: usize = 20;
+
+/// The parts in which items are created.
+fn creation(items: &Items, work: &Work, all: Vec<usize>) -> Search {
+    match items.create {
+        Create::Many => Search::new(all, work.ordered),
+        Create::One => Search::one_by_one(all),
+    }
+}
 
 impl Delivery<'_> {
     pub(super) async fn items(&mut self, items: &Items, work: &Work) -> Result<(), Error> {
@@ -100,10 +108,10 @@ impl Delivery<'_> {
         body: &Body,
         all: Vec<usize>,
     ) -> Result<(), Error> {
-        let mut search = Search::new(all, work.ordered);
+        let mut search = creation(items, work, all);
         while let Some(part) = search.next() {
-            let request = create_body(body, &part, work.deferred)?;
-            match self.post_json(items.path, request, Resend::OnlyIfNotReceived).await {
+            let (path, request) = create_request(items, body, &part, work.deferred)?;
+            match self.post_json(&path, request, Resend::OnlyIfNotReceived).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(error) => self.narrow(&mut search, part, error, body)?,
             }
@@ -252,10 +260,19 @@ impl Delivery<'_> {
         // Sent again after a lost answer, rows would be refused because of themselves.
         let resend = if refuse_existing { Resend::OnlyIfNotReceived } else { Resend::Always };
         let mut existing = Vec::new();
-        let mut search = Search::new(all, work.ordered);
+        let mut all = all;
+        // Where items are created one by one, a request for all of them tells which ones need no creating.
+        if items.create == Create::One && !all.is_empty() {
+            let found = self.look_up(items, body, &all).await?;
+            (existing, all) = all.into_iter().partition(|at| found.contains(at));
+            if refuse_existing && !existing.is_empty() {
+                return Err(self.exists(body, &existing));
+            }
+        }
+        let mut search = creation(items, work, all);
         while let Some(mut part) = search.next() {
-            let request = create_body(body, &part, work.deferred)?;
-            match self.post_json(items.path, request, resend).await {
+            let (path, request) = create_request(items, body, &part, work.deferred)?;
+            match self.post_json(&path, request, resend).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(RequestError::Api(api)) if api.status == 409 || !api.duplicated.is_empty() => {
                     let mut duplicated = matching(body, &part, &api.duplicated)?;
@@ -299,6 +316,7 @@ impl Delivery<'_> {
             let answer = self.retrieve(items, body, &still).await?;
             let found = present(body, &still, &answer)?;
             parsed.check_immutable(&still, &answer, resource)?;
+            self.add_columns(items, &parsed, &still, &answer).await?;
             self.accepted += found.len();
             missing.extend(still.into_iter().filter(|at| !found.contains(at)));
         }
@@ -311,6 +329,7 @@ impl Delivery<'_> {
                 Ok(response) => {
                     self.accepted += part.len();
                     parsed.check_immutable(&part, &response.body, resource)?;
+                    self.add_columns(items, &parsed, &part, &response.body).await?;
                 }
                 Err(RequestError::Api(api)) if api.status == 400 && !api.missing.is_empty() => {
                     let lost = matching(body, &part, &api.missing)?;

@@ -8,7 +8,7 @@ use super::{refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::{Column, Items, Rule, EXTERNAL_ID_CHARS, ID_RANGE};
+use crate::cdf::resource::{Column, Items, MetadataLimits, Rule, EXTERNAL_ID_CHARS, ID_RANGE};
 use crate::cdf::table::{Binding, NullHandling, Table};
 
 /// Encodes the rows of one table.
@@ -336,7 +336,28 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
         }
         Rule::Id | Rule::IdOf => json::write(out, &internal_id(cell)?),
         Rule::ExternalId | Rule::Parent | Rule::Reference { .. } => text(out, cell, 0, EXTERNAL_ID_CHARS)?,
-        Rule::Text { min, max } => text(out, cell, min, max)?,
+        Rule::Text { min, max } | Rule::ImmutableText { min, max } => text(out, cell, min, max)?,
+        Rule::OneOf(names) => {
+            let name = as_text(cell)?;
+            if !names.contains(&&*name) {
+                let why = format!("the value is \"{name}\"; CDF takes {}", names.join(", "));
+                return Err((Kind::InvalidValue, why));
+            }
+            json::write(out, &*name);
+        }
+        Rule::Number { min, max } => {
+            let number = match cell {
+                Cell::Float(value) => *value,
+                Cell::Int(value) => *value as f64,
+                Cell::Number(digits) => digits.parse().unwrap_or(f64::NAN),
+                other => return Err(mismatch(other, "a number")),
+            };
+            if !(min..=max).contains(&number) {
+                return Err((Kind::OutOfRange, format!("the value is {number}; CDF takes {min} to {max}")));
+            }
+            json::write(out, &number);
+        }
+        Rule::SequenceColumns => super::sequence::definitions(out, document(cell)?)?,
         Rule::Bool | Rule::ImmutableBool => match cell {
             Cell::Bool(value) => json::write(out, value),
             other => return Err(mismatch(other, "a boolean")),
@@ -351,18 +372,7 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
             }
             json::write(out, &millis);
         }
-        Rule::Metadata(limits) => {
-            let size = json::metadata(out, document(cell)?)?;
-            let sizes = [
-                (size.pairs, limits.pairs, "pairs"),
-                (size.longest_key, limits.key, "bytes in a key"),
-                (size.longest_value, limits.value, "bytes in a value"),
-                (size.total, limits.total, "bytes in all"),
-            ];
-            if let Some((has, limit, what)) = sizes.into_iter().find(|(has, limit, _)| has > limit) {
-                return Err((Kind::TooLong, format!("the metadata has {has} {what}; CDF takes {limit}")));
-            }
-        }
+        Rule::Metadata(limits) => metadata(out, document(cell)?, limits)?,
         Rule::GeoLocation => {
             let feature: serde_json::Map<String, Value> =
                 serde_json::from_str(document(cell)?).map_err(|error| {
@@ -393,6 +403,22 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
         Rule::Part => return Err((Kind::Internal, "the column has no encoder".into())),
     }
     Ok(())
+}
+
+pub(super) fn metadata(out: &mut Vec<u8>, document: &str, limits: MetadataLimits) -> Result<(), Refusal> {
+    let size = json::metadata(out, document)?;
+    let sizes = [
+        (size.pairs, limits.pairs, "pairs"),
+        (size.longest_key, limits.key, "bytes in a key"),
+        (size.longest_value, limits.value, "bytes in a value"),
+        (size.total, limits.total, "bytes in all"),
+    ];
+    match sizes.into_iter().find(|(has, limit, _)| has > limit) {
+        Some((has, limit, what)) => {
+            Err((Kind::TooLong, format!("the metadata has {has} {what}; CDF takes {limit}")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn drop_nulls(value: &mut Value) {
@@ -448,7 +474,7 @@ fn repeated(out: &[u8], places: Vec<std::ops::Range<usize>>) -> Option<String> {
     Some(String::from_utf8_lossy(&out[place]).into_owned())
 }
 
-fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -> Result<(), Refusal> {
+pub(super) fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -> Result<(), Refusal> {
     let text = as_text(cell)?;
     // Bytes bound characters from above, so most texts are never counted.
     if text.len() > max {
@@ -473,7 +499,7 @@ pub(super) fn as_text<'c>(cell: &'c Cell<'_>) -> Result<std::borrow::Cow<'c, str
     })
 }
 
-fn document<'c>(cell: &Cell<'c>) -> Result<&'c str, Refusal> {
+pub(super) fn document<'c>(cell: &Cell<'c>) -> Result<&'c str, Refusal> {
     match cell {
         Cell::Json(text) | Cell::Text(text) => Ok(text),
         other => Err(mismatch(other, "a JSON object")),

@@ -227,6 +227,41 @@ impl<'de> Deserialize<'de> for Properties<'de> {
     }
 }
 
+/// The later write of an item, with the parts of one property added that only the earlier write has: members of an
+/// object, or elements of an array by their external id.
+pub fn add_inside(
+    earlier: &[u8],
+    later: &[u8],
+    property: &str,
+    out: &mut Vec<u8>,
+) -> Result<(), crate::cdf::error::Error> {
+    let unreadable =
+        |error: serde_json::Error| crate::cdf::error::Error::internal(format!("merging rows: {error}"));
+    let (first, mut second) = (Properties::parse(earlier)?, Properties::parse(later)?);
+    let merged;
+    if let (Some(before), Some(after)) = (first.get(property), second.get(property)) {
+        let mut text = Vec::new();
+        if after.get().starts_with('[') {
+            let parse = |value: &RawValue| serde_json::from_str::<Vec<serde_json::Value>>(value.get());
+            let (mut before, after) = (parse(before).map_err(unreadable)?, parse(after).map_err(unreadable)?);
+            for column in after {
+                match before.iter_mut().find(|other| other["externalId"] == column["externalId"]) {
+                    Some(slot) => *slot = column,
+                    None => before.push(column),
+                }
+            }
+            write(&mut text, &before);
+        } else {
+            overlay(before.get().as_bytes(), after.get().as_bytes(), |_| None, &mut text)?;
+        }
+        let text = String::from_utf8_lossy(&text).into_owned();
+        merged = RawValue::from_string(text).map_err(unreadable)?;
+        second.0.iter_mut().filter(|(name, _)| name == property).for_each(|(_, value)| *value = &merged);
+    }
+    Properties::write(out, second.0.iter().map(|(name, value)| (&**name, *value)));
+    Ok(())
+}
+
 /// Lays the later write of an item over the earlier one, column by column, into `out`. `twin` names the property that
 /// says the same in another way: the later one of the two counts.
 pub fn overlay(

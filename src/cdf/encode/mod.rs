@@ -5,6 +5,7 @@ pub mod item;
 pub mod json;
 pub mod point;
 pub mod raw;
+pub mod sequence;
 
 use super::cell::Cell;
 use super::error::{Error, Kind};

@@ -4,6 +4,7 @@ mod items;
 mod overlay;
 mod points;
 mod raw;
+mod sequence_rows;
 
 use std::sync::Arc;
 
@@ -94,6 +95,11 @@ pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool 
             "instance_space" | "instance_external_id" => equal,
             _ => false,
         },
+        (Shape::SequenceRows, Some(Binding::Column(column))) => match column.name {
+            "row_number" => !any_of,
+            "id" | "external_id" => equal || any_of,
+            _ => false,
+        },
         (Shape::Raw, Some(Binding::Column(column))) => {
             equal && matches!(column.name, "db_name" | "table_name" | RAW_KEY)
         }
@@ -173,7 +179,7 @@ impl Query {
                 let key = self.raw_key()?;
                 Some(vec![prefix("key", &Value::from(key))])
             }
-            Shape::Datapoints { .. } => None,
+            Shape::Datapoints { .. } | Shape::SequenceRows => None,
         }
     }
 
@@ -230,6 +236,7 @@ enum Source {
     Items(items::ItemPages),
     Points(points::PointPages),
     Raw(raw::RawPages),
+    SequenceRows(sequence_rows::SequenceRowPages),
 }
 
 impl Reader {
@@ -241,6 +248,7 @@ impl Reader {
         let source = match &query.table.options.resource.shape {
             Shape::Items(items) => Source::Items(items::ItemPages::new(items, &query)?),
             Shape::Datapoints { string } => Source::Points(points::PointPages::new(*string, &query)),
+            Shape::SequenceRows => Source::SequenceRows(sequence_rows::SequenceRowPages::new(&query)?),
             Shape::Raw => Source::Raw(raw::RawPages::new(&query)?),
         };
         Ok(Reader { client, query, source })
@@ -252,6 +260,7 @@ impl Reader {
         match &mut self.source {
             Source::Items(pages) => pages.next(&call).await,
             Source::Points(pages) => pages.next(&call).await,
+            Source::SequenceRows(pages) => pages.next(&call).await,
             Source::Raw(pages) => pages.next(&call).await,
         }
     }

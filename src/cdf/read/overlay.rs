@@ -10,6 +10,7 @@ use crate::cdf::encode::point::wire::{
 };
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Identity};
+use crate::cdf::resource::sequence_rows::{COLUMNS, ROW_NUMBER};
 use crate::cdf::resource::Resource;
 use crate::cdf::table::{Mode, NullHandling, OnConflict, Operation};
 
@@ -232,6 +233,76 @@ fn apply_raw(row: &mut Option<Value>, write: &Write) {
             }
         }
         _ => *row = Some(json!({ "key": write.object["key"], "columns": write.object["columns"] })),
+    }
+}
+
+/// Writes to rows of sequences, by sequence and row number.
+#[derive(Debug, Default)]
+pub struct SequenceRowOverlay {
+    writes: HashMap<(Identity, i64), Vec<Write>>,
+    /// Both names of the sequences that were seen.
+    names: HashMap<Identity, (Value, Value)>,
+}
+
+impl SequenceRowOverlay {
+    pub fn new(pending: &[PendingItem]) -> Result<Self, Error> {
+        let mut overlay = SequenceRowOverlay::default();
+        for (at, item) in pending.iter().enumerate() {
+            let object = object(&item.fragment)?;
+            let number = object[ROW_NUMBER].as_i64();
+            let sequence = Identity::from_json(&Value::Object(object.clone()));
+            let (Some(sequence), Some(number)) = (sequence, number) else {
+                return Err(Error::internal("a sequence row without its key"));
+            };
+            let write = Write { at, mode: item.mode, object };
+            overlay.writes.entry((sequence, number)).or_default().push(write);
+        }
+        Ok(overlay)
+    }
+
+    /// A row of CDF as it will be after COMMIT; None if it is deleted.
+    pub fn apply(&mut self, row: Value) -> Option<Value> {
+        if self.writes.is_empty() {
+            return Some(row);
+        }
+        let number = row[ROW_NUMBER].as_i64().unwrap_or_default();
+        let mut writes = Vec::new();
+        let name = row["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned()));
+        for sequence in name.into_iter().chain(row["id"].as_i64().map(Identity::Id)) {
+            self.names.insert(sequence.clone(), (row["id"].clone(), row["externalId"].clone()));
+            writes.extend(self.writes.remove(&(sequence, number)).into_iter().flatten());
+        }
+        writes.sort_by_key(|write| write.at);
+        let mut row = Some(row);
+        writes.iter().for_each(|write| apply_cells(&mut row, write));
+        row
+    }
+
+    /// The rows that CDF does not have yet.
+    pub fn rest(&mut self) -> Vec<Value> {
+        let mut rows = Vec::new();
+        for ((sequence, _), writes) in self.writes.drain() {
+            let mut row = None;
+            writes.iter().for_each(|write| apply_cells(&mut row, write));
+            if let (Some(row), Some((id, external_id))) = (&mut row, self.names.get(&sequence)) {
+                row["id"] = id.clone();
+                row["externalId"] = external_id.clone();
+            }
+            rows.extend(row);
+        }
+        rows
+    }
+}
+
+fn apply_cells(row: &mut Option<Value>, write: &Write) {
+    match (write.mode.operation, row) {
+        (Operation::Delete, row) => *row = None,
+        (_, Some(row)) => {
+            for (name, value) in write.object[COLUMNS].as_object().into_iter().flatten() {
+                row[COLUMNS][name] = value.clone();
+            }
+        }
+        (_, row) => *row = Some(Value::Object(write.object.clone())),
     }
 }
 

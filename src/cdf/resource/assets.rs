@@ -31,6 +31,7 @@ pub static ASSETS: Resource = Resource {
     shape: Shape::Items(Items {
         path: "/assets",
         per_request: 1000,
+        create: Create::Many,
         required: &["name"],
         ordered: &[],
         updatable: true,

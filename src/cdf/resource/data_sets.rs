@@ -24,6 +24,7 @@ pub static DATA_SETS: Resource = Resource {
     shape: Shape::Items(Items {
         path: "/datasets",
         per_request: 10,
+        create: Create::Many,
         required: &[],
         ordered: &[],
         updatable: true,

@@ -36,6 +36,7 @@ pub static EVENTS: Resource = Resource {
     shape: Shape::Items(Items {
         path: "/events",
         per_request: 1000,
+        create: Create::Many,
         required: &[],
         ordered: &[("start_time", "end_time")],
         updatable: true,

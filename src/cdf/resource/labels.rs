@@ -17,6 +17,7 @@ pub static LABELS: Resource = Resource {
     shape: Shape::Items(Items {
         path: "/labels",
         per_request: 1000,
+        create: Create::Many,
         required: &["external_id", "name"],
         ordered: &[],
         updatable: false,

@@ -4,8 +4,12 @@ mod assets;
 mod data_sets;
 pub mod datapoints;
 mod events;
+mod files;
 mod labels;
 pub mod raw;
+mod relationships;
+pub mod sequence_rows;
+pub mod sequences;
 pub mod status;
 pub mod timeseries;
 
@@ -19,6 +23,10 @@ pub static RESOURCES: &[&Resource] = &[
     &datapoints::DATAPOINTS,
     &datapoints::STRING_DATAPOINTS,
     &raw::RAW_ROWS,
+    &sequences::SEQUENCES,
+    &sequence_rows::SEQUENCE_ROWS,
+    &relationships::RELATIONSHIPS,
+    &files::FILES,
     &labels::LABELS,
     &data_sets::DATA_SETS,
 ];
@@ -81,7 +89,7 @@ pub struct MetadataLimits {
 }
 
 /// What CDF takes in a property, and how it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rule {
     /// CDF's own: may be selected, never written.
     ReadOnly,
@@ -94,6 +102,20 @@ pub enum Rule {
         min: usize,
         max: usize,
     },
+    /// As `Text`, but fixed when the item is created.
+    ImmutableText {
+        min: usize,
+        max: usize,
+    },
+    /// One of these texts.
+    OneOf(&'static [&'static str]),
+    /// A number within bounds.
+    Number {
+        min: f64,
+        max: f64,
+    },
+    /// Definitions of a sequence's columns. An update adds those that are new.
+    SequenceColumns,
     Bool,
     /// As `Bool`, but fixed when the item is created.
     ImmutableBool,
@@ -126,7 +148,7 @@ pub enum Rule {
         property: &'static str,
         max: usize,
     },
-    /// The parts of datapoints and of RAW rows, which have encoders of their own.
+    /// The parts of datapoints, of RAW rows and of sequence rows, which have encoders of their own.
     Part,
 }
 
@@ -203,6 +225,17 @@ pub enum Shape {
     Datapoints { string: bool },
     /// `POST /raw/dbs/{db}/tables/{table}/rows`.
     Raw,
+    /// `POST /sequences/data`: rows grouped by sequence and columns.
+    SequenceRows,
+}
+
+/// How many items a create request takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Create {
+    /// `{"items": […]}`.
+    Many,
+    /// The item itself.
+    One,
 }
 
 /// What is particular to a resource of items.
@@ -211,6 +244,7 @@ pub struct Items {
     pub path: &'static str,
     /// Items per create, update and byids request.
     pub per_request: usize,
+    pub create: Create,
     /// Columns that an item must have when it is created.
     pub required: &'static [&'static str],
     /// Pairs of timestamp columns of which the second is never before the first.
@@ -273,6 +307,16 @@ impl Resource {
                 _ => None,
             }
         })
+    }
+
+    /// The property whose parts are written one by one: a second write adds to those of the first.
+    pub fn merged_inside(&self) -> Option<&'static str> {
+        let columns: &'static [Column] = self.columns;
+        let definitions = columns.iter().find(|column| column.rule == Rule::SequenceColumns);
+        match self.shape {
+            Shape::SequenceRows => Some(sequence_rows::COLUMNS),
+            _ => definitions.map(|column| column.property),
+        }
     }
 
     /// The capability that writing needs.

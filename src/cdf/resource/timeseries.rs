@@ -37,6 +37,7 @@ pub static TIMESERIES: Resource = Resource {
     shape: Shape::Items(Items {
         path: "/timeseries",
         per_request: 1000,
+        create: Create::Many,
         required: &[],
         ordered: &[],
         updatable: true,

@@ -15,7 +15,7 @@ use crate::auth::{Client, DEFAULT_PROJECT};
 use crate::errors::ApiError;
 use crate::faults::Fault;
 use crate::limits::Limit;
-use crate::resources::{self, datapoints, points::Summary, raw};
+use crate::resources::{self, datapoints, points::Summary, raw, sequence_rows};
 use crate::server::App;
 
 /// Routes below /admin.
@@ -169,6 +169,7 @@ async fn dump(State(app): Admin, Query(selection): Query<Selection>) -> Response
                 })
             })
             .collect(),
+        Some("sequence_rows") => sequence_rows::dump(&project, wanted),
         Some(resource) => match resources::dump(&project, resource, wanted) {
             Some(items) => items,
             None => return refused(&ApiError::bad_request(format!("unknown resource '{resource}'"))),

@@ -8,6 +8,7 @@ use serde_json::{json, Map, Value};
 
 use crate::resources::points::Points;
 use crate::resources::raw::Databases;
+use crate::resources::sequence_rows::Rows;
 
 /// All projects.
 #[derive(Default)]
@@ -56,6 +57,7 @@ pub type SharedPoints = Arc<Mutex<Points>>;
 pub struct Classic {
     tables: HashMap<&'static str, Table>,
     points: HashMap<i64, SharedPoints>,
+    rows: HashMap<i64, Rows>,
     issued: u64,
     empty: Table,
 }
@@ -81,6 +83,21 @@ impl Classic {
     /// The points of a series.
     pub fn points(&mut self, series: i64) -> SharedPoints {
         self.points.entry(series).or_default().clone()
+    }
+
+    /// The rows of a sequence.
+    pub fn rows(&self, sequence: i64) -> Option<&Rows> {
+        self.rows.get(&sequence)
+    }
+
+    /// The rows of a sequence, to change them.
+    pub fn rows_mut(&mut self, sequence: i64) -> &mut Rows {
+        self.rows.entry(sequence).or_default()
+    }
+
+    /// Drops the rows of a deleted sequence.
+    pub fn drop_rows(&mut self, sequence: i64) {
+        self.rows.remove(&sequence);
     }
 
     /// Drops the points of a deleted series.

@@ -32,6 +32,12 @@ pub enum Operation {
     Aggregates,
     /// `partition` on list.
     Partitions,
+    /// A create takes one bare object, and answers with one; `overwrite` makes it an upsert.
+    CreateOne,
+    /// A delete answers 202 rather than 200.
+    DeleteLater,
+    /// `fetchResources` on list and byids.
+    FetchResources,
 }
 
 /// Rules of a resource that go beyond its fields.
@@ -77,7 +83,7 @@ pub struct Kind {
     pub created: u16,
     /// Status for the same object twice in one request.
     pub twice: u16,
-    /// Whether objects have an id and a lastUpdatedTime (labels have neither).
+    /// Whether objects have an id. Those that can be updated have a lastUpdatedTime.
     pub has_id: bool,
     /// What it can do.
     pub operations: &'static [Operation],
@@ -178,7 +184,19 @@ impl Kind {
     /// [`Kind::twice`].
     fn create(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         let mut body = request.json()?;
-        let items = take_items(&mut body, self.max_items, &[])?;
+        let one = self.can(Operation::CreateOne);
+        let items = match one {
+            true => {
+                request.counts.items = 1;
+                body.get("externalId")
+                    .and_then(Value::as_str)
+                    .into_iter()
+                    .for_each(|id| request.counts.note(id));
+                vec![Value::Object(body)]
+            }
+            false => take_items(&mut body, self.max_items, &[])?,
+        };
+        let overwrite = one && request.query_flag("overwrite")?;
         let mut drafts = Vec::with_capacity(items.len());
         for item in items {
             drafts.push(self.draft(item)?);
@@ -188,6 +206,11 @@ impl Kind {
         let external_ids = || drafts.iter().filter_map(|draft| draft.text("externalId"));
         let twice = repeated(external_ids().map(|external_id| Identity::External(external_id.to_owned())));
         let table = classic.table(self.path);
+        let replaced = drafts
+            .first()
+            .and_then(|draft| table.by_external_id(draft.text("externalId")?))
+            .filter(|_| overwrite)
+            .cloned();
         let mut seen = HashSet::new();
         let existing: Vec<Identity> = external_ids()
             .filter(|external_id| table.by_external_id(external_id).is_some() && seen.insert(*external_id))
@@ -198,11 +221,11 @@ impl Kind {
         }
         let conflicting: Vec<Identity> =
             existing.iter().chain(twice.iter().filter(|id| !existing.contains(id))).cloned().collect();
-        if !conflicting.is_empty() {
+        if !conflicting.is_empty() && replaced.is_none() {
             return Err(self.duplicated(409, &conflicting));
         }
         for draft in &mut drafts {
-            draft.id = classic.new_id();
+            draft.id = replaced.as_ref().map_or_else(|| classic.new_id(), |before| before.id);
         }
         self.check_references(&classic, &drafts)?;
         (self.hooks.link)(&classic, &mut drafts)?;
@@ -214,13 +237,27 @@ impl Kind {
         let mut ids = Vec::with_capacity(drafts.len());
         for mut draft in drafts {
             draft.fields.insert("createdTime".into(), json!(now));
-            if self.has_id {
+            if self.can(Operation::Update) {
                 draft.fields.insert("lastUpdatedTime".into(), json!(now));
             }
             ids.push(draft.id);
-            classic.table_mut(self.path).insert(Entity { id: draft.id, fields: draft.fields });
+            let table = classic.table_mut(self.path);
+            match &replaced {
+                None => table.insert(Entity { id: draft.id, fields: draft.fields }),
+                Some(before) => {
+                    draft.fields.shift_remove("createdTime");
+                    let mut fields = before.fields.clone();
+                    fields.extend(draft.fields);
+                    table.replace(Entity { id: draft.id, fields });
+                }
+            }
         }
-        let items = self.render_all(&classic, &ids, &[]);
+        let mut items = self.render_all(&classic, &ids, &[]);
+        if one {
+            let mut item = items.pop().unwrap_or_default();
+            item["uploadUrl"] = json!("http://127.0.0.1/uploads-are-not-emulated");
+            return Ok(Reply::json(self.created, &item));
+        }
         Ok(Reply::items(self.created, items, None))
     }
 
@@ -357,9 +394,12 @@ impl Kind {
         if self.can(Operation::Aggregates) {
             known.push("aggregatedProperties");
         }
+        if self.can(Operation::FetchResources) {
+            known.push("fetchResources");
+        }
         let items = take_items(&mut body, 1000, &known)?;
         let ignore_unknown = flag(&body, "ignoreUnknownIds")?;
-        let aggregates = aggregated_properties(&body)?;
+        let aggregates = requested_properties(&body)?;
         let identities = self.identities(items, self.can(Operation::ByInstance))?;
         let classic = project.classic();
         let found = self.resolve(&classic, &identities, ignore_unknown, false)?;
@@ -427,7 +467,7 @@ impl Kind {
         let now = now_ms();
         let ids: Vec<i64> = drafts.iter().map(|draft| draft.id).collect();
         for mut draft in drafts {
-            if self.has_id {
+            if self.can(Operation::Update) {
                 draft.fields.insert("lastUpdatedTime".into(), json!(now));
             }
             classic.table_mut(self.path).replace(Entity { id: draft.id, fields: draft.fields });
@@ -511,15 +551,19 @@ impl Kind {
         for id in ids {
             classic.table_mut(self.path).remove(id);
         }
-        Ok(Reply::empty())
+        let status = if self.can(Operation::DeleteLater) { 202 } else { 200 };
+        Ok(Reply::json(status, &json!({})))
     }
 
     fn list(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         let mut body = request.json()?;
         // The official SDK sends a null cursor for the first page: above the filter, null means absent.
         body.retain(|_, value| !value.is_null());
-        let known =
-            ["filter", "limit", "cursor", "partition", "aggregatedProperties", "sort", "advancedFilter"];
+        let mut known =
+            vec!["filter", "limit", "cursor", "partition", "aggregatedProperties", "sort", "advancedFilter"];
+        if self.can(Operation::FetchResources) {
+            known.push("fetchResources");
+        }
         fields::refuse_unknown("the request", &body, &known)?;
         // Valid in CDF; refused rather than ignored, so that nobody mistakes an unfiltered list for a filtered one.
         if let Some(name) = ["sort", "advancedFilter"].into_iter().find(|name| body.contains_key(*name)) {
@@ -571,8 +615,8 @@ impl Kind {
             Some(partition) if self.can(Operation::Partitions) => Some(parse_partition(partition)?),
             Some(_) => return Err(ApiError::bad_request("Unknown field 'partition' in the request")),
         };
-        let aggregates = aggregated_properties(&body)?;
-        if !aggregates.is_empty() && !self.can(Operation::Aggregates) {
+        let aggregates = requested_properties(&body)?;
+        if body.contains_key("aggregatedProperties") && !self.can(Operation::Aggregates) {
             return Err(ApiError::bad_request("Unknown field 'aggregatedProperties' in the request"));
         }
         let none = json!({});
@@ -599,7 +643,7 @@ impl Kind {
 }
 
 /// Takes `items` out of a body that may otherwise only hold the known fields.
-fn take_items(body: &mut Object, max: usize, known: &[&str]) -> Result<Vec<Value>, ApiError> {
+pub fn take_items(body: &mut Object, max: usize, known: &[&str]) -> Result<Vec<Value>, ApiError> {
     let items = body.shift_remove("items");
     fields::refuse_unknown("the request", body, known)?;
     match items {
@@ -622,6 +666,15 @@ pub fn flag(body: &Object, name: &str) -> Result<bool, ApiError> {
         Some(Value::Null) => Err(ApiError::null_value()),
         Some(_) => Err(ApiError::bad_request(format!("{name}: expected true or false"))),
     }
+}
+
+/// What is to be rendered besides the object itself.
+fn requested_properties(body: &Object) -> Result<Vec<String>, ApiError> {
+    let mut properties = aggregated_properties(body)?;
+    if flag(body, "fetchResources")? {
+        properties.push("fetchResources".into());
+    }
+    Ok(properties)
 }
 
 fn aggregated_properties(body: &Object) -> Result<Vec<String>, ApiError> {

@@ -42,7 +42,7 @@ pub static KIND: Kind = Kind {
     filters: &[
         ("startTime", Filter::Range { nullable: false }),
         ("endTime", Filter::Range { nullable: true }),
-        ("activeAtTime", Filter::ActiveAt),
+        ("activeAtTime", Filter::ActiveAt { open: false }),
         ("metadata", Filter::Metadata),
         ("assetIds", Filter::AssetIds("assetIds", 5000)),
         ("assetExternalIds", Filter::AssetExternalIds("assetIds", 5000)),

@@ -2,6 +2,7 @@
 
 use serde_json::{json, Map, Value};
 
+use super::columns;
 use crate::errors::ApiError;
 
 /// The largest id: 2^53 − 1.
@@ -55,8 +56,19 @@ pub enum FieldType {
         /// At most.
         max: i64,
     },
+    /// A number within bounds.
+    Number {
+        /// At least.
+        min: f64,
+        /// At most.
+        max: f64,
+    },
     /// true or false.
     Boolean,
+    /// One of these strings.
+    OneOf(&'static [&'static str]),
+    /// The columns of a sequence.
+    Columns,
     /// An object of strings.
     Metadata(&'static MetadataLimits),
     /// The id of another object.
@@ -175,6 +187,16 @@ impl Field {
                 },
             },
             FieldType::Integer { min, max } => check_integer(name, value, *min, *max),
+            FieldType::Number { min, max } => match value.as_f64() {
+                None => wrong("expected a number".into()),
+                Some(number) if (*min..=*max).contains(&number) => Ok(()),
+                Some(number) => wrong(format!("must be between {min} and {max}, got {number}")),
+            },
+            FieldType::OneOf(names) => match value.as_str().is_some_and(|name| names.contains(&name)) {
+                true => Ok(()),
+                false => wrong(format!("expected one of {}", names.join(", "))),
+            },
+            FieldType::Columns => columns::check(value),
             FieldType::Boolean if value.is_boolean() => Ok(()),
             FieldType::Boolean => wrong("expected true or false".into()),
             FieldType::Metadata(limits) => match value.as_object() {
@@ -220,6 +242,9 @@ impl Field {
         let Some(patch) = patch.as_object() else {
             return Err(wrong("expected an object with set or setNull"));
         };
+        if let FieldType::Columns = self.ty {
+            return columns::patch(current, patch).map(Some);
+        }
         let is_collection = matches!(
             self.ty,
             FieldType::Metadata(_)

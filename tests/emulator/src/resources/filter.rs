@@ -34,8 +34,22 @@ pub enum Filter {
     Labels,
     /// Whether an asset has no parent.
     Root,
-    /// Overlap of an event's time with `{"min", "max"}`.
-    ActiveAt,
+    /// Overlap of an object's time with `{"min", "max"}`. Without an end it lasts; without a start it has always been,
+    /// where the flag says so, else never is.
+    ActiveAt {
+        /// Whether a start may be absent.
+        open: bool,
+    },
+    /// The beginning of a string field.
+    Prefix(&'static str),
+    /// A list that the field's value must be in.
+    AnyOf(&'static str),
+    /// `{"min", "max"}` of a number.
+    NumberRange,
+    /// `[{"type", "externalId"}]`: a relationship's source or target.
+    SourceOrTarget,
+    /// Valid in CDF; refused rather than ignored, so that nobody mistakes an unfiltered list for a filtered one.
+    NotEmulated,
 }
 
 type Predicate = Box<dyn Fn(&Entity) -> bool>;
@@ -144,13 +158,47 @@ fn predicate(
             let root = value.as_bool().ok_or_else(|| wrong("expected true or false"))?;
             Box::new(move |entity| entity.fields.contains_key("parentId") != root)
         }
-        Filter::ActiveAt => {
+        Filter::ActiveAt { open } => {
             let (min, max) = range(name, &value)?;
             Box::new(move |entity| {
                 let end = entity.integer("endTime").unwrap_or(i64::MAX);
-                entity.integer("startTime").is_some_and(|start| start <= max && min <= end)
+                let start = entity.integer("startTime").or(open.then_some(i64::MIN));
+                start.is_some_and(|start| start <= max && min <= end)
             })
         }
+        Filter::Prefix(field) => {
+            let prefix = value.as_str().ok_or_else(|| wrong("expected a string"))?.to_owned();
+            Box::new(move |entity| entity.text(field).is_some_and(|text| text.starts_with(&prefix)))
+        }
+        Filter::AnyOf(field) => {
+            let wanted = bounded(name, &value, 1000)?.clone();
+            Box::new(move |entity| entity.fields.get(field).is_some_and(|value| wanted.contains(value)))
+        }
+        Filter::NumberRange => {
+            let bounds = value.as_object().ok_or_else(|| wrong("expected an object"))?;
+            fields::refuse_unknown(name, bounds, &["min", "max"])?;
+            let bound = |key: &str, default| bounds.get(key).map_or(Some(default), Value::as_f64);
+            let wrong = || wrong("expected numbers");
+            let min = bound("min", f64::MIN).ok_or_else(wrong)?;
+            let max = bound("max", f64::MAX).ok_or_else(wrong)?;
+            Box::new(move |entity| {
+                let number = entity.fields.get(name).and_then(Value::as_f64);
+                number.is_some_and(|number| (min..=max).contains(&number))
+            })
+        }
+        Filter::SourceOrTarget => {
+            let wanted = bounded(name, &value, 1)?[0].clone();
+            Box::new(move |entity| {
+                let is = |ty: &str, external_id: &str| {
+                    let same = |given: &Value, field: &str| {
+                        given.is_null() || entity.fields.get(field).is_some_and(|value| value == given)
+                    };
+                    same(&wanted["type"], ty) && same(&wanted["externalId"], external_id)
+                };
+                is("sourceType", "sourceExternalId") || is("targetType", "targetExternalId")
+            })
+        }
+        Filter::NotEmulated => return Err(ApiError::new(501, format!("filter.{name} is not emulated"))),
     })
 }
 
@@ -218,7 +266,8 @@ pub fn from_query(
             continue;
         };
         let range = filters.iter().find(|(name, filter)| {
-            matches!(filter, Filter::Range { .. } | Filter::ActiveAt) && name.eq_ignore_ascii_case(rest)
+            matches!(filter, Filter::Range { .. } | Filter::ActiveAt { .. })
+                && name.eq_ignore_ascii_case(rest)
         });
         if let Some((name, _)) = range {
             let entry = criteria.entry(*name).or_insert_with(|| json!({}));

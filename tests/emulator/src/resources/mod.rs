@@ -2,27 +2,40 @@
 
 mod assets;
 mod classic;
+mod columns;
 mod data_sets;
 pub mod datapoints;
 mod events;
 mod fields;
+mod files;
 mod filter;
 mod labels;
 pub mod points;
 mod proto;
 pub mod raw;
+mod relationships;
+pub mod sequence_rows;
+mod sequences;
 mod status;
 mod timeseries;
 
 use crate::errors::ApiError;
 use crate::reply::{Reply, Request};
-use crate::store::Project;
+use crate::store::{Classic, Project};
 
 pub use timeseries::insert_instances;
 
 /// The classic resources. A new one is a file with a [`classic::Kind`] and a line here.
-static CLASSIC: &[&classic::Kind] =
-    &[&assets::KIND, &events::KIND, &timeseries::KIND, &data_sets::KIND, &labels::KIND];
+static CLASSIC: &[&classic::Kind] = &[
+    &assets::KIND,
+    &events::KIND,
+    &timeseries::KIND,
+    &data_sets::KIND,
+    &labels::KIND,
+    &sequences::KIND,
+    &relationships::KIND,
+    &files::KIND,
+];
 
 /// What answers a request.
 pub type Handler = Box<dyn FnOnce(&Project, &mut Request) -> Result<Reply, ApiError> + Send>;
@@ -53,6 +66,7 @@ pub fn route(request: &Request) -> Result<Route, ApiError> {
     let segments: Vec<&str> = request.segments.iter().map(String::as_str).collect();
     let route = match segments.as_slice() {
         ["raw", rest @ ..] => raw::route(&request.method, rest),
+        ["sequences", "data", rest @ ..] => sequence_rows::route(&request.method, rest),
         ["timeseries", "data", rest @ ..] => datapoints::route(&request.method, rest),
         [path, rest @ ..] => {
             CLASSIC.iter().find(|kind| kind.path == *path).and_then(|kind| kind.route(&request.method, rest))
@@ -67,4 +81,10 @@ pub fn route(request: &Request) -> Result<Route, ApiError> {
 /// What `GET /admin/dump` shows of a classic resource.
 pub fn dump(project: &Project, resource: &str, external_id: Option<&str>) -> Option<Vec<serde_json::Value>> {
     CLASSIC.iter().find(|kind| kind.path == resource).map(|kind| kind.dump(&project.classic(), external_id))
+}
+
+/// The object of a resource with an external id, as it would be answered.
+fn dump_locked(classic: &Classic, path: &str, external_id: &str) -> Option<serde_json::Value> {
+    let kind = CLASSIC.iter().find(|kind| kind.path == path)?;
+    kind.dump(classic, Some(external_id)).pop()
 }

@@ -1,0 +1,239 @@
+//! Sequences: the definitions of their columns, and their rows.
+//!
+//! A row is kept as `{"externalId":…,"rowNumber":…,"columns":{…}}`, which is what tells rows apart and what a second
+//! write of a row is laid over; delivery groups rows as CDF takes them.
+
+use hashbrown::HashSet;
+use serde_json::value::RawValue;
+use serde_json::Value;
+
+use super::item::{document, integer, internal_id, metadata, text};
+use super::json::{self, Properties, Refusal};
+use super::{refuse, Encoded, KeyKind};
+use crate::cdf::cell::Cell;
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::hash::hash_bytes;
+use crate::cdf::resource::sequence_rows::{COLUMNS, LARGEST_VALUE, ROW_NUMBER, STRING_CHARS};
+use crate::cdf::resource::sequences::{self, METADATA, VALUE_TYPES};
+use crate::cdf::resource::EXTERNAL_ID_CHARS;
+use crate::cdf::table::Table;
+
+/// Appends the definitions of a sequence's columns, checked.
+pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
+    let invalid = |why: String| (Kind::InvalidValue, why);
+    let columns: Vec<Properties> = serde_json::from_str(document).map_err(|error| {
+        invalid(format!("the value must be an array of objects like {{\"externalId\": …}} ({error})"))
+    })?;
+    match columns.len() {
+        0 => return Err(invalid("the array is empty; CDF needs at least one column".into())),
+        has if has > sequences::COLUMNS => {
+            let why = format!("the array has {has} columns; CDF takes {}", sequences::COLUMNS);
+            return Err((Kind::TooLong, why));
+        }
+        _ => {}
+    }
+    let mut seen = HashSet::new();
+    for (at, column) in columns.iter().enumerate() {
+        let place = |(kind, why): Refusal| (kind, format!("column {}: {why}", at + 1));
+        out.push(if at == 0 { b'[' } else { b',' });
+        let name = column.get("externalId").map(RawValue::get).unwrap_or("null");
+        let Ok(name) = serde_json::from_str::<String>(name) else {
+            return Err(place(invalid("it needs an \"externalId\"".into())));
+        };
+        let mut first = true;
+        for (property, value) in &column.0 {
+            if value.get() == "null" {
+                continue;
+            }
+            out.push(if first { b'{' } else { b',' });
+            first = false;
+            json::write(out, &**property);
+            out.push(b':');
+            definition(out, property, value).map_err(place)?;
+        }
+        out.push(b'}');
+        if !seen.insert(name.clone()) {
+            return Err(place(invalid(format!("\"{name}\" is there twice"))));
+        }
+    }
+    out.push(b']');
+    Ok(())
+}
+
+fn definition(out: &mut Vec<u8>, property: &str, value: &RawValue) -> Result<(), Refusal> {
+    let max = match property {
+        "externalId" | "name" => EXTERNAL_ID_CHARS,
+        "description" => 1000,
+        "valueType" => 16,
+        "metadata" => return metadata(out, value.get(), METADATA),
+        // What CDF returns of a column, so that what was read can be written.
+        "createdTime" | "lastUpdatedTime" => 0,
+        other => {
+            let known = "externalId, name, description, valueType, metadata";
+            return Err((Kind::InvalidValue, format!("there is no property \"{other}\"; there are {known}")));
+        }
+    };
+    if max == 0 {
+        let why = format!("CDF sets \"{property}\"; it cannot be written");
+        return Err((Kind::InvalidValue, why));
+    }
+    let Ok(string) = serde_json::from_str::<String>(value.get()) else {
+        return Err((Kind::InvalidValue, format!("\"{property}\" must be a text")));
+    };
+    if property != "valueType" {
+        return text(out, &Cell::Text(&string), 0, max)
+            .map_err(|(kind, why)| (kind, format!("\"{property}\": {why}")));
+    }
+    let upper = string.to_uppercase();
+    if !VALUE_TYPES.contains(&&*upper) {
+        let why = format!("\"valueType\" is \"{string}\"; CDF takes {}", VALUE_TYPES.join(", "));
+        return Err((Kind::InvalidValue, why));
+    }
+    json::write(out, &upper);
+    Ok(())
+}
+
+/// Encodes the rows of one table.
+#[derive(Debug)]
+pub struct SequenceRowEncoder {
+    id: Option<usize>,
+    external_id: Option<usize>,
+    row_number: usize,
+    columns: usize,
+}
+
+impl SequenceRowEncoder {
+    /// # Errors
+    /// `InvalidOption` for a table without the columns that writing needs.
+    pub fn new(table: &Table) -> Result<Self, Error> {
+        let need = |name: &str| {
+            table.position(name).ok_or_else(|| {
+                let why = format!("the table needs a column \"{name}\" to be written to");
+                Error::new(Kind::InvalidOption, why)
+            })
+        };
+        let (id, external_id) = (table.position("id"), table.position("external_id"));
+        if id.is_none() {
+            need("external_id")?;
+        }
+        Ok(SequenceRowEncoder { id, external_id, row_number: need("row_number")?, columns: need("columns")? })
+    }
+
+    /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
+    pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Encoded, Error> {
+        let encoded = self.encode_key(table, row, out)?;
+        out.push(b',');
+        json::write(out, COLUMNS);
+        out.push(b':');
+        values(out, &row[self.columns]).map_err(|(kind, why)| refuse(kind, table, row, self.columns, why))?;
+        out.push(b'}');
+        Ok(encoded)
+    }
+
+    /// Appends the object that names a row.
+    pub fn encode_delete(
+        &self,
+        table: &Table,
+        keys: &[Cell<'_>],
+        out: &mut Vec<u8>,
+    ) -> Result<Encoded, Error> {
+        let encoded = self.encode_key(table, keys, out)?;
+        out.push(b'}');
+        Ok(encoded)
+    }
+
+    /// A row that was read, whose sequence is named in both ways, with one of them: what has changed, or the external id.
+    pub fn with_one_sequence<'r>(&self, keys: &[Cell<'_>], row: &[Cell<'r>]) -> Vec<Cell<'r>> {
+        let mut row = row.to_vec();
+        if let (Some(id), Some(external_id)) = (self.id, self.external_id) {
+            let by_id =
+                row[external_id].is_null() || row[id] != keys[id] && row[external_id] == keys[external_id];
+            row[if by_id { external_id } else { id }] = Cell::Null;
+        }
+        row
+    }
+
+    fn encode_key(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Encoded, Error> {
+        let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
+        let cell = |at: Option<usize>| at.filter(|at| !row[*at].is_null());
+        let start = out.len();
+        let kind = match (cell(self.id), cell(self.external_id)) {
+            (Some(at), None) => {
+                out.extend_from_slice(b"{\"id\":");
+                json::write(out, &internal_id(&row[at]).map_err(|refusal| refused(at, refusal))?);
+                KeyKind::Id
+            }
+            (None, Some(at)) => {
+                out.extend_from_slice(b"{\"externalId\":");
+                text(out, &row[at], 0, EXTERNAL_ID_CHARS).map_err(|refusal| refused(at, refusal))?;
+                KeyKind::Key
+            }
+            (given, _) => {
+                let why = match given {
+                    Some(_) => "give this or external_id, not both",
+                    None => "a sequence row needs the id or the external_id of its sequence",
+                };
+                let kind = if given.is_some() { Kind::InvalidValue } else { Kind::MissingValue };
+                let at = self.id.or(self.external_id).unwrap_or(self.row_number);
+                return Err(refused(at, (kind, why.into())));
+            }
+        };
+        let number = match &row[self.row_number] {
+            Cell::Null => Err((Kind::MissingValue, "the value is NULL; CDF needs it".to_owned())),
+            cell => match integer(cell) {
+                Ok(number) if number < 0 => {
+                    Err((Kind::OutOfRange, format!("the value is {number}; CDF counts rows from 0")))
+                }
+                other => other,
+            },
+        };
+        let number = number.map_err(|refusal| refused(self.row_number, refusal))?;
+        out.push(b',');
+        json::write(out, ROW_NUMBER);
+        out.push(b':');
+        json::write(out, &number);
+        let prefix = out.len() - start;
+        let hash = hash_bytes(&out[start..]);
+        Ok(Encoded { kind, prefix, hash, deferred: false, parent: None })
+    }
+}
+
+/// The values of a row, by column.
+fn values(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
+    if cell.is_null() {
+        return Err((Kind::MissingValue, "the value is NULL; CDF needs at least one column".into()));
+    }
+    let text = document(cell)?;
+    let columns: Properties = serde_json::from_str(text).map_err(|error| {
+        (Kind::InvalidValue, format!("the value must be a JSON object, column to value ({error})"))
+    })?;
+    if columns.0.is_empty() {
+        return Err((Kind::InvalidValue, "the object is empty; CDF needs at least one column".into()));
+    }
+    for (name, value) in &columns.0 {
+        let value: Value = serde_json::from_str(value.get()).unwrap_or_default();
+        match &value {
+            Value::Null => {}
+            Value::String(text) => {
+                let chars = text.chars().count();
+                if chars > STRING_CHARS {
+                    let why = format!("\"{name}\" has {chars} characters; CDF takes {STRING_CHARS}");
+                    return Err((Kind::TooLong, why));
+                }
+            }
+            Value::Number(number) => {
+                if number.as_f64().is_none_or(|number| number.abs() > LARGEST_VALUE) {
+                    let why = format!("\"{name}\" is {number}; CDF takes numbers within ±1e100");
+                    return Err((Kind::OutOfRange, why));
+                }
+            }
+            _ => {
+                let why = format!("\"{name}\" is {value}; CDF takes numbers, texts and null");
+                return Err((Kind::InvalidValue, why));
+            }
+        }
+    }
+    let columns = columns.0.iter().map(|(name, value)| (&**name, *value));
+    Properties::write(out, columns);
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Pages of sequence rows: `POST /sequences/data/list`, sequence by sequence.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use serde_json::{json, Map, Value};
+
+use super::overlay::SequenceRowOverlay;
+use super::{parse, take_page, Call, Comparison, Field, Operand, Query, Row};
+use crate::cdf::client::{Body, Method};
+use crate::cdf::error::{Error, RequestError};
+use crate::cdf::resource::sequence_rows::{COLUMNS, ROWS_PER_REQUEST, ROW_NUMBER};
+use crate::cdf::table::Binding;
+
+/// Sequences per page of their list.
+const SEQUENCES_PER_LIST: usize = 1000;
+
+pub struct SequenceRowPages {
+    /// Sequences whose rows are still to be read; with a cursor, the rest of them.
+    waiting: VecDeque<(Value, Option<String>)>,
+    /// Where the list of sequences goes on, if all are read.
+    list: Option<Option<String>>,
+    overlay: SequenceRowOverlay,
+    /// The transaction's own rows were given.
+    ended: bool,
+    /// Row numbers; None: beyond the last that there can be.
+    start: Option<i64>,
+    /// The last row number wanted.
+    last: i64,
+}
+
+impl SequenceRowPages {
+    pub fn new(query: &Query) -> Result<Self, Error> {
+        let (waiting, list) = match query.keys() {
+            Some(keys) => (keys.into_iter().map(|key| (key, None)).collect(), None),
+            None => (VecDeque::new(), Some(None)),
+        };
+        let overlay = SequenceRowOverlay::new(&query.pending.items)?;
+        let mut pages =
+            SequenceRowPages { waiting, list, overlay, ended: false, start: Some(0), last: i64::MAX };
+        let column = query.table.position("row_number");
+        for condition in query.conditions.iter().filter(|condition| Some(condition.column) == column) {
+            let Operand::Int(number) = condition.operand else {
+                continue;
+            };
+            let (start, last) = match condition.comparison {
+                Comparison::Equal => (Some(number), Some(number)),
+                Comparison::GreaterOrEqual => (Some(number), Some(i64::MAX)),
+                Comparison::Greater => (number.checked_add(1), Some(i64::MAX)),
+                Comparison::Less => (Some(0), number.checked_sub(1)),
+                Comparison::LessOrEqual => (Some(0), Some(number)),
+                Comparison::AnyOf => continue,
+            };
+            pages.start = pages.start.zip(start).map(|(a, b)| a.max(b));
+            pages.last = pages.last.min(last.unwrap_or(-1));
+        }
+        Ok(pages)
+    }
+
+    pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
+        let Some(start) = self.start.filter(|start| *start <= self.last) else {
+            return Ok(None);
+        };
+        let Some((reference, cursor)) = self.waiting.pop_front() else {
+            let Some(cursor) = self.list.take() else {
+                if std::mem::replace(&mut self.ended, true) {
+                    return Ok(None);
+                }
+                return Ok(Some(self.overlay.rest().into_iter().map(|item| row(call.query, item)).collect()));
+            };
+            self.list_sequences(call, cursor).await?;
+            return Ok(Some(Vec::new()));
+        };
+        let mut body = reference.clone();
+        body["start"] = start.into();
+        // The end is exclusive; the largest row number needs none.
+        if let Some(end) = self.last.checked_add(1) {
+            body["end"] = end.into();
+        }
+        body["limit"] = call.query.page(ROWS_PER_REQUEST).into();
+        if let Some(cursor) = cursor {
+            body["cursor"] = cursor.into();
+        }
+        let body = Body::Json(Bytes::from(body.to_string()));
+        let answer = match call.send(Method::Post, "/sequences/data/list", body, false).await {
+            Ok(response) => parse(&response.body)?,
+            // A sequence that does not exist, or not any more, has no rows.
+            Err(RequestError::Api(api)) if !api.missing.is_empty() || api.is_absent() => {
+                return Ok(Some(Vec::new()))
+            }
+            Err(error) => return Err(call.failed(error)),
+        };
+        if let Some(cursor) = answer["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) {
+            self.waiting.push_front((reference, Some(cursor.to_owned())));
+        }
+        let rows = items(answer).into_iter().filter_map(|item| self.overlay.apply(item));
+        Ok(Some(rows.map(|item| row(call.query, item)).collect()))
+    }
+
+    async fn list_sequences(&mut self, call: &Call<'_>, cursor: Option<String>) -> Result<(), Error> {
+        let mut body = Map::new();
+        body.insert("limit".into(), SEQUENCES_PER_LIST.into());
+        if let Some(cursor) = cursor {
+            body.insert("cursor".into(), cursor.into());
+        }
+        let (items, cursor) = take_page(call.post("/sequences/list", &Value::Object(body)).await?);
+        self.waiting.extend(items.into_iter().map(|item| (json!({ "id": item["id"] }), None)));
+        self.list = cursor.map(Some);
+        Ok(())
+    }
+}
+
+/// The rows of an answer, each as an object of its own.
+fn items(mut answer: Value) -> Vec<Value> {
+    let columns: Vec<String> = answer["columns"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|column| column["externalId"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    let Value::Array(rows) = answer["rows"].take() else {
+        return Vec::new();
+    };
+    let item = |mut row: Value| {
+        let values = row["values"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let cells: Map<String, Value> = columns.iter().cloned().zip(values).collect();
+        json!({
+            "id": answer["id"], "externalId": answer["externalId"], ROW_NUMBER: row[ROW_NUMBER], COLUMNS: cells,
+        })
+    };
+    rows.into_iter().map(item).collect()
+}
+
+fn row(query: &Query, mut item: Value) -> Row {
+    let field = |(at, binding): (usize, &Option<Binding>)| match binding {
+        Some(Binding::Column(column)) if query.needed[at] => match column.name {
+            "id" => item["id"].as_i64().map_or(Field::Null, Field::Int),
+            "external_id" => {
+                item["externalId"].as_str().map_or(Field::Null, |name| Field::Text(name.to_owned()))
+            }
+            "row_number" => item[ROW_NUMBER].as_i64().map_or(Field::Null, Field::Int),
+            _ => Field::Json(item[COLUMNS].take()),
+        },
+        _ => Field::Null,
+    };
+    query.table.bindings.iter().enumerate().map(field).collect()
+}

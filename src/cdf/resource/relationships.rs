@@ -1,0 +1,37 @@
+//! Relationships (API description, `POST /relationships`). CDF knows them by external id only, and does not check that
+//! what they connect exists.
+
+use super::*;
+
+const TYPE: Rule = Rule::OneOf(&["asset", "timeSeries", "file", "event", "sequence"]);
+
+pub static RELATIONSHIPS: Resource = Resource {
+    name: "relationships",
+    noun: "relationship",
+    columns: &[
+        EXTERNAL_ID,
+        fixed("source_external_id", "sourceExternalId", ColumnType::Text, Rule::Text { min: 1, max: 255 }),
+        fixed("source_type", "sourceType", ColumnType::Text, TYPE),
+        fixed("target_external_id", "targetExternalId", ColumnType::Text, Rule::Text { min: 1, max: 255 }),
+        fixed("target_type", "targetType", ColumnType::Text, TYPE),
+        column("start_time", "startTime", ColumnType::Timestamptz, Rule::Timestamp),
+        column("end_time", "endTime", ColumnType::Timestamptz, Rule::Timestamp),
+        column("confidence", "confidence", ColumnType::Float8, Rule::Number { min: 0.0, max: 1.0 }),
+        column("labels", "labels", ColumnType::TextArray, Rule::Labels { max: 10 }),
+        DATA_SET_ID,
+        DATA_SET_EXTERNAL_ID,
+        CREATED_TIME,
+        LAST_UPDATED_TIME,
+    ],
+    stage: Stage::Items,
+    shape: Shape::Items(Items {
+        path: "/relationships",
+        per_request: 1000,
+        create: Create::Many,
+        required: &["external_id", "source_external_id", "source_type", "target_external_id", "target_type"],
+        ordered: &[("start_time", "end_time")],
+        updatable: true,
+        deletable: true,
+    }),
+    acl: "relationshipsAcl",
+};

@@ -1,0 +1,46 @@
+//! Sequences (API description, `POST /sequences`).
+
+use super::*;
+
+/// Columns of a sequence.
+pub const COLUMNS: usize = 400;
+/// Types of a column's values.
+pub const VALUE_TYPES: [&str; 3] = ["STRING", "DOUBLE", "LONG"];
+
+/// Limits of the metadata of a sequence and of each of its columns.
+pub const METADATA: MetadataLimits = MetadataLimits { pairs: 256, key: 128, value: 10_000, total: 10_000 };
+
+pub static SEQUENCES: Resource = Resource {
+    name: "sequences",
+    noun: "sequence",
+    columns: &[
+        ID,
+        EXTERNAL_ID,
+        column("name", "name", ColumnType::Text, Rule::Text { min: 0, max: 255 }),
+        column("description", "description", ColumnType::Text, Rule::Text { min: 0, max: 1000 }),
+        column("asset_id", "assetId", ColumnType::Int8, Rule::IdOf),
+        column(
+            "asset_external_id",
+            "assetExternalId",
+            ColumnType::Text,
+            Rule::Reference { to: &ASSET, property: "assetId" },
+        ),
+        column("metadata", "metadata", ColumnType::Jsonb, Rule::Metadata(METADATA)),
+        fixed("columns", "columns", ColumnType::Jsonb, Rule::SequenceColumns),
+        DATA_SET_ID,
+        DATA_SET_EXTERNAL_ID,
+        CREATED_TIME,
+        LAST_UPDATED_TIME,
+    ],
+    stage: Stage::Series,
+    shape: Shape::Items(Items {
+        path: "/sequences",
+        per_request: 1000,
+        create: Create::Many,
+        required: &["columns"],
+        ordered: &[],
+        updatable: true,
+        deletable: true,
+    }),
+    acl: "sequencesAcl",
+};

@@ -1,0 +1,67 @@
+//! Files: their metadata. Content cannot be uploaded here.
+
+use serde_json::{json, Map};
+
+use super::classic::{Hooks, Kind, Operation};
+use super::fields::{Dangling, Field, FieldType, MetadataLimits, Target};
+use super::filter::Filter;
+
+static METADATA: MetadataLimits = MetadataLimits { pairs: 256, key: 128, value: 10_240, total: 10_240 };
+const ASSETS: Target = Target { path: "assets", dangling: Dangling::Listed("Asset ids not found") };
+
+/// The resource.
+pub static KIND: Kind = Kind {
+    path: "files",
+    noun: "File",
+    acl: "filesAcl",
+    fields: &[
+        Field::external_id(),
+        Field::text("name", 1, 256).required().immutable(),
+        Field::text("directory", 0, 512),
+        Field::text("source", 0, 128),
+        Field::text("mimeType", 0, 256),
+        Field::metadata(&METADATA),
+        Field::new("assetIds", FieldType::References { target: ASSETS, max: 1000 }).not_null(),
+        Field::data_set(Dangling::Inline("Invalid dataSetIds")),
+        Field::timestamp("sourceCreatedTime"),
+        Field::timestamp("sourceModifiedTime"),
+        Field::new("securityCategories", FieldType::Integers).not_null(),
+        Field::new("labels", FieldType::Labels { max: 10 }).not_null(),
+        Field::new("geoLocation", FieldType::GeoLocation),
+    ],
+    defaults: || Map::from_iter([("uploaded".to_owned(), json!(false))]),
+    max_items: 1000,
+    created: 201,
+    twice: 409,
+    has_id: true,
+    operations: &[
+        Operation::CreateOne,
+        Operation::Get,
+        Operation::Update,
+        Operation::Delete,
+        Operation::IgnoreUnknownOnDelete,
+        Operation::Partitions,
+    ],
+    filters: &[
+        ("name", Filter::Equal),
+        ("directoryPrefix", Filter::Prefix("directory")),
+        ("mimeType", Filter::Equal),
+        ("metadata", Filter::Metadata),
+        ("assetIds", Filter::AssetIds("assetIds", 100)),
+        ("assetExternalIds", Filter::AssetExternalIds("assetIds", 100)),
+        ("rootAssetIds", Filter::AssetSubtrees("assetIds", 100)),
+        ("dataSetIds", Filter::DataSets(100)),
+        ("assetSubtreeIds", Filter::AssetSubtrees("assetIds", 100)),
+        ("source", Filter::Equal),
+        ("createdTime", Filter::Range { nullable: false }),
+        ("lastUpdatedTime", Filter::Range { nullable: false }),
+        ("uploadedTime", Filter::Range { nullable: false }),
+        ("sourceCreatedTime", Filter::Range { nullable: false }),
+        ("sourceModifiedTime", Filter::Range { nullable: false }),
+        ("externalIdPrefix", Filter::ExternalIdPrefix),
+        ("uploaded", Filter::Equal),
+        ("labels", Filter::Labels),
+        ("geoLocation", Filter::NotEmulated),
+    ],
+    hooks: Hooks::NONE,
+};

@@ -1,0 +1,100 @@
+"""Sequences and their rows: the life of one, changes of columns, pages, refusals."""
+
+import pytest
+from cognite.client.data_classes import AssetWrite, SequenceColumnWrite, SequenceUpdate, SequenceWrite
+from cognite.client.exceptions import CogniteAPIError, CogniteDuplicatedError, CogniteNotFoundError
+
+COLUMNS = [
+    SequenceColumnWrite("a"),
+    SequenceColumnWrite("n", value_type="Long", metadata={"k": "v"}),
+    SequenceColumnWrite("s", value_type="String", name="S"),
+]
+
+
+def create(client, external_id="seq", columns=None, **properties):
+    return client.sequences.create(SequenceWrite(columns or COLUMNS, external_id=external_id, **properties))
+
+
+def test_life_of_a_sequence(client):
+    asset = client.assets.create(AssetWrite("a"))
+    created = create(client, name="N", asset_id=asset.id, metadata={"k": "v"})
+    assert [column.value_type for column in created.columns] == ["DOUBLE", "LONG", "STRING"]
+    assert client.sequences.retrieve(external_id="seq").dump() == created.dump()
+    changed = client.sequences.update(SequenceUpdate(external_id="seq").name.set(None).metadata.add({"l": "w"}))
+    assert changed.name is None and changed.metadata == {"k": "v", "l": "w"}
+    client.sequences.delete(external_id="seq")
+    assert client.sequences.retrieve(id=created.id) is None
+
+
+def test_columns_change(client):
+    create(client)
+    client.sequences.data.insert(rows=[(0, [1.5, 2, "x"])], column_external_ids=["a", "n", "s"], external_id="seq")
+    change = SequenceUpdate(external_id="seq").columns.add({"externalId": "new"}).columns.remove(["n"])
+    change = change.columns.modify([{"externalId": "s", "update": {"externalId": {"set": "t"}}}])
+    client.sequences.update(change)
+    rows = client.sequences.data.retrieve(external_id="seq")
+    assert rows.column_external_ids == ["a", "t", "new"]
+    assert rows.values == [[1.5, "x", None]]
+
+
+def test_rows_are_written_cell_by_cell(client, emulator):
+    create(client)
+    insert = client.sequences.data.insert
+    insert(rows=[(0, [1.0, "x"]), (5, [2.0, None])], column_external_ids=["a", "s"], external_id="seq")
+    insert(rows=[(5, [7])], column_external_ids=["n"], external_id="seq")
+    rows = client.sequences.data.retrieve(external_id="seq")
+    assert rows.row_numbers == [0, 5] and rows.values == [[1.0, None, "x"], [2.0, 7, None]]
+    assert client.sequences.data.retrieve(external_id="seq", start=1, end=6, columns=["n"]).values == [[7]]
+    client.sequences.data.delete(external_id="seq", rows=[0, 99])
+    assert client.sequences.data.retrieve(external_id="seq").row_numbers == [5]
+    dumped = emulator.admin("GET", "/dump", params={"resource": "sequence_rows", "external_id": "seq"})["items"]
+    assert [(row["rowNumber"], row["columns"]) for row in dumped] == [(5, {"a": 2.0, "n": 7, "s": None})]
+
+
+def test_pages(client):
+    create(client)
+    client.sequences.data.insert(rows=[(i, [i]) for i in range(25_000)], column_external_ids=["n"], external_id="seq")
+    rows = client.sequences.data.retrieve(external_id="seq", columns=["n"])
+    assert rows.row_numbers == list(range(25_000))
+    assert client.sequences.data.retrieve(external_id="seq", start=3, end=20_000, limit=15_000).row_numbers[-1] == 15_002
+
+
+def test_filters(client):
+    asset = client.assets.create(AssetWrite("a", external_id="root"))
+    create(client, "x1", name="X", metadata={"k": "v"})
+    create(client, "y1", asset_id=asset.id)
+    names = lambda **query: {s.external_id for s in client.sequences.list(**query)}
+    assert names() == {"x1", "y1"}
+    assert names(name="X") == names(metadata={"k": "v"}) == {"x1"}
+    assert names(asset_ids=[asset.id]) == names(asset_subtree_external_ids=["root"]) == {"y1"}
+
+
+def test_refusals(client, emulator):
+    create(client)
+    with pytest.raises(CogniteDuplicatedError):
+        create(client)
+    with pytest.raises(CogniteNotFoundError):
+        client.sequences.delete(external_id="nowhere")
+    with pytest.raises(CogniteAPIError) as refused:
+        client.sequences.data.insert(rows=[(0, [1])], column_external_ids=["a"], external_id="nowhere")
+    assert refused.value.code == 400
+    with pytest.raises(CogniteAPIError) as refused:
+        client.sequences.data.insert(rows=[(0, [1])], column_external_ids=["zzz"], external_id="seq")
+    assert refused.value.code == 404
+    body = lambda columns, *values, row=0: {
+        "items": [{"externalId": "seq", "columns": columns, "rows": [{"rowNumber": row, "values": list(values)}]}]
+    }
+    for wrong in [
+        body(["a"], "text"),
+        body(["n"], 1.5),
+        body(["s"], 1),
+        body(["s"], "x" * 257),
+        body(["a"], 1e101),
+        body(["a"], 1, 2),
+        body(["a"], 1, row=-1),
+        body(["a", "a"], 1, 2),
+    ]:
+        emulator.refused("/sequences/data", wrong)
+    for columns in [[], [{"externalId": "a"}] * 2, [{"name": "n"}], [{"externalId": "a", "valueType": "X"}]]:
+        emulator.refused("/sequences", {"items": [{"columns": columns}]})
+    emulator.refused("/sequences", {"items": [{"externalId": "n"}]})
