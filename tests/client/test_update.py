@@ -312,3 +312,40 @@ def test_a_hierarchy_of_100_000_in_any_order(session, cdf):
     assert all(stored_assets[f"a{i}"]["parentExternalId"] == f"a{i // 10}" for i in range(11, 100_001, 997))
     assert session.execute("DELETE FROM assets").rowcount == 100_001
     assert names(cdf, "assets") == []
+
+
+def test_sequences_and_their_rows(session, cdf):
+    session.execute(
+        "INSERT INTO sequences (external_id, name, columns) VALUES"
+        ' (\'s\', \'S\', \'[{"externalId": "a", "valueType": "LONG"}, {"externalId": "b", "valueType": "STRING"}]\')'
+    )
+    session.execute("INSERT INTO sequence_rows (external_id, row_number, columns) SELECT 's', i, jsonb_build_object('a', i, 'b', 'x') FROM generate_series(0, 9) i")
+    assert session.execute("UPDATE sequence_rows SET columns = '{\"a\": 77}' WHERE external_id = 's' AND row_number = 3").rowcount == 1
+    assert session.execute("DELETE FROM sequence_rows WHERE external_id = 's' AND row_number >= 5").rowcount == 5
+    rows = session.execute("SELECT row_number, columns FROM sequence_rows WHERE external_id = 's' ORDER BY row_number").fetchall()
+    assert [number for number, _ in rows] == [0, 1, 2, 3, 4]
+    assert rows[3][1]["a"] == 77 and rows[3][1].get("b") is None
+    with session.transaction():
+        session.execute("DELETE FROM sequence_rows WHERE row_number = 0")
+        session.execute("INSERT INTO sequence_rows (external_id, row_number, columns) VALUES ('s', 1, '{\"b\": \"y\"}'), ('s', 20, '{\"a\": 20}')")
+        seen = dict(session.execute("SELECT row_number, columns FROM sequence_rows").fetchall())
+        assert set(seen) == {1, 2, 3, 4, 20} and seen[1] == {"a": 1, "b": "y"}
+    assert session.execute("UPDATE sequences SET description = 'd' WHERE external_id = 's'").rowcount == 1
+    assert session.execute("DELETE FROM sequences").rowcount == 1
+    assert session.execute("SELECT count(*) FROM sequence_rows").fetchone() == (0,)
+
+
+def test_relationships_and_files(session, cdf):
+    session.execute(
+        "INSERT INTO relationships (external_id, source_external_id, source_type, target_external_id, target_type, confidence)"
+        " VALUES ('r1', 'a', 'asset', 'b', 'asset', 0.5), ('r2', 'a', 'asset', 'c', 'asset', 0.5)"
+    )
+    assert session.execute("UPDATE relationships SET confidence = NULL WHERE external_id = 'r1'").rowcount == 1
+    assert "confidence" not in stored(cdf, "relationships", "r1")
+    assert session.execute("DELETE FROM relationships WHERE external_id = 'r2'").rowcount == 1
+    session.execute("INSERT INTO files (external_id, name) VALUES ('f1', 'F'), ('f2', 'F')")
+    assert session.execute("UPDATE files SET source = 's'").rowcount == 2
+    with refused("22023", "name"):
+        session.execute("UPDATE files SET name = 'other' WHERE external_id = 'f1'")
+    assert session.execute("DELETE FROM files WHERE external_id = 'f1'").rowcount == 1
+    assert names(cdf, "files") == ["f2"] and names(cdf, "relationships") == ["r1"]
