@@ -86,11 +86,23 @@ const fn operator(oid: u32, comparison: Comparison, operand: OperandType) -> Ope
     Operator { oid, comparison, operand }
 }
 
-static OPERATORS: [Operator; 16] = [
+static OPERATORS: [Operator; 28] = [
     operator(98, Comparison::Equal, OperandType::Text),
     operator(410, Comparison::Equal, OperandType::Int8),
     operator(416, Comparison::Equal, OperandType::Int4),
     operator(1868, Comparison::Equal, OperandType::Int2),
+    operator(412, Comparison::Less, OperandType::Int8),
+    operator(414, Comparison::LessOrEqual, OperandType::Int8),
+    operator(413, Comparison::Greater, OperandType::Int8),
+    operator(415, Comparison::GreaterOrEqual, OperandType::Int8),
+    operator(418, Comparison::Less, OperandType::Int4),
+    operator(420, Comparison::LessOrEqual, OperandType::Int4),
+    operator(419, Comparison::Greater, OperandType::Int4),
+    operator(430, Comparison::GreaterOrEqual, OperandType::Int4),
+    operator(1870, Comparison::Less, OperandType::Int2),
+    operator(1872, Comparison::LessOrEqual, OperandType::Int2),
+    operator(1871, Comparison::Greater, OperandType::Int2),
+    operator(1873, Comparison::GreaterOrEqual, OperandType::Int2),
     operator(96, Comparison::Equal, OperandType::Int4),
     operator(15, Comparison::Equal, OperandType::Int8),
     operator(1320, Comparison::Equal, OperandType::Timestamp),
