@@ -79,9 +79,7 @@ pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T)
             && matches!(&table.bindings[column], Some(Binding::Column(column)) if matches!(column.rule, Rule::Id | Rule::ExternalId))
     };
     // By id, as the reader chooses.
-    let by_id = |condition: &T| {
-        matches!(&table.bindings[of(condition).0], Some(Binding::Column(column)) if column.rule == Rule::Id)
-    };
+    let by_id = |condition: &T| matches!(&table.bindings[of(condition).0], Some(Binding::Column(column)) if column.rule == Rule::Id);
     if let Some(first) = conditions
         .iter()
         .position(|condition| is_key(condition) && by_id(condition))
@@ -308,7 +306,9 @@ impl Filters {
                 _ => Vec::new(),
             },
             Operand::Json(text) => match serde_json::from_str(text) {
-                Ok(Value::Object(pairs)) => pairs.into_iter().filter(|(_, value)| value.is_string()).collect(),
+                Ok(Value::Object(pairs)) => {
+                    pairs.into_iter().filter(|(_, value)| value.is_string()).collect()
+                }
                 _ => Vec::new(),
             },
             _ => Vec::new(),
@@ -386,11 +386,8 @@ pub fn names(filter: &Map<String, Value>) -> Vec<(&'static ReferenceTarget, Vec<
     let mut found = Vec::new();
     for (property, target) in NAMED {
         let list = filter.get(property).and_then(Value::as_array);
-        let names: Vec<String> = list
-            .into_iter()
-            .flatten()
-            .filter_map(|element| name(element).map(str::to_owned))
-            .collect();
+        let names: Vec<String> =
+            list.into_iter().flatten().filter_map(|element| name(element).map(str::to_owned)).collect();
         if !names.is_empty() {
             found.push((target, names));
         }
@@ -455,9 +452,15 @@ mod tests {
 
     #[test]
     fn prefixes_end_at_the_first_wildcard() {
-        for (pattern, prefix) in
-            [("abc%", "abc"), ("a_c", "a"), ("%", ""), (r"a\%b%", "a%b"), (r"a\\%", r"a\"), ("ab", "ab"), (r"a\", "a")]
-        {
+        for (pattern, prefix) in [
+            ("abc%", "abc"),
+            ("a_c", "a"),
+            ("%", ""),
+            (r"a\%b%", "a%b"),
+            (r"a\\%", r"a\"),
+            ("ab", "ab"),
+            (r"a\", "a"),
+        ] {
             assert_eq!(literal_prefix(pattern), prefix);
         }
     }
@@ -517,17 +520,23 @@ mod tests {
                 "assets",
                 &[("labels", Contains, texts(&["a", "b"])), ("parent_id", IsNull, Operand::Bool(true))]
             ),
-            [json!({ "labels": { "containsAll": [{ "externalId": "a" }, { "externalId": "b" }] }, "root": true })]
+            [
+                json!({ "labels": { "containsAll": [{ "externalId": "a" }, { "externalId": "b" }] }, "root": true })
+            ]
         );
         assert_eq!(
-            filters_of("assets", &[("external_id", Like, text("ab%")), ("external_id", StartsWith, text("abc"))]),
+            filters_of(
+                "assets",
+                &[("external_id", Like, text("ab%")), ("external_id", StartsWith, text("abc"))]
+            ),
             [json!({ "externalIdPrefix": "abc" })]
         );
     }
 
     #[test]
     fn unknown_names_are_taken_out() {
-        let Value::Object(mut filter) = json!({ "dataSetIds": [{ "externalId": "a" }, { "externalId": "b" }] })
+        let Value::Object(mut filter) =
+            json!({ "dataSetIds": [{ "externalId": "a" }, { "externalId": "b" }] })
         else {
             unreachable!()
         };

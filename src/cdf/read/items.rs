@@ -200,10 +200,7 @@ async fn without_unknown(call: &Call<'_>, filter: &Map<String, Value>) -> Unknow
                 return Unknown::None;
             };
             known.extend(
-                take_page(answer)
-                    .0
-                    .iter()
-                    .filter_map(|item| item["externalId"].as_str().map(str::to_owned)),
+                take_page(answer).0.iter().filter_map(|item| item["externalId"].as_str().map(str::to_owned)),
             );
         }
         if !filter::keep_known(&mut left, target, &known) {

@@ -9,15 +9,21 @@ pub static ASSETS: Resource = Resource {
         ID,
         EXTERNAL_ID.filter(Filter::Prefix),
         fixed("name", "name", ColumnType::Text, Rule::Text { min: 1, max: 140 }).filter_equal(),
-        fixed("parent_id", "parentId", ColumnType::Int8, Rule::IdOf).filter(Filter::List { property: "parentIds", max: 100, root: true }),
-        fixed("parent_external_id", "parentExternalId", ColumnType::Text, Rule::Parent).filter(Filter::List { property: "parentExternalIds", max: 100, root: false }),
+        fixed("parent_id", "parentId", ColumnType::Int8, Rule::IdOf).filter(Filter::List {
+            property: "parentIds",
+            max: 100,
+            root: true,
+        }),
+        fixed("parent_external_id", "parentExternalId", ColumnType::Text, Rule::Parent)
+            .filter(Filter::List { property: "parentExternalIds", max: 100, root: false }),
         column("description", "description", ColumnType::Text, Rule::Text { min: 0, max: 500 }),
         column(
             "metadata",
             "metadata",
             ColumnType::Jsonb,
             Rule::Metadata(MetadataLimits { pairs: 256, key: 128, value: 10_240, total: 10_240 }),
-        ).filter(Filter::Metadata),
+        )
+        .filter(Filter::Metadata),
         column("source", "source", ColumnType::Text, Rule::Text { min: 0, max: 128 }).filter_equal(),
         DATA_SET_ID,
         DATA_SET_EXTERNAL_ID,

@@ -15,7 +15,8 @@ pub static DATA_SETS: Resource = Resource {
             "metadata",
             ColumnType::Jsonb,
             Rule::Metadata(MetadataLimits { pairs: 256, key: 128, value: 10_240, total: 10_240 }),
-        ).filter(Filter::Metadata),
+        )
+        .filter(Filter::Metadata),
         fixed("write_protected", "writeProtected", ColumnType::Bool, Rule::Bool).filter_equal(),
         CREATED_TIME.filter(Filter::Range { nullable: false }),
         LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
