@@ -1,13 +1,14 @@
 //! EXPLAIN: the requests that a statement would make. It makes none itself.
 
 use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::errors::OrRaise;
 use super::list::pointers;
-use super::scan::ScanPlan;
+use super::scan::{statistics, ScanPlan};
 use super::{modify, on_conflict, options};
 use crate::cdf::explain;
 use crate::cdf::read::Comparison;
@@ -47,13 +48,24 @@ pub unsafe fn explain_scan(
 
         let context = pg_sys::set_deparse_context_plan((*es).deparse_cxt, plan.cast(), std::ptr::null_mut());
         let values = pointers::<pg_sys::Node>((*plan).fdw_exprs);
+        let deparse = |value: *mut pg_sys::Node| {
+            let value = pg_sys::deparse_expression(value, context, false, false);
+            CStr::from_ptr(value).to_string_lossy().into_owned()
+        };
         let filters: Vec<String> = conditions
             .iter()
             .zip(values)
             .map(|((column, comparison), value)| {
-                let value = pg_sys::deparse_expression(*value, context, false, false);
-                let value = CStr::from_ptr(value).to_string_lossy();
-                condition(&table.names[*column], *comparison, &value)
+                let name = &table.names[*column];
+                // The pair that such a condition has as its value.
+                if *comparison == Comparison::Member && (**value).type_ == pg_sys::NodeTag::T_ArrayExpr {
+                    if let [key, value] =
+                        pointers::<pg_sys::Node>((*(*value).cast::<pg_sys::ArrayExpr>()).elements)
+                    {
+                        return format!("(({name} ->> {}) = {})", deparse(*key), deparse(*value));
+                    }
+                }
+                condition(name, *comparison, &deparse(*value))
             })
             .collect();
         if !filters.is_empty() {
@@ -61,6 +73,11 @@ pub unsafe fn explain_scan(
         }
         if let Some(limit) = scan.limit {
             text(es, c"CDF Limit", &limit.to_string());
+        }
+        if let Some(statistics) = statistics(node).filter(|_| (*es).analyze) {
+            number(es, c"CDF Requests Made", &statistics.requests);
+            number(es, c"CDF Pages Received", &statistics.pages);
+            number(es, c"CDF Rows Received", &statistics.rows);
         }
     }
 }
@@ -97,7 +114,14 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
 fn condition(column: &str, comparison: Comparison, value: &str) -> String {
     let operator = match comparison {
         Comparison::AnyOf => return format!("({column} = ANY ({value}))"),
-        Comparison::Equal => "=",
+        Comparison::HasElement => return format!("({value} = ANY ({column}))"),
+        Comparison::IsNull => return format!("({column} IS NULL)"),
+        Comparison::IsNotNull => return format!("({column} IS NOT NULL)"),
+        Comparison::Like => "~~",
+        Comparison::StartsWith => "^@",
+        Comparison::Contains => "@>",
+        Comparison::Overlaps => "&&",
+        Comparison::Equal | Comparison::Member => "=",
         Comparison::Less => "<",
         Comparison::LessOrEqual => "<=",
         Comparison::Greater => ">",
@@ -111,4 +135,11 @@ unsafe fn text(es: *mut pg_sys::ExplainState, label: &CStr, value: &str) {
     let value = CString::new(value.replace('\0', "")).unwrap_or_default();
     // SAFETY: the report is EXPLAIN's, and both texts are NUL-terminated.
     unsafe { pg_sys::ExplainPropertyText(label.as_ptr(), value.as_ptr(), es) }
+}
+
+/// As `text`, for a count.
+unsafe fn number(es: *mut pg_sys::ExplainState, label: &CStr, value: &AtomicU64) {
+    let value = i64::try_from(value.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+    // SAFETY: the report is EXPLAIN's, and the label is NUL-terminated.
+    unsafe { pg_sys::ExplainPropertyInteger(label.as_ptr(), std::ptr::null(), value, es) }
 }

@@ -8,139 +8,16 @@ use pgrx::prelude::*;
 use pgrx::PgMemoryContexts;
 
 use super::errors::OrRaise;
+use super::estimate::{estimate, is_key, usual_rows, Estimate};
 use super::list::{integers, pointers};
+use super::pushdown::{column_of, pushed, Condition, Pushed};
 use super::tuple::RowWriter;
 use super::{options, transaction, wait};
 use crate::cdf::buffer::Pending;
-use crate::cdf::cell::EPOCH_MILLIS;
 use crate::cdf::error::Error;
-use crate::cdf::read::{self, filters_on, Comparison, Query, Reader, Row};
+use crate::cdf::read::filter::keep_effective;
+use crate::cdf::read::{self, Query, Reader, Row, Statistics};
 use crate::cdf::table::Table;
-
-/// Rows that a scan by key, and any other, probably gives.
-const ROWS_BY_KEY: f64 = 1.0;
-const ROWS: f64 = 1000.0;
-/// What a request costs, in units of a page read in sequence: some ten milliseconds.
-const REQUEST_COST: f64 = 100.0;
-
-/// An operator that is understood: its OID (pg_operator.dat), what it means, and what its right side is.
-pub struct Operator {
-    oid: u32,
-    pub comparison: Comparison,
-    operand: OperandType,
-}
-
-#[derive(Clone, Copy)]
-enum OperandType {
-    Text,
-    Int2,
-    Int4,
-    Int8,
-    Timestamp,
-}
-
-impl OperandType {
-    /// # Safety
-    /// The datum is of this type.
-    unsafe fn read(self, datum: pg_sys::Datum) -> Option<read::Operand> {
-        Some(match self {
-            // SAFETY: the caller's promise.
-            OperandType::Text => read::Operand::Text(unsafe { String::from_datum(datum, false) }?),
-            OperandType::Int2 => read::Operand::Int(i64::from(datum.value() as i16)),
-            OperandType::Int4 => read::Operand::Int(i64::from(datum.value() as i32)),
-            OperandType::Int8 => read::Operand::Int(datum.value() as i64),
-            // Infinity is beyond all that CDF has; it must not wrap around.
-            OperandType::Timestamp => {
-                read::Operand::Micros((datum.value() as i64).saturating_add(EPOCH_MILLIS * 1000))
-            }
-        })
-    }
-
-    /// The elements of an array that are not NULL.
-    ///
-    /// # Safety
-    /// The datum is an array of this type.
-    unsafe fn read_array(self, datum: pg_sys::Datum) -> Option<Vec<read::Operand>> {
-        fn list<T>(elements: Vec<Option<T>>, operand: impl Fn(T) -> read::Operand) -> Vec<read::Operand> {
-            elements.into_iter().flatten().map(operand).collect()
-        }
-        let int = read::Operand::Int;
-        // SAFETY: the caller's promise.
-        unsafe {
-            Some(match self {
-                OperandType::Text => list(FromDatum::from_datum(datum, false)?, read::Operand::Text),
-                OperandType::Int2 => {
-                    list(FromDatum::from_datum(datum, false)?, |value: i16| int(value.into()))
-                }
-                OperandType::Int4 => {
-                    list(FromDatum::from_datum(datum, false)?, |value: i32| int(value.into()))
-                }
-                OperandType::Int8 => list(FromDatum::from_datum(datum, false)?, int),
-                OperandType::Timestamp => return None,
-            })
-        }
-    }
-}
-
-const fn operator(oid: u32, comparison: Comparison, operand: OperandType) -> Operator {
-    Operator { oid, comparison, operand }
-}
-
-static OPERATORS: [Operator; 28] = [
-    operator(98, Comparison::Equal, OperandType::Text),
-    operator(410, Comparison::Equal, OperandType::Int8),
-    operator(416, Comparison::Equal, OperandType::Int4),
-    operator(1868, Comparison::Equal, OperandType::Int2),
-    operator(412, Comparison::Less, OperandType::Int8),
-    operator(414, Comparison::LessOrEqual, OperandType::Int8),
-    operator(413, Comparison::Greater, OperandType::Int8),
-    operator(415, Comparison::GreaterOrEqual, OperandType::Int8),
-    operator(418, Comparison::Less, OperandType::Int4),
-    operator(420, Comparison::LessOrEqual, OperandType::Int4),
-    operator(419, Comparison::Greater, OperandType::Int4),
-    operator(430, Comparison::GreaterOrEqual, OperandType::Int4),
-    operator(1870, Comparison::Less, OperandType::Int2),
-    operator(1872, Comparison::LessOrEqual, OperandType::Int2),
-    operator(1871, Comparison::Greater, OperandType::Int2),
-    operator(1873, Comparison::GreaterOrEqual, OperandType::Int2),
-    operator(96, Comparison::Equal, OperandType::Int4),
-    operator(15, Comparison::Equal, OperandType::Int8),
-    operator(1320, Comparison::Equal, OperandType::Timestamp),
-    operator(1322, Comparison::Less, OperandType::Timestamp),
-    operator(1323, Comparison::LessOrEqual, OperandType::Timestamp),
-    operator(1324, Comparison::Greater, OperandType::Timestamp),
-    operator(1325, Comparison::GreaterOrEqual, OperandType::Timestamp),
-    operator(2060, Comparison::Equal, OperandType::Timestamp),
-    operator(2062, Comparison::Less, OperandType::Timestamp),
-    operator(2063, Comparison::LessOrEqual, OperandType::Timestamp),
-    operator(2064, Comparison::Greater, OperandType::Timestamp),
-    operator(2065, Comparison::GreaterOrEqual, OperandType::Timestamp),
-];
-
-/// A condition that CDF can be asked by, as a plan holds it; its value is among the plan's expressions.
-#[derive(Clone, Copy)]
-pub struct Condition {
-    pub column: usize,
-    operator: &'static Operator,
-    /// The value is an array, of which one element has to be equal.
-    any_of: bool,
-}
-
-impl Condition {
-    pub fn comparison(&self) -> Comparison {
-        if self.any_of {
-            Comparison::AnyOf
-        } else {
-            self.operator.comparison
-        }
-    }
-}
-
-/// A condition of the query that CDF can be asked by.
-struct Pushed {
-    condition: Condition,
-    value: *mut pg_sys::Expr,
-}
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn get_foreign_rel_size(
@@ -148,18 +25,14 @@ pub unsafe extern "C-unwind" fn get_foreign_rel_size(
     baserel: *mut pg_sys::RelOptInfo,
     foreigntableid: pg_sys::Oid,
 ) {
-    // SAFETY: the planner passes the relation that it is planning; its restrictions are RestrictInfo nodes.
+    // SAFETY: the planner passes the relation that it is planning.
     unsafe {
         let table = open_table(foreigntableid);
-        let by_key = pointers::<pg_sys::RestrictInfo>((*baserel).baserestrictinfo).iter().any(|info| {
-            pushed(root, baserel, &table, (**info).clause).is_some_and(|pushed| {
-                matches!(
-                    pushed.condition.operator.operand,
-                    OperandType::Text | OperandType::Int8 | OperandType::Int4
-                )
-            })
-        });
-        (*baserel).rows = if by_key { ROWS_BY_KEY } else { ROWS };
+        if (*baserel).tuples < 0.0 || (*baserel).tuples == 0.0 && (*baserel).pages == 0 {
+            (*baserel).tuples = usual_rows(table.options.resource);
+        }
+        pg_sys::set_baserel_size_estimates(root, baserel);
+        (*baserel).rows = estimate(root, baserel, &table, (*baserel).baserestrictinfo).rows;
     }
 }
 
@@ -167,23 +40,96 @@ pub unsafe extern "C-unwind" fn get_foreign_rel_size(
 pub unsafe extern "C-unwind" fn get_foreign_paths(
     root: *mut pg_sys::PlannerInfo,
     baserel: *mut pg_sys::RelOptInfo,
-    _foreigntableid: pg_sys::Oid,
+    foreigntableid: pg_sys::Oid,
 ) {
-    // SAFETY: the planner passes the relation that it is planning.
+    // SAFETY: the planner passes the relation that it is planning; the callback's argument lives as long as the call.
     unsafe {
-        let rows = (*baserel).rows;
-        let total = REQUEST_COST + rows * pg_sys::cpu_tuple_cost * 10.0;
+        let table = open_table(foreigntableid);
+        let restrictions = (*baserel).baserestrictinfo;
+        add_path(root, baserel, &estimate(root, baserel, &table, restrictions), (*baserel).lateral_relids);
+
+        // Joined by key, as often as the other side has rows.
+        let mut joins: Vec<*mut pg_sys::RestrictInfo> = pointers::<pg_sys::RestrictInfo>((*baserel).joininfo)
+            .iter()
+            .copied()
+            .filter(|info| pg_sys::join_clause_is_movable_to(*info, baserel))
+            .collect();
+        if (*baserel).has_eclass_joins {
+            for column in (0..table.bindings.len()).filter(|column| is_key(&table, *column)) {
+                let mut attribute = column as i32 + 1;
+                let implied = pg_sys::generate_implied_equalities_for_column(
+                    root,
+                    baserel,
+                    Some(is_column),
+                    (&raw mut attribute).cast(),
+                    (*baserel).lateral_referencers,
+                );
+                joins.extend(pointers::<pg_sys::RestrictInfo>(implied).iter());
+            }
+        }
+        let mut seen: Vec<pg_sys::Relids> = Vec::new();
+        for join in joins {
+            let by_key = pushed(root, baserel, &table, (*join).clause)
+                .is_some_and(|pushed| is_key(&table, pushed.condition.column));
+            if !by_key {
+                continue;
+            }
+            let outer = pg_sys::bms_union((*join).clause_relids, (*baserel).lateral_relids);
+            let outer = pg_sys::bms_del_member(outer, (*baserel).relid as i32);
+            if outer.is_null()
+                || pg_sys::bms_membership(outer) == pg_sys::BMS_Membership::BMS_EMPTY_SET
+                || seen.iter().any(|other| pg_sys::bms_equal(*other, outer))
+            {
+                continue;
+            }
+            seen.push(outer);
+            let parameters = pg_sys::get_baserel_parampathinfo(root, baserel, outer);
+            let clauses = pg_sys::list_concat(
+                pg_sys::list_copy((*parameters).ppi_clauses),
+                pg_sys::list_copy(restrictions),
+            );
+            let mut estimate = estimate(root, baserel, &table, clauses);
+            estimate.rows = (*parameters).ppi_rows.min(estimate.rows);
+            (*parameters).ppi_rows = estimate.rows;
+            add_path(root, baserel, &estimate, outer);
+        }
+    }
+}
+
+/// Whether the member of an equivalence class is the column that `attribute` points to.
+#[pg_guard]
+unsafe extern "C-unwind" fn is_column(
+    _root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    _class: *mut pg_sys::EquivalenceClass,
+    member: *mut pg_sys::EquivalenceMember,
+    attribute: *mut std::ffi::c_void,
+) -> bool {
+    // SAFETY: the planner passes a member, and the argument that get_foreign_paths has given.
+    unsafe {
+        column_of((*member).em_expr, baserel).is_some_and(|at| at as i32 + 1 == *attribute.cast::<i32>())
+    }
+}
+
+unsafe fn add_path(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    estimate: &Estimate,
+    outer: pg_sys::Relids,
+) {
+    // SAFETY: the relation is being planned.
+    unsafe {
         let path = pg_sys::create_foreignscan_path(
             root,
             baserel,
             std::ptr::null_mut(),
-            rows,
+            estimate.rows,
             #[cfg(feature = "pg18")]
             0,
-            REQUEST_COST,
-            total,
+            estimate.startup,
+            estimate.total,
             std::ptr::null_mut(),
-            (*baserel).lateral_relids,
+            outer,
             std::ptr::null_mut(),
             #[cfg(any(feature = "pg17", feature = "pg18"))]
             std::ptr::null_mut(),
@@ -193,8 +139,8 @@ pub unsafe extern "C-unwind" fn get_foreign_paths(
     }
 }
 
-/// The plan's private list: how many rows are probably enough (-1: all), the number of conditions, column and comparison
-/// of each, and the columns that are needed. The conditions' values are the plan's expressions, in the same order.
+/// The plan's private list: how many rows are probably enough (-1: all), the number of conditions, three
+/// integers for each, and the columns that are needed. The conditions' values are the plan's expressions, in the same order.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn get_foreign_plan(
     root: *mut pg_sys::PlannerInfo,
@@ -210,11 +156,14 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
         let table = open_table(foreigntableid);
         let scan_clauses = pg_sys::extract_actual_clauses(scan_clauses, false);
         let clauses = pointers::<pg_sys::Expr>(scan_clauses);
-        let conditions: Vec<Pushed> =
+        let mut conditions: Vec<Pushed> =
             clauses.iter().filter_map(|clause| pushed(root, baserel, &table, *clause)).collect();
+        keep_effective(&table, &mut conditions, |pushed| {
+            (pushed.condition.column, pushed.condition.comparison())
+        });
 
         // With rows dropped here, more are needed than the query gives.
-        let exact = conditions.len() == clauses.len();
+        let exact = conditions.len() == clauses.len() && conditions.iter().all(|pushed| pushed.exact);
         let limit = match (*root).limit_tuples {
             limit if exact && limit > 0.0 && (*(*root).parse).sortClause.is_null() => {
                 limit.min(f64::from(i32::MAX)) as i32
@@ -225,9 +174,9 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
         private = append(private, conditions.len() as i32);
         let mut values = std::ptr::null_mut();
         for condition in &conditions {
-            private = append(private, condition.condition.column as i32);
-            private = append(private, condition.condition.operator.oid as i32);
-            private = append(private, i32::from(condition.condition.any_of));
+            for integer in condition.condition.to_integers() {
+                private = append(private, integer);
+            }
             values = pg_sys::lappend(values, condition.value.cast());
         }
         for column in needed(baserel, clauses, table.bindings.len()) {
@@ -292,67 +241,6 @@ pub unsafe fn open_table(relid: pg_sys::Oid) -> Table {
     }
 }
 
-/// The condition, if it is one that CDF can be asked by: a column compared with something that holds for the whole scan.
-unsafe fn pushed(
-    root: *mut pg_sys::PlannerInfo,
-    baserel: *mut pg_sys::RelOptInfo,
-    table: &Table,
-    clause: *mut pg_sys::Expr,
-) -> Option<Pushed> {
-    // SAFETY: the clause is an expression; a node's tag tells its type, and an operator's arguments are one or two.
-    unsafe {
-        let (arguments, operator, collation, any_of) = match (*clause).type_ {
-            pg_sys::NodeTag::T_OpExpr => {
-                let expression = clause.cast::<pg_sys::OpExpr>();
-                ((*expression).args, (*expression).opno, (*expression).inputcollid, false)
-            }
-            pg_sys::NodeTag::T_ScalarArrayOpExpr => {
-                let expression = clause.cast::<pg_sys::ScalarArrayOpExpr>();
-                if !(*expression).useOr {
-                    return None;
-                }
-                ((*expression).args, (*expression).opno, (*expression).inputcollid, true)
-            }
-            _ => return None,
-        };
-        let &mut [left, right] = pointers::<pg_sys::Expr>(arguments) else {
-            return None;
-        };
-        let (column, value, oid) = match (column_of(left, baserel), column_of(right, baserel)) {
-            (Some(column), None) => (column, right, operator),
-            (None, Some(column)) if !any_of => (column, left, pg_sys::get_commutator(operator)),
-            _ => return None,
-        };
-        let operator = OPERATORS.iter().find(|operator| operator.oid == oid.to_u32())?;
-        if any_of && operator.comparison != Comparison::Equal {
-            return None;
-        }
-        let bytewise = collation == pg_sys::InvalidOid || pg_sys::get_collation_isdeterministic(collation);
-        let constant = pg_sys::pull_varnos(root, value.cast()).is_null()
-            && !pg_sys::contain_volatile_functions(value.cast())
-            && !pg_sys::contain_subplans(value.cast());
-        let condition = Condition { column, operator, any_of };
-        (bytewise && constant && filters_on(table, column, condition.comparison()))
-            .then_some(Pushed { condition, value })
-    }
-}
-
-/// The position of the column that the expression is.
-unsafe fn column_of(mut expression: *mut pg_sys::Expr, baserel: *mut pg_sys::RelOptInfo) -> Option<usize> {
-    // SAFETY: as for `pushed`.
-    unsafe {
-        if (*expression).type_ == pg_sys::NodeTag::T_RelabelType {
-            expression = (*expression.cast::<pg_sys::RelabelType>()).arg;
-        }
-        if (*expression).type_ != pg_sys::NodeTag::T_Var {
-            return None;
-        }
-        let variable = expression.cast::<pg_sys::Var>();
-        let ours = (*variable).varno as pg_sys::Index == (*baserel).relid && (*variable).varlevelsup == 0;
-        (ours && (*variable).varattno > 0).then(|| (*variable).varattno as usize - 1)
-    }
-}
-
 /// What `get_foreign_plan` has put into a plan.
 pub struct ScanPlan {
     /// So many rows are probably enough.
@@ -370,11 +258,8 @@ impl ScanPlan {
         // SAFETY: the caller's promise.
         let private = unsafe { integers((*plan).fdw_private) };
         let (limit, count) = (private[0], private[1] as usize);
-        let (pairs, used) = private[2..].split_at(3 * count);
-        let conditions = pairs.chunks_exact(3).filter_map(|condition| {
-            let operator = OPERATORS.iter().find(|operator| operator.oid as i32 == condition[1])?;
-            Some(Condition { column: condition[0] as usize, operator, any_of: condition[2] != 0 })
-        });
+        let (listed, used) = private[2..].split_at(Condition::INTEGERS * count);
+        let conditions = listed.chunks_exact(Condition::INTEGERS).filter_map(Condition::from_integers);
         let mut needed = vec![false; columns];
         used.iter().for_each(|column| needed[*column as usize] = true);
         ScanPlan { limit: usize::try_from(limit).ok(), conditions: conditions.collect(), needed }
@@ -390,6 +275,16 @@ pub struct ScanState {
     limit: Option<usize>,
     conditions: Vec<(Condition, *mut pg_sys::ExprState)>,
     progress: Progress,
+    statistics: Arc<Statistics>,
+}
+
+/// What a scan's requests have given so far; None if it only is explained.
+///
+/// # Safety
+/// `node` is a scan of this module that has begun.
+pub unsafe fn statistics<'s>(node: *mut pg_sys::ForeignScanState) -> Option<&'s Statistics> {
+    // SAFETY: the caller's promise.
+    unsafe { (*node).fdw_state.cast::<ScanState>().as_ref().map(|state| &*state.statistics) }
 }
 
 enum Progress {
@@ -431,6 +326,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
             needed,
             limit,
             progress: Progress::NotStarted,
+            statistics: Arc::default(),
         };
         (*node).fdw_state = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();
     }
@@ -508,7 +404,11 @@ impl ScanState {
                     let query = unsafe { self.query(node) }?;
                     self.progress = match query {
                         Some(query) => Progress::Reading {
-                            reader: Some(Box::new(Reader::new(wait::client()?, query)?)),
+                            reader: Some(Box::new(Reader::counting(
+                                wait::client()?,
+                                query,
+                                self.statistics.clone(),
+                            )?)),
                             rows: Vec::new().into_iter(),
                         },
                         None => Progress::Done,
@@ -556,10 +456,7 @@ impl ScanState {
                 if null {
                     return Ok(None);
                 }
-                match condition.any_of {
-                    false => condition.operator.operand.read(datum),
-                    true => condition.operator.operand.read_array(datum).map(read::Operand::List),
-                }
+                condition.read(datum)
             };
             let operand = operand.ok_or_else(|| Error::internal("a condition without a value"))?;
             let (column, comparison) = (condition.column, condition.comparison());

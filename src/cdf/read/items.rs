@@ -1,11 +1,13 @@
 //! Pages of assets, events, time series …: `/byids` for a key, else `/list`.
 
-use hashbrown::HashMap;
+use std::collections::VecDeque;
+
+use hashbrown::{HashMap, HashSet};
 use serde_json::{json, Map, Value};
 
 use super::overlay::ItemOverlay;
-use super::{take_page, Call, Field, Query, Row};
-use crate::cdf::error::Error;
+use super::{filter, parse, take_page, Call, Field, Query, Row};
+use crate::cdf::error::{Error, RequestError};
 use crate::cdf::resource::{Column, ColumnType, Items, ReferenceTarget, Rule};
 use crate::cdf::table::Binding;
 
@@ -25,25 +27,43 @@ pub struct ItemPages {
 enum Step {
     /// Items by their keys.
     ByKeys(Vec<Value>),
+    /// Items that a filter leaves, then those that the other filters leave.
     List {
+        filter: Map<String, Value>,
         cursor: Option<String>,
+        others: VecDeque<Map<String, Value>>,
     },
     /// What only the transaction knows of.
     Rest,
     Done,
 }
 
+impl Step {
+    /// The first page of the first of these filters.
+    fn list(mut filters: VecDeque<Map<String, Value>>) -> Step {
+        match filters.pop_front() {
+            Some(filter) => Step::List { filter, cursor: None, others: filters },
+            None => Step::Rest,
+        }
+    }
+}
+
 impl ItemPages {
     pub fn new(items: &Items, query: &Query) -> Result<Self, Error> {
         let mut overlay = ItemOverlay::new(&query.pending.items)?;
+        let mut complete = true;
         let step = match query.keys() {
             Some(keys) => {
                 overlay.only_keyed();
                 Step::ByKeys(keys)
             }
-            None => Step::List { cursor: None },
+            None => {
+                let filters = filter::filters(query);
+                complete = filters.iter().all(Map::is_empty) && !filters.is_empty();
+                Step::list(filters.into())
+            }
         };
-        Ok(ItemPages { path: items.path, step, overlay, complete: true, names: HashMap::new() })
+        Ok(ItemPages { path: items.path, step, overlay, complete, names: HashMap::new() })
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
@@ -69,19 +89,30 @@ impl ItemPages {
                 items.extend(self.overlay.rest(call.resource(), true).fresh);
                 items
             }
-            Step::List { cursor } => {
-                let mut body = Map::new();
-                body.insert("limit".into(), call.query.page(PER_LIST).into());
-                if let Some(cursor) = cursor {
-                    body.insert("cursor".into(), cursor.into());
+            Step::List { filter, cursor, others } => {
+                let first = cursor.is_none();
+                let path = format!("{}/list", self.path);
+                match call.ask(&path, &list_body(call.query, &filter, cursor)).await {
+                    Ok(response) => {
+                        let (items, cursor) = take_page(parse(&response.body)?);
+                        self.step = match cursor {
+                            Some(_) => Step::List { filter, cursor, others },
+                            None => Step::list(others),
+                        };
+                        self.overlaid(call, items)
+                    }
+                    Err(RequestError::Api(api)) if first && api.status == 400 => {
+                        match without_unknown(call, &filter).await {
+                            Unknown::Some(filter) => {
+                                self.step = Step::List { filter, cursor: None, others };
+                            }
+                            Unknown::All => self.step = Step::list(others),
+                            Unknown::None => return Err(call.failed(RequestError::Api(api))),
+                        }
+                        Vec::new()
+                    }
+                    Err(error) => return Err(call.failed(error)),
                 }
-                let answer = call.post(&format!("{}/list", self.path), &Value::Object(body)).await?;
-                let (items, cursor) = take_page(answer);
-                self.step = match cursor {
-                    Some(_) => Step::List { cursor },
-                    None => Step::Rest,
-                };
-                self.overlaid(call, items)
             }
         };
         self.look_up_names(call, &items).await?;
@@ -175,5 +206,52 @@ impl ItemPages {
             }
         }
         Ok(())
+    }
+}
+
+fn list_body(query: &Query, filter: &Map<String, Value>, cursor: Option<String>) -> Value {
+    let mut body = Map::new();
+    if !filter.is_empty() {
+        body.insert("filter".into(), filter.clone().into());
+    }
+    body.insert("limit".into(), query.page(PER_LIST).into());
+    if let Some(cursor) = cursor {
+        body.insert("cursor".into(), cursor.into());
+    }
+    Value::Object(body)
+}
+
+/// Which of a filter's names CDF does not know.
+enum Unknown {
+    None,
+    /// Here is the filter without them.
+    Some(Map<String, Value>),
+    /// So nothing fulfils the filter.
+    All,
+}
+
+/// What is left of a filter that CDF has refused, perhaps for names it does not know.
+async fn without_unknown(call: &Call<'_>, filter: &Map<String, Value>) -> Unknown {
+    let mut left = filter.clone();
+    for (target, names) in filter::names(filter) {
+        let keys: Vec<Value> = names.iter().map(|name| json!({ "externalId": name })).collect();
+        let mut known = HashSet::new();
+        for part in keys.chunks(PER_LIST) {
+            let body = json!({ "items": part, "ignoreUnknownIds": true });
+            // CDF's first answer says more than that this look-up is not allowed.
+            let Ok(answer) = call.post(target.byids, &body).await else {
+                return Unknown::None;
+            };
+            known.extend(
+                take_page(answer).0.iter().filter_map(|item| item["externalId"].as_str().map(str::to_owned)),
+            );
+        }
+        if !filter::keep_known(&mut left, target, &known) {
+            return Unknown::All;
+        }
+    }
+    match left == *filter {
+        true => Unknown::None,
+        false => Unknown::Some(left),
     }
 }

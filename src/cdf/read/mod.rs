@@ -1,11 +1,13 @@
 //! Reading: which requests answer a SELECT, page by page.
 
+pub mod filter;
 mod items;
 mod overlay;
 mod points;
 mod raw;
 mod sequence_rows;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,6 +61,19 @@ pub enum Comparison {
     GreaterOrEqual,
     /// Equal to any of a list.
     AnyOf,
+    /// LIKE, the pattern with backslashes as escapes.
+    Like,
+    StartsWith,
+    IsNull,
+    IsNotNull,
+    /// An array has all elements of a list; metadata has all pairs of an object.
+    Contains,
+    /// An array has one of a list.
+    Overlaps,
+    /// An array has this element.
+    HasElement,
+    /// Of metadata: the value of the first of two texts is the second.
+    Member,
 }
 
 /// The value of a condition.
@@ -68,8 +83,21 @@ pub enum Operand {
     Int(i64),
     /// Microseconds since 1970.
     Micros(i64),
-    /// For [`Comparison::AnyOf`].
+    Bool(bool),
+    /// A JSON document.
+    Json(String),
+    /// For comparisons with several values.
     List(Vec<Operand>),
+}
+
+/// What the value of a condition is, or the elements of a list are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperandKind {
+    Text,
+    Int,
+    Time,
+    Bool,
+    Json,
 }
 
 /// `column comparison value`. PostgreSQL checks it again: it only has to save requests and rows.
@@ -88,24 +116,42 @@ pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool 
     match (&table.options.resource.shape, &table.bindings[column]) {
         (Shape::Items(_), Some(Binding::Column(column))) => {
             (equal || any_of) && matches!(column.rule, Rule::Id | Rule::ExternalId)
+                || filter::filters_on(column, comparison)
         }
         (Shape::Datapoints { .. }, Some(Binding::Column(column))) => match column.name {
-            "timestamp" => !any_of,
+            "timestamp" => is_order(comparison),
             "id" | "external_id" => equal || any_of,
             "instance_space" | "instance_external_id" => equal,
             _ => false,
         },
         (Shape::SequenceRows, Some(Binding::Column(column))) => match column.name {
-            "row_number" => !any_of,
+            "row_number" => equal || is_order(comparison),
             "id" | "external_id" => equal || any_of,
             _ => false,
         },
-        (Shape::Raw, Some(Binding::Column(column))) => {
-            equal && matches!(column.name, "db_name" | "table_name" | RAW_KEY)
-        }
-        (Shape::Raw, Some(Binding::RawColumn { key, .. })) => equal && *key,
+        (Shape::Raw, Some(Binding::Column(column))) => match column.name {
+            "db_name" | "table_name" => equal,
+            RAW_KEY => equal || any_of,
+            "last_updated_time" => is_order(comparison),
+            _ => false,
+        },
+        (Shape::Raw, Some(Binding::RawColumn { key, .. })) => (equal || any_of) && *key,
         _ => false,
     }
+}
+
+/// Whether the comparison is one of order, or equality.
+fn is_order(comparison: Comparison) -> bool {
+    use Comparison::*;
+    matches!(comparison, Equal | Less | LessOrEqual | Greater | GreaterOrEqual)
+}
+
+/// What the requests of a scan gave.
+#[derive(Debug, Default)]
+pub struct Statistics {
+    pub requests: AtomicU64,
+    pub pages: AtomicU64,
+    pub rows: AtomicU64,
 }
 
 /// What a SELECT wants of one foreign table.
@@ -230,6 +276,7 @@ pub struct Reader {
     client: Client,
     query: Query,
     source: Source,
+    statistics: Arc<Statistics>,
 }
 
 enum Source {
@@ -245,24 +292,35 @@ impl Reader {
     /// # Errors
     /// `Internal` if what the transaction has written cannot be read.
     pub fn new(client: Client, query: Query) -> Result<Self, Error> {
+        Reader::counting(client, query, Arc::default())
+    }
+
+    /// As `new`, adding to a scan's statistics.
+    pub fn counting(client: Client, query: Query, statistics: Arc<Statistics>) -> Result<Self, Error> {
         let source = match &query.table.options.resource.shape {
             Shape::Items(items) => Source::Items(items::ItemPages::new(items, &query)?),
             Shape::Datapoints { string } => Source::Points(points::PointPages::new(*string, &query)),
             Shape::SequenceRows => Source::SequenceRows(sequence_rows::SequenceRowPages::new(&query)?),
             Shape::Raw => Source::Raw(raw::RawPages::new(&query)?),
         };
-        Ok(Reader { client, query, source })
+        Ok(Reader { client, query, source, statistics })
     }
 
     /// The next rows; None when there are no more. A page may be empty.
     pub async fn page(&mut self, limits: Limits) -> Result<Option<Vec<Row>>, Error> {
-        let call = Call { client: &self.client, query: &self.query, limits };
-        match &mut self.source {
+        let call =
+            Call { client: &self.client, query: &self.query, limits, requests: &self.statistics.requests };
+        let page = match &mut self.source {
             Source::Items(pages) => pages.next(&call).await,
             Source::Points(pages) => pages.next(&call).await,
             Source::SequenceRows(pages) => pages.next(&call).await,
             Source::Raw(pages) => pages.next(&call).await,
+        };
+        if let Ok(Some(rows)) = &page {
+            self.statistics.pages.fetch_add(1, Ordering::Relaxed);
+            self.statistics.rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
         }
+        page
     }
 }
 
@@ -271,6 +329,7 @@ struct Call<'c> {
     client: &'c Client,
     query: &'c Query,
     limits: Limits,
+    requests: &'c AtomicU64,
 }
 
 impl Call<'_> {
@@ -292,13 +351,19 @@ impl Call<'_> {
             resend: Resend::Always,
             accept_protobuf: protobuf,
         };
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.client.send(&self.query.connection, &request, &self.limits).await
     }
 
     async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
-        let body = Body::Json(Bytes::from(body.to_string()));
-        let response = self.send(Method::Post, path, body, false).await;
+        let response = self.ask(path, body).await;
         parse(&response.map_err(|error| self.failed(error))?.body)
+    }
+
+    /// As `post`, for callers that know what to do about a refusal.
+    async fn ask(&self, path: &str, body: &Value) -> Result<Response, RequestError> {
+        let body = Body::Json(Bytes::from(body.to_string()));
+        self.send(Method::Post, path, body, false).await
     }
 
     /// As `post`, for GET; None where CDF says that there is no such thing.

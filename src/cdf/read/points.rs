@@ -104,7 +104,7 @@ impl PointPages {
                 Comparison::Greater => (floor + 1, self.end),
                 Comparison::Less => (self.start, ceiling),
                 Comparison::LessOrEqual => (self.start, floor + 1),
-                Comparison::AnyOf => continue,
+                _ => continue,
             };
             self.start = self.start.max(start);
             self.end = self.end.min(end);

@@ -4,22 +4,27 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
+use super::filter::Moments;
 use super::overlay::RawOverlay;
-use super::{take_page, Call, Field, Query, Row};
+use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::error::Error;
-use crate::cdf::resource::raw::{rows_path, ROWS_PER_PAGE};
+use crate::cdf::resource::raw::{rows_path, KEY_CHARS, ROWS_PER_PAGE};
 use crate::cdf::table::{Binding, RAW_KEY};
 use crate::cdf::url_path::segment;
 
 /// Databases and tables per request, CDF's maximum.
 const NAMES: usize = 1000;
+/// Rows that are rather asked for one by one than found in the whole table.
+const KEYS: usize = 20;
 
 pub struct RawPages {
     step: Option<Step>,
     overlay: RawOverlay,
     tables: VecDeque<(String, String)>,
-    /// The only key wanted.
-    key: Option<String>,
+    /// The only keys wanted.
+    keys: Option<Vec<String>>,
+    /// Between which the rows were last changed.
+    changed: Moments,
     /// `&columns=…`: CDF sends only those.
     projection: String,
 }
@@ -29,6 +34,8 @@ enum Step {
     Discover { database: Option<String>, table: Option<String> },
     /// Rows of a table.
     Rows { database: String, table: String, cursor: Option<String> },
+    /// One row of a table after the other, the last key first.
+    ByKeys { database: String, table: String, keys: Vec<String> },
 }
 
 impl RawPages {
@@ -53,11 +60,13 @@ impl RawPages {
             true => projection(query),
             false => String::new(),
         };
+        let changed = changed(query);
         Ok(RawPages {
-            step: Some(step),
+            step: (!changed.is_empty()).then_some(step),
             overlay,
             tables: VecDeque::new(),
-            key: query.raw_key().map(str::to_owned),
+            keys: keys(query),
+            changed,
             projection,
         })
     }
@@ -71,6 +80,21 @@ impl RawPages {
             Some(Step::Discover { database, table }) => {
                 self.discover(call, database, table).await?;
                 Ok(Some(Vec::new()))
+            }
+            Some(Step::Rows { database, table, cursor: None }) if self.keys.is_some() => {
+                let keys = self.keys.clone().unwrap_or_default();
+                self.step = Some(Step::ByKeys { database, table, keys });
+                Ok(Some(Vec::new()))
+            }
+            Some(Step::ByKeys { database, table, mut keys }) => {
+                let Some(key) = keys.pop() else {
+                    return Ok(Some(self.overlaid(call.query, (database, table), Vec::new())));
+                };
+                let path = format!("{}/{}", rows_path(&database, &table), segment(&key));
+                // A table that does not exist has no rows: the first load creates it.
+                let item = call.get(&path).await?;
+                self.step = Some(Step::ByKeys { database: database.clone(), table: table.clone(), keys });
+                Ok(Some(self.overlaid(call.query, (database, table), item.into_iter().collect())))
             }
             Some(Step::Rows { database, table, cursor }) => {
                 self.rows(call, database, table, cursor).await.map(Some)
@@ -118,32 +142,27 @@ impl RawPages {
         cursor: Option<String>,
     ) -> Result<Vec<Row>, Error> {
         let path = rows_path(&database, &table);
-        let items = match &self.key {
-            Some(key) => {
-                let key = segment(key);
-                // A table that does not exist has no rows: the first load creates it.
-                call.get(&format!("{path}/{key}")).await?.into_iter().collect()
-            }
-            None => {
-                let mut path = format!("{path}?limit={}{}", call.query.page(ROWS_PER_PAGE), self.projection);
-                if let Some(cursor) = &cursor {
-                    path.push_str("&cursor=");
-                    path.extend(segment(cursor));
-                }
-                let (items, cursor) = call.get(&path).await?.map(take_page).unwrap_or_default();
-                if cursor.is_some() {
-                    self.step = Some(Step::Rows { database: database.clone(), table: table.clone(), cursor });
-                }
-                items
-            }
-        };
-        let place = (database, table);
+        let changed = times(self.changed);
+        let mut path = format!("{path}?limit={}{}{changed}", call.query.page(ROWS_PER_PAGE), self.projection);
+        if let Some(cursor) = &cursor {
+            path.push_str("&cursor=");
+            path.extend(segment(cursor));
+        }
+        let (items, cursor) = call.get(&path).await?.map(take_page).unwrap_or_default();
+        if cursor.is_some() {
+            self.step = Some(Step::Rows { database: database.clone(), table: table.clone(), cursor });
+        }
+        Ok(self.overlaid(call.query, (database, table), items))
+    }
+
+    /// The rows, with what the transaction has written to them; after the last ones of a table, also its own.
+    fn overlaid(&mut self, query: &Query, place: (String, String), items: Vec<Value>) -> Vec<Row> {
         let mut rows: Vec<Value> =
             items.into_iter().filter_map(|item| self.overlay.apply(&place, item)).collect();
         if self.step.is_none() {
             rows.extend(self.overlay.rest(&place));
         }
-        Ok(rows.into_iter().map(|item| row(call.query, &place.0, &place.1, item)).collect())
+        rows.into_iter().map(|item| row(query, &place.0, &place.1, item)).collect()
     }
 }
 
@@ -164,6 +183,58 @@ async fn names(call: &Call<'_>, path: &str) -> Result<Vec<String>, Error> {
             return Ok(names);
         }
     }
+}
+
+/// The keys that the conditions ask for, if they are few.
+fn keys(query: &Query) -> Option<Vec<String>> {
+    let is_key = |at: usize| match &query.table.bindings[at] {
+        Some(Binding::Column(column)) => column.name == RAW_KEY,
+        Some(Binding::RawColumn { key, .. }) => *key,
+        None => false,
+    };
+    query.conditions.iter().filter(|condition| is_key(condition.column)).find_map(|condition| {
+        let operands = match (condition.comparison, &condition.operand) {
+            (Comparison::Equal, operand) => std::slice::from_ref(operand),
+            (Comparison::AnyOf, Operand::List(operands)) => operands.as_slice(),
+            _ => return None,
+        };
+        let mut keys = Vec::new();
+        for operand in operands {
+            match operand {
+                Operand::Text(key) if keys.contains(key) => {}
+                // CDF has no such keys.
+                Operand::Text(key) if key.is_empty() || key.chars().count() > KEY_CHARS => {}
+                Operand::Text(_) if keys.len() == KEYS => return None,
+                Operand::Text(key) => keys.push(key.clone()),
+                _ => return None,
+            }
+        }
+        Some(keys)
+    })
+}
+
+/// When rows must have been changed last.
+fn changed(query: &Query) -> Moments {
+    let mut moments = Moments::ALL;
+    let column = query.table.position("last_updated_time");
+    for condition in query.conditions.iter().filter(|condition| Some(condition.column) == column) {
+        if let Operand::Micros(micros) = condition.operand {
+            moments.narrow(condition.comparison, micros);
+        }
+    }
+    moments
+}
+
+/// The parameters for that. CDF's minimum is exclusive.
+fn times(moments: Moments) -> String {
+    let mut parameters = String::new();
+    if moments.first > 0 {
+        parameters.push_str(&format!("&minLastUpdatedTime={}", moments.first - 1));
+    }
+    if moments.last < i64::MAX / 1000 {
+        parameters.push_str(&format!("&maxLastUpdatedTime={}", moments.last));
+    }
+    parameters
 }
 
 /// The columns that CDF has to send. Names are separated by commas, and `,` alone means none.

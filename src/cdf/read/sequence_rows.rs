@@ -49,7 +49,7 @@ impl SequenceRowPages {
                 Comparison::Greater => (number.checked_add(1), Some(i64::MAX)),
                 Comparison::Less => (Some(0), number.checked_sub(1)),
                 Comparison::LessOrEqual => (Some(0), Some(number)),
-                Comparison::AnyOf => continue,
+                _ => continue,
             };
             pages.start = pages.start.zip(start).map(|(a, b)| a.max(b));
             pages.last = pages.last.min(last.unwrap_or(-1));

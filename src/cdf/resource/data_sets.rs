@@ -7,7 +7,7 @@ pub static DATA_SETS: Resource = Resource {
     noun: "data set",
     columns: &[
         ID,
-        EXTERNAL_ID,
+        EXTERNAL_ID.filter(Filter::Prefix),
         column("name", "name", ColumnType::Text, Rule::Text { min: 1, max: 50 }),
         column("description", "description", ColumnType::Text, Rule::Text { min: 1, max: 500 }),
         column(
@@ -15,10 +15,11 @@ pub static DATA_SETS: Resource = Resource {
             "metadata",
             ColumnType::Jsonb,
             Rule::Metadata(MetadataLimits { pairs: 256, key: 128, value: 10_240, total: 10_240 }),
-        ),
-        fixed("write_protected", "writeProtected", ColumnType::Bool, Rule::Bool),
-        CREATED_TIME,
-        LAST_UPDATED_TIME,
+        )
+        .filter(Filter::Metadata),
+        fixed("write_protected", "writeProtected", ColumnType::Bool, Rule::Bool).filter_equal(),
+        CREATED_TIME.filter(Filter::Range { nullable: false }),
+        LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
     ],
     stage: Stage::DataSets,
     shape: Shape::Items(Items {

@@ -7,32 +7,37 @@ pub static FILES: Resource = Resource {
     noun: "file",
     columns: &[
         ID,
-        EXTERNAL_ID,
-        fixed("name", "name", ColumnType::Text, Rule::ImmutableText { min: 1, max: 256 }),
+        EXTERNAL_ID.filter(Filter::Prefix),
+        fixed("name", "name", ColumnType::Text, Rule::ImmutableText { min: 1, max: 256 }).filter_equal(),
         column("directory", "directory", ColumnType::Text, Rule::Text { min: 0, max: 512 }),
-        column("source", "source", ColumnType::Text, Rule::Text { min: 0, max: 128 }),
-        column("mime_type", "mimeType", ColumnType::Text, Rule::Text { min: 0, max: 256 }),
+        column("source", "source", ColumnType::Text, Rule::Text { min: 0, max: 128 }).filter_equal(),
+        column("mime_type", "mimeType", ColumnType::Text, Rule::Text { min: 0, max: 256 }).filter_equal(),
         column(
             "metadata",
             "metadata",
             ColumnType::Jsonb,
             Rule::Metadata(MetadataLimits { pairs: 256, key: 128, value: 10_240, total: 10_240 }),
-        ),
-        column("asset_ids", "assetIds", ColumnType::Int8Array, Rule::Ids { max: 1000 }),
+        )
+        .filter(Filter::Metadata),
+        column("asset_ids", "assetIds", ColumnType::Int8Array, Rule::Ids { max: 1000 })
+            .filter(Filter::List { property: "assetIds", max: 100, root: false }),
         column(
             "asset_external_ids",
             "assetExternalIds",
             ColumnType::TextArray,
             Rule::References { to: &ASSET, property: "assetIds", max: 1000 },
-        ),
-        column("labels", "labels", ColumnType::TextArray, Rule::Labels { max: 10 }),
-        column("source_created_time", "sourceCreatedTime", ColumnType::Timestamptz, Rule::Timestamp),
-        column("source_modified_time", "sourceModifiedTime", ColumnType::Timestamptz, Rule::Timestamp),
+        )
+        .filter(Filter::List { property: "assetExternalIds", max: 100, root: false }),
+        column("labels", "labels", ColumnType::TextArray, Rule::Labels { max: 10 }).filter(Filter::Labels),
+        column("source_created_time", "sourceCreatedTime", ColumnType::Timestamptz, Rule::Timestamp)
+            .filter(Filter::Range { nullable: false }),
+        column("source_modified_time", "sourceModifiedTime", ColumnType::Timestamptz, Rule::Timestamp)
+            .filter(Filter::Range { nullable: false }),
         fixed("uploaded", "uploaded", ColumnType::Bool, Rule::ReadOnly),
         DATA_SET_ID,
         DATA_SET_EXTERNAL_ID,
-        CREATED_TIME,
-        LAST_UPDATED_TIME,
+        CREATED_TIME.filter(Filter::Range { nullable: false }),
+        LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
     ],
     stage: Stage::Items,
     // CDF updates 1000 at a time, but creates one by one: smaller parts are created beside each other.

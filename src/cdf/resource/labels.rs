@@ -6,8 +6,8 @@ pub static LABELS: Resource = Resource {
     name: "labels",
     noun: "label",
     columns: &[
-        EXTERNAL_ID,
-        fixed("name", "name", ColumnType::Text, Rule::Text { min: 1, max: 140 }),
+        EXTERNAL_ID.filter(Filter::Prefix),
+        fixed("name", "name", ColumnType::Text, Rule::Text { min: 1, max: 140 }).filter_equal(),
         column("description", "description", ColumnType::Text, Rule::Text { min: 0, max: 500 }),
         DATA_SET_ID,
         DATA_SET_EXTERNAL_ID,

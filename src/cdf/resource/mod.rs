@@ -166,6 +166,39 @@ pub static DATA_SET: ReferenceTarget =
 pub static ASSET: ReferenceTarget =
     ReferenceTarget { noun: "asset", byids: "/assets/byids", capability: "assetsAcl:READ" };
 
+/// What the resource's list requests can filter on in a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    None,
+    /// Equality, with the property of the same name.
+    Equal,
+    /// `{"min", "max"}`, both inclusive, of the property of the same name; where `nullable`, also `{"isNull"}`.
+    Range {
+        nullable: bool,
+    },
+    /// `externalIdPrefix`.
+    Prefix,
+    /// Pairs of texts, of which all must be there.
+    Metadata,
+    /// `{"containsAny"}` or `{"containsAll"}`.
+    Labels,
+    /// A list in `property`, of so many at most, of which one must be there. With `root` CDF can be asked for those
+    /// that have none.
+    List {
+        property: &'static str,
+        max: usize,
+        root: bool,
+    },
+    /// `dataSetIds`, each `{by: …}`, of so many at most.
+    DataSets {
+        by: &'static str,
+        max: usize,
+    },
+}
+
+/// Data sets in a filter: the least that any resource takes.
+const FILTER_DATA_SETS: usize = 100;
+
 /// One column of a built-in table.
 #[derive(Debug)]
 pub struct Column {
@@ -176,6 +209,19 @@ pub struct Column {
     pub rule: Rule,
     /// Whether an update may clear it (`setNull`).
     pub nullable: bool,
+    pub filter: Filter,
+}
+
+impl Column {
+    /// The column, with what list requests can filter on in it.
+    pub const fn filter(self, filter: Filter) -> Column {
+        Column { filter, ..self }
+    }
+
+    /// A column that list requests can filter on by equality.
+    pub const fn filter_equal(self) -> Column {
+        self.filter(Filter::Equal)
+    }
 }
 
 /// A column that an update may clear.
@@ -185,7 +231,7 @@ pub const fn column(
     column_type: ColumnType,
     rule: Rule,
 ) -> Column {
-    Column { name, property, column_type, rule, nullable: true }
+    Column { name, property, column_type, rule, nullable: true, filter: Filter::None }
 }
 
 /// A column that keeps its value once it has one.
@@ -195,7 +241,7 @@ pub const fn fixed(
     column_type: ColumnType,
     rule: Rule,
 ) -> Column {
-    Column { name, property, column_type, rule, nullable: false }
+    Column { name, property, column_type, rule, nullable: false, filter: Filter::None }
 }
 
 /// The property that a parent's external id stands for.
@@ -204,13 +250,15 @@ pub const PARENT_ID: &str = "parentId";
 // Columns that several resources have alike.
 pub(crate) const ID: Column = fixed("id", "id", ColumnType::Int8, Rule::Id);
 pub(crate) const EXTERNAL_ID: Column = fixed("external_id", "externalId", ColumnType::Text, Rule::ExternalId);
-pub(crate) const DATA_SET_ID: Column = column("data_set_id", "dataSetId", ColumnType::Int8, Rule::IdOf);
+pub(crate) const DATA_SET_ID: Column = column("data_set_id", "dataSetId", ColumnType::Int8, Rule::IdOf)
+    .filter(Filter::DataSets { by: "id", max: FILTER_DATA_SETS });
 pub(crate) const DATA_SET_EXTERNAL_ID: Column = column(
     "data_set_external_id",
     "dataSetExternalId",
     ColumnType::Text,
     Rule::Reference { to: &DATA_SET, property: "dataSetId" },
-);
+)
+.filter(Filter::DataSets { by: "externalId", max: FILTER_DATA_SETS });
 pub(crate) const CREATED_TIME: Column =
     fixed("created_time", "createdTime", ColumnType::Timestamptz, Rule::ReadOnly);
 pub(crate) const LAST_UPDATED_TIME: Column =

@@ -10,18 +10,22 @@ pub static RELATIONSHIPS: Resource = Resource {
     noun: "relationship",
     columns: &[
         EXTERNAL_ID,
-        fixed("source_external_id", "sourceExternalId", ColumnType::Text, Rule::Text { min: 1, max: 255 }),
+        fixed("source_external_id", "sourceExternalId", ColumnType::Text, Rule::Text { min: 1, max: 255 })
+            .filter(Filter::List { property: "sourceExternalIds", max: 1000, root: false }),
         fixed("source_type", "sourceType", ColumnType::Text, TYPE),
-        fixed("target_external_id", "targetExternalId", ColumnType::Text, Rule::Text { min: 1, max: 255 }),
+        fixed("target_external_id", "targetExternalId", ColumnType::Text, Rule::Text { min: 1, max: 255 })
+            .filter(Filter::List { property: "targetExternalIds", max: 1000, root: false }),
         fixed("target_type", "targetType", ColumnType::Text, TYPE),
-        column("start_time", "startTime", ColumnType::Timestamptz, Rule::Timestamp),
-        column("end_time", "endTime", ColumnType::Timestamptz, Rule::Timestamp),
+        column("start_time", "startTime", ColumnType::Timestamptz, Rule::Timestamp)
+            .filter(Filter::Range { nullable: false }),
+        column("end_time", "endTime", ColumnType::Timestamptz, Rule::Timestamp)
+            .filter(Filter::Range { nullable: false }),
         column("confidence", "confidence", ColumnType::Float8, Rule::Number { min: 0.0, max: 1.0 }),
-        column("labels", "labels", ColumnType::TextArray, Rule::Labels { max: 10 }),
+        column("labels", "labels", ColumnType::TextArray, Rule::Labels { max: 10 }).filter(Filter::Labels),
         DATA_SET_ID,
         DATA_SET_EXTERNAL_ID,
-        CREATED_TIME,
-        LAST_UPDATED_TIME,
+        CREATED_TIME.filter(Filter::Range { nullable: false }),
+        LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
     ],
     stage: Stage::Items,
     shape: Shape::Items(Items {

@@ -1,0 +1,549 @@
+//! Conditions as filters of `/list` requests.
+//!
+//! What a filter leaves may be more than the conditions do, as PostgreSQL checks them again; it must never be less. So a
+//! condition is left out wherever CDF might refuse its value.
+
+use hashbrown::HashSet;
+use serde_json::{json, Map, Value};
+
+use super::{Comparison, Condition, Operand, OperandKind, Query};
+use crate::cdf::resource::{
+    Column, ColumnType, Filter, ReferenceTarget, Rule, ASSET, DATA_SET, EXTERNAL_ID_CHARS, ID_RANGE,
+};
+use crate::cdf::table::{Binding, Table};
+
+/// So many requests at most, where a list of values takes one request for each.
+const REQUESTS: usize = 10;
+/// Labels in a filter (API description, `LabelContainsAnyFilter`).
+const LABELS: usize = 10;
+/// Bytes of a metadata key, in every resource.
+const METADATA_KEY: usize = 128;
+/// The last moment that a JSON number surely holds, in milliseconds since 1970.
+const LAST_MILLIS: i64 = ID_RANGE.1;
+
+/// Whether the list requests of a column's resource have a filter for such a condition on it.
+pub fn filters_on(column: &Column, comparison: Comparison) -> bool {
+    use Comparison::*;
+    let array = matches!(column.column_type, ColumnType::TextArray | ColumnType::Int8Array);
+    match column.filter {
+        Filter::None => false,
+        Filter::Equal => matches!(comparison, Equal | AnyOf),
+        Filter::Range { nullable } => match comparison {
+            Equal | Less | LessOrEqual | Greater | GreaterOrEqual => true,
+            IsNull | IsNotNull => nullable,
+            _ => false,
+        },
+        Filter::Prefix => matches!(comparison, Like | StartsWith),
+        Filter::Metadata => matches!(comparison, Member | Contains),
+        Filter::Labels => matches!(comparison, Contains | Overlaps | HasElement),
+        Filter::List { .. } if array => matches!(comparison, Contains | Overlaps | HasElement),
+        Filter::List { root, .. } => match comparison {
+            Equal | AnyOf => true,
+            IsNull | IsNotNull => root,
+            _ => false,
+        },
+        Filter::DataSets { .. } => matches!(comparison, Equal | AnyOf),
+    }
+}
+
+/// What a condition's value must be to be compared with a column in CDF.
+pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
+    Some(match table.bindings[column].as_ref()? {
+        Binding::RawColumn { .. } => OperandKind::Text,
+        Binding::Column(column) => match column.column_type {
+            ColumnType::Int8 | ColumnType::Int8Array => OperandKind::Int,
+            ColumnType::Text | ColumnType::TextArray => OperandKind::Text,
+            ColumnType::Timestamptz => OperandKind::Time,
+            ColumnType::Bool => OperandKind::Bool,
+            ColumnType::Jsonb => OperandKind::Json,
+            _ => return None,
+        },
+    })
+}
+
+/// Whether a filter leaves exactly the rows that fulfil such a condition, for any value that CDF takes.
+pub fn is_exact(table: &Table, column: usize, comparison: Comparison) -> bool {
+    match (&table.bindings[column], comparison) {
+        // Wildcards may stand anywhere in the pattern, and pairs that are not text are not asked for.
+        (_, Comparison::Like) => false,
+        (Some(Binding::Column(column)), Comparison::Contains) => matches!(column.filter, Filter::Labels),
+        _ => true,
+    }
+}
+
+/// Leaves the conditions that the requests of a scan really carry: keys are asked for by themselves.
+pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T) -> (usize, Comparison)) {
+    let is_key = |condition: &T| {
+        let (column, comparison) = of(condition);
+        matches!(comparison, Comparison::Equal | Comparison::AnyOf)
+            && matches!(&table.bindings[column], Some(Binding::Column(column)) if matches!(column.rule, Rule::Id | Rule::ExternalId))
+    };
+    // By id, as the reader chooses.
+    let by_id = |condition: &T| matches!(&table.bindings[of(condition).0], Some(Binding::Column(column)) if column.rule == Rule::Id);
+    if let Some(first) = conditions
+        .iter()
+        .position(|condition| is_key(condition) && by_id(condition))
+        .or_else(|| conditions.iter().position(is_key))
+    {
+        let key = conditions.swap_remove(first);
+        conditions.clear();
+        conditions.push(key);
+    }
+}
+
+/// The text that everything a LIKE pattern matches begins with.
+pub fn literal_prefix(pattern: &str) -> String {
+    let mut prefix = String::new();
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '%' | '_' => break,
+            '\\' => match characters.next() {
+                Some(escaped) => prefix.push(escaped),
+                None => break,
+            },
+            plain => prefix.push(plain),
+        }
+    }
+    prefix
+}
+
+/// Milliseconds between which a time is, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moments {
+    pub first: i64,
+    pub last: i64,
+}
+
+impl Moments {
+    /// Any time that CDF gives to what it makes.
+    pub const ALL: Moments = Moments { first: 0, last: i64::MAX };
+
+    /// Takes a condition into account. CDF's times are whole milliseconds, so this loses nothing.
+    pub fn narrow(&mut self, comparison: Comparison, micros: i64) {
+        let floor = micros.div_euclid(1000);
+        let ceiling = floor + i64::from(micros.rem_euclid(1000) != 0);
+        let (first, last) = match comparison {
+            Comparison::Equal => (ceiling, floor),
+            Comparison::GreaterOrEqual => (ceiling, i64::MAX),
+            Comparison::Greater => (floor + 1, i64::MAX),
+            Comparison::Less => (i64::MIN, ceiling - 1),
+            Comparison::LessOrEqual => (i64::MIN, floor),
+            _ => return,
+        };
+        self.first = self.first.max(first);
+        self.last = self.last.min(last);
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.first > self.last
+    }
+
+    fn json(self) -> Option<Value> {
+        let mut range = Map::new();
+        if self.first > 0 {
+            range.insert("min".into(), self.first.min(LAST_MILLIS).into());
+        }
+        if self.last < LAST_MILLIS {
+            range.insert("max".into(), self.last.into());
+        }
+        (!range.is_empty()).then_some(Value::Object(range))
+    }
+}
+
+/// The filters that together leave all rows which fulfil the conditions, and no row twice. None at all: no row does.
+pub fn filters(query: &Query) -> Vec<Map<String, Value>> {
+    let mut filters = Filters::default();
+    for condition in &query.conditions {
+        if let Some(Binding::Column(column)) = &query.table.bindings[condition.column] {
+            if filters.add(column, condition).is_none() {
+                return Vec::new();
+            }
+        }
+    }
+    filters.finish()
+}
+
+#[derive(Default)]
+struct Filters {
+    filter: Map<String, Value>,
+    ranges: Vec<(&'static str, Moments)>,
+    metadata: Map<String, Value>,
+    /// A property, and values of it that take one request each.
+    alternatives: Option<(&'static str, Vec<Value>)>,
+}
+
+impl Filters {
+    /// None if no row can fulfil the condition.
+    fn add(&mut self, column: &Column, condition: &Condition) -> Option<()> {
+        let property = column.property;
+        let comparison = condition.comparison;
+        match (column.filter, &condition.operand) {
+            (Filter::Equal, operand) => {
+                let values: Option<Vec<Value>> =
+                    distinct(operand).into_iter().map(|operand| acceptable(column, operand)).collect();
+                // A value that CDF does not take might be an error.
+                if let Some(values) = values {
+                    self.one_of(property, values)?;
+                }
+            }
+            (Filter::Range { .. }, operand) => match (comparison, operand) {
+                (Comparison::IsNull, _) => self.put(property, json!({ "isNull": true })),
+                (Comparison::IsNotNull, _) => self.put(property, json!({ "isNull": false })),
+                (_, Operand::Micros(micros)) => {
+                    let at = match self.ranges.iter().position(|(name, _)| *name == property) {
+                        Some(at) => at,
+                        None => {
+                            self.ranges.push((property, Moments::ALL));
+                            self.ranges.len() - 1
+                        }
+                    };
+                    let moments = &mut self.ranges[at].1;
+                    moments.narrow(comparison, *micros);
+                    if moments.is_empty() {
+                        return None;
+                    }
+                }
+                _ => {}
+            },
+            (Filter::Prefix, Operand::Text(text)) => {
+                let prefix = match comparison {
+                    Comparison::Like => literal_prefix(text),
+                    Comparison::StartsWith => text.clone(),
+                    _ => return Some(()),
+                };
+                let known = self.filter.get("externalIdPrefix").and_then(Value::as_str).map_or(0, str::len);
+                if prefix.chars().count() <= EXTERNAL_ID_CHARS && prefix.len() > known {
+                    self.filter.insert("externalIdPrefix".into(), prefix.into());
+                }
+            }
+            (Filter::Metadata, operand) => self.add_metadata(operand),
+            (Filter::Labels, operand) => {
+                let labels: Vec<Value> = distinct(operand)
+                    .into_iter()
+                    .filter_map(reference)
+                    .map(|label| json!({ "externalId": label }))
+                    .collect();
+                match comparison {
+                    Comparison::Overlaps if labels.is_empty() => return None,
+                    Comparison::Overlaps if labels.len() <= LABELS => {
+                        self.put("labels", json!({ "containsAny": labels }));
+                    }
+                    Comparison::Contains | Comparison::HasElement if !labels.is_empty() => {
+                        let labels: Vec<Value> = labels.into_iter().take(LABELS).collect();
+                        self.put("labels", json!({ "containsAll": labels }));
+                    }
+                    _ => {}
+                }
+            }
+            (Filter::List { property, max, root }, operand) => match comparison {
+                Comparison::IsNull | Comparison::IsNotNull => {
+                    if root {
+                        self.put("root", (comparison == Comparison::IsNull).into());
+                    }
+                }
+                // CDF's own question is whether there is any of them.
+                Comparison::Contains => {
+                    let operands = distinct(operand);
+                    let first = operands.first().map(|operand| reference(operand));
+                    match first {
+                        Some(Some(value)) => self.put(property, json!([value])),
+                        Some(None) => return None,
+                        None => {}
+                    }
+                }
+                _ => {
+                    let values: Vec<Value> = distinct(operand).into_iter().filter_map(reference).collect();
+                    let single = matches!(comparison, Comparison::Equal | Comparison::AnyOf);
+                    self.any_of(property, values, max, single)?;
+                }
+            },
+            (Filter::DataSets { by, max }, operand) => {
+                let values: Vec<Value> = distinct(operand)
+                    .into_iter()
+                    .filter_map(reference)
+                    .map(|value| json!({ by: value }))
+                    .collect();
+                self.any_of("dataSetIds", values, max, true)?;
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// A property that must be equal to one of these.
+    fn one_of(&mut self, property: &'static str, mut values: Vec<Value>) -> Option<()> {
+        match values.len() {
+            0 => return None,
+            1 => self.put(property, values.remove(0)),
+            many if many <= REQUESTS && self.alternatives.is_none() => {
+                self.alternatives = Some((property, values));
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// A property that CDF compares with a list. In parts the list leaves no row twice only if a row has just one value.
+    fn any_of(&mut self, property: &'static str, values: Vec<Value>, max: usize, single: bool) -> Option<()> {
+        match values.len() {
+            0 => return None,
+            many if many <= max => self.put(property, Value::Array(values)),
+            many if single && many <= max * REQUESTS && self.alternatives.is_none() => {
+                let parts = values.chunks(max).map(|part| Value::Array(part.to_vec())).collect();
+                self.alternatives = Some((property, parts));
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// Only texts are asked for: CDF's metadata has nothing else.
+    fn add_metadata(&mut self, operand: &Operand) {
+        let pairs: Vec<(String, Value)> = match operand {
+            Operand::List(pair) => match pair.as_slice() {
+                [Operand::Text(key), Operand::Text(value)] => vec![(key.clone(), value.as_str().into())],
+                _ => Vec::new(),
+            },
+            Operand::Json(text) => match serde_json::from_str(text) {
+                Ok(Value::Object(pairs)) => {
+                    pairs.into_iter().filter(|(_, value)| value.is_string()).collect()
+                }
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        for (key, value) in pairs {
+            if (1..=METADATA_KEY).contains(&key.len()) {
+                self.metadata.entry(key).or_insert(value);
+            }
+        }
+    }
+
+    /// The first condition on a property counts, if there are several.
+    fn put(&mut self, property: &str, value: Value) {
+        self.filter.entry(property).or_insert(value);
+    }
+
+    fn finish(mut self) -> Vec<Map<String, Value>> {
+        for (property, moments) in std::mem::take(&mut self.ranges) {
+            if let Some(range) = moments.json() {
+                // What is compared is not null.
+                self.filter.insert(property.into(), range);
+            }
+        }
+        if !self.metadata.is_empty() {
+            let metadata = Value::Object(std::mem::take(&mut self.metadata));
+            self.filter.insert("metadata".into(), metadata);
+        }
+        match self.alternatives {
+            Some((property, values)) if !self.filter.contains_key(property) => values
+                .into_iter()
+                .map(|value| {
+                    let mut filter = self.filter.clone();
+                    filter.insert(property.into(), value);
+                    filter
+                })
+                .collect(),
+            _ => vec![self.filter],
+        }
+    }
+}
+
+/// The values of a condition, each once.
+fn distinct(operand: &Operand) -> Vec<&Operand> {
+    let operands = match operand {
+        Operand::List(operands) => operands.as_slice(),
+        operand => std::slice::from_ref(operand),
+    };
+    let mut seen = HashSet::new();
+    operands.iter().filter(|operand| seen.insert(*operand)).collect()
+}
+
+/// A value that CDF takes in such a property.
+fn acceptable(column: &Column, operand: &Operand) -> Option<Value> {
+    match (operand, column.rule) {
+        (Operand::Text(text), Rule::Text { min, max }) => {
+            (min..=max).contains(&text.chars().count()).then(|| text.as_str().into())
+        }
+        (Operand::Text(text), _) => Some(text.as_str().into()),
+        (Operand::Bool(value), _) => Some((*value).into()),
+        _ => None,
+    }
+}
+
+/// An internal or external id; None for what cannot be one, which nothing refers to.
+fn reference(operand: &Operand) -> Option<Value> {
+    match operand {
+        Operand::Int(id) => (ID_RANGE.0..=ID_RANGE.1).contains(id).then(|| (*id).into()),
+        Operand::Text(text) => (text.chars().count() <= EXTERNAL_ID_CHARS).then(|| text.as_str().into()),
+        _ => None,
+    }
+}
+
+/// External ids in a filter, each list with where to look them up: CDF may refuse one that is unknown.
+pub fn names(filter: &Map<String, Value>) -> Vec<(&'static ReferenceTarget, Vec<String>)> {
+    let mut found = Vec::new();
+    for (property, target) in NAMED {
+        let list = filter.get(property).and_then(Value::as_array);
+        let names: Vec<String> =
+            list.into_iter().flatten().filter_map(|element| name(element).map(str::to_owned)).collect();
+        if !names.is_empty() {
+            found.push((target, names));
+        }
+    }
+    found
+}
+
+/// Properties of filters that may hold external ids of other items.
+static NAMED: [(&str, &ReferenceTarget); 3] =
+    [("dataSetIds", &DATA_SET), ("parentExternalIds", &ASSET), ("assetExternalIds", &ASSET)];
+
+fn name(element: &Value) -> Option<&str> {
+    element.as_str().or_else(|| element["externalId"].as_str())
+}
+
+/// Takes names of the target out of a filter that are not `known`. False if no name is left where there must be one.
+pub fn keep_known(
+    filter: &mut Map<String, Value>,
+    target: &ReferenceTarget,
+    known: &HashSet<String>,
+) -> bool {
+    for (property, of) in NAMED {
+        if of != target {
+            continue;
+        }
+        if let Some(Value::Array(list)) = filter.get_mut(property) {
+            list.retain(|element| name(element).is_none_or(|name| known.contains(name)));
+            if list.is_empty() {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cdf::resource::Resource;
+
+    fn filters_of(resource: &str, conditions: &[(&str, Comparison, Operand)]) -> Vec<Value> {
+        let resource = Resource::get(resource).unwrap();
+        let mut filters = Filters::default();
+        for (name, comparison, operand) in conditions {
+            let column = resource.column(name).unwrap();
+            assert!(filters_on(column, *comparison), "{name} {comparison:?}");
+            let condition = Condition { column: 0, comparison: *comparison, operand: operand.clone() };
+            if filters.add(column, &condition).is_none() {
+                return Vec::new();
+            }
+        }
+        filters.finish().into_iter().map(Value::Object).collect()
+    }
+
+    fn text(text: &str) -> Operand {
+        Operand::Text(text.into())
+    }
+
+    fn texts(list: &[&str]) -> Operand {
+        Operand::List(list.iter().map(|element| text(element)).collect())
+    }
+
+    #[test]
+    fn prefixes_end_at_the_first_wildcard() {
+        for (pattern, prefix) in [
+            ("abc%", "abc"),
+            ("a_c", "a"),
+            ("%", ""),
+            (r"a\%b%", "a%b"),
+            (r"a\\%", r"a\"),
+            ("ab", "ab"),
+            (r"a\", "a"),
+        ] {
+            assert_eq!(literal_prefix(pattern), prefix);
+        }
+    }
+
+    #[test]
+    fn times_are_whole_milliseconds() {
+        use Comparison::*;
+        for (comparison, micros, range) in [
+            (Less, 5_000, json!({ "max": 4 })),
+            (Less, 5_001, json!({ "max": 5 })),
+            (LessOrEqual, 5_001, json!({ "max": 5 })),
+            (Greater, 5_000, json!({ "min": 6 })),
+            (Greater, 5_001, json!({ "min": 6 })),
+            (GreaterOrEqual, 5_001, json!({ "min": 6 })),
+            (Equal, 5_000, json!({ "min": 5, "max": 5 })),
+        ] {
+            let made = filters_of("events", &[("end_time", comparison, Operand::Micros(micros))]);
+            assert_eq!(made, [json!({ "endTime": range })], "{comparison:?} {micros}");
+        }
+        assert!(filters_of("events", &[("end_time", Equal, Operand::Micros(5_001))]).is_empty());
+        assert!(filters_of("events", &[("end_time", Less, Operand::Micros(i64::MIN))]).is_empty());
+        assert_eq!(filters_of("events", &[("end_time", Greater, Operand::Micros(-7))]), [json!({})]);
+    }
+
+    #[test]
+    fn lists_take_one_request_where_cdf_takes_lists() {
+        use Comparison::*;
+        assert_eq!(
+            filters_of("assets", &[("data_set_external_id", AnyOf, texts(&["a", "b", "a"]))]),
+            [json!({ "dataSetIds": [{ "externalId": "a" }, { "externalId": "b" }] })]
+        );
+        assert_eq!(
+            filters_of("assets", &[("name", AnyOf, texts(&["a", "b"])), ("source", Equal, text("s"))]),
+            [json!({ "source": "s", "name": "a" }), json!({ "source": "s", "name": "b" })]
+        );
+        assert!(filters_of("assets", &[("name", AnyOf, texts(&[]))]).is_empty());
+        assert_eq!(filters_of("assets", &[("name", Equal, text(""))]), [json!({})], "CDF refuses it");
+        let many = Operand::List((1..=250).map(Operand::Int).collect());
+        assert_eq!(filters_of("assets", &[("parent_id", AnyOf, many.clone())]).len(), 3);
+        assert_eq!(filters_of("assets", &[("parent_id", Equal, Operand::Int(-1))]).len(), 0);
+        assert_eq!(filters_of("events", &[("asset_ids", Overlaps, many)])[0]["assetIds"][249], 250);
+        let ids = Operand::List(vec![Operand::Int(5), Operand::Int(6)]);
+        assert_eq!(filters_of("events", &[("asset_ids", Contains, ids)]), [json!({ "assetIds": [5] })]);
+    }
+
+    #[test]
+    fn the_rest() {
+        use Comparison::*;
+        let pair = texts(&["k", "v"]);
+        let object = Operand::Json(r#"{"a": "1", "b": 2, "k": "w"}"#.into());
+        assert_eq!(
+            filters_of("assets", &[("metadata", Member, pair), ("metadata", Contains, object)]),
+            [json!({ "metadata": { "k": "v", "a": "1" } })]
+        );
+        assert_eq!(
+            filters_of(
+                "assets",
+                &[("labels", Contains, texts(&["a", "b"])), ("parent_id", IsNull, Operand::Bool(true))]
+            ),
+            [
+                json!({ "labels": { "containsAll": [{ "externalId": "a" }, { "externalId": "b" }] }, "root": true })
+            ]
+        );
+        assert_eq!(
+            filters_of(
+                "assets",
+                &[("external_id", Like, text("ab%")), ("external_id", StartsWith, text("abc"))]
+            ),
+            [json!({ "externalIdPrefix": "abc" })]
+        );
+    }
+
+    #[test]
+    fn unknown_names_are_taken_out() {
+        let Value::Object(mut filter) =
+            json!({ "dataSetIds": [{ "externalId": "a" }, { "externalId": "b" }] })
+        else {
+            unreachable!()
+        };
+        assert_eq!(names(&filter)[0].1, ["a", "b"]);
+        let known = HashSet::from_iter(["b".to_owned()]);
+        assert!(keep_known(&mut filter, &DATA_SET, &known));
+        assert_eq!(filter["dataSetIds"], json!([{ "externalId": "b" }]));
+        assert!(!keep_known(&mut filter, &DATA_SET, &HashSet::new()));
+    }
+}
