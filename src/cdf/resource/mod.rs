@@ -8,6 +8,7 @@ mod labels;
 pub mod raw;
 pub mod status;
 mod timeseries;
+pub mod view;
 
 use super::error::{Error, Kind};
 
@@ -38,6 +39,9 @@ pub enum Stage {
     Assets,
     Series,
     Items,
+    Nodes,
+    /// Edges refer to nodes.
+    Edges,
     Points,
     /// RAW refers to nothing and nothing refers to it: it goes beside the other stages.
     Raw,
@@ -203,6 +207,8 @@ pub enum Shape {
     Datapoints { string: bool },
     /// `POST /raw/dbs/{db}/tables/{table}/rows`.
     Raw,
+    /// `POST /models/instances`: nodes or edges of a data-model view.
+    Instances { edges: bool },
 }
 
 /// What is particular to a resource of items.
@@ -235,13 +241,14 @@ pub struct Resource {
 
 impl Resource {
     pub fn find(name: &str) -> Option<&'static Resource> {
-        RESOURCES.iter().copied().find(|resource| resource.name == name)
+        RESOURCES.iter().copied().chain([&view::NODES]).find(|resource| resource.name == name)
     }
 
     /// As [`Resource::find`]; the error lists the names there are.
     pub fn get(name: &str) -> Result<&'static Resource, Error> {
         Resource::find(name).ok_or_else(|| {
-            let names: Vec<&str> = RESOURCES.iter().map(|resource| resource.name).collect();
+            let names: Vec<&str> =
+                RESOURCES.iter().map(|resource| resource.name).chain([view::NODES.name]).collect();
             Error::new(Kind::InvalidOption, format!("there is no resource \"{name}\""))
                 .hint(format!("Resources are: {}.", names.join(", ")))
         })

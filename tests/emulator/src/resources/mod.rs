@@ -7,7 +7,9 @@ pub mod datapoints;
 mod events;
 mod fields;
 mod filter;
+pub mod instances;
 mod labels;
+pub mod models;
 pub mod points;
 mod proto;
 pub mod raw;
@@ -53,6 +55,7 @@ pub fn route(request: &Request) -> Result<Route, ApiError> {
     let segments: Vec<&str> = request.segments.iter().map(String::as_str).collect();
     let route = match segments.as_slice() {
         ["raw", rest @ ..] => raw::route(&request.method, rest),
+        ["models", rest @ ..] => models::route(&request.method, rest),
         ["timeseries", "data", rest @ ..] => datapoints::route(&request.method, rest),
         [path, rest @ ..] => {
             CLASSIC.iter().find(|kind| kind.path == *path).and_then(|kind| kind.route(&request.method, rest))
