@@ -2,6 +2,7 @@
 
 use super::read::Comparison;
 use super::resource::raw::{rows_path, ROWS_PER_REQUEST};
+use super::resource::view::INSTANCES_PER_REQUEST;
 use super::resource::{datapoints, Rule, Shape};
 use super::table::{Binding, Table, RAW_KEY};
 
@@ -38,11 +39,16 @@ pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) 
                 false => vec!["POST /timeseries/list".to_owned(), points],
             }
         }
+        Shape::Instances { .. } => {
+            let in_space = equal("space") || table.position("space").is_none();
+            let by_key = in_space && equal("external_id");
+            vec![format!("POST /models/instances/{}", if by_key { "byids" } else { "list" })]
+        }
         Shape::Raw => {
             let by_key = conditions.iter().any(|(column, _)| match &table.bindings[*column] {
                 Some(Binding::Column(column)) => column.name == RAW_KEY,
                 Some(Binding::RawColumn { key, .. }) => *key,
-                None => false,
+                _ => false,
             });
             let (mut requests, rows) = match (&table.options.database, &table.options.table) {
                 (Some(database), Some(name)) => (Vec::new(), rows_path(database, name)),
@@ -73,6 +79,7 @@ pub fn insert(table: &Table) -> (String, usize) {
         (Shape::Datapoints { .. }, ..) => {
             ("POST /timeseries/data".to_owned(), datapoints::POINTS_PER_REQUEST)
         }
+        (Shape::Instances { .. }, ..) => ("POST /models/instances".to_owned(), INSTANCES_PER_REQUEST),
         (Shape::Raw, Some(database), Some(name)) => {
             (format!("POST {}", rows_path(database, name)), ROWS_PER_REQUEST)
         }

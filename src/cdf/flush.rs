@@ -9,6 +9,7 @@ use super::buffer::{Chunk, Destination, Spill, TransactionBuffer};
 use super::deliver::{deliver, Context, Outcome, Work};
 use super::error::{Error, Kind};
 use super::hierarchy;
+use super::resource::view::REQUESTS_IN_PARALLEL;
 use super::resource::{Shape, Stage};
 
 /// A request under way; its result comes with the place of its destination.
@@ -56,6 +57,9 @@ impl Queue {
     /// The next task that may start now.
     fn next(&mut self) -> Option<Task> {
         let step = self.tasks.front()?.step;
+        if matches!(step.0, Stage::Nodes | Stage::Edges) && self.in_flight >= REQUESTS_IN_PARALLEL {
+            return None;
+        }
         if self.in_flight > 0 && self.step != Some(step) {
             return None;
         }

@@ -336,7 +336,8 @@ fn view_column(
         .or_else(|| part("_space", Part::Space))
         .ok_or_else(|| {
             let fixed: Vec<&str> = resource.columns.iter().map(|column| column.name).collect();
-            let properties: Vec<&str> = view.properties.iter().map(|property| property.name.as_str()).collect();
+            let properties: Vec<&str> =
+                view.properties.iter().map(|property| property.name.as_str()).collect();
             let other = match UsedFor::Edges == view.used_for || std::ptr::eq(resource, &EDGES) {
                 false if EDGES.columns.iter().any(|column| column.name == name) => {
                     " The view holds nodes; only edges have this column."

@@ -123,11 +123,8 @@ impl View {
     /// Reads a definition as CDF answers it.
     fn read(view: &Value) -> Option<View> {
         let text = |name: &str| view[name].as_str().map(str::to_owned);
-        let name = ViewName {
-            space: text("space")?,
-            external_id: text("externalId")?,
-            version: text("version")?,
-        };
+        let name =
+            ViewName { space: text("space")?, external_id: text("externalId")?, version: text("version")? };
         let used_for = match view["usedFor"].as_str() {
             Some("edge") => UsedFor::Edges,
             Some("all") => UsedFor::Both,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::buffer::{Spill, Subtransaction, TransactionBuffer};
 use super::cell::Cell;
 use super::client::Connection;
+use super::encode::instance::InstanceEncoder;
 use super::encode::item::ItemEncoder;
 use super::encode::point::PointEncoder;
 use super::encode::raw::RawEncoder;
@@ -29,6 +30,7 @@ enum Encoder {
     Items(ItemEncoder),
     Raw(RawEncoder),
     Points(PointEncoder),
+    Instances(InstanceEncoder),
 }
 
 impl Writer {
@@ -41,7 +43,7 @@ impl Writer {
         on_conflict: OnConflict,
     ) -> Result<Self, Error> {
         let shape = &table.options.resource.shape;
-        if on_conflict != OnConflict::Update && !matches!(shape, Shape::Items(_)) {
+        if on_conflict != OnConflict::Update && !matches!(shape, Shape::Items(_) | Shape::Instances { .. }) {
             let name = table.options.resource.name;
             return Err(Error::new(
                 Kind::Unsupported,
@@ -58,6 +60,7 @@ impl Writer {
         let encoder = match shape {
             Shape::Items(items) => Encoder::Items(ItemEncoder::new(&table, items)),
             Shape::Raw => Encoder::Raw(RawEncoder::new(&table)?),
+            Shape::Instances { .. } => Encoder::Instances(InstanceEncoder::new(&table)?),
             Shape::Datapoints { string } => Encoder::Points(PointEncoder::new(&table, *string)?),
         };
         Ok(Writer { table, connection, mode, encoder, lane: None, fragment: Vec::new() })
@@ -91,6 +94,15 @@ impl Writer {
                     _ => buffer.lane(&self.connection, table.options.resource, Some(destination)),
                 };
                 self.lane = Some(lane);
+                buffer.push_item(lane, subtransaction, self.mode, &self.fragment, &encoded, spill)
+            }
+            Encoder::Instances(encoder) => {
+                let encoded = encoder.encode(table, row, &mut self.fragment)?;
+                let view = table.view.as_ref();
+                let view = view.ok_or_else(|| Error::internal("a view's table without its view"))?;
+                let lane = *self.lane.get_or_insert_with(|| {
+                    buffer.lane_of_view(&self.connection, table.options.resource, view)
+                });
                 buffer.push_item(lane, subtransaction, self.mode, &self.fragment, &encoded, spill)
             }
             Encoder::Points(encoder) => {

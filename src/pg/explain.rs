@@ -7,8 +7,8 @@ use pgrx::prelude::*;
 
 use super::errors::OrRaise;
 use super::list::pointers;
-use super::options;
-use super::scan::ScanPlan;
+use super::scan::{self, ScanPlan};
+use super::{modify, options};
 use crate::cdf::explain;
 use crate::cdf::read::Comparison;
 use crate::cdf::table::OnConflict;
@@ -21,11 +21,12 @@ pub unsafe extern "C-unwind" fn explain_foreign_scan(
     // SAFETY: EXPLAIN passes a scan that has begun, if only for it; its relation is open.
     unsafe {
         let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
-        let (_, table) = options::table_definition((*node).ss.ss_currentRelation).or_raise();
-        let scan = ScanPlan::of(plan, table.bindings.len());
+        let user = scan::acting_user(plan, (*node).ss.ps.state);
+        let (_, table) = options::table_definition((*node).ss.ss_currentRelation, user).or_raise();
+        let planned = ScanPlan::of(plan, table.bindings.len());
         let conditions: Vec<(usize, Comparison)> =
-            scan.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
-        text(es, c"CDF Requests", &explain::scan(&table, &conditions, &scan.needed).join(", "));
+            planned.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
+        text(es, c"CDF Requests", &explain::scan(&table, &conditions, &planned.needed).join(", "));
 
         let context = pg_sys::set_deparse_context_plan((*es).deparse_cxt, plan.cast(), std::ptr::null_mut());
         let values = pointers::<pg_sys::Node>((*plan).fdw_exprs);
@@ -41,7 +42,7 @@ pub unsafe extern "C-unwind" fn explain_foreign_scan(
         if !filters.is_empty() {
             text(es, c"CDF Filter", &filters.join(" AND "));
         }
-        if let Some(limit) = scan.limit {
+        if let Some(limit) = planned.limit {
             text(es, c"CDF Limit", &limit.to_string());
         }
     }
@@ -49,7 +50,7 @@ pub unsafe extern "C-unwind" fn explain_foreign_scan(
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn explain_foreign_modify(
-    _mtstate: *mut pg_sys::ModifyTableState,
+    mtstate: *mut pg_sys::ModifyTableState,
     rinfo: *mut pg_sys::ResultRelInfo,
     _fdw_private: *mut pg_sys::List,
     _subplan_index: std::ffi::c_int,
@@ -57,7 +58,8 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
 ) {
     // SAFETY: EXPLAIN passes a statement that has begun, if only for it; its relation is open.
     unsafe {
-        let (_, table) = options::table_definition((*rinfo).ri_RelationDesc).or_raise();
+        let user = modify::acting_user(rinfo, (*mtstate).ps.state);
+        let (_, table) = options::table_definition((*rinfo).ri_RelationDesc, user).or_raise();
         let (request, rows) = explain::insert(&table);
         text(es, c"CDF Requests", &format!("{request} at COMMIT"));
         text(es, c"Rows per Request", &rows.to_string());

@@ -16,6 +16,7 @@ mod spill;
 mod text;
 mod transaction;
 mod tuple;
+mod views;
 mod wait;
 
 use pgrx::prelude::*;

@@ -111,7 +111,7 @@ unsafe fn new_state(
 ) -> Result<ModifyState, Error> {
     // SAFETY: the caller's promise.
     unsafe {
-        let (server, table) = options::table_definition(relation)?;
+        let (server, table) = options::table_definition(relation, user)?;
         let connection = options::connection(server, user)?;
         let on_conflict = on_conflict.unwrap_or(table.options.mode.on_conflict);
         Ok(ModifyState {
@@ -140,7 +140,7 @@ unsafe fn on_conflict(mtstate: *mut pg_sys::ModifyTableState) -> Option<OnConfli
 ///
 /// # Safety
 /// Both belong to a statement that begins.
-unsafe fn acting_user(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys::EState) -> pg_sys::Oid {
+pub unsafe fn acting_user(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys::EState) -> pg_sys::Oid {
     // SAFETY: the caller's promise.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]

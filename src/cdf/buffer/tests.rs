@@ -45,6 +45,7 @@ fn writer(resource: &str, columns: &[&str], connection: &Arc<Connection>) -> Wri
         database: None,
         table: None,
         primary_key: None,
+        view: None,
         mode: Mode::default(),
         truncatable: false,
         updatable: true,

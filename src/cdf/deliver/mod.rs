@@ -1,6 +1,7 @@
 //! Delivery of one request: what CDF is asked, and what its refusals mean.
 
 mod body;
+mod instances;
 mod points;
 mod raw;
 mod references;
@@ -64,6 +65,7 @@ pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
     let error = match &work.destination.resource.shape {
         Shape::Items(items) => delivery.items(items, &work).await.err(),
         Shape::Raw => delivery.raw(&work).await.err(),
+        Shape::Instances { edges } => delivery.instances(*edges, &work).await.err(),
         Shape::Datapoints { string } => delivery.points(*string, &work).await.err(),
     };
     Outcome { accepted: delivery.accepted, blind: work.kind == KeyKind::None, error }
@@ -141,6 +143,9 @@ impl Delivery<'_> {
 impl Destination {
     /// The resource, and where in RAW, as errors name it.
     pub fn name(&self) -> String {
+        if let Some(view) = &self.view {
+            return format!("{} {} ({}s)", self.resource.name, view.name, self.resource.noun);
+        }
         match &self.raw {
             Some((database, table)) => format!("{} ({database}.{table})", self.resource.name),
             None => self.resource.name.to_owned(),

@@ -1,5 +1,6 @@
 //! Reading: which requests answer a SELECT, page by page.
 
+mod instances;
 mod items;
 mod points;
 mod raw;
@@ -77,6 +78,9 @@ pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool 
             "instance_space" | "instance_external_id" => equal,
             _ => false,
         },
+        (Shape::Instances { .. }, Some(Binding::Column(column))) => {
+            (equal || any_of) && matches!(column.name, "space" | "external_id")
+        }
         (Shape::Raw, Some(Binding::Column(column))) => {
             equal && matches!(column.name, "db_name" | "table_name" | RAW_KEY)
         }
@@ -163,6 +167,7 @@ enum Source {
     Items(items::ItemPages),
     Points(points::PointPages),
     Raw(raw::RawPages),
+    Instances(instances::InstancePages),
 }
 
 impl Reader {
@@ -172,6 +177,7 @@ impl Reader {
             Shape::Items(items) => Source::Items(items::ItemPages::new(items, &query)),
             Shape::Datapoints { string } => Source::Points(points::PointPages::new(*string, &query)),
             Shape::Raw => Source::Raw(raw::RawPages::new(&query)),
+            Shape::Instances { edges } => Source::Instances(instances::InstancePages::new(*edges, &query)),
         };
         Reader { client, query, source }
     }
@@ -183,6 +189,7 @@ impl Reader {
             Source::Items(pages) => pages.next(&call).await,
             Source::Points(pages) => pages.next(&call).await,
             Source::Raw(pages) => pages.next(&call).await,
+            Source::Instances(pages) => pages.next(&call).await,
         }
     }
 }
