@@ -116,7 +116,10 @@ impl Binding {
     fn is_same(&self, other: &Binding) -> bool {
         match (self, other) {
             (Binding::Column(a), Binding::Column(b)) => a.name == b.name,
-            (Binding::RawColumn { name: a, .. }, Binding::RawColumn { name: b, .. }) => a == b,
+            // The column `key` is the row's key, and no RAW column: there may be one called so besides.
+            (Binding::RawColumn { name: a, key }, Binding::RawColumn { name: b, key: other }) => {
+                a == b && (key == other || a != RAW_KEY)
+            }
             (Binding::Property { property: a, part }, Binding::Property { property: b, part: other }) => {
                 a.name == b.name && (part == other || *part == Part::Whole || *other == Part::Whole)
             }

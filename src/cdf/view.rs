@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{json, Value};
 
 use super::client::{Body, Client, Connection, Limits, Method, Request, Resend};
-use super::error::{Error, Kind};
+use super::error::{Error, Kind, RequestError};
 use super::resource::view::LIST_ELEMENTS;
 use super::url_path::segment;
 
@@ -161,16 +161,22 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    async fn send(&self, method: Method, path: String, body: Option<Value>) -> Result<Value, Error> {
+    async fn send(&self, method: Method, path: String, body: Option<Value>) -> Result<Value, RequestError> {
         let body = body.map_or(Body::None, |body| Body::Json(Bytes::from(body.to_string())));
         let request = Request { method, path, body, resend: Resend::Always, accept_protobuf: false };
-        let response = self
-            .client
-            .send(&self.connection, &request, &self.limits)
-            .await
-            .map_err(|error| error.into_error(CAPABILITY))?;
-        serde_json::from_slice(&response.body)
-            .map_err(|error| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")))
+        let response = self.client.send(&self.connection, &request, &self.limits).await?;
+        serde_json::from_slice(&response.body).map_err(|error| {
+            Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")).into()
+        })
+    }
+
+    /// What a GET answers.
+    pub async fn get(&self, path: String) -> Result<Value, RequestError> {
+        self.send(Method::Get, path, None).await
+    }
+
+    async fn read(&self, method: Method, path: String, body: Option<Value>) -> Result<Value, Error> {
+        self.send(method, path, body).await.map_err(|error| error.into_error(CAPABILITY))
     }
 
     /// The definition of one view; None if there is no such view.
@@ -179,14 +185,14 @@ impl Definitions {
             "space": name.space, "externalId": name.external_id, "version": name.version,
         });
         let path = "/models/views/byids?includeInheritedProperties=true".to_owned();
-        let answer = self.send(Method::Post, path, Some(json!({ "items": [item] }))).await?;
+        let answer = self.read(Method::Post, path, Some(json!({ "items": [item] }))).await?;
         Ok(answer["items"].as_array().and_then(|views| views.iter().find_map(View::read)))
     }
 
     /// The newest version of every view of a space; None if there is no such space.
     pub async fn views(&self, space: &str) -> Result<Option<Vec<View>>, Error> {
         let body = json!({ "items": [{ "space": space }] });
-        let spaces = self.send(Method::Post, "/models/spaces/byids".to_owned(), Some(body)).await?;
+        let spaces = self.read(Method::Post, "/models/spaces/byids".to_owned(), Some(body)).await?;
         if spaces["items"].as_array().is_none_or(Vec::is_empty) {
             return Ok(None);
         }
@@ -201,7 +207,7 @@ impl Definitions {
                 path.push_str("&cursor=");
                 path.extend(segment(cursor));
             }
-            let answer = self.send(Method::Get, path, None).await?;
+            let answer = self.read(Method::Get, path, None).await?;
             for view in answer["items"].as_array().into_iter().flatten().filter_map(View::read) {
                 match newest.iter_mut().find(|known| known.name.external_id == view.name.external_id) {
                     Some(known) if known.created <= view.created => *known = view,

@@ -4,6 +4,7 @@ mod instances;
 mod items;
 mod points;
 mod raw;
+pub mod sample;
 
 use std::sync::Arc;
 
