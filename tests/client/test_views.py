@@ -241,7 +241,9 @@ def test_a_new_property_is_found(session, cdf, api, scratch):
 
 
 def test_conflicts_with_other_writers_are_tried_again(session, cdf, pump):
-    cdf.admin_post("faults", path="/models/instances", match="exact", mode="status", status=409, times=2)
+    body = {"error": {"code": 409, "message": "Conflict"}}
+    fault = {"path": "/models/instances", "match": "exact", "mode": "status", "status": 409, "body": body, "times": 2}
+    cdf.admin_post("faults", fault)
     session.execute(f"INSERT INTO {pump} (space, external_id, name) VALUES ('sp', 'p', 'x')")
     assert instance(cdf, "p")["properties"] == {"name": "x"}
 
