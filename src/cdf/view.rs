@@ -130,18 +130,18 @@ impl View {
             Some("all") => UsedFor::Both,
             _ => UsedFor::Nodes,
         };
-        let properties = view["properties"].as_object()?.iter().filter_map(|(name, property)| {
-            // Connections have no container.
-            property["container"].is_object().then(|| {
-                let definition = &property["type"];
-                let list = definition["list"].as_bool().unwrap_or_default();
-                let most = definition["maxListSize"].as_u64().map_or(LIST_ELEMENTS, |most| most as usize);
-                Property {
-                    name: name.clone(),
-                    property_type: PropertyType::of(definition["type"].as_str().unwrap_or_default()),
-                    list: list.then_some(most),
-                }
-            })
+        // Connections have no container.
+        let own =
+            view["properties"].as_object()?.iter().filter(|(_, property)| property["container"].is_object());
+        let properties = own.map(|(name, property)| {
+            let definition = &property["type"];
+            let list = definition["list"].as_bool().unwrap_or_default();
+            let most = definition["maxListSize"].as_u64().map_or(LIST_ELEMENTS, |most| most as usize);
+            Property {
+                name: name.clone(),
+                property_type: PropertyType::of(definition["type"].as_str().unwrap_or_default()),
+                list: list.then_some(most),
+            }
         });
         let properties = properties.collect();
         Some(View { name, used_for, properties, created: view["createdTime"].as_i64().unwrap_or_default() })

@@ -272,3 +272,15 @@ def test_more_sql_types(session, cdf, api, scratch):
     assert instance(cdf, "x")["properties"]["t"] == "2024-01-01T12:00:00.000+00:00"
     read = session.execute(f"SELECT * FROM {table}").fetchone()
     assert (read[0], read[1], bytes(read[2]), float(read[3]), *read[4:]) == row
+
+
+def test_arrays_of_documents_and_of_bytes(session, cdf, api, scratch):
+    create_view(api, "Lists", {"docs": ["json"], "blobs": ["text"], "days": ["date"]})
+    options = {"space": "sp", "external_id": "Lists", "version": "v1"}
+    table = scratch.table("lists", "external_id text, docs jsonb[], blobs bytea[], days date[]", "view", **options)
+    docs = ["text", [1, "a"], {"b": None}, 2]
+    values = ("x", [Jsonb(doc) for doc in docs], [b"\x00\xff", b""], [date(2024, 2, 29)])
+    session.execute(f"INSERT INTO {table} VALUES (%s, %s, %s, %s)", values)
+    assert instance(cdf, "x")["properties"] == {"docs": docs, "blobs": ["AP8=", ""], "days": ["2024-02-29"]}
+    row = session.execute(f"SELECT * FROM {table}").fetchone()
+    assert row == ("x", docs, [b"\x00\xff", b""], [date(2024, 2, 29)])
