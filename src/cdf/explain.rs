@@ -2,6 +2,7 @@
 
 use super::read::Comparison;
 use super::resource::raw::{rows_path, ROWS_PER_REQUEST};
+use super::resource::view::INSTANCES_PER_REQUEST;
 use super::resource::{datapoints, sequence_rows, Create, Rule, Shape};
 use super::table::{Binding, Operation, Table, RAW_KEY};
 
@@ -45,11 +46,16 @@ pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) 
                 false => vec!["POST /sequences/list".to_owned(), rows],
             }
         }
+        Shape::Instances { .. } => {
+            let in_space = equal("space") || table.position("space").is_none();
+            let by_key = in_space && equal("external_id");
+            vec![format!("POST /models/instances/{}", if by_key { "byids" } else { "list" })]
+        }
         Shape::Raw => {
             let by_key = conditions.iter().any(|(column, _)| match &table.bindings[*column] {
                 Some(Binding::Column(column)) => column.name == RAW_KEY,
                 Some(Binding::RawColumn { key, .. }) => *key,
-                None => false,
+                _ => false,
             });
             let (mut requests, rows) = match (&table.options.database, &table.options.table) {
                 (Some(database), Some(name)) => (Vec::new(), rows_path(database, name)),
@@ -86,6 +92,9 @@ pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
         (Shape::Items(items), Operation::Update) => {
             (vec![format!("POST {}/update", items.path)], items.per_request)
         }
+        (Shape::Instances { .. }, Operation::Delete) => {
+            (vec!["POST /models/instances/delete".to_owned()], rows)
+        }
         (_, Operation::Delete) => (vec![format!("{create}/delete")], rows),
         (Shape::SequenceRows, Operation::Update) => (vec![format!("{create}/delete"), create], rows),
         // What an update leaves alone has to be written again.
@@ -107,6 +116,7 @@ fn create(table: &Table) -> (String, usize) {
         (Shape::Datapoints { .. }, ..) => {
             ("POST /timeseries/data".to_owned(), datapoints::POINTS_PER_REQUEST)
         }
+        (Shape::Instances { .. }, ..) => ("POST /models/instances".to_owned(), INSTANCES_PER_REQUEST),
         (Shape::Raw, Some(database), Some(name)) => {
             (format!("POST {}", rows_path(database, name)), ROWS_PER_REQUEST)
         }

@@ -9,6 +9,7 @@ use super::buffer::{Chunk, Destination, Spill, TransactionBuffer};
 use super::deliver::{deliver, Context, Outcome, Work};
 use super::error::{Error, Kind};
 use super::hierarchy;
+use super::resource::view::REQUESTS_IN_PARALLEL;
 use super::resource::{Shape, Stage};
 use super::table::Operation;
 
@@ -60,6 +61,10 @@ impl Queue {
     /// The next task that may start now.
     fn next(&mut self) -> Option<Task> {
         let step = self.tasks.front()?.step;
+        let instances = [Stage::Nodes as i8, Stage::Edges as i8].contains(&step.1.abs());
+        if instances && self.in_flight >= REQUESTS_IN_PARALLEL {
+            return None;
+        }
         if self.in_flight > 0 && self.step != Some(step) {
             return None;
         }

@@ -18,4 +18,5 @@ pub mod retry;
 pub mod table;
 pub mod token;
 pub mod url_path;
+pub mod view;
 pub mod writer;

@@ -1,9 +1,13 @@
 //! What a foreign table is to CDF: its resource, its options, and what each of its columns stands for.
 
+use std::sync::Arc;
+
 use super::cell::Cell;
 use super::encode::json;
 use super::error::{Error, Kind};
+use super::resource::view::{EDGES, ENDS, NODES};
 use super::resource::{Column, Resource, Rule, Shape};
+use super::view::{Property, PropertyType, UsedFor, View, ViewName};
 
 /// What an insert does with an item that exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -80,6 +84,8 @@ pub struct TableOptions {
     pub database: Option<String>,
     pub table: Option<String>,
     pub primary_key: Option<String>,
+    /// The view behind a table of `view`.
+    pub view: Option<ViewName>,
     pub mode: Mode,
     pub truncatable: bool,
     pub updatable: bool,
@@ -108,13 +114,31 @@ pub enum Binding {
     Column(&'static Column),
     /// A typed column of a RAW table: the name of the RAW column; `key` marks the one whose value is the row's key.
     RawColumn { name: String, key: bool },
+    /// A property of a data-model view, or a part of it.
+    Property { property: Property, part: Part },
+}
+
+/// What of a property a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    /// The space of a direct relation.
+    Space,
+    /// The external id of a direct relation.
+    ExternalId,
 }
 
 impl Binding {
     fn is_same(&self, other: &Binding) -> bool {
         match (self, other) {
             (Binding::Column(a), Binding::Column(b)) => a.name == b.name,
-            (Binding::RawColumn { name: a, .. }, Binding::RawColumn { name: b, .. }) => a == b,
+            // The column `key` is the row's key, and no RAW column: there may be one called so besides.
+            (Binding::RawColumn { name: a, key }, Binding::RawColumn { name: b, key: other }) => {
+                a == b && (key == other || a != RAW_KEY)
+            }
+            (Binding::Property { property: a, part }, Binding::Property { property: b, part: other }) => {
+                a.name == b.name && (part == other || *part == Part::Whole || *other == Part::Whole)
+            }
             _ => false,
         }
     }
@@ -130,10 +154,13 @@ pub struct Table {
     pub names: Vec<String>,
     /// Positions of the columns that tell rows apart.
     keys: Vec<usize>,
+    /// The definition of the view behind the table.
+    pub view: Option<Arc<View>>,
 }
 
 /// Built-in columns that tell rows apart, as errors name a row.
-const TELLING: [&str; 9] = [
+const TELLING: [&str; 10] = [
+    "space",
     "external_id",
     "id",
     "instance_space",
@@ -151,6 +178,25 @@ pub const RAW_KEY: &str = "key";
 impl Table {
     /// Binds the columns of a foreign table. Unknown columns are refused: written, they would be lost silently.
     pub fn new(options: TableOptions, columns: Vec<Option<ColumnDefinition>>) -> Result<Table, Error> {
+        Table::of_view(options, columns, None)
+    }
+
+    /// As [`Table::new`], with the definition of the view behind a table of `view`.
+    pub fn of_view(
+        mut options: TableOptions,
+        columns: Vec<Option<ColumnDefinition>>,
+        view: Option<Arc<View>>,
+    ) -> Result<Table, Error> {
+        if let Some(view) = &view {
+            let holds_edges = match view.used_for {
+                UsedFor::Nodes => false,
+                UsedFor::Edges => true,
+                UsedFor::Both => {
+                    columns.iter().flatten().any(|column| column.cdf_name().starts_with("start_node_"))
+                }
+            };
+            options.resource = if holds_edges { &EDGES } else { &NODES };
+        }
         let typed_raw =
             match options.resource.shape {
                 Shape::Raw => match (&options.database, &options.table) {
@@ -177,6 +223,8 @@ impl Table {
             let binding = if typed_raw {
                 let key = options.primary_key.as_deref().unwrap_or(RAW_KEY) == definition.name;
                 Binding::RawColumn { name: definition.cdf_name().to_owned(), key }
+            } else if let Some(view) = &view {
+                view_column(&definition, view, options.resource)?
             } else {
                 Binding::Column(options.resource.column(definition.cdf_name()).ok_or_else(|| {
                     let known: Vec<&str> =
@@ -211,10 +259,11 @@ impl Table {
             .filter(|at| match &bindings[*at] {
                 Some(Binding::Column(column)) => TELLING.contains(&column.name),
                 Some(Binding::RawColumn { key, .. }) => *key,
-                None => false,
+                Some(Binding::Property { .. }) | None => false,
             })
             .collect();
-        let table = Table { options, bindings, names, keys };
+        let table = Table { options, bindings, names, keys, view };
+        table.check_pairs()?;
         if typed_raw
             && !table.bindings.iter().flatten().any(|b| matches!(b, Binding::RawColumn { key: true, .. }))
         {
@@ -235,6 +284,7 @@ impl Table {
             database: None,
             table: None,
             primary_key: None,
+            view: None,
             mode: Mode::default(),
             truncatable: false,
             updatable: true,
@@ -262,6 +312,8 @@ impl Table {
         let typed_raw = self.options.table.is_some();
         let keys: &[&[&str]] = match &self.options.resource.shape {
             Shape::Items(_) => &[&["external_id"], &["id"]],
+            Shape::Instances { .. } if self.position("space").is_none() => &[&["external_id"]],
+            Shape::Instances { .. } => &[&["external_id", "space"]],
             Shape::SequenceRows => &[&["external_id", "row_number"], &["id", "row_number"]],
             Shape::Raw if typed_raw => &[&[RAW_KEY]],
             Shape::Raw => &[&["db_name", RAW_KEY, "table_name"]],
@@ -278,6 +330,7 @@ impl Table {
     pub fn listed(&self, set: &[usize]) -> Option<Vec<usize>> {
         let replaced = |at: &usize| match &self.bindings[*at] {
             None => false,
+            Some(Binding::Property { .. }) => true,
             Some(Binding::RawColumn { key, .. }) => !key,
             // A point is replaced whole, with its status.
             Some(Binding::Column(column)) if column.rule == Rule::Part => {
@@ -325,6 +378,40 @@ impl Table {
         Ok(())
     }
 
+    /// Of an instance's space and external id one alone says nothing.
+    fn check_pairs(&self) -> Result<(), Error> {
+        let half = |have: &str, miss: &str| {
+            Error::new(Kind::InvalidOption, format!("column \"{have}\" needs a column \"{miss}\" beside it"))
+                .hint("A space and an external id together name an instance.")
+        };
+        for (_, space, external_id) in ENDS {
+            match (self.position(space), self.position(external_id)) {
+                (Some(at), None) => return Err(half(&self.names[at], external_id)),
+                (None, Some(at)) => return Err(half(&self.names[at], space)),
+                _ => {}
+            }
+        }
+        for (at, binding) in self.bindings.iter().enumerate() {
+            let Some(Binding::Property { property, part }) = binding else { continue };
+            let (twin, suffix) = match part {
+                Part::Whole => continue,
+                Part::Space => (Part::ExternalId, "external_id"),
+                Part::ExternalId => (Part::Space, "space"),
+            };
+            if self.property(&property.name, twin).is_none() {
+                return Err(half(&self.names[at], &format!("{}_{suffix}", property.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The position of the column that holds this part of a view's property.
+    pub fn property(&self, name: &str, wanted: Part) -> Option<usize> {
+        self.bindings.iter().position(|binding| {
+            matches!(binding, Some(Binding::Property { property, part }) if property.name == name && *part == wanted)
+        })
+    }
+
     /// How errors name a row: by its keys.
     pub fn describe_row(&self, row: &[Cell<'_>]) -> Option<String> {
         let mut parts = Vec::new();
@@ -343,4 +430,43 @@ impl Table {
     pub fn position(&self, name: &str) -> Option<usize> {
         self.bindings.iter().position(|binding| matches!(binding, Some(Binding::Column(c)) if c.name == name))
     }
+}
+
+/// What a column of a view's table stands for. An option `name` means a property first, a column's own name a fixed
+/// column first: so a property that is called like a fixed column can be reached by the option.
+fn view_column(
+    definition: &ColumnDefinition,
+    view: &View,
+    resource: &'static Resource,
+) -> Result<Binding, Error> {
+    let name = definition.cdf_name();
+    let property = |part: Part, property: &Property| Binding::Property { property: property.clone(), part };
+    let whole = || view.property(name).map(|found| property(Part::Whole, found));
+    let part = |suffix: &str, part: Part| {
+        let relation = view.property(name.strip_suffix(suffix)?)?;
+        let single = relation.property_type == PropertyType::Direct && relation.list.is_none();
+        single.then(|| property(part, relation))
+    };
+    let fixed = || resource.columns.iter().find(|column| column.name == name).map(Binding::Column);
+    let found = match definition.cdf_name {
+        Some(_) => whole().or_else(fixed),
+        None => fixed().or_else(whole),
+    };
+    found
+        .or_else(|| part("_external_id", Part::ExternalId))
+        .or_else(|| part("_space", Part::Space))
+        .ok_or_else(|| {
+            let fixed: Vec<&str> = resource.columns.iter().map(|column| column.name).collect();
+            let properties: Vec<&str> =
+                view.properties.iter().map(|property| property.name.as_str()).collect();
+            let other = match UsedFor::Edges == view.used_for || std::ptr::eq(resource, &EDGES) {
+                false if EDGES.columns.iter().any(|column| column.name == name) => {
+                    " The view holds nodes; only edges have this column."
+                }
+                _ => "",
+            };
+            Error::new(Kind::InvalidOption, format!("view {} has no property \"{name}\"", view.name))
+                .detail(format!("Properties of the view are: {}.{other}", properties.join(", ")))
+                .hint(format!("Besides them a table may have the columns {}.", fixed.join(", ")))
+        })
 }

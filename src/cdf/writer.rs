@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::buffer::{Spill, Subtransaction, TransactionBuffer};
 use super::cell::Cell;
 use super::client::Connection;
+use super::encode::instance::InstanceEncoder;
 use super::encode::item::ItemEncoder;
 use super::encode::point::{PointEncoder, SeriesRef};
 use super::encode::raw::RawEncoder;
@@ -33,6 +34,7 @@ enum Encoder {
     Raw(RawEncoder),
     Points(PointEncoder),
     SequenceRows(SequenceRowEncoder),
+    Instances(InstanceEncoder),
 }
 
 /// Where a statement's rows go: the transaction's buffer, the subtransaction that writes, and room for what is too much
@@ -57,7 +59,7 @@ impl Writer {
     ) -> Result<Self, Error> {
         let resource = table.options.resource;
         let possible = match (&resource.shape, on_conflict) {
-            (_, OnConflict::Update) | (Shape::Items(_), _) => true,
+            (_, OnConflict::Update) | (Shape::Items(_) | Shape::Instances { .. }, _) => true,
             (Shape::Raw, _) | (Shape::Datapoints { .. }, OnConflict::Ignore) => true,
             _ => false,
         };
@@ -80,6 +82,7 @@ impl Writer {
         let encoder = match &resource.shape {
             Shape::Items(items) => Encoder::Items(ItemEncoder::new(&table, items, listed)),
             Shape::SequenceRows => Encoder::SequenceRows(SequenceRowEncoder::new(&table)?),
+            Shape::Instances { .. } => Encoder::Instances(InstanceEncoder::new(&table, listed)?),
             Shape::Raw => Encoder::Raw(RawEncoder::new(&table, listed)?),
             Shape::Datapoints { string } => Encoder::Points(PointEncoder::new(&table, *string)?),
         };
@@ -123,6 +126,10 @@ impl Writer {
             Encoder::Raw(encoder) => {
                 let encoded = encoder.encode(table, row, &mut self.fragment)?;
                 self.push_raw(target, mode, &encoded, row)
+            }
+            Encoder::Instances(encoder) => {
+                let encoded = encoder.encode(table, row, &mut self.fragment)?;
+                self.push(target, mode, &encoded)
             }
             Encoder::Points(encoder) => {
                 let series = encoder.series(table, row)?;
@@ -172,6 +179,10 @@ impl Writer {
                 let encoded = encoder.encode_update(table, row, changed, &mut self.fragment)?;
                 self.push_raw(target, mode, &encoded, row)
             }
+            Encoder::Instances(encoder) => {
+                let encoded = encoder.encode_update(table, keys, row, changed, &mut self.fragment)?;
+                self.push(target, mode, &encoded)
+            }
             // CDF writes cell by cell: what the new object does not have must go.
             Encoder::SequenceRows(encoder) => {
                 let row = encoder.with_one_sequence(keys, row);
@@ -203,6 +214,10 @@ impl Writer {
                 let encoded = encoder.encode_delete(table, keys, &mut self.fragment)?;
                 self.push_raw(target, mode, &encoded, keys)
             }
+            Encoder::Instances(encoder) => {
+                let encoded = encoder.encode_delete(table, keys, &mut self.fragment)?;
+                self.push(target, mode, &encoded)
+            }
             Encoder::SequenceRows(encoder) => {
                 let keys = encoder.with_one_sequence(keys, keys);
                 let encoded = encoder.encode_delete(table, &keys, &mut self.fragment)?;
@@ -230,7 +245,11 @@ impl Writer {
 
     fn push(&mut self, target: Target<'_>, mode: Mode, encoded: &Encoded) -> Result<(), Error> {
         let resource: &'static Resource = self.table.options.resource;
-        let lane = *self.lane.get_or_insert_with(|| target.buffer.lane(&self.connection, resource, None));
+        let view = self.table.view.as_ref();
+        let lane = *self.lane.get_or_insert_with(|| match view {
+            Some(view) => target.buffer.lane_of_view(&self.connection, resource, view),
+            None => target.buffer.lane(&self.connection, resource, None),
+        });
         target.buffer.push_item(lane, target.subtransaction, mode, &self.fragment, encoded, target.spill)
     }
 

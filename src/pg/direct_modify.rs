@@ -7,6 +7,7 @@ use pgrx::prelude::*;
 use super::errors::OrRaise;
 use super::explain;
 use super::list::pointers;
+use super::modify::checked_as;
 use super::scan::{self, open_table, ScanPlan, ScanState};
 use super::transaction;
 use crate::cdf::encode::point::SeriesRef;
@@ -41,7 +42,7 @@ pub unsafe extern "C-unwind" fn plan_direct_modify(
             return false;
         }
         let entry = *(*root).simple_rte_array.add(result_relation as usize);
-        let table = open_table((*entry).relid);
+        let table = open_table((*entry).relid, checked_as((*root).parse, entry));
         if !matches!(table.options.resource.shape, Shape::Datapoints { .. })
             || table.check_operation(Operation::Delete).is_err()
         {

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use super::errors::OrRaise;
 use super::list::pointers;
-use super::scan::{statistics, ScanPlan};
+use super::scan::{self, statistics, ScanPlan};
 use super::{modify, on_conflict, options};
 use crate::cdf::explain;
 use crate::cdf::read::Comparison;
@@ -35,11 +35,12 @@ pub unsafe fn explain_scan(
     // SAFETY: the caller's promise; the scan's relation is open.
     unsafe {
         let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
-        let (_, table) = options::table_definition((*node).ss.ss_currentRelation).or_raise();
-        let scan = ScanPlan::of(plan, table.bindings.len());
+        let user = scan::acting_user(plan, (*node).ss.ps.state);
+        let (_, table) = options::table_definition((*node).ss.ss_currentRelation, user).or_raise();
+        let planned = ScanPlan::of(plan, table.bindings.len());
         let conditions: Vec<(usize, Comparison)> =
-            scan.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
-        let mut requests = explain::scan(&table, &conditions, &scan.needed);
+            planned.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
+        let mut requests = explain::scan(&table, &conditions, &planned.needed);
         if operation == Operation::Delete {
             let deletion = explain::modify(&table, operation).0.join(", ");
             requests.push(format!("{deletion} at COMMIT"));
@@ -71,7 +72,7 @@ pub unsafe fn explain_scan(
         if !filters.is_empty() {
             text(es, c"CDF Filter", &filters.join(" AND "));
         }
-        if let Some(limit) = scan.limit {
+        if let Some(limit) = planned.limit {
             text(es, c"CDF Limit", &limit.to_string());
         }
         if let Some(statistics) = statistics(node).filter(|_| (*es).analyze) {
@@ -92,7 +93,8 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
 ) {
     // SAFETY: EXPLAIN passes a statement that has begun, if only for it; its relation is open.
     unsafe {
-        let (_, table) = options::table_definition((*rinfo).ri_RelationDesc).or_raise();
+        let user = modify::acting_user(rinfo, (*mtstate).ps.state);
+        let (_, table) = options::table_definition((*rinfo).ri_RelationDesc, user).or_raise();
         let operation = modify::operation((*mtstate).operation);
         let (requests, rows) = explain::modify(&table, operation);
         text(es, c"CDF Requests", &format!("{} at COMMIT", requests.join(", ")));

@@ -1,44 +1,45 @@
-//! IMPORT FOREIGN SCHEMA: the built-in tables.
+//! IMPORT FOREIGN SCHEMA: the built-in tables, those of a data-model space, and those of a RAW database.
 
 use std::ffi::{CStr, CString};
 use std::fmt::Write;
 
 use pgrx::prelude::*;
-use pgrx::spi::quote_identifier;
+use pgrx::spi::{quote_identifier, quote_literal};
 
-use super::errors::raise_as;
+use super::errors::{raise_as, OrRaise};
 use super::list::pointers;
+use super::text::from_server;
+use super::{options, views, wait};
 use crate::cdf::error::{Error, Kind};
+use crate::cdf::read::sample::{self, SampledColumn};
+use crate::cdf::resource::view::{EDGES, NODES};
 use crate::cdf::resource::{Resource, RESOURCES};
+use crate::cdf::table::RAW_KEY;
+use crate::cdf::view::{PropertyType, UsedFor, View};
 
-/// The one remote schema there is.
-const REMOTE_SCHEMA: &CStr = c"cdf";
+/// The remote schema of the built-in tables.
+const BUILT_IN: &str = "cdf";
+/// What stands before the name of a data-model space, and of a RAW database.
+const SPACE: &str = "space:";
+const RAW: &str = "raw:";
 
-/// The statements that make the tables of `IMPORT FOREIGN SCHEMA cdf`. PostgreSQL itself leaves out the tables that
-/// LIMIT TO and EXCEPT exclude, and puts the others into the local schema.
+/// Bytes of a name in PostgreSQL.
+const NAME_BYTES: usize = 63;
+
+/// The statements that make the tables of a remote schema. PostgreSQL itself leaves out the tables that LIMIT TO and
+/// EXCEPT exclude, and puts the others into the local schema.
 ///
 /// # Safety
 /// Called by PostgreSQL, which passes the parsed statement.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn import_foreign_schema(
     statement: *mut pg_sys::ImportForeignSchemaStmt,
-    _server: pg_sys::Oid,
+    server: pg_sys::Oid,
 ) -> *mut pg_sys::List {
     // SAFETY: a parsed statement's names are NUL-terminated, its lists hold what the grammar puts there: RangeVar for
     // tables, DefElem for options. What is allocated here lives in the current memory context, as the caller expects.
     unsafe {
         let statement = &*statement;
-        let schema = CStr::from_ptr(statement.remote_schema);
-        if schema != REMOTE_SCHEMA {
-            raise_as(
-                PgSqlErrorCode::ERRCODE_FDW_SCHEMA_NOT_FOUND,
-                Error::new(
-                    Kind::InvalidOption,
-                    format!("there is no remote schema \"{}\"", schema.to_string_lossy()),
-                )
-                .hint("The only one is cdf: IMPORT FOREIGN SCHEMA cdf FROM SERVER … INTO …"),
-            );
-        }
         if let Some(option) = pointers::<pg_sys::DefElem>(statement.options).first() {
             let name = CStr::from_ptr((**option).defname).to_string_lossy();
             raise_as(
@@ -50,40 +51,251 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
                 .hint("It takes no options. Those of its tables can be set with ALTER FOREIGN TABLE."),
             );
         }
-        if statement.list_type == pg_sys::ImportForeignSchemaType::FDW_IMPORT_SCHEMA_LIMIT_TO {
-            for table in pointers::<pg_sys::RangeVar>(statement.table_list) {
-                require(&CStr::from_ptr((**table).relname).to_string_lossy());
-            }
-        }
-        let server = quote_identifier(CStr::from_ptr(statement.server_name).to_string_lossy());
-        RESOURCES.iter().fold(std::ptr::null_mut(), |list, resource| {
-            // No NUL can be in it: all of its parts came from C strings or from this program's text.
-            let statement = CString::new(create_table(resource, &server)).unwrap_or_default();
-            pg_sys::lappend(list, pg_sys::pstrdup(statement.as_ptr()).cast())
+        let schema = from_server(statement.remote_schema);
+        let listed: Vec<String> = pointers::<pg_sys::RangeVar>(statement.table_list)
+            .iter()
+            .map(|table| from_server((**table).relname))
+            .collect();
+        let wanted = Wanted {
+            limited: statement.list_type == pg_sys::ImportForeignSchemaType::FDW_IMPORT_SCHEMA_LIMIT_TO,
+            except: statement.list_type == pg_sys::ImportForeignSchemaType::FDW_IMPORT_SCHEMA_EXCEPT,
+            listed,
+        };
+        let name = quote_identifier(from_server(statement.server_name));
+        let statements = if schema == BUILT_IN {
+            let names: Vec<&str> = RESOURCES.iter().map(|resource| resource.name).collect();
+            wanted.require(&schema, &names);
+            RESOURCES.iter().map(|resource| create_table(resource, &name)).collect()
+        } else if let Some(space) = schema.strip_prefix(SPACE) {
+            of_space(&wanted, &schema, space, server, &name)
+        } else if let Some(database) = schema.strip_prefix(RAW) {
+            of_database(&wanted, &schema, database, server, &name)
+        } else {
+            no_schema(
+                format!("there is no remote schema \"{schema}\""),
+                "There are cdf, with the built-in tables, \"space:<space>\", with the views of a data-model space, and \
+                 \"raw:<database>\", with the tables of a RAW database.",
+            )
+        };
+        statements.into_iter().fold(std::ptr::null_mut(), |list, statement: String| {
+            // The names of CDF that hold a NUL were left out.
+            let statement = CString::new(statement).unwrap_or_default();
+            let len = statement.as_bytes().len() as i32;
+            let recoded = pg_sys::pg_any_to_server(statement.as_ptr(), len, pg_sys::pg_enc::PG_UTF8 as i32);
+            pg_sys::lappend(list, pg_sys::pstrdup(recoded).cast())
         })
     }
 }
 
-/// Whoever limits an import to a table that does not exist would wonder where it is.
-fn require(name: &str) {
-    if Resource::find(name).is_none() {
-        let names: Vec<&str> = RESOURCES.iter().map(|resource| resource.name).collect();
-        raise_as(
-            PgSqlErrorCode::ERRCODE_FDW_TABLE_NOT_FOUND,
-            Error::new(Kind::InvalidOption, format!("remote schema cdf has no table \"{name}\""))
-                .hint(format!("Its tables are: {}.", names.join(", "))),
-        );
+fn no_schema(message: String, hint: &str) -> ! {
+    let error = Error::new(Kind::InvalidOption, message).hint(hint);
+    raise_as(PgSqlErrorCode::ERRCODE_FDW_SCHEMA_NOT_FOUND, error)
+}
+
+/// Which tables the statement names.
+struct Wanted {
+    limited: bool,
+    except: bool,
+    listed: Vec<String>,
+}
+
+impl Wanted {
+    /// Whoever limits an import to a table that does not exist would wonder where it is.
+    fn require(&self, schema: &str, names: &[&str]) {
+        let missing = self.listed.iter().find(|name| !names.contains(&name.as_str()));
+        if let (true, Some(name)) = (self.limited, missing) {
+            raise_as(
+                PgSqlErrorCode::ERRCODE_FDW_TABLE_NOT_FOUND,
+                Error::new(Kind::InvalidOption, format!("remote schema {schema} has no table \"{name}\""))
+                    .hint(format!("Its tables are: {}.", names.join(", "))),
+            );
+        }
     }
+
+    /// Whether PostgreSQL will keep the table.
+    fn includes(&self, name: &str) -> bool {
+        let listed = || self.listed.iter().any(|listed| listed == name);
+        (!self.limited || listed()) && !(self.except && listed())
+    }
+}
+
+/// A view per table, of a data-model space.
+fn of_space(wanted: &Wanted, schema: &str, space: &str, server: pg_sys::Oid, name: &str) -> Vec<String> {
+    // SAFETY: reads a variable of the backend.
+    let user = unsafe { pg_sys::GetUserId() };
+    let connection = options::connection(server, user).or_raise();
+    let definitions = views::definitions(&connection).or_raise();
+    let asked = space.to_owned();
+    let found = wait::run(async move { definitions.views(&asked).await }).or_raise().or_raise();
+    let Some(found) = found else {
+        no_schema(
+            format!("there is no space \"{space}\" in CDF"),
+            "Check its name, and the client's access to the space.",
+        );
+    };
+    let names = unique(found.iter().map(|view| view.name.external_id.as_str()), &[]);
+    wanted.require(schema, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let statements = found.iter().zip(&names).filter(|(_, table)| wanted.includes(table));
+    statements.map(|(view, table)| create_view_table(view, table, name)).collect()
+}
+
+/// A RAW table per table, of a RAW database.
+fn of_database(
+    wanted: &Wanted,
+    schema: &str,
+    database: &str,
+    server: pg_sys::Oid,
+    name: &str,
+) -> Vec<String> {
+    // SAFETY: reads a variable of the backend.
+    let user = unsafe { pg_sys::GetUserId() };
+    let connection = options::connection(server, user).or_raise();
+    let definitions = views::definitions(&connection).or_raise();
+    let asked = database.to_owned();
+    let (definitions, found) = wait::run(async move {
+        let found = sample::tables(&definitions, &asked).await;
+        (definitions, found)
+    })
+    .or_raise();
+    let Some(found) = found.or_raise() else {
+        no_schema(
+            format!("there is no RAW database \"{database}\" in CDF"),
+            "Check its name, and the client's access to it.",
+        );
+    };
+    let names = unique(found.iter().map(String::as_str), &[]);
+    wanted.require(schema, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let chosen: Vec<(String, String)> =
+        found.into_iter().zip(names).filter(|(_, table)| wanted.includes(table)).collect();
+    let asked = database.to_owned();
+    let sampled = wait::run(async move {
+        let mut sampled = Vec::with_capacity(chosen.len());
+        for (raw, table) in chosen {
+            let columns = sample::columns(&definitions, &asked, &raw).await?;
+            sampled.push((raw, table, columns));
+        }
+        Ok::<_, Error>(sampled)
+    });
+    let sampled = sampled.or_raise().or_raise();
+    sampled
+        .iter()
+        .filter(|(raw, ..)| !raw.contains('\0'))
+        .map(|(raw, table, columns)| create_raw_table(database, raw, table, columns, name))
+        .collect()
+}
+
+/// Names that PostgreSQL takes, each once: cut to its length, and numbered where they would be one.
+fn unique<'n>(names: impl Iterator<Item = &'n str>, taken: &[&str]) -> Vec<String> {
+    let mut made: Vec<String> = Vec::new();
+    for name in names {
+        let name = name.replace('\0', "");
+        let is_free = |candidate: &String, made: &[String]| {
+            !made.contains(candidate) && !taken.contains(&candidate.as_str()) && !candidate.is_empty()
+        };
+        let cut = |suffix: &str| {
+            let mut end = name.len().min(NAME_BYTES - suffix.len());
+            while !name.is_char_boundary(end) {
+                end -= 1;
+            }
+            format!("{}{suffix}", &name[..end])
+        };
+        let mut candidate = cut("");
+        let mut number = 1;
+        while !is_free(&candidate, &made) {
+            let suffix = if number == 1 { "_".to_owned() } else { format!("_{number}") };
+            candidate = cut(&suffix);
+            number += 1;
+        }
+        made.push(candidate);
+    }
+    made
+}
+
+/// A column's definition; where its SQL name is not CDF's name, with the option that says so.
+fn column(sql: &mut String, name: &str, cdf_name: &str, sql_type: &str) {
+    let comma = if sql.ends_with('(') { "" } else { "," };
+    write!(sql, "{comma}\n  {} {sql_type}", quoted(name)).expect("a String takes all");
+    if name != cdf_name {
+        write!(sql, " OPTIONS (name {})", quote_literal(cdf_name)).expect("a String takes all");
+    }
+}
+
+/// Always quoted, since `timestamp` and `value` are words of SQL.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The statement that makes a table of a view; `server` as it stands in SQL.
+fn create_view_table(view: &View, table: &str, server: &str) -> String {
+    let resource = if view.used_for == UsedFor::Edges { &EDGES } else { &NODES };
+    // The version tells little, and a property may be called like any column of edges.
+    let fixed: Vec<&str> = resource
+        .columns
+        .iter()
+        .filter(|column| {
+            column.name != "version" && !(column.name.starts_with("type_") && view.used_for != UsedFor::Edges)
+        })
+        .map(|column| column.name)
+        .collect();
+    let reserved: Vec<&str> = NODES.columns.iter().chain(EDGES.columns).map(|column| column.name).collect();
+    let mut sql = format!("CREATE FOREIGN TABLE {} (", quoted(table));
+    for name in &fixed {
+        let sql_type = resource.column(name).map_or("text", |column| column.column_type.sql());
+        column(&mut sql, name, name, sql_type);
+    }
+    let names = unique(view.properties.iter().map(|property| property.name.as_str()), &reserved);
+    for (property, name) in view.properties.iter().zip(&names) {
+        let mut sql_type = property.property_type.sql().to_owned();
+        // A list of documents is one document.
+        let document = matches!(property.property_type, PropertyType::Json | PropertyType::Direct);
+        if property.list.is_some() {
+            sql_type = if document { "jsonb[]".to_owned() } else { format!("{sql_type}[]") };
+        }
+        column(&mut sql, name, &property.name, &sql_type);
+    }
+    let option = |value: &str| quote_literal(value);
+    write!(
+        sql,
+        "\n) SERVER {server} OPTIONS (resource 'view', space {}, external_id {}, version {})",
+        option(&view.name.space),
+        option(&view.name.external_id),
+        option(&view.name.version)
+    )
+    .expect("a String takes all");
+    sql
+}
+
+/// The statement that makes a table of a RAW table; `server` as it stands in SQL.
+fn create_raw_table(
+    database: &str,
+    raw: &str,
+    table: &str,
+    columns: &[SampledColumn],
+    server: &str,
+) -> String {
+    let mut sql = format!("CREATE FOREIGN TABLE {} (", quoted(table));
+    column(&mut sql, RAW_KEY, RAW_KEY, "text");
+    let columns: Vec<&SampledColumn> =
+        columns.iter().filter(|(name, _)| !name.is_empty() && !name.contains('\0')).collect();
+    let names = unique(columns.iter().map(|(name, _)| name.as_str()), &[RAW_KEY]);
+    for ((cdf_name, sql_type), name) in columns.iter().zip(&names) {
+        column(&mut sql, name, cdf_name, sql_type);
+    }
+    write!(
+        sql,
+        "\n) SERVER {server} OPTIONS (resource 'raw_rows', database {}, \"table\" {})",
+        quote_literal(database),
+        quote_literal(raw)
+    )
+    .expect("a String takes all");
+    sql
 }
 
 /// The statement that makes a built-in table; `server` as it stands in SQL.
 fn create_table(resource: &Resource, server: &str) -> String {
     let mut sql = format!("CREATE FOREIGN TABLE {} (", resource.name);
-    for (at, column) in resource.columns.iter().enumerate() {
-        let comma = if at == 0 { "" } else { "," };
-        // Quoted, since `timestamp` and `value` are words of SQL.
-        write!(sql, "{comma}\n  \"{}\" {}", column.name, column.column_type.sql())
-            .expect("a String takes all");
+    for made in resource.columns {
+        column(&mut sql, made.name, made.name, made.column_type.sql());
     }
     write!(sql, "\n) SERVER {server} OPTIONS (resource '{}')", resource.name).expect("a String takes all");
     sql
@@ -99,5 +311,12 @@ mod tests {
         assert!(sql.starts_with("CREATE FOREIGN TABLE datapoints (\n  \"id\" bigint,"), "{sql}");
         assert!(sql.contains("\n  \"timestamp\" timestamp with time zone,"), "{sql}");
         assert!(sql.ends_with(") SERVER \"my server\" OPTIONS (resource 'datapoints')"), "{sql}");
+    }
+
+    #[test]
+    fn names_are_cut_and_stay_apart() {
+        let long = "ä".repeat(40);
+        let names = unique([&*long, &*long, "key", "a"].into_iter(), &["key"]);
+        assert_eq!(names, ["ä".repeat(31), format!("{}_", "ä".repeat(31)), "key_".into(), "a".into()]);
     }
 }

@@ -22,6 +22,7 @@ mod text;
 mod transaction;
 mod truncate;
 mod tuple;
+mod views;
 mod wait;
 
 use pgrx::prelude::*;

@@ -64,12 +64,12 @@ unsafe fn attribute(descriptor: pg_sys::TupleDesc, column: usize) -> *const pg_s
 pub unsafe extern "C-unwind" fn add_foreign_update_targets(
     root: *mut pg_sys::PlannerInfo,
     rtindex: pg_sys::Index,
-    _target_rte: *mut pg_sys::RangeTblEntry,
+    target_rte: *mut pg_sys::RangeTblEntry,
     target_relation: pg_sys::Relation,
 ) {
     // SAFETY: the planner passes an open relation that it is planning.
     unsafe {
-        let table = open_table((*target_relation).rd_id);
+        let table = open_table((*target_relation).rd_id, checked_as((*root).parse, target_rte));
         for column in table.keys() {
             let key = attribute((*target_relation).rd_att, *column);
             let variable = pg_sys::makeVar(
@@ -122,7 +122,7 @@ pub unsafe extern "C-unwind" fn plan_foreign_modify(
             return std::ptr::null_mut();
         }
         let entry = *(*root).simple_rte_array.add(result_relation as usize);
-        open_table((*entry).relid).check_operation(operation).or_raise();
+        open_table((*entry).relid, checked_as((*root).parse, entry)).check_operation(operation).or_raise();
         match operation {
             Operation::Update => {
                 let lists = pointers::<pg_sys::List>((*plan).updateColnosLists);
@@ -223,7 +223,7 @@ unsafe fn new_state(
 ) -> Result<ModifyState, Error> {
     // SAFETY: the caller's promise.
     unsafe {
-        let (server, table) = options::table_definition(relation)?;
+        let (server, table) = options::table_definition(relation, user)?;
         let connection = options::connection(server, user)?;
         let (on_conflict, listed) =
             on_conflict::of_statement(mtstate, &table).unwrap_or((table.options.mode.on_conflict, None));
@@ -262,11 +262,32 @@ unsafe fn new_state(
     }
 }
 
+/// The role whose rights a table of a query is used with; InvalidOid: the current one.
+///
+/// # Safety
+/// The entry is one of the query's range table.
+pub unsafe fn checked_as(query: *mut pg_sys::Query, entry: *mut pg_sys::RangeTblEntry) -> pg_sys::Oid {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        {
+            let _ = query;
+            (*entry).checkAsUser
+        }
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        match (*entry).perminfoindex {
+            // A partition has none; its parent's rights were checked.
+            0 => pg_sys::InvalidOid,
+            _ => (*pg_sys::getRTEPermissionInfo((*query).rteperminfos, entry)).checkAsUser,
+        }
+    }
+}
+
 /// The role whose rights the statement runs with: a view's owner where the table is reached through a view.
 ///
 /// # Safety
 /// Both belong to a statement that begins.
-unsafe fn acting_user(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys::EState) -> pg_sys::Oid {
+pub unsafe fn acting_user(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys::EState) -> pg_sys::Oid {
     // SAFETY: the caller's promise.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]

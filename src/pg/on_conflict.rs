@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use super::coerce::is_ours;
 use super::errors::raise;
 use super::list::{integers, pointers};
+use super::modify::checked_as;
 use super::scan::open_table;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::{OnConflict, Table};
@@ -37,7 +38,7 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
         if (**target).relkind as u8 != pg_sys::RELKIND_FOREIGN_TABLE || !is_ours((**target).relid) {
             return;
         }
-        let table = open_table((**target).relid);
+        let table = open_table((**target).relid, checked_as(query, *target));
         let Some(columns) = conflict_target(clause) else {
             return;
         };

@@ -15,12 +15,13 @@ use url::{Host, Url};
 use super::errors::{raise, raise_as};
 use super::list::pointers;
 use super::text::{column_name, from_server};
-use super::{credentials, settings};
+use super::{credentials, settings, views};
 use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::{raw, Resource, Shape};
 use crate::cdf::table::{ColumnDefinition, Mode, NullHandling, OnConflict, Operation, Table, TableOptions};
 use crate::cdf::token::Credentials;
+use crate::cdf::view::ViewName;
 
 /// What an option stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,7 @@ enum Tables {
     All,
     Raw,
     Datapoints,
+    View,
 }
 
 impl Tables {
@@ -82,6 +84,7 @@ impl Tables {
             Tables::All => true,
             Tables::Raw => matches!(resource.shape, Shape::Raw),
             Tables::Datapoints => matches!(resource.shape, Shape::Datapoints { .. }),
+            Tables::View => matches!(resource.shape, Shape::Instances { .. }),
         }
     }
 }
@@ -131,6 +134,9 @@ static OPTIONS: &[Descriptor] = &[
     option("database", &[Place::Table], Takes::Name(raw::DATABASE_CHARS)).only(Tables::Raw),
     option("table", &[Place::Table], Takes::Name(raw::TABLE_CHARS)).only(Tables::Raw),
     option("primary_key", &[Place::Table], Takes::Text).only(Tables::Raw),
+    option("space", &[Place::Table], Takes::Text).only(Tables::View),
+    option("external_id", &[Place::Table], Takes::Text).only(Tables::View),
+    option("version", &[Place::Table], Takes::Text).only(Tables::View),
     option("on_conflict", &[Place::Table, Place::Server], Takes::OneOf(OnConflict::NAMES)),
     option("null_handling", &[Place::Table, Place::Server], Takes::OneOf(NullHandling::NAMES)),
     option("create_missing", &[Place::Table], Takes::Bool).only(Tables::Datapoints),
@@ -207,6 +213,13 @@ fn check_table(pairs: &[(&str, &str)]) -> Result<(), Refusal> {
             return Err(unknown(name, &place, format!("Valid options of {place} are: {valid}.")));
         }
     }
+    if matches!(resource.shape, Shape::Instances { .. }) {
+        for name in ["space", "external_id", "version"] {
+            if given(name).is_none() {
+                return Err(missing(name, "a table of view").into());
+            }
+        }
+    }
     if given("database").is_some() != given("table").is_some() {
         return Err(Error::new(Kind::InvalidOption, "options \"database\" and \"table\" go together")
             .hint("Give both for a typed RAW table, neither for db_name, table_name, key and columns.")
@@ -267,6 +280,7 @@ fn unknown(name: &str, place: &str, valid: String) -> Refusal {
             Tables::All => places.join(" or of "),
             Tables::Raw => "a table of raw_rows".into(),
             Tables::Datapoints => "a table of datapoints or string_datapoints".into(),
+            Tables::View => "a table of view".into(),
         }
     });
     Refusal::Name(match home {
@@ -397,6 +411,10 @@ fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
         database: stored.text("database"),
         table: stored.text("table"),
         primary_key: stored.text("primary_key"),
+        view: match (stored.text("space"), stored.text("external_id"), stored.text("version")) {
+            (Some(space), Some(external_id), Some(version)) => Some(ViewName { space, external_id, version }),
+            _ => None,
+        },
         mode: Mode {
             operation: Operation::Upsert,
             on_conflict,
@@ -409,15 +427,19 @@ fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
     Ok((server, options))
 }
 
-/// The server of a foreign table, and what the table is to CDF, its columns bound.
+/// The server of a foreign table, and what the table is to CDF, its columns bound. The definition of a view is asked for
+/// with the rights of `user`.
 ///
 /// # Safety
 /// `relation` is an open foreign table.
-pub unsafe fn table_definition(relation: pg_sys::Relation) -> Result<(pg_sys::Oid, Table), Error> {
+pub unsafe fn table_definition(
+    relation: pg_sys::Relation,
+    user: pg_sys::Oid,
+) -> Result<(pg_sys::Oid, Table), Error> {
     // SAFETY: the caller's promise; an open relation has its tuple descriptor, which outlives this call.
     let (relid, columns) = unsafe { ((*relation).rd_id, PgTupleDesc::from_pg_unchecked((*relation).rd_att)) };
     let (server, options) = table(relid)?;
-    let definitions = columns
+    let definitions: Vec<Option<ColumnDefinition>> = columns
         .iter()
         .map(|column| {
             if column.attisdropped {
@@ -428,7 +450,16 @@ pub unsafe fn table_definition(relation: pg_sys::Relation) -> Result<(pg_sys::Oi
             Some(ColumnDefinition { name: column_name(column), cdf_name: stored.text("name") })
         })
         .collect();
-    Ok((server, Table::new(options, definitions)?))
+    let table = match options.view.clone() {
+        None => Table::new(options, definitions)?,
+        Some(view) => {
+            let connection = connection(server, user)?;
+            views::bind(&connection, &view, |view| {
+                Table::of_view(options.clone(), definitions.clone(), Some(view))
+            })?
+        }
+    };
+    Ok((server, table))
 }
 
 /// A connection is known by its server and its user mapping.

@@ -27,7 +27,7 @@ pub unsafe extern "C-unwind" fn get_foreign_rel_size(
 ) {
     // SAFETY: the planner passes the relation that it is planning.
     unsafe {
-        let table = open_table(foreigntableid);
+        let table = open_table(foreigntableid, (*baserel).userid);
         if (*baserel).tuples < 0.0 || (*baserel).tuples == 0.0 && (*baserel).pages == 0 {
             (*baserel).tuples = usual_rows(table.options.resource);
         }
@@ -44,7 +44,7 @@ pub unsafe extern "C-unwind" fn get_foreign_paths(
 ) {
     // SAFETY: the planner passes the relation that it is planning; the callback's argument lives as long as the call.
     unsafe {
-        let table = open_table(foreigntableid);
+        let table = open_table(foreigntableid, (*baserel).userid);
         let restrictions = (*baserel).baserestrictinfo;
         add_path(root, baserel, &estimate(root, baserel, &table, restrictions), (*baserel).lateral_relids);
 
@@ -153,7 +153,7 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
 ) -> *mut pg_sys::ForeignScan {
     // SAFETY: the planner passes the relation that it is planning, and its clauses as RestrictInfo nodes.
     unsafe {
-        let table = open_table(foreigntableid);
+        let table = open_table(foreigntableid, (*baserel).userid);
         let scan_clauses = pg_sys::extract_actual_clauses(scan_clauses, false);
         let clauses = pointers::<pg_sys::Expr>(scan_clauses);
         let mut conditions: Vec<Pushed> =
@@ -228,14 +228,15 @@ unsafe fn needed(
 ///
 /// # Safety
 /// The relation is a locked foreign table.
-pub unsafe fn open_table(relid: pg_sys::Oid) -> Table {
+pub unsafe fn open_table(relid: pg_sys::Oid, user: pg_sys::Oid) -> Table {
     // SAFETY: the relation is locked by the query, so that it can be opened without a lock of its own.
     unsafe {
         let relation = pg_sys::RelationIdGetRelation(relid);
         if relation.is_null() {
             Err::<(), _>(Error::internal("the foreign table has disappeared")).or_raise();
         }
-        let table = options::table_definition(relation);
+        let user = if user == pg_sys::InvalidOid { pg_sys::GetUserId() } else { user };
+        let table = options::table_definition(relation, user);
         pg_sys::RelationClose(relation);
         table.or_raise().1
     }
@@ -312,8 +313,9 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
         let relation = (*node).ss.ss_currentRelation;
         let context = (*estate).es_query_cxt;
 
-        let (server, table) = options::table_definition(relation).or_raise();
-        let connection = options::connection(server, acting_user(plan, estate)).or_raise();
+        let user = acting_user(plan, estate);
+        let (server, table) = options::table_definition(relation, user).or_raise();
+        let connection = options::connection(server, user).or_raise();
         let ScanPlan { limit, conditions, needed } = ScanPlan::of(plan, table.bindings.len());
         let states = pg_sys::ExecInitExprList((*plan).fdw_exprs, node.cast());
         let states = pointers::<pg_sys::ExprState>(states);
@@ -333,7 +335,10 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
 }
 
 /// The role whose rights the scan runs with: a view's owner where the table is reached through a view.
-unsafe fn acting_user(plan: *mut pg_sys::ForeignScan, estate: *mut pg_sys::EState) -> pg_sys::Oid {
+///
+/// # Safety
+/// Both belong to a scan that begins.
+pub unsafe fn acting_user(plan: *mut pg_sys::ForeignScan, estate: *mut pg_sys::EState) -> pg_sys::Oid {
     // SAFETY: both belong to a scan that begins.
     unsafe {
         #[cfg(any(feature = "pg14", feature = "pg15"))]

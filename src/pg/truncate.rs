@@ -37,7 +37,7 @@ pub unsafe extern "C-unwind" fn exec_foreign_truncate(
 /// `relation` is an open foreign table.
 unsafe fn truncate(relation: pg_sys::Relation) -> Result<(), Error> {
     // SAFETY: the caller's promise.
-    let (server, table) = unsafe { options::table_definition(relation) }?;
+    let (server, table) = unsafe { options::table_definition(relation, pg_sys::GetUserId()) }?;
     // SAFETY: reads a variable of the backend.
     let connection = options::connection(server, unsafe { pg_sys::GetUserId() })?;
     let resource = table.options.resource.name;

@@ -27,7 +27,8 @@ struct Column {
     /// The type, or a domain's base type.
     base: Oid,
     is_domain: bool,
-    array: bool,
+    /// The type of an array's elements; InvalidOid if the column is no array.
+    element: Oid,
     typmod: i32,
     input: pg_sys::FmgrInfo,
     parameter: Oid,
@@ -51,7 +52,7 @@ impl RowWriter {
                     name: column_name(attribute),
                     base,
                     is_domain: base != attribute.atttypid,
-                    array: pg_sys::get_element_type(base) != pg_sys::InvalidOid,
+                    element: pg_sys::get_element_type(base),
                     typmod: attribute.atttypmod,
                     input: pg_sys::FmgrInfo::default(),
                     parameter: pg_sys::InvalidOid,
@@ -143,7 +144,9 @@ impl Column {
             Field::Text(text) if self.is_json() => Value::String(text).to_string(),
             Field::Text(text) => text,
             Field::Json(value) if self.is_json() => value.to_string(),
-            Field::Json(Value::Array(elements)) if self.array => array(&elements),
+            Field::Json(Value::Array(elements)) if self.element != pg_sys::InvalidOid => {
+                array(&elements, self.element)
+            }
             Field::Json(Value::Number(number)) => digits(&number),
             Field::Json(value) => value.to_string(),
         };
@@ -200,17 +203,27 @@ fn digits(number: &serde_json::Number) -> String {
 }
 
 /// PostgreSQL's text form of an array.
-fn array(elements: &[Value]) -> String {
+fn array(elements: &[Value], of: Oid) -> String {
     let mut text = String::from("{");
     for (at, element) in elements.iter().enumerate() {
         if at > 0 {
             text.push(',');
         }
         match element {
+            Value::Array(_) | Value::String(_) if of == pg_sys::JSONOID || of == pg_sys::JSONBOID => {
+                quote(&mut text, &element.to_string())
+            }
+            Value::String(base64) if of == pg_sys::BYTEAOID => match decode_base64(base64) {
+                Some(bytes) => {
+                    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    quote(&mut text, &format!("\\x{hex}"));
+                }
+                None => quote(&mut text, base64),
+            },
             Value::Null => text.push_str("NULL"),
             Value::Bool(value) => text.push(if *value { 't' } else { 'f' }),
             Value::Number(number) => text.push_str(&digits(number)),
-            Value::Array(inner) => text.push_str(&array(inner)),
+            Value::Array(inner) => text.push_str(&array(inner, of)),
             Value::String(inner) => quote(&mut text, inner),
             Value::Object(_) => quote(&mut text, &element.to_string()),
         }

@@ -30,8 +30,10 @@ use super::encode::point::SeriesRef;
 use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
 use super::resource::raw::ROWS_PER_REQUEST;
+use super::resource::view::INSTANCES_PER_REQUEST;
 use super::resource::{sequence_rows, Resource, Shape, Stage};
 use super::table::{Mode, OnConflict, Operation};
+use super::view::View;
 
 /// Number of a subtransaction, as PostgreSQL counts them: a child's is larger than its parent's.
 pub type Subtransaction = u32;
@@ -43,6 +45,8 @@ pub struct Destination {
     pub resource: &'static Resource,
     /// RAW's database and table.
     pub raw: Option<(String, String)>,
+    /// The view through which instances are written.
+    pub view: Option<Arc<View>>,
 }
 
 impl Destination {
@@ -195,10 +199,20 @@ impl Trace {
 }
 
 impl Lane {
+    fn to(destination: Destination) -> Lane {
+        Lane {
+            destination: Arc::new(destination),
+            segments: Vec::new(),
+            traces: Vec::new(),
+            highest: [None; 3],
+        }
+    }
+
     fn per_request(&self) -> usize {
         match &self.destination.resource.shape {
             Shape::Items(items) => items.per_request,
             Shape::SequenceRows => sequence_rows::ROWS_PER_REQUEST,
+            Shape::Instances { .. } => INSTANCES_PER_REQUEST,
             _ => ROWS_PER_REQUEST,
         }
     }
@@ -581,14 +595,38 @@ impl TransactionBuffer {
             if let Some(names) = &owned {
                 self.raw_lanes.entry(names.clone()).or_default().push(at);
             }
-            let destination = Destination { connection: connection.clone(), resource, raw: owned };
-            self.lanes.push(Lane {
-                destination: Arc::new(destination),
-                segments: Vec::new(),
-                traces: Vec::new(),
-                highest: [None; 3],
-            });
+            self.lanes.push(Lane::to(Destination {
+                connection: connection.clone(),
+                resource,
+                raw: owned,
+                view: None,
+            }));
             at
+        })
+    }
+
+    /// As [`TransactionBuffer::lane`], of nodes or edges that are written through a view.
+    pub fn lane_of_view(
+        &mut self,
+        connection: &Arc<Connection>,
+        resource: &'static Resource,
+        view: &Arc<View>,
+    ) -> usize {
+        let is = |lane: &Lane| {
+            let to = &lane.destination;
+            Arc::ptr_eq(&to.connection, connection)
+                && std::ptr::eq(to.resource, resource)
+                && to.view.as_ref().is_some_and(|other| other.name == view.name)
+        };
+        self.lanes.iter().position(is).unwrap_or_else(|| {
+            let view = Some(view.clone());
+            self.lanes.push(Lane::to(Destination {
+                connection: connection.clone(),
+                resource,
+                raw: None,
+                view,
+            }));
+            self.lanes.len() - 1
         })
     }
 

@@ -15,6 +15,7 @@ use crate::cdf::error::{Error, Identity};
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::{Resource, Shape};
 use crate::cdf::table::{Mode, OnConflict, Operation};
+use crate::cdf::view::View;
 
 /// A write of one item or RAW row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct PendingItem {
     pub fragment: Vec<u8>,
     /// RAW's database and table.
     pub raw: Option<(String, String)>,
+    /// The view through which an instance is written.
+    pub view: Option<Arc<View>>,
 }
 
 /// A write to one series.
@@ -129,6 +132,7 @@ impl Lane {
                         kind,
                         fragment: fragment.to_vec(),
                         raw: self.destination.raw.clone(),
+                        view: self.destination.view.clone(),
                     });
                 }
             };

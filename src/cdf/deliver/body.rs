@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cdf::buffer::{Body, Destination, HEAD, TAIL};
 use crate::cdf::encode::json::Properties;
-use crate::cdf::encode::{json as json_writer, KeyKind};
+use crate::cdf::encode::{instance, json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 use crate::cdf::resource::{Create, Items, Resource, Rule};
@@ -196,6 +196,9 @@ pub(super) fn key_of(body: &Body, at: usize) -> Result<Option<Identity>, Error> 
     let properties = Properties::parse(body.fragment(at))?;
     Ok(properties.0.first().and_then(|(property, value)| match &**property {
         "id" => value.get().parse().ok().map(Identity::Id),
+        instance::KEY => serde_json::from_str(value.get())
+            .ok()
+            .map(|(space, external_id)| Identity::Instance { space, external_id }),
         "externalId" | "key" => serde_json::from_str(value.get()).ok().map(Identity::ExternalId),
         _ => None,
     }))

@@ -2,6 +2,7 @@
 
 mod body;
 mod delete;
+mod instances;
 mod points;
 mod raw;
 mod references;
@@ -71,6 +72,7 @@ pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
         Shape::Items(items) => delivery.items(items, &work).await.err(),
         Shape::SequenceRows => delivery.sequence_rows(&work).await.err(),
         Shape::Raw => delivery.raw(&work).await.err(),
+        Shape::Instances { edges } => delivery.instances(*edges, &work).await.err(),
         Shape::Datapoints { string } => delivery.points(*string, &work).await.err(),
     };
     Outcome { accepted: delivery.accepted, blind: work.kind == KeyKind::None, error }
@@ -148,6 +150,9 @@ impl Delivery<'_> {
 impl Destination {
     /// The resource, and where in RAW, as errors name it.
     pub fn name(&self) -> String {
+        if let Some(view) = &self.view {
+            return format!("{} {} ({}s)", self.resource.name, view.name, self.resource.noun);
+        }
         match &self.raw {
             Some((database, table)) => format!("{} ({database}.{table})", self.resource.name),
             None => self.resource.name.to_owned(),

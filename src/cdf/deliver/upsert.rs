@@ -76,14 +76,19 @@ impl Delivery<'_> {
         if missing.is_empty() {
             return Ok(());
         }
+        Err(self.gone(body, &missing))
+    }
+
+    /// The error for rows that an UPDATE has read and that are not there any more.
+    pub(super) fn gone(&self, body: &Body, rows: &[usize]) -> Error {
         let resource = self.destination.resource;
         let error = Error::new(
             Kind::MissingReference,
             format!("{}: a {} that was to be updated is gone", resource.name, resource.noun),
         )
-        .detail(format!("Rows refused: {}.", names(body, &missing)))
+        .detail(format!("Rows refused: {}.", names(body, rows)))
         .hint("Something else has deleted it since the statement has read it. Run the load again.");
-        Err(self.with_answer(error))
+        self.with_answer(error)
     }
 
     pub(super) fn none_missing(&self, body: &Body, missing: &[usize]) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Cells to wire bytes: one pass, straight into the request that will be sent.
 
 pub mod gzip;
+pub mod instance;
 pub mod item;
 pub mod json;
 pub mod point;

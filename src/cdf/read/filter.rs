@@ -50,6 +50,7 @@ pub fn filters_on(column: &Column, comparison: Comparison) -> bool {
 pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
     Some(match table.bindings[column].as_ref()? {
         Binding::RawColumn { .. } => OperandKind::Text,
+        Binding::Property { .. } => return None,
         Binding::Column(column) => match column.column_type {
             ColumnType::Int8 | ColumnType::Int8Array => OperandKind::Int,
             ColumnType::Text | ColumnType::TextArray => OperandKind::Text,

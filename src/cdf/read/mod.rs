@@ -1,10 +1,12 @@
 //! Reading: which requests answer a SELECT, page by page.
 
 pub mod filter;
+mod instances;
 mod items;
 mod overlay;
 mod points;
 mod raw;
+pub mod sample;
 mod sequence_rows;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -136,6 +138,9 @@ pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool 
             _ => false,
         },
         (Shape::Raw, Some(Binding::RawColumn { key, .. })) => (equal || any_of) && *key,
+        (Shape::Instances { .. }, Some(Binding::Column(column))) => {
+            (equal || any_of) && matches!(column.name, "space" | "external_id")
+        }
         _ => false,
     }
 }
@@ -225,7 +230,7 @@ impl Query {
                 let key = self.raw_key()?;
                 Some(vec![prefix("key", &Value::from(key))])
             }
-            Shape::Datapoints { .. } | Shape::SequenceRows => None,
+            Shape::Datapoints { .. } | Shape::SequenceRows | Shape::Instances { .. } => None,
         }
     }
 
@@ -250,7 +255,7 @@ impl Query {
         let is_key = |at: usize| match &self.table.bindings[at] {
             Some(Binding::Column(column)) => column.name == RAW_KEY,
             Some(Binding::RawColumn { key, .. }) => *key,
-            None => false,
+            Some(Binding::Property { .. }) | None => false,
         };
         self.conditions.iter().find_map(|condition| match &condition.operand {
             Operand::Text(text) if is_key(condition.column) && condition.comparison == Comparison::Equal => {
@@ -284,6 +289,7 @@ enum Source {
     Points(points::PointPages),
     Raw(raw::RawPages),
     SequenceRows(sequence_rows::SequenceRowPages),
+    Instances(instances::InstancePages),
 }
 
 impl Reader {
@@ -302,6 +308,7 @@ impl Reader {
             Shape::Datapoints { string } => Source::Points(points::PointPages::new(*string, &query)),
             Shape::SequenceRows => Source::SequenceRows(sequence_rows::SequenceRowPages::new(&query)?),
             Shape::Raw => Source::Raw(raw::RawPages::new(&query)?),
+            Shape::Instances { edges } => Source::Instances(instances::InstancePages::new(*edges, &query)?),
         };
         Ok(Reader { client, query, source, statistics })
     }
@@ -315,6 +322,7 @@ impl Reader {
             Source::Points(pages) => pages.next(&call).await,
             Source::SequenceRows(pages) => pages.next(&call).await,
             Source::Raw(pages) => pages.next(&call).await,
+            Source::Instances(pages) => pages.next(&call).await,
         };
         if let Ok(Some(rows)) = &page {
             self.statistics.pages.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use serde_json::{json, Map, Value};
 
 use crate::cdf::buffer::{PendingItem, PendingPoints};
+use crate::cdf::encode::instance::{end_member, KEY};
 use crate::cdf::encode::json::LISTED;
 use crate::cdf::encode::point::wire::{
     self, ListItem, NumericPoint, NumericPoints, Points, StringPoint, StringPoints,
@@ -11,8 +12,10 @@ use crate::cdf::encode::point::wire::{
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::resource::sequence_rows::{COLUMNS, ROW_NUMBER};
+use crate::cdf::resource::view::ENDS;
 use crate::cdf::resource::Resource;
 use crate::cdf::table::{Mode, NullHandling, OnConflict, Operation};
+use crate::cdf::view::View;
 
 type Object = Map<String, Value>;
 
@@ -233,6 +236,83 @@ fn apply_raw(row: &mut Option<Value>, write: &Write) {
             }
         }
         _ => *row = Some(json!({ "key": write.object["key"], "columns": write.object["columns"] })),
+    }
+}
+
+/// Writes to instances, by space and external id.
+#[derive(Debug, Default)]
+pub struct InstanceOverlay {
+    writes: HashMap<(String, String), Vec<Write>>,
+}
+
+impl InstanceOverlay {
+    /// What was written through the view, and what was deleted through any.
+    pub fn new(pending: &[PendingItem], view: &View) -> Result<Self, Error> {
+        let mut overlay = InstanceOverlay::default();
+        for (at, item) in pending.iter().enumerate() {
+            let same = item.view.as_ref().is_some_and(|other| other.name == view.name);
+            if !same && item.mode.operation != Operation::Delete {
+                continue;
+            }
+            let mut object = object(&item.fragment)?;
+            let key = object.remove(KEY).and_then(|key| serde_json::from_value(key).ok());
+            let key = key.ok_or_else(|| Error::internal("an instance without its key"))?;
+            overlay.writes.entry(key).or_default().push(Write { at, mode: item.mode, object });
+        }
+        Ok(overlay)
+    }
+
+    /// An instance of CDF as it will be after COMMIT; None if it is deleted.
+    pub fn apply(&mut self, view: &View, item: Value) -> Option<Value> {
+        let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
+        let writes = self.writes.remove(&(text("space"), text("externalId")));
+        let mut item = Some(item);
+        writes.iter().flatten().for_each(|write| apply_properties(view, &mut item, write));
+        item
+    }
+
+    /// The keys that CDF has not been seen to have.
+    pub fn keys(&self) -> Vec<(String, String)> {
+        self.writes.keys().cloned().collect()
+    }
+
+    /// The instances that CDF does not have yet.
+    pub fn rest(&mut self, view: &View) -> Vec<Value> {
+        let mut items = Vec::new();
+        for ((space, external_id), writes) in self.writes.drain() {
+            let mut item = None;
+            writes.iter().for_each(|write| apply_properties(view, &mut item, write));
+            if let Some(item) = &mut item {
+                item["space"] = space.into();
+                item["externalId"] = external_id.into();
+            }
+            items.extend(item);
+        }
+        items
+    }
+}
+
+fn apply_properties(view: &View, item: &mut Option<Value>, write: &Write) {
+    let exists = item.is_some();
+    match (write.mode.operation, write.mode.on_conflict, exists) {
+        (Operation::Delete, ..) => *item = None,
+        (Operation::Update, _, false) | (Operation::Upsert, OnConflict::Ignore, true) => {}
+        _ => {
+            let listed = listed(&write.object).filter(|_| exists);
+            let item = item.get_or_insert_with(|| json!({}));
+            for (name, value) in &write.object {
+                let end = ENDS.iter().find(|(end, ..)| end_member(end) == *name);
+                match end {
+                    Some((end, ..)) => item[*end] = value.clone(),
+                    None if name == LISTED => {}
+                    None if listed.as_ref().is_some_and(|listed| !listed.contains(&&**name)) => {}
+                    None => {
+                        let place = format!("{}/{}", view.name.external_id, view.name.version);
+                        item["properties"][&view.name.space][&place][name] = value.clone();
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -190,7 +190,7 @@ fn keys(query: &Query) -> Option<Vec<String>> {
     let is_key = |at: usize| match &query.table.bindings[at] {
         Some(Binding::Column(column)) => column.name == RAW_KEY,
         Some(Binding::RawColumn { key, .. }) => *key,
-        None => false,
+        _ => false,
     };
     query.conditions.iter().filter(|condition| is_key(condition.column)).find_map(|condition| {
         let operands = match (condition.comparison, &condition.operand) {
@@ -272,7 +272,7 @@ fn row(query: &Query, database: &str, table: &str, mut item: Value) -> Row {
             return Field::Null;
         }
         match binding {
-            None => Field::Null,
+            None | Some(Binding::Property { .. }) => Field::Null,
             Some(Binding::RawColumn { name, key: true }) if name == RAW_KEY => text(&item["key"]),
             Some(Binding::RawColumn { name, key }) => match &item["columns"][name] {
                 // A row written by others may have its key as key only.

@@ -12,6 +12,7 @@ pub mod sequence_rows;
 pub mod sequences;
 pub mod status;
 pub mod timeseries;
+pub mod view;
 
 use super::error::{Error, Kind};
 
@@ -46,6 +47,9 @@ pub enum Stage {
     Assets,
     Series,
     Items,
+    Nodes,
+    /// Edges refer to nodes.
+    Edges,
     Points,
     /// RAW refers to nothing and nothing refers to it: it goes beside the other stages.
     Raw,
@@ -275,6 +279,8 @@ pub enum Shape {
     Raw,
     /// `POST /sequences/data`: rows grouped by sequence and columns.
     SequenceRows,
+    /// `POST /models/instances`: nodes or edges of a data-model view.
+    Instances { edges: bool },
 }
 
 /// How many items a create request takes.
@@ -319,13 +325,14 @@ pub struct Resource {
 
 impl Resource {
     pub fn find(name: &str) -> Option<&'static Resource> {
-        RESOURCES.iter().copied().find(|resource| resource.name == name)
+        RESOURCES.iter().copied().chain([&view::NODES]).find(|resource| resource.name == name)
     }
 
     /// As [`Resource::find`]; the error lists the names there are.
     pub fn get(name: &str) -> Result<&'static Resource, Error> {
         Resource::find(name).ok_or_else(|| {
-            let names: Vec<&str> = RESOURCES.iter().map(|resource| resource.name).collect();
+            let names: Vec<&str> =
+                RESOURCES.iter().map(|resource| resource.name).chain([view::NODES.name]).collect();
             Error::new(Kind::InvalidOption, format!("there is no resource \"{name}\""))
                 .hint(format!("Resources are: {}.", names.join(", ")))
         })

@@ -15,7 +15,7 @@ use crate::auth::{Client, DEFAULT_PROJECT};
 use crate::errors::ApiError;
 use crate::faults::Fault;
 use crate::limits::Limit;
-use crate::resources::{self, datapoints, points::Summary, raw, sequence_rows};
+use crate::resources::{self, datapoints, instances, points::Summary, raw, sequence_rows};
 use crate::server::App;
 
 /// Routes below /admin.
@@ -155,6 +155,7 @@ async fn dump(State(app): Admin, Query(selection): Query<Selection>) -> Response
     let items = match selection.resource.as_deref() {
         None => return refused(&ApiError::bad_request("resource is required")),
         Some("raw") => raw::dump(&project, wanted),
+        Some("instances") => instances::dump(&project, wanted),
         Some("datapoints") => datapoints::by_name(&project)
             .into_iter()
             .filter(|(name, _)| wanted.is_none_or(|wanted| name == wanted))

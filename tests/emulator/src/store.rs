@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{json, Map, Value};
 
+use crate::resources::models::Models;
 use crate::resources::points::Points;
 use crate::resources::raw::Databases;
 use crate::resources::sequence_rows::Rows;
@@ -35,12 +36,18 @@ impl Store {
 pub struct Project {
     classic: Mutex<Classic>,
     raw: Mutex<Databases>,
+    models: Mutex<Models>,
 }
 
 impl Project {
     /// The resources that are lists of objects, and which points belong to which series.
     pub fn classic(&self) -> MutexGuard<'_, Classic> {
         self.classic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Data modeling.
+    pub fn models(&self) -> MutexGuard<'_, Models> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The RAW databases.

@@ -9,7 +9,9 @@ mod events;
 mod fields;
 mod files;
 mod filter;
+pub mod instances;
 mod labels;
+pub mod models;
 pub mod points;
 mod proto;
 pub mod raw;
@@ -67,6 +69,7 @@ pub fn route(request: &Request) -> Result<Route, ApiError> {
     let route = match segments.as_slice() {
         ["raw", rest @ ..] => raw::route(&request.method, rest),
         ["sequences", "data", rest @ ..] => sequence_rows::route(&request.method, rest),
+        ["models", rest @ ..] => models::route(&request.method, rest),
         ["timeseries", "data", rest @ ..] => datapoints::route(&request.method, rest),
         [path, rest @ ..] => {
             CLASSIC.iter().find(|kind| kind.path == *path).and_then(|kind| kind.route(&request.method, rest))

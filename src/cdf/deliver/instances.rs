@@ -1,0 +1,192 @@
+//! Nodes and edges: CDF applies a request whole or not at all, and again to the same end.
+
+use std::time::Duration;
+
+use hashbrown::HashSet;
+use serde_json::{json, Value};
+
+use super::body::{key_of, listing};
+use super::search::Search;
+use super::{Delivery, Work};
+use crate::cdf::buffer::Body;
+use crate::cdf::client::Resend;
+use crate::cdf::encode::instance::{end_member, KEY};
+use crate::cdf::encode::json::{self, Properties};
+use crate::cdf::error::{Error, Identity, RequestError};
+use crate::cdf::resource::view::ENDS;
+use crate::cdf::table::{OnConflict, Operation};
+
+/// How often a request is sent again that CDF refuses because others write the same instances just then.
+const CONFLICTS: u32 = 8;
+
+impl Delivery<'_> {
+    pub(super) async fn instances(&mut self, edges: bool, work: &Work) -> Result<(), Error> {
+        let body = &work.body;
+        let insert_only = work.mode.on_conflict == OnConflict::Error;
+        // Sent again after a lost answer, rows would be refused because of themselves.
+        let resend = if insert_only { Resend::OnlyIfNotReceived } else { Resend::Always };
+        let all: Vec<usize> = (0..body.items.len()).collect();
+        // What an existing instance gets is less than what a new one does.
+        let listed = match (work.mode.operation, work.mode.on_conflict) {
+            (Operation::Upsert, OnConflict::UpdateListed) => self.existing(edges, body, &all).await?,
+            _ => Vec::new(),
+        };
+        if work.mode.operation == Operation::Update {
+            let existing = self.existing(edges, body, &all).await?;
+            let gone: Vec<usize> = all.iter().copied().filter(|at| !existing.contains(at)).collect();
+            if !gone.is_empty() {
+                return Err(self.gone(body, &gone));
+            }
+        }
+        let mut search = Search::new(all, false);
+        let mut conflicts = 0;
+        while let Some(part) = search.next() {
+            let request = self.apply_body(edges, work, &part, &listed)?;
+            match self.post_json("/models/instances", request, resend).await {
+                Ok(_) => self.accepted += part.len(),
+                Err(RequestError::Api(api)) if api.status == 409 => {
+                    if insert_only {
+                        let existing = self.existing(edges, body, &part).await?;
+                        if !existing.is_empty() {
+                            self.answer = Some(api);
+                            return Err(self.exists(body, &existing));
+                        }
+                    }
+                    if conflicts == CONFLICTS {
+                        search.refused(part, api, body, self.destination)?;
+                        continue;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50 << conflicts)).await;
+                    conflicts += 1;
+                    search.again(part);
+                }
+                Err(error) => self.narrow(&mut search, part, error, body)?,
+            }
+        }
+        self.conclude(search, body)
+    }
+
+    /// The request that applies some of the rows.
+    fn apply_body(
+        &self,
+        edges: bool,
+        work: &Work,
+        part: &[usize],
+        listed: &[usize],
+    ) -> Result<Vec<u8>, Error> {
+        let view = self.destination.view.as_ref();
+        let view = view.ok_or_else(|| Error::internal("instances without a view"))?;
+        let source = view.name.source().to_string();
+        let ends = ENDS.map(|(end, ..)| (end_member(end), end));
+        let mut out = b"{\"items\":[".to_vec();
+        for (position, at) in part.iter().enumerate() {
+            if position > 0 {
+                out.push(b',');
+            }
+            let (space, external_id) = name(&work.body, *at)?;
+            out.extend_from_slice(b"{\"instanceType\":");
+            json::write(&mut out, instance_type(edges));
+            out.extend_from_slice(b",\"space\":");
+            json::write(&mut out, &space);
+            out.extend_from_slice(b",\"externalId\":");
+            json::write(&mut out, &external_id);
+            if matches!(work.mode.on_conflict, OnConflict::Error | OnConflict::Ignore) {
+                out.extend_from_slice(b",\"existingVersion\":0");
+            }
+            let mut properties = Vec::new();
+            let row = Properties::parse(work.body.fragment(*at))?;
+            let only = match listed.contains(at) {
+                true => Some(json::listed(&row)?),
+                false => None,
+            };
+            for (member, value) in row.0 {
+                match ends.iter().find(|(end, _)| *end == member) {
+                    Some((_, end)) => {
+                        out.push(b',');
+                        json::write(&mut out, *end);
+                        out.push(b':');
+                        out.extend_from_slice(value.get().as_bytes());
+                    }
+                    None if member == KEY || member == json::LISTED => {}
+                    None if only.as_ref().is_some_and(|only| !only.iter().any(|name| *name == member)) => {}
+                    None => properties.push((member, value)),
+                }
+            }
+            out.extend_from_slice(b",\"sources\":[{\"source\":");
+            out.extend_from_slice(source.as_bytes());
+            out.extend_from_slice(b",\"properties\":");
+            Properties::write(&mut out, properties.iter().map(|(property, value)| (&**property, *value)));
+            out.extend_from_slice(b"}]}");
+        }
+        out.extend_from_slice(b"],\"replace\":false,\"autoCreateDirectRelations\":true");
+        if work.mode.on_conflict == OnConflict::Ignore {
+            out.extend_from_slice(b",\"skipOnVersionConflict\":true");
+        }
+        out.push(b'}');
+        Ok(out)
+    }
+
+    /// Deletes instances. CDF does not mind those that are gone.
+    pub(super) async fn delete_instances(&mut self, edges: bool, body: &Body) -> Result<(), Error> {
+        let mut search = Search::new((0..body.items.len()).collect(), false);
+        while let Some(part) = search.next() {
+            let mut items = Vec::with_capacity(part.len());
+            for at in &part {
+                let (space, external_id) = name(body, *at)?;
+                items.push(json!({
+                    "instanceType": instance_type(edges), "space": space, "externalId": external_id,
+                }));
+            }
+            let request = json!({ "items": items }).to_string().into_bytes();
+            match self.post_json("/models/instances/delete", request, Resend::Always).await {
+                Ok(_) => self.accepted += part.len(),
+                Err(error) => self.narrow(&mut search, part, error, body)?,
+            }
+        }
+        self.conclude(search, body)
+    }
+
+    /// Those of the rows that exist in CDF.
+    async fn existing(&self, edges: bool, body: &Body, rows: &[usize]) -> Result<Vec<usize>, Error> {
+        let mut keys = Vec::with_capacity(rows.len());
+        for at in rows {
+            let (space, external_id) = name(body, *at)?;
+            keys.push(json!({
+                "instanceType": instance_type(edges), "space": space, "externalId": external_id,
+            }));
+        }
+        let request = json!({ "items": keys }).to_string().into_bytes();
+        let answer = self
+            .post_json("/models/instances/byids", request, Resend::Always)
+            .await
+            .map_err(|error| error.into_error(&self.destination.resource.read_capability()))?;
+        let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
+        let found: HashSet<(String, String)> = listing(&answer.body)?
+            .iter()
+            .map(|item| (text(item, "space"), text(item, "externalId")))
+            .collect();
+        let mut existing = Vec::new();
+        for at in rows {
+            if found.contains(&name(body, *at)?) {
+                existing.push(*at);
+            }
+        }
+        Ok(existing)
+    }
+}
+
+fn instance_type(edges: bool) -> &'static str {
+    if edges {
+        "edge"
+    } else {
+        "node"
+    }
+}
+
+/// The space and external id of an encoded row.
+fn name(body: &Body, at: usize) -> Result<(String, String), Error> {
+    match key_of(body, at)? {
+        Some(Identity::Instance { space, external_id }) => Ok((space, external_id)),
+        _ => Err(Error::internal("an instance without its key")),
+    }
+}

@@ -1,0 +1,569 @@
+//! Nodes and edges of a data-model view: the key, then what else is written, flat. Delivery makes CDF's objects of it.
+
+use serde_json::Value;
+use time::format_description::well_known::Rfc3339;
+use time::OffsetDateTime;
+
+use super::item::{as_text, integer, mismatch};
+use super::json::{self, Refusal};
+use super::{refuse, Encoded, KeyKind};
+use crate::cdf::cell::{Cell, EPOCH_MILLIS};
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::hash::hash_bytes;
+use crate::cdf::resource::view::{ENDS, INSTANCE_ID_CHARS, JSON_BYTES, TEXT_BYTES};
+use crate::cdf::resource::{Rule, Shape};
+use crate::cdf::table::{Binding, NullHandling, Part, Table};
+use crate::cdf::view::{Property, PropertyType};
+
+/// The member that holds an instance's space and external id. No property can be called so, nor like [`end_member`].
+pub const KEY: &str = "(space, external_id)";
+
+/// The member that holds an instance's `type`, `startNode` or `endNode`.
+pub fn end_member(end: &str) -> String {
+    format!("({end})")
+}
+
+/// Encodes the rows of one table.
+#[derive(Debug)]
+pub struct InstanceEncoder {
+    /// None: instances are in the view's own space.
+    space: Option<usize>,
+    own_space: String,
+    external_id: usize,
+    read_only: Vec<usize>,
+    ends: Vec<End>,
+    fields: Vec<Field>,
+    set_null: bool,
+    /// `,"":["name",…]`: the properties that an existing instance gets, if not all, and their columns.
+    listed: Option<(Vec<usize>, Vec<u8>)>,
+}
+
+#[derive(Debug)]
+struct End {
+    space: usize,
+    external_id: usize,
+    /// `,"(startNode)":`.
+    head: Vec<u8>,
+    required: bool,
+}
+
+#[derive(Debug)]
+struct Field {
+    property: Property,
+    at: usize,
+    /// Of a direct relation in two columns, that of the external id.
+    external_id: Option<usize>,
+    /// `,"name":`.
+    head: Vec<u8>,
+}
+
+fn head(member: &str) -> Vec<u8> {
+    let mut head = vec![b','];
+    json::write(&mut head, member);
+    head.push(b':');
+    head
+}
+
+impl InstanceEncoder {
+    /// `listed`: the columns that an existing instance gets, if not all.
+    pub fn new(table: &Table, listed: Option<&[usize]>) -> Result<Self, Error> {
+        let view = table.view.as_ref().ok_or_else(|| Error::internal("a view's table without its view"))?;
+        let edges = matches!(table.options.resource.shape, Shape::Instances { edges: true });
+        let need = |name: &str| {
+            table.position(name).ok_or_else(|| {
+                let noun = table.options.resource.noun;
+                Error::new(
+                    Kind::InvalidOption,
+                    format!("the table needs a column \"{name}\" to be written to"),
+                )
+                .hint(format!("Without it CDF would not know which {noun} a row is."))
+            })
+        };
+        let mut ends = Vec::new();
+        for (end, space, external_id) in ENDS {
+            if edges || table.position(space).is_some() {
+                let (space, external_id) = (need(space)?, need(external_id)?);
+                ends.push(End { space, external_id, head: head(&end_member(end)), required: edges });
+            }
+        }
+        let mut read_only = Vec::new();
+        let mut fields = Vec::new();
+        for (at, binding) in table.bindings.iter().enumerate() {
+            match binding {
+                Some(Binding::Column(column)) if column.rule == Rule::ReadOnly => read_only.push(at),
+                Some(Binding::Property { property, part }) => {
+                    let external_id = match part {
+                        Part::Whole => None,
+                        Part::Space => table.property(&property.name, Part::ExternalId),
+                        Part::ExternalId => continue,
+                    };
+                    fields.push(Field {
+                        property: property.clone(),
+                        at,
+                        external_id,
+                        head: head(&property.name),
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(InstanceEncoder {
+            space: table.position("space"),
+            own_space: view.name.space.clone(),
+            external_id: need("external_id")?,
+            read_only,
+            ends,
+            fields,
+            set_null: table.options.mode.null_handling == NullHandling::SetNull,
+            listed: listed.map(|columns| (columns.to_vec(), listing(table, columns))),
+        })
+    }
+
+    /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
+    pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Encoded, Error> {
+        let encoded = self.encode_some(table, row, None, out)?;
+        if let Some((_, listing)) = &self.listed {
+            out.extend_from_slice(listing);
+        }
+        out.push(b'}');
+        Ok(encoded)
+    }
+
+    /// Appends what a row becomes: its key, and the properties that have changed. A NULL clears.
+    pub fn encode_update(
+        &self,
+        table: &Table,
+        keys: &[Cell<'_>],
+        row: &[Cell<'_>],
+        changed: &[bool],
+        out: &mut Vec<u8>,
+    ) -> Result<Encoded, Error> {
+        for at in self.space.into_iter().chain([self.external_id]) {
+            if row[at] != keys[at] {
+                let noun = table.options.resource.noun;
+                let why = format!("the key of a {noun} cannot be changed");
+                return Err(refuse(Kind::Unsupported, table, keys, at, why)
+                    .hint("Insert a row with the new key, and delete the old one."));
+            }
+        }
+        let row = table.without_read_only(row, changed);
+        let encoded = self.encode_some(table, &row, Some(changed), out)?;
+        out.push(b'}');
+        Ok(encoded)
+    }
+
+    /// Appends the object that names a node or an edge.
+    pub fn encode_delete(
+        &self,
+        table: &Table,
+        keys: &[Cell<'_>],
+        out: &mut Vec<u8>,
+    ) -> Result<Encoded, Error> {
+        let encoded = self.encode_key(table, keys, out)?;
+        out.push(b'}');
+        Ok(encoded)
+    }
+
+    fn encode_key(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Encoded, Error> {
+        let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
+        let start = out.len();
+        out.push(b'{');
+        json::write(out, KEY);
+        out.extend_from_slice(b":[");
+        let value = out.len();
+        match self.space {
+            Some(at) => space(out, &row[at]).map_err(|refusal| refused(at, refusal))?,
+            None => json::write(out, &self.own_space),
+        }
+        out.push(b',');
+        external_id(out, &row[self.external_id]).map_err(|refusal| refused(self.external_id, refusal))?;
+        out.push(b']');
+        let hash = hash_bytes(&out[value..]);
+        Ok(Encoded { kind: KeyKind::Key, prefix: out.len() - start, hash, deferred: false, parent: None })
+    }
+
+    /// Appends the row's object without its end; of an update the columns that have `changed`.
+    fn encode_some(
+        &self,
+        table: &Table,
+        row: &[Cell<'_>],
+        changed: Option<&[bool]>,
+        out: &mut Vec<u8>,
+    ) -> Result<Encoded, Error> {
+        let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
+        if let Some(at) = self.read_only.iter().find(|at| !row[**at].is_null()) {
+            let why = "CDF sets this value; it cannot be written, leave it NULL".to_owned();
+            return Err(refused(*at, (Kind::InvalidValue, why)));
+        }
+        let encoded = self.encode_key(table, row, out)?;
+        for end in &self.ends {
+            if self.both(table, row, end.space, end.external_id)? {
+                out.extend_from_slice(&end.head);
+                relation(out, row, end.space, end.external_id)
+                    .map_err(|(at, refusal)| refused(at, refusal))?;
+            } else if end.required {
+                let why = format!("the value is NULL; an {} needs it", table.options.resource.noun);
+                return Err(refused(end.external_id, (Kind::MissingValue, why)));
+            }
+        }
+        for field in &self.fields {
+            let is =
+                |columns: &dyn Fn(usize) -> bool| columns(field.at) || field.external_id.is_some_and(columns);
+            if changed.is_some_and(|changed| !is(&|at| changed[at])) {
+                continue;
+            }
+            let written = match field.external_id {
+                Some(external_id) => self.both(table, row, field.at, external_id)?,
+                None => !row[field.at].is_null(),
+            };
+            if !written {
+                let listed = self.listed.as_ref().is_none_or(|(columns, _)| is(&|at| columns.contains(&at)));
+                if changed.is_some() || self.set_null && listed {
+                    out.extend_from_slice(&field.head);
+                    out.extend_from_slice(b"null");
+                }
+                continue;
+            }
+            out.extend_from_slice(&field.head);
+            match field.external_id {
+                Some(external_id) => {
+                    relation(out, row, field.at, external_id).map_err(|(at, refusal)| refused(at, refusal))?
+                }
+                None => property(out, &field.property, &row[field.at])
+                    .map_err(|refusal| refused(field.at, refusal))?,
+            }
+        }
+        Ok(encoded)
+    }
+
+    /// Whether a space and an external id are given; one alone is an error.
+    fn both(&self, table: &Table, row: &[Cell<'_>], space: usize, external_id: usize) -> Result<bool, Error> {
+        match (row[space].is_null(), row[external_id].is_null()) {
+            (false, false) => Ok(true),
+            (true, true) => Ok(false),
+            (space_is_null, _) => {
+                let (null, given) = if space_is_null { (space, external_id) } else { (external_id, space) };
+                let why = format!(
+                    "the value is NULL, but \"{}\" has one; give both or neither",
+                    table.names[given]
+                );
+                Err(refuse(Kind::MissingValue, table, row, null, why))
+            }
+        }
+    }
+}
+
+/// `,"":["name",…]`: the properties behind some columns.
+fn listing(table: &Table, columns: &[usize]) -> Vec<u8> {
+    let mut names: Vec<String> = columns
+        .iter()
+        .filter_map(|at| match &table.bindings[*at] {
+            Some(Binding::Property { property, .. }) => Some(property.name.clone()),
+            _ => None,
+        })
+        .collect();
+    names.dedup();
+    let mut out = head(json::LISTED);
+    json::write(&mut out, &names);
+    out
+}
+
+/// `{"space":…,"externalId":…}` of two columns; a refusal comes with the column.
+fn relation(
+    out: &mut Vec<u8>,
+    row: &[Cell<'_>],
+    space_at: usize,
+    external_id_at: usize,
+) -> Result<(), (usize, Refusal)> {
+    out.extend_from_slice(b"{\"space\":");
+    space(out, &row[space_at]).map_err(|refusal| (space_at, refusal))?;
+    out.extend_from_slice(b",\"externalId\":");
+    external_id(out, &row[external_id_at]).map_err(|refusal| (external_id_at, refusal))?;
+    out.push(b'}');
+    Ok(())
+}
+
+fn space(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
+    if cell.is_null() {
+        return Err((Kind::MissingValue, "the value is NULL; an instance needs its space".into()));
+    }
+    let text = as_text(cell)?;
+    check_space(&text)?;
+    json::write(out, &*text);
+    Ok(())
+}
+
+/// Checks a space's name: `^[a-zA-Z][a-zA-Z0-9_-]{0,41}[a-zA-Z0-9]?$`.
+pub fn check_space(name: &str) -> Result<(), Refusal> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let bytes = name.as_bytes();
+    // The last of 43 characters is a letter or a digit.
+    let whole = bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.iter().all(|byte| known(*byte))
+        && (bytes.len() < 43 || bytes.len() == 43 && bytes[42].is_ascii_alphanumeric());
+    match whole {
+        true => Ok(()),
+        false => Err((
+            Kind::InvalidValue,
+            format!("\"{name}\" is no name of a space: a letter, then letters, digits, _ and -, 43 characters at most"),
+        )),
+    }
+}
+
+fn external_id(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
+    if cell.is_null() {
+        return Err((Kind::MissingValue, "the value is NULL; an instance needs its external id".into()));
+    }
+    let text = as_text(cell)?;
+    check_external_id(&text)?;
+    json::write(out, &*text);
+    Ok(())
+}
+
+fn check_external_id(text: &str) -> Result<(), Refusal> {
+    let chars = text.chars().count();
+    match chars {
+        0 => Err((Kind::InvalidValue, "the external id is empty".into())),
+        _ if chars > INSTANCE_ID_CHARS => Err((
+            Kind::TooLong,
+            format!("the external id has {chars} characters; CDF takes {INSTANCE_ID_CHARS}"),
+        )),
+        _ if text.contains('\0') => Err((Kind::InvalidValue, "the external id holds a NUL".into())),
+        _ => Ok(()),
+    }
+}
+
+/// Appends a property's value.
+fn property(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Refusal> {
+    let Some(most) = property.list else {
+        return one(out, property.property_type, cell);
+    };
+    let parsed;
+    let cells: &[Cell<'_>] = match cell {
+        Cell::List(cells) => cells,
+        Cell::Json(text) => {
+            parsed = parse(text)?;
+            let Value::Array(elements) = &parsed else {
+                return Err((
+                    Kind::InvalidValue,
+                    "the property is a list; the JSON document is no array".into(),
+                ));
+            };
+            return list(out, most, elements.len(), |out, at| {
+                from_json(out, property.property_type, &elements[at])
+            });
+        }
+        other => return Err(mismatch(other, "an array")),
+    };
+    list(out, most, cells.len(), |out, at| match &cells[at] {
+        Cell::Null => Err((Kind::MissingValue, format!("element {} of the array is NULL", at + 1))),
+        cell => one(out, property.property_type, cell),
+    })
+}
+
+fn list(
+    out: &mut Vec<u8>,
+    most: usize,
+    count: usize,
+    mut element: impl FnMut(&mut Vec<u8>, usize) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    if count > most {
+        return Err((Kind::TooLong, format!("the array has {count} elements; CDF takes {most}")));
+    }
+    out.push(b'[');
+    for at in 0..count {
+        if at > 0 {
+            out.push(b',');
+        }
+        element(out, at)?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+fn parse(text: &str) -> Result<Value, Refusal> {
+    serde_json::from_str(text)
+        .map_err(|error| (Kind::InvalidValue, format!("the value is no JSON document ({error})")))
+}
+
+/// A value out of a jsonb column, for a property that is no JSON itself.
+fn from_json(out: &mut Vec<u8>, to: PropertyType, value: &Value) -> Result<(), Refusal> {
+    if matches!(to, PropertyType::Json | PropertyType::Direct) {
+        return one(out, to, &Cell::Json(&value.to_string()));
+    }
+    match value {
+        Value::Bool(value) => one(out, to, &Cell::Bool(*value)),
+        Value::Number(number) => match number.as_i64() {
+            Some(value) => one(out, to, &Cell::Int(value)),
+            None => one(out, to, &Cell::Number(&number.to_string())),
+        },
+        Value::String(text) => one(out, to, &Cell::Text(text)),
+        Value::Null => Err((Kind::MissingValue, "the JSON value is null".into())),
+        other => Err((Kind::InvalidValue, format!("the property cannot hold the JSON value {other}"))),
+    }
+}
+
+fn one(out: &mut Vec<u8>, to: PropertyType, cell: &Cell<'_>) -> Result<(), Refusal> {
+    match (to, cell) {
+        (PropertyType::Json | PropertyType::Direct, _) => {}
+        (_, Cell::Json(text)) => return from_json(out, to, &parse(text)?),
+        _ => {}
+    }
+    match to {
+        PropertyType::Text | PropertyType::Reference => {
+            if let Cell::Bytes(_) = cell {
+                let start = out.len();
+                json::value(out, cell)?;
+                return check_bytes("text", out.len() - start - 2, TEXT_BYTES);
+            }
+            let text = as_text(cell)?;
+            check_bytes("text", text.len(), TEXT_BYTES)?;
+            json::write(out, &*text);
+        }
+        PropertyType::Boolean => match cell {
+            Cell::Bool(value) => json::write(out, value),
+            other => return Err(mismatch(other, "a boolean")),
+        },
+        PropertyType::Int32 => {
+            let value = integer(cell)?;
+            let value = i32::try_from(value).map_err(|_| {
+                (Kind::OutOfRange, format!("{value} does not fit the property, an integer of 32 bits"))
+            })?;
+            json::write(out, &value);
+        }
+        PropertyType::Int64 => json::write(out, &integer(cell)?),
+        PropertyType::Float32 | PropertyType::Float64 => {
+            let size: Option<f64> = match cell {
+                Cell::Int(value) => Some(*value as f64),
+                Cell::Float(value) => Some(*value),
+                Cell::Number(digits) => digits.parse().ok(),
+                _ => None,
+            };
+            let Some(size) = size else {
+                return Err(mismatch(cell, "a number"));
+            };
+            let bits = if to == PropertyType::Float32 { 32 } else { 64 };
+            let most = if bits == 32 { f64::from(f32::MAX) } else { f64::MAX };
+            if size.is_finite() && size.abs() > most {
+                return Err((
+                    Kind::OutOfRange,
+                    format!("{size} does not fit the property, a float of {bits} bits"),
+                ));
+            }
+            json::value(out, cell)?;
+        }
+        PropertyType::Timestamp => json::write(out, &timestamp(cell)?),
+        PropertyType::Date => json::write(out, &timestamp(cell)?[..10]),
+        PropertyType::Json => {
+            let text = match cell {
+                Cell::Json(text) => text,
+                Cell::Text(text) => {
+                    parse(text)?;
+                    text
+                }
+                other => return json::value(out, other),
+            };
+            check_bytes("JSON document", text.len(), JSON_BYTES)?;
+            out.extend_from_slice(text.as_bytes());
+        }
+        PropertyType::Direct => {
+            let (Cell::Json(text) | Cell::Text(text)) = cell else {
+                return Err(mismatch(cell, "a JSON object"));
+            };
+            let value = parse(text)?;
+            let part = |name: &str| value[name].as_str();
+            let whole = value.as_object().is_some_and(|object| object.len() == 2);
+            let (Some(space), Some(external_id), true) = (part("space"), part("externalId"), whole) else {
+                let why = "a direct relation is an object {\"space\": …, \"externalId\": …}";
+                return Err((Kind::InvalidValue, why.into()));
+            };
+            check_space(space)?;
+            check_external_id(external_id)?;
+            json::write(out, &value);
+        }
+    }
+    Ok(())
+}
+
+fn check_bytes(what: &str, bytes: usize, most: usize) -> Result<(), Refusal> {
+    match bytes > most {
+        true => Err((Kind::TooLong, format!("the {what} has {bytes} bytes; CDF takes {most}"))),
+        false => Ok(()),
+    }
+}
+
+/// `YYYY-MM-DDTHH:MM:SS.mmm+00:00`: CDF takes milliseconds. What is finer is cut off towards the past.
+fn timestamp(cell: &Cell<'_>) -> Result<String, Refusal> {
+    let moment = match cell {
+        Cell::Timestamp(micros) => {
+            let micros = i128::from(*micros) + i128::from(EPOCH_MILLIS) * 1000;
+            OffsetDateTime::from_unix_timestamp_nanos(micros.div_euclid(1000) * 1_000_000).ok()
+        }
+        Cell::Text(text) => Some(OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+            (Kind::InvalidValue, format!("\"{text}\" is no timestamp like 2024-01-31T12:00:00Z"))
+        })?),
+        other => return Err(mismatch(other, "a timestamp")),
+    };
+    let moment = moment.filter(|moment| (0..=9999).contains(&moment.year())).ok_or_else(|| {
+        (Kind::OutOfRange, "the timestamp is out of the range that ISO 8601 has: 0000 to 9999".to_owned())
+    })?;
+    let moment = moment.to_offset(time::UtcOffset::UTC);
+    Ok(format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}+00:00",
+        moment.year(),
+        u8::from(moment.month()),
+        moment.day(),
+        moment.hour(),
+        moment.minute(),
+        moment.second(),
+        moment.millisecond()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(to: PropertyType, cell: Cell<'_>) -> Result<String, Kind> {
+        let mut out = Vec::new();
+        one(&mut out, to, &cell).map_err(|(kind, _)| kind)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn values_are_written_as_their_property_takes_them() {
+        let moment = Cell::Timestamp(1_234_567);
+        let cases = [
+            (PropertyType::Timestamp, moment.clone(), "\"2000-01-01T00:00:01.234+00:00\""),
+            (PropertyType::Date, moment, "\"2000-01-01\""),
+            (PropertyType::Timestamp, Cell::Timestamp(-1), "\"1999-12-31T23:59:59.999+00:00\""),
+            (PropertyType::Text, Cell::Int(5), "\"5\""),
+            (PropertyType::Text, Cell::Bytes(&[1, 2, 255]), "\"AQL/\""),
+            (PropertyType::Int32, Cell::Number("7"), "7"),
+            (PropertyType::Float64, Cell::Number("1.50"), "1.50"),
+            (PropertyType::Json, Cell::Json("[1]"), "[1]"),
+            (PropertyType::Boolean, Cell::Json("true"), "true"),
+            (
+                PropertyType::Direct,
+                Cell::Json("{\"externalId\": \"x\", \"space\": \"sp\"}"),
+                "{\"externalId\":\"x\",\"space\":\"sp\"}",
+            ),
+        ];
+        for (to, cell, expected) in cases {
+            assert_eq!(written(to, cell).as_deref(), Ok(expected), "{to:?}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        assert_eq!(written(PropertyType::Int32, Cell::Int(1 << 31)), Err(Kind::OutOfRange));
+        assert_eq!(written(PropertyType::Float32, Cell::Float(1e39)), Err(Kind::OutOfRange));
+        assert_eq!(written(PropertyType::Float64, Cell::Float(f64::NAN)), Err(Kind::OutOfRange));
+        assert_eq!(written(PropertyType::Text, Cell::Text(&"x".repeat(128_001))), Err(Kind::TooLong));
+        assert_eq!(written(PropertyType::Direct, Cell::Json("{\"space\": \"sp\"}")), Err(Kind::InvalidValue));
+        for (name, good) in [("a", true), ("a-b_1", true), ("1a", false), ("", false), ("ä", false)] {
+            assert_eq!(check_space(name).is_ok(), good, "{name}");
+        }
+        assert!(check_space(&"a".repeat(43)).is_ok() && check_space(&"a".repeat(44)).is_err());
+    }
+}

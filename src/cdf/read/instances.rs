@@ -1,0 +1,230 @@
+//! Pages of nodes or edges, through a view: `/byids` for keys, else `/list`.
+
+use serde_json::{json, Map, Value};
+use time::format_description::well_known::Rfc3339;
+use time::OffsetDateTime;
+
+use super::overlay::InstanceOverlay;
+use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
+use crate::cdf::encode::instance::check_space;
+use crate::cdf::error::Error;
+use crate::cdf::resource::{Column, ColumnType};
+use crate::cdf::table::{Binding, Part};
+use crate::cdf::view::{Property, PropertyType};
+
+/// Instances per request, CDF's maximum.
+const PER_PAGE: usize = 1000;
+
+pub struct InstancePages {
+    instance_type: &'static str,
+    step: Step,
+    overlay: InstanceOverlay,
+}
+
+enum Step {
+    /// Instances by their keys.
+    ByKeys(Vec<Value>),
+    List {
+        cursor: Option<String>,
+    },
+    /// What only the transaction knows of.
+    Rest,
+    Done,
+}
+
+/// The texts that a column must have one of.
+fn texts<'q>(query: &'q Query, column: &str) -> Option<Vec<&'q str>> {
+    let position = query.table.position(column)?;
+    let condition = query.conditions.iter().find(|condition| {
+        condition.column == position && matches!(condition.comparison, Comparison::Equal | Comparison::AnyOf)
+    })?;
+    let operands = match &condition.operand {
+        Operand::List(operands) => operands.as_slice(),
+        operand => std::slice::from_ref(operand),
+    };
+    let mut texts: Vec<&str> = Vec::with_capacity(operands.len());
+    for operand in operands {
+        if let Operand::Text(text) = operand {
+            texts.push(text);
+        }
+    }
+    texts.sort_unstable();
+    texts.dedup();
+    Some(texts)
+}
+
+/// The spaces that instances must be in one of. A table without a column for it holds those of the view's own space.
+fn spaces(query: &Query) -> Option<Vec<&str>> {
+    match (query.table.position("space"), &query.table.view) {
+        (None, Some(view)) => Some(vec![&view.name.space]),
+        // CDF refuses a request that names an impossible space; there is nothing in it.
+        _ => texts(query, "space")
+            .map(|spaces| spaces.into_iter().filter(|space| check_space(space).is_ok()).collect()),
+    }
+}
+
+impl InstancePages {
+    pub fn new(edges: bool, query: &Query) -> Result<Self, Error> {
+        let view = query.table.view.as_ref();
+        let view = view.ok_or_else(|| Error::internal("a view's table without its view"))?;
+        let overlay = InstanceOverlay::new(&query.pending.items, view)?;
+        let instance_type = if edges { "edge" } else { "node" };
+        let step = match (spaces(query), texts(query, "external_id")) {
+            (Some(spaces), Some(external_ids)) => {
+                let valid = |external_id: &&str| {
+                    !external_id.is_empty()
+                        && !external_id.contains('\0')
+                        && external_id.chars().count() <= 256
+                };
+                let external_ids: Vec<&str> = external_ids.into_iter().filter(valid).collect();
+                let key = |space: &str, external_id: &str| json!({ "instanceType": instance_type, "space": space, "externalId": external_id });
+                let keys = spaces.iter().flat_map(|space| external_ids.iter().map(|id| key(space, id)));
+                Step::ByKeys(keys.collect())
+            }
+            (Some(spaces), _) if spaces.is_empty() => Step::Done,
+            (_, Some(external_ids)) if external_ids.is_empty() => Step::Done,
+            _ => Step::List { cursor: None },
+        };
+        Ok(InstancePages { instance_type, step, overlay })
+    }
+
+    pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
+        let view = call
+            .query
+            .table
+            .view
+            .clone()
+            .ok_or_else(|| Error::internal("a view's table without its view"))?;
+        let sources = json!([{ "source": view.name.source() }]);
+        let items = match std::mem::replace(&mut self.step, Step::Done) {
+            Step::Done => return Ok(None),
+            Step::ByKeys(keys) if keys.is_empty() => {
+                self.step = Step::Rest;
+                return Ok(Some(Vec::new()));
+            }
+            Step::ByKeys(mut keys) => {
+                let later = keys.split_off(keys.len().min(PER_PAGE));
+                self.step = Step::ByKeys(later);
+                let body = json!({ "items": keys, "sources": sources });
+                take_page(call.post("/models/instances/byids", &body).await?).0
+            }
+            Step::List { cursor } => {
+                let mut body = Map::new();
+                body.insert("instanceType".into(), self.instance_type.into());
+                body.insert("sources".into(), sources);
+                body.insert("limit".into(), call.query.page(PER_PAGE).into());
+                if let Some(filter) = self.filter(call.query, &view.name.source()) {
+                    body.insert("filter".into(), filter);
+                }
+                if let Some(cursor) = cursor {
+                    body.insert("cursor".into(), cursor.into());
+                }
+                let answer = call.post("/models/instances/list", &Value::Object(body)).await?;
+                let (items, cursor) = take_page(answer);
+                self.step = match cursor {
+                    Some(_) => Step::List { cursor },
+                    None => Step::Rest,
+                };
+                items
+            }
+            Step::Rest => {
+                // What was written may make instances fit the conditions that CDF was not asked for.
+                let mut items = Vec::new();
+                for keys in self.overlay.keys().chunks(PER_PAGE) {
+                    let keys: Vec<Value> = keys
+                        .iter()
+                        .map(|(space, external_id)| {
+                            json!({ "instanceType": self.instance_type, "space": space, "externalId": external_id })
+                        })
+                        .collect();
+                    let body = json!({ "items": keys, "sources": sources });
+                    items.extend(take_page(call.post("/models/instances/byids", &body).await?).0);
+                }
+                items
+            }
+        };
+        let mut items: Vec<Value> =
+            items.into_iter().filter_map(|item| self.overlay.apply(&view, item)).collect();
+        if matches!(self.step, Step::Done) {
+            items.extend(self.overlay.rest(&view));
+        }
+        let place = format!("{}/{}", view.name.external_id, view.name.version);
+        let of_view = |item: &Value| {
+            view.properties.is_empty() || item["properties"][&view.name.space][&place].is_object()
+        };
+        let rows = items.into_iter().filter(of_view).map(|mut item| {
+            let properties = item["properties"][&view.name.space][&place].take();
+            let field = |(at, binding): (usize, &Option<Binding>)| match binding {
+                _ if !call.query.needed[at] => Field::Null,
+                Some(Binding::Column(column)) => fixed(column, &item),
+                Some(Binding::Property { property, part }) => {
+                    value(property, *part, &properties[&property.name])
+                }
+                _ => Field::Null,
+            };
+            call.query.table.bindings.iter().enumerate().map(field).collect()
+        });
+        Ok(Some(rows.collect()))
+    }
+
+    fn filter(&self, query: &Query, source: &Value) -> Option<Value> {
+        let mut parts = Vec::new();
+        if query.table.view.as_ref().is_some_and(|view| !view.properties.is_empty()) {
+            parts.push(json!({ "hasData": [source] }));
+        }
+        for (name, wanted) in [("space", spaces(query)), ("externalId", texts(query, "external_id"))] {
+            let property = [self.instance_type, name];
+            match wanted.as_deref() {
+                None => {}
+                Some([one]) => parts.push(json!({ "equals": { "property": property, "value": one } })),
+                Some(any) => parts.push(json!({ "in": { "property": property, "values": any } })),
+            }
+        }
+        match parts.len() {
+            0 => None,
+            1 => parts.pop(),
+            _ => Some(json!({ "and": parts })),
+        }
+    }
+}
+
+/// A column that every instance has.
+fn fixed(column: &Column, item: &Value) -> Field {
+    let value = match column.property.split_once('.') {
+        Some((end, part)) => &item[end][part],
+        None => &item[column.property],
+    };
+    match (column.column_type, value) {
+        (_, Value::Null) => Field::Null,
+        (ColumnType::Timestamptz, value) => value.as_i64().map_or(Field::Null, Field::Millis),
+        (ColumnType::Int8, value) => value.as_i64().map_or(Field::Null, Field::Int),
+        (_, Value::String(text)) => Field::Text(text.clone()),
+        (_, value) => Field::Json(value.clone()),
+    }
+}
+
+fn value(property: &Property, part: Part, value: &Value) -> Field {
+    let value = match part {
+        Part::Whole => value,
+        Part::Space => &value["space"],
+        Part::ExternalId => &value["externalId"],
+    };
+    match value {
+        Value::Null => Field::Null,
+        // Of a JSON property a text is a JSON document too.
+        Value::String(_) if property.property_type == PropertyType::Json => Field::Json(value.clone()),
+        Value::String(text) if property.property_type == PropertyType::Timestamp => moment(text),
+        Value::String(text) => Field::Text(text.clone()),
+        value => Field::Json(value.clone()),
+    }
+}
+
+/// CDF's timestamps are texts, and without a zone UTC.
+fn moment(text: &str) -> Field {
+    let parsed = OffsetDateTime::parse(text, &Rfc3339)
+        .or_else(|_| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339));
+    match parsed {
+        Ok(moment) => Field::Millis((moment.unix_timestamp_nanos().div_euclid(1_000_000)) as i64),
+        Err(_) => Field::Text(text.to_owned()),
+    }
+}

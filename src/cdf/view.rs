@@ -1,0 +1,248 @@
+//! Definitions of data-model views, and what a session asks CDF for to know them.
+
+use bytes::Bytes;
+use serde_json::{json, Value};
+
+use super::client::{Body, Client, Connection, Limits, Method, Request, Resend};
+use super::error::{Error, Kind, RequestError};
+use super::resource::view::LIST_ELEMENTS;
+use super::url_path::segment;
+
+/// The capability that reading definitions needs.
+const CAPABILITY: &str = "dataModelsAcl:READ";
+
+/// Views per page, CDF's maximum.
+const PER_PAGE: usize = 1000;
+
+/// How a view is named.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ViewName {
+    pub space: String,
+    pub external_id: String,
+    pub version: String,
+}
+
+impl ViewName {
+    /// The view as requests name it.
+    pub fn source(&self) -> Value {
+        json!({
+            "type": "view",
+            "space": self.space,
+            "externalId": self.external_id,
+            "version": self.version,
+        })
+    }
+}
+
+impl std::fmt::Display for ViewName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}/{}", self.space, self.external_id, self.version)
+    }
+}
+
+/// Which instances a view shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsedFor {
+    Nodes,
+    Edges,
+    Both,
+}
+
+/// What a property holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PropertyType {
+    Text,
+    Boolean,
+    Int32,
+    Int64,
+    Float32,
+    Float64,
+    Timestamp,
+    Date,
+    Json,
+    /// A direct relation: another instance's space and external id.
+    Direct,
+    /// The external id of a time series, file or sequence.
+    Reference,
+}
+
+impl PropertyType {
+    fn of(name: &str) -> PropertyType {
+        match name {
+            "boolean" => PropertyType::Boolean,
+            "int32" => PropertyType::Int32,
+            "int64" => PropertyType::Int64,
+            "float32" => PropertyType::Float32,
+            "float64" => PropertyType::Float64,
+            "timestamp" => PropertyType::Timestamp,
+            "date" => PropertyType::Date,
+            "json" => PropertyType::Json,
+            "direct" => PropertyType::Direct,
+            "timeseries" | "file" | "sequence" => PropertyType::Reference,
+            // `enum` and whatever else CDF may come to have: written as text.
+            _ => PropertyType::Text,
+        }
+    }
+
+    /// The SQL type of a column for one value.
+    pub fn sql(self) -> &'static str {
+        match self {
+            PropertyType::Text | PropertyType::Reference => "text",
+            PropertyType::Boolean => "boolean",
+            PropertyType::Int32 => "integer",
+            PropertyType::Int64 => "bigint",
+            PropertyType::Float32 => "real",
+            PropertyType::Float64 => "double precision",
+            PropertyType::Timestamp => "timestamp with time zone",
+            PropertyType::Date => "date",
+            PropertyType::Json | PropertyType::Direct => "jsonb",
+        }
+    }
+}
+
+/// A property that instances hold values of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property {
+    pub name: String,
+    pub property_type: PropertyType,
+    /// Elements of a list; None for a single value.
+    pub list: Option<usize>,
+}
+
+/// A view's definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    pub name: ViewName,
+    pub used_for: UsedFor,
+    /// In CDF's order; connections, which are no values of an instance, are left out.
+    pub properties: Vec<Property>,
+    created: i64,
+}
+
+impl View {
+    /// Reads a definition as CDF answers it.
+    fn read(view: &Value) -> Option<View> {
+        let text = |name: &str| view[name].as_str().map(str::to_owned);
+        let name =
+            ViewName { space: text("space")?, external_id: text("externalId")?, version: text("version")? };
+        let used_for = match view["usedFor"].as_str() {
+            Some("edge") => UsedFor::Edges,
+            Some("all") => UsedFor::Both,
+            _ => UsedFor::Nodes,
+        };
+        // Connections have no container.
+        let own =
+            view["properties"].as_object()?.iter().filter(|(_, property)| property["container"].is_object());
+        let properties = own.map(|(name, property)| {
+            let definition = &property["type"];
+            let list = definition["list"].as_bool().unwrap_or_default();
+            let most = definition["maxListSize"].as_u64().map_or(LIST_ELEMENTS, |most| most as usize);
+            Property {
+                name: name.clone(),
+                property_type: PropertyType::of(definition["type"].as_str().unwrap_or_default()),
+                list: list.then_some(most),
+            }
+        });
+        let properties = properties.collect();
+        Some(View { name, used_for, properties, created: view["createdTime"].as_i64().unwrap_or_default() })
+    }
+
+    /// The property called so.
+    pub fn property(&self, name: &str) -> Option<&Property> {
+        self.properties.iter().find(|property| property.name == name)
+    }
+}
+
+/// Asks CDF for definitions of data models.
+pub struct Definitions {
+    pub client: Client,
+    pub connection: std::sync::Arc<Connection>,
+    pub limits: Limits,
+}
+
+impl Definitions {
+    async fn send(&self, method: Method, path: String, body: Option<Value>) -> Result<Value, RequestError> {
+        let body = body.map_or(Body::None, |body| Body::Json(Bytes::from(body.to_string())));
+        let request = Request { method, path, body, resend: Resend::Always, accept_protobuf: false };
+        let response = self.client.send(&self.connection, &request, &self.limits).await?;
+        serde_json::from_slice(&response.body).map_err(|error| {
+            Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")).into()
+        })
+    }
+
+    /// What a GET answers.
+    pub async fn get(&self, path: String) -> Result<Value, RequestError> {
+        self.send(Method::Get, path, None).await
+    }
+
+    async fn read(&self, method: Method, path: String, body: Option<Value>) -> Result<Value, Error> {
+        self.send(method, path, body).await.map_err(|error| error.into_error(CAPABILITY))
+    }
+
+    /// The definition of one view; None if there is no such view.
+    pub async fn view(&self, name: &ViewName) -> Result<Option<View>, Error> {
+        let item = json!({
+            "space": name.space, "externalId": name.external_id, "version": name.version,
+        });
+        let path = "/models/views/byids?includeInheritedProperties=true".to_owned();
+        let answer = self.read(Method::Post, path, Some(json!({ "items": [item] }))).await?;
+        Ok(answer["items"].as_array().and_then(|views| views.iter().find_map(View::read)))
+    }
+
+    /// The newest version of every view of a space; None if there is no such space.
+    pub async fn views(&self, space: &str) -> Result<Option<Vec<View>>, Error> {
+        let body = json!({ "items": [{ "space": space }] });
+        let spaces = self.read(Method::Post, "/models/spaces/byids".to_owned(), Some(body)).await?;
+        if spaces["items"].as_array().is_none_or(Vec::is_empty) {
+            return Ok(None);
+        }
+        let mut newest: Vec<View> = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut path = format!(
+                "/models/views?space={}&includeGlobal=true&allVersions=false&limit={PER_PAGE}",
+                segment(space)
+            );
+            if let Some(cursor) = &cursor {
+                path.push_str("&cursor=");
+                path.extend(segment(cursor));
+            }
+            let answer = self.read(Method::Get, path, None).await?;
+            for view in answer["items"].as_array().into_iter().flatten().filter_map(View::read) {
+                match newest.iter_mut().find(|known| known.name.external_id == view.name.external_id) {
+                    Some(known) if known.created <= view.created => *known = view,
+                    Some(_) => {}
+                    None => newest.push(view),
+                }
+            }
+            cursor = answer["nextCursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                return Ok(Some(newest));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_read_without_connections() {
+        let container = json!({ "type": "container", "space": "sp", "externalId": "Pump" });
+        let view = View::read(&json!({
+            "space": "sp", "externalId": "Pump", "version": "v1", "usedFor": "all", "createdTime": 7,
+            "properties": {
+                "name": { "container": container, "type": { "type": "text", "list": false } },
+                "tags": { "container": container, "type": { "type": "enum", "list": true, "maxListSize": 5 } },
+                "edges": { "connectionType": "multi_edge_connection" },
+            },
+        }))
+        .unwrap();
+        assert_eq!(view.used_for, UsedFor::Both);
+        assert_eq!(view.properties.len(), 2);
+        assert_eq!(view.property("tags").unwrap().list, Some(5));
+        assert_eq!(view.property("name").unwrap().property_type, PropertyType::Text);
+        assert_eq!(view.name.to_string(), "sp:Pump/v1");
+    }
+}

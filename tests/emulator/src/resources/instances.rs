@@ -1,0 +1,635 @@
+//! Nodes and edges of data models: applied all or nothing, read through views, deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{json, Map, Value};
+
+use super::classic::flag;
+use super::fields::refuse_unknown;
+use super::models::{check_space, items, name, no_space, no_view, text, Models, Name};
+use super::Route;
+use crate::codec::{self, now_ms};
+use crate::errors::ApiError;
+use crate::reply::{Reply, Request};
+use crate::store::Project;
+
+const ACL: &str = "dataModelInstancesAcl";
+const MAX_ITEMS: usize = 1000;
+const MAX_TEXT: usize = 128_000;
+const MAX_JSON: usize = 40_960;
+const MAX_LIST: usize = 1000;
+
+/// By kind (`node`, `edge`), space and external id.
+pub type Instances = BTreeMap<Key, Instance>;
+/// How an instance is named.
+pub type Key = (&'static str, Name);
+
+/// A node or an edge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instance {
+    version: i64,
+    created: i64,
+    updated: i64,
+    /// `type`, `startNode`, `endNode`.
+    ends: Map<String, Value>,
+    /// Values by container.
+    data: BTreeMap<Name, Map<String, Value>>,
+}
+
+/// The route of a request below /models/instances.
+pub fn route(rest: &[&str]) -> Option<Route> {
+    match rest {
+        [] => Some(Route::new(ACL, "WRITE", apply)),
+        ["delete"] => Some(Route::new(ACL, "WRITE", delete)),
+        ["byids"] => Some(Route::new(ACL, "READ", by_ids)),
+        ["list"] => Some(Route::new(ACL, "READ", list)),
+        _ => None,
+    }
+}
+
+fn kind(item: &Map<String, Value>) -> Result<&'static str, ApiError> {
+    match item.get("instanceType").and_then(Value::as_str) {
+        Some("node") => Ok("node"),
+        Some("edge") => Ok("edge"),
+        _ => Err(ApiError::bad_request("instanceType: expected 'node' or 'edge'")),
+    }
+}
+
+fn key(item: &Map<String, Value>) -> Result<Key, ApiError> {
+    let name = name(item)?;
+    check_space(&name.0)?;
+    if !(1..=256).contains(&name.1.chars().count()) || name.1.contains('\0') {
+        return Err(ApiError::bad_request(
+            "externalId: size must be between 1 and 256 characters, without NUL",
+        ));
+    }
+    Ok((kind(item)?, name))
+}
+
+/// Where a source's properties are: by the source's name of each, the container and its name there, and its definition.
+type Mapping = BTreeMap<String, (Name, String, Value)>;
+
+fn mapping(models: &Models, source: &Value) -> Result<Mapping, ApiError> {
+    let reference = source.as_object().cloned().unwrap_or_default();
+    let source_name = name(&reference)?;
+    if reference.get("type") == Some(&json!("container")) {
+        let container = models.container(&source_name).ok_or_else(|| {
+            let (space, external_id) = &source_name;
+            ApiError::bad_request(format!("One or more containers do not exist: '{space}:{external_id}'"))
+        })?;
+        let properties = container["properties"].as_object().into_iter().flatten();
+        return Ok(properties
+            .map(|(name, property)| (name.clone(), (source_name.clone(), name.clone(), property.clone())))
+            .collect());
+    }
+    let version = text(&reference, "version")?;
+    let view = models.view(&source_name, &version).ok_or_else(|| no_view(&source_name, &version))?;
+    let mut mapping = Mapping::new();
+    for (property, definition) in view["properties"].as_object().into_iter().flatten() {
+        if let Some(container) = definition["container"].as_object() {
+            let behind = definition["containerPropertyIdentifier"].as_str().unwrap_or_default().to_owned();
+            mapping.insert(property.clone(), (name(container)?, behind, definition.clone()));
+        }
+    }
+    Ok(mapping)
+}
+
+fn relation(value: &Value) -> Option<Name> {
+    let object = value.as_object().filter(|object| object.len() == 2)?;
+    name(object).ok()
+}
+
+fn check(property: &str, definition: &Value, value: &Value) -> Result<(), ApiError> {
+    let kind = definition["type"]["type"].as_str().unwrap_or_default();
+    let wrong =
+        |what: &str| Err(ApiError::bad_request(format!("Invalid value for property '{property}': {what}")));
+    if value.is_null() {
+        return match definition["nullable"] == json!(false) {
+            true => wrong("the property is not nullable"),
+            false => Ok(()),
+        };
+    }
+    let one = |value: &Value| {
+        let good = match kind {
+            "text" => value.as_str().is_some_and(|text| text.len() <= MAX_TEXT),
+            "timeseries" | "file" | "sequence" => value.is_string(),
+            "boolean" => value.is_boolean(),
+            "int32" => value.as_i64().is_some_and(|value| i32::try_from(value).is_ok()),
+            "int64" => value.is_i64(),
+            "float32" => value.as_f64().is_some_and(|value| value.abs() <= f64::from(f32::MAX)),
+            "float64" => value.is_number(),
+            "timestamp" => value.as_str().is_some_and(is_timestamp),
+            "date" => value.as_str().is_some_and(is_date),
+            "json" => value.to_string().len() <= MAX_JSON,
+            "direct" => relation(value).is_some(),
+            _ => false,
+        };
+        match good {
+            true => Ok(()),
+            false => wrong(&format!(
+                "expected {kind}, got {}",
+                value.to_string().chars().take(100).collect::<String>()
+            )),
+        }
+    };
+    match (definition["type"]["list"] == json!(true), value) {
+        (true, Value::Array(list)) if list.len() > MAX_LIST => wrong("the list is too long"),
+        (true, Value::Array(list)) => list.iter().try_for_each(one),
+        (true, _) => wrong("expected a list"),
+        (false, value) => one(value),
+    }
+}
+
+fn digits(text: &str, at: std::ops::Range<usize>) -> bool {
+    text.get(at).is_some_and(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn is_date(text: &str) -> bool {
+    let dashes = text.get(4..5) == Some("-") && text.get(7..8) == Some("-");
+    text.len() == 10 && dashes && digits(text, 0..4) && digits(text, 5..7) && digits(text, 8..10)
+}
+
+/// `YYYY-MM-DDTHH:MM:SS[.millis][Z|time zone]`, as CDF documents it.
+fn is_timestamp(text: &str) -> bool {
+    if !text.is_ascii() || text.len() < 19 || !is_date(&text[..10]) || &text[10..11] != "T" {
+        return false;
+    }
+    let time = digits(text, 11..13) && digits(text, 14..16) && digits(text, 17..19);
+    let mut rest = &text[19..];
+    if let Some(fraction) = rest.strip_prefix('.') {
+        let end = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
+        if !(1..=3).contains(&end) {
+            return false;
+        }
+        rest = &fraction[end..];
+    }
+    let zone = |zone: &str| zone.len() == 6 && digits(zone, 1..3) && &zone[3..4] == ":" && digits(zone, 4..6);
+    time && (rest.is_empty() || rest == "Z" || rest.starts_with(['+', '-']) && zone(rest))
+}
+
+fn apply(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let mut body = request.json()?;
+    let wanted = items(&mut body, MAX_ITEMS)?;
+    let flags = ["replace", "autoCreateDirectRelations", "autoCreateStartNodes", "autoCreateEndNodes"];
+    let known = [&flags[..], &["skipOnVersionConflict", "delete"]].concat();
+    refuse_unknown("the request", &body, &known)?;
+    let replace = flag(&body, "replace")?;
+    let create_relations = match body.get("autoCreateDirectRelations") {
+        None => true,
+        Some(_) => flag(&body, "autoCreateDirectRelations")?,
+    };
+    let create_ends = [flag(&body, "autoCreateStartNodes")?, flag(&body, "autoCreateEndNodes")?];
+    let skip = flag(&body, "skipOnVersionConflict")?;
+
+    let mut models = project.models();
+    // Applied to a copy, which takes the place of the original only if all went well.
+    let mut changed: BTreeMap<Key, Instance> = BTreeMap::new();
+    let mut targets: Vec<(Name, bool, &str)> = Vec::new();
+    let mut answers = Vec::new();
+    let now = now_ms();
+    let mut seen = BTreeSet::new();
+    for item in &wanted {
+        refuse_unknown(
+            "items",
+            item,
+            &[
+                "instanceType",
+                "space",
+                "externalId",
+                "existingVersion",
+                "type",
+                "startNode",
+                "endNode",
+                "sources",
+            ],
+        )?;
+        let key = key(item)?;
+        if !models.has_space(&key.1 .0) {
+            return Err(no_space(&key.1 .0));
+        }
+        if !seen.insert(key.clone()) {
+            let (space, external_id) = &key.1;
+            return Err(ApiError::bad_request(format!(
+                "Duplicate instance '{space}:{external_id}' in the request"
+            )));
+        }
+        let before = models.instances.get(&key);
+        if let Some(expected) = item.get("existingVersion").and_then(Value::as_i64) {
+            if before.is_some_and(|before| before.version > expected) {
+                if skip {
+                    continue;
+                }
+                return Err(ApiError::new(
+                    409,
+                    "UpsertConflict: A version conflict caused the ingest to fail.".to_owned(),
+                ));
+            }
+        }
+        let mut instance = before.cloned().unwrap_or_else(|| Instance {
+            version: 0,
+            created: now,
+            updated: now,
+            ends: Map::new(),
+            data: BTreeMap::new(),
+        });
+        let ends: &[&str] = if key.0 == "edge" { &["type", "startNode", "endNode"] } else { &["type"] };
+        for end in ends {
+            match item.get(*end).filter(|value| !value.is_null()) {
+                Some(value) => {
+                    let target = relation(value).ok_or_else(|| {
+                        ApiError::bad_request(format!("{end}: expected space and externalId"))
+                    })?;
+                    let create = match *end {
+                        "startNode" => create_ends[0],
+                        "endNode" => create_ends[1],
+                        _ => create_relations,
+                    };
+                    targets.push((target, create, end));
+                    instance.ends.insert((*end).to_owned(), value.clone());
+                }
+                None if key.0 == "edge" => {
+                    return Err(ApiError::bad_request(format!("Missing required field: {end}")))
+                }
+                None => {}
+            }
+        }
+        write_sources(&models, item, &mut instance, replace, &mut |target| {
+            targets.push((target, create_relations, "direct relation"));
+        })?;
+        let modified = before != Some(&instance);
+        if modified {
+            instance.version += 1;
+            instance.updated = now;
+        }
+        answers.push(json!({
+            "instanceType": key.0,
+            "space": key.1 .0,
+            "externalId": key.1 .1,
+            "version": instance.version,
+            "wasModified": modified,
+            "createdTime": instance.created,
+            "lastUpdatedTime": instance.updated,
+        }));
+        changed.insert(key, instance);
+    }
+    for (target, create, what) in targets {
+        let key = ("node", target);
+        if changed.contains_key(&key) || models.instances.contains_key(&key) {
+            continue;
+        }
+        let (space, external_id) = &key.1;
+        if !create {
+            return Err(ApiError::bad_request(format!(
+                "The {what} refers to a node that does not exist: '{space}:{external_id}'"
+            )));
+        }
+        if !models.has_space(space) {
+            return Err(no_space(space));
+        }
+        let made =
+            Instance { version: 1, created: now, updated: now, ends: Map::new(), data: BTreeMap::new() };
+        changed.insert(key, made);
+    }
+    models.instances.extend(changed);
+    let mut reply = json!({ "items": answers });
+    if let Some(gone) = body.get("delete").and_then(Value::as_array) {
+        let gone: Vec<Map<String, Value>> =
+            gone.iter().filter_map(|item| item.as_object().cloned()).collect();
+        reply["deleted"] = json!(remove(&mut models, &gone)?);
+    }
+    Ok(Reply::json(200, &reply))
+}
+
+fn write_sources(
+    models: &Models,
+    item: &Map<String, Value>,
+    instance: &mut Instance,
+    replace: bool,
+    refers_to: &mut dyn FnMut(Name),
+) -> Result<(), ApiError> {
+    for source in item.get("sources").and_then(Value::as_array).into_iter().flatten() {
+        let mapping = mapping(models, &source["source"])?;
+        let given = source["properties"].as_object().cloned().unwrap_or_default();
+        let mut touched: BTreeMap<Name, Map<String, Value>> = BTreeMap::new();
+        for (property, value) in given {
+            let Some((container, behind, definition)) = mapping.get(&property) else {
+                return Err(ApiError::bad_request(format!("Unknown property '{property}' in the source")));
+            };
+            check(&property, definition, &value)?;
+            if definition["type"]["type"] == "direct" {
+                let targets = value.as_array().map_or(std::slice::from_ref(&value), Vec::as_slice);
+                targets.iter().filter_map(relation).for_each(&mut *refers_to);
+            }
+            touched.entry(container.clone()).or_default().insert(behind.clone(), value);
+        }
+        for (container, values) in touched {
+            let definition = models.container(&container).cloned().unwrap_or_default();
+            let stored = instance.data.entry(container).or_default();
+            if replace {
+                stored.clear();
+            }
+            for (name, value) in values {
+                match value.is_null() {
+                    true => drop(stored.shift_remove(&name)),
+                    false => drop(stored.insert(name, value)),
+                }
+            }
+            for (name, property) in definition["properties"].as_object().into_iter().flatten() {
+                if !stored.contains_key(name) {
+                    let default = &property["defaultValue"];
+                    if !default.is_null() {
+                        stored.insert(name.clone(), default.clone());
+                    } else if property["nullable"] == json!(false) {
+                        return Err(ApiError::bad_request(format!("Missing required property '{name}'")));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An instance as it is answered, with the properties of the sources.
+fn answer(key: &Key, instance: &Instance, sources: &[(Value, Mapping)]) -> Value {
+    let mut answer = json!({
+        "instanceType": key.0,
+        "space": key.1 .0,
+        "externalId": key.1 .1,
+        "version": instance.version,
+        "createdTime": instance.created,
+        "lastUpdatedTime": instance.updated,
+    });
+    for (end, value) in &instance.ends {
+        answer[end] = value.clone();
+    }
+    let mut properties = Map::new();
+    for (source, mapping) in sources {
+        let values = values(instance, mapping);
+        if has_data(instance, mapping) {
+            let external_id = source["externalId"].as_str().unwrap_or_default();
+            let place = match source["version"].as_str() {
+                Some(version) => format!("{external_id}/{version}"),
+                None => external_id.to_owned(),
+            };
+            let space = source["space"].as_str().unwrap_or_default();
+            let spaces = properties.entry(space.to_owned()).or_insert_with(|| json!({}));
+            spaces[place] = Value::Object(values);
+        }
+    }
+    if !sources.is_empty() {
+        answer["properties"] = Value::Object(properties);
+    }
+    answer
+}
+
+fn values(instance: &Instance, mapping: &Mapping) -> Map<String, Value> {
+    let value = |(property, (container, behind, _)): (&String, &(Name, String, Value))| {
+        Some((property.clone(), instance.data.get(container)?.get(behind)?.clone()))
+    };
+    mapping.iter().filter_map(value).collect()
+}
+
+/// Whether the instance has values in every container of a source.
+fn has_data(instance: &Instance, mapping: &Mapping) -> bool {
+    !mapping.is_empty() && mapping.values().all(|(container, ..)| instance.data.contains_key(container))
+}
+
+/// The sources whose properties are wanted.
+fn sources(models: &Models, body: &Map<String, Value>) -> Result<Vec<(Value, Mapping)>, ApiError> {
+    let sources = body.get("sources").and_then(Value::as_array).cloned().unwrap_or_default();
+    if sources.len() > 10 {
+        return Err(ApiError::bad_request("sources: at most 10 are allowed"));
+    }
+    let one = |source: Value| {
+        let source = source["source"].clone();
+        let mapping = mapping(models, &source)?;
+        Ok((source, mapping))
+    };
+    sources.into_iter().map(one).collect()
+}
+
+fn by_ids(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let mut body = request.json()?;
+    let wanted = items(&mut body, MAX_ITEMS)?;
+    refuse_unknown("the request", &body, &["sources", "includeTyping"])?;
+    let models = project.models();
+    let sources = sources(&models, &body)?;
+    let mut found = Vec::new();
+    for item in &wanted {
+        let key = key(item)?;
+        found.extend(models.instances.get(&key).map(|instance| answer(&key, instance, &sources)));
+    }
+    Ok(Reply::items(200, found, None))
+}
+
+fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let mut body = request.json()?;
+    refuse_unknown(
+        "the request",
+        &body,
+        &["instanceType", "includeTyping", "sources", "filter", "sort", "limit", "cursor", "debug"],
+    )?;
+    let limit = match body.get("limit") {
+        None => MAX_ITEMS,
+        Some(limit) => limit
+            .as_u64()
+            .filter(|limit| (1..=MAX_ITEMS as u64).contains(limit))
+            .ok_or_else(|| ApiError::bad_request("limit must be between 1 and 1000"))?
+            as usize,
+    };
+    let wanted = match body.get("instanceType") {
+        None => "node",
+        Some(_) => kind(&body)?,
+    };
+    let cursor = body.shift_remove("cursor").filter(|cursor| !cursor.is_null());
+    body.shift_remove("limit");
+    let parameters = Value::Object(body.clone());
+    let after = match &cursor {
+        None => None,
+        Some(cursor) => Some(codec::decode_cursor(&parameters, cursor.as_str().unwrap_or_default())?),
+    };
+    let models = project.models();
+    let sources = sources(&models, &body)?;
+    let filter = body.get("filter").filter(|filter| !filter.is_null());
+    let mut page = Vec::new();
+    let mut last = None;
+    for (key, instance) in models.instances.iter().filter(|(key, _)| key.0 == wanted) {
+        let place = json!([key.1 .0, key.1 .1]);
+        if let Some(after) = &after {
+            let part = |at: usize| after[at].as_str().unwrap_or_default();
+            if (key.1 .0.as_str(), key.1 .1.as_str()) <= (part(0), part(1)) {
+                continue;
+            }
+        }
+        if !filter.map_or(Ok(true), |filter| matches(&models, filter, key, instance))? {
+            continue;
+        }
+        if page.len() == limit {
+            let cursor = last.map(|last| codec::encode_cursor(&parameters, &last));
+            return Ok(Reply::items(200, page, cursor));
+        }
+        page.push(answer(key, instance, &sources));
+        last = Some(place);
+    }
+    Ok(Reply::items(200, page, None))
+}
+
+/// The value that a filter's property has in an instance.
+fn property(models: &Models, path: &Value, key: &Key, instance: &Instance) -> Result<Value, ApiError> {
+    let path: Vec<&str> = path.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    match path.as_slice() {
+        ["node" | "edge", name] => Ok(match *name {
+            "space" => json!(key.1 .0),
+            "externalId" => json!(key.1 .1),
+            "createdTime" => json!(instance.created),
+            "lastUpdatedTime" => json!(instance.updated),
+            "version" => json!(instance.version),
+            end => instance.ends.get(end).cloned().unwrap_or_default(),
+        }),
+        [space, source, name] => {
+            let source = match source.split_once('/') {
+                Some((external_id, version)) => {
+                    json!({ "type": "view", "space": space, "externalId": external_id, "version": version })
+                }
+                None => json!({ "type": "container", "space": space, "externalId": source }),
+            };
+            let mapping = mapping(models, &source)?;
+            if !mapping.contains_key(*name) {
+                return Err(ApiError::bad_request(format!("Unknown property '{name}' in filter")));
+            }
+            Ok(values(instance, &mapping).shift_remove(*name).unwrap_or_default())
+        }
+        _ => Err(ApiError::bad_request("Unknown property in filter")),
+    }
+}
+
+fn order(a: &Value, b: &Value) -> Option<std::cmp::Ordering> {
+    match (a, b) {
+        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
+        (Value::Number(a), Value::Number(b)) => a.as_f64()?.partial_cmp(&b.as_f64()?),
+        _ => None,
+    }
+}
+
+fn matches(models: &Models, filter: &Value, key: &Key, instance: &Instance) -> Result<bool, ApiError> {
+    let Some((operator, operand)) = filter.as_object().filter(|f| f.len() == 1).and_then(|f| f.iter().next())
+    else {
+        return Err(ApiError::bad_request("filter: expected an object with one operator"));
+    };
+    let value = || property(models, &operand["property"], key, instance);
+    let all = || operand.as_array().cloned().unwrap_or_default();
+    Ok(match operator.as_str() {
+        "and" => {
+            for part in all() {
+                if !matches(models, &part, key, instance)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        "or" => {
+            for part in all() {
+                if matches(models, &part, key, instance)? {
+                    return Ok(true);
+                }
+            }
+            false
+        }
+        "not" => !matches(models, operand, key, instance)?,
+        "matchAll" => true,
+        "equals" => value()? == operand["value"],
+        "in" => {
+            operand["values"].as_array().is_some_and(|list| value().is_ok_and(|value| list.contains(&value)))
+        }
+        "exists" => !value()?.is_null(),
+        "prefix" => {
+            let value = value()?;
+            value.as_str().is_some_and(|text| text.starts_with(operand["value"].as_str().unwrap_or_default()))
+        }
+        "range" => {
+            let value = value()?;
+            let holds = |(bound, wanted): (&str, fn(std::cmp::Ordering) -> bool)| {
+                operand[bound].is_null() || order(&value, &operand[bound]).is_some_and(wanted)
+            };
+            let bounds: [(&str, fn(std::cmp::Ordering) -> bool); 4] = [
+                ("gt", |order| order.is_gt()),
+                ("gte", |order| order.is_ge()),
+                ("lt", |order| order.is_lt()),
+                ("lte", |order| order.is_le()),
+            ];
+            !value.is_null() && bounds.into_iter().all(holds)
+        }
+        "hasData" => {
+            for source in all() {
+                if !has_data(instance, &mapping(models, &source)?) {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        "instanceReferences" => all().iter().filter_map(relation).any(|name| name == key.1),
+        other => return Err(ApiError::bad_request(format!("Unknown filter '{other}'"))),
+    })
+}
+
+fn remove(models: &mut Models, gone: &[Map<String, Value>]) -> Result<Vec<Value>, ApiError> {
+    let mut removed = Vec::new();
+    for item in gone {
+        let key = key(item)?;
+        if models.instances.remove(&key).is_some() {
+            removed.push(json!({ "instanceType": key.0, "space": key.1 .0, "externalId": key.1 .1 }));
+        }
+        if key.0 == "node" {
+            // Edges of a node go with it.
+            let node = json!({ "space": key.1 .0, "externalId": key.1 .1 });
+            models.instances.retain(|_, instance| {
+                !["startNode", "endNode"].iter().any(|end| instance.ends.get(*end) == Some(&node))
+            });
+        }
+    }
+    Ok(removed)
+}
+
+/// Instances that do not exist are no error.
+fn delete(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let mut body = request.json()?;
+    let gone = items(&mut body, MAX_ITEMS)?;
+    let removed = remove(&mut project.models(), &gone)?;
+    Ok(Reply::items(200, removed, None))
+}
+
+/// All instances for the admin interface: what each holds, by container.
+pub fn dump(project: &Project, wanted: Option<&str>) -> Vec<Value> {
+    let models = project.models();
+    let chosen = models.instances.iter().filter(|(key, _)| wanted.is_none_or(|wanted| key.1 .1 == wanted));
+    chosen
+        .map(|(key, instance)| {
+            let mut json = answer(key, instance, &[]);
+            let mut properties = Map::new();
+            for values in instance.data.values() {
+                properties.extend(values.clone());
+            }
+            json["properties"] = Value::Object(properties);
+            json
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_as_cdf_documents_them() {
+        for good in ["2024-01-01T00:00:00", "2024-01-01T00:00:00.123Z", "2024-01-01T00:00:00.1+02:00"] {
+            assert!(is_timestamp(good), "{good}");
+        }
+        for bad in
+            ["2024-01-01", "2024-01-01 00:00:00", "2024-01-01T00:00:00.1234Z", "2024-01-01T00:00:00+0200"]
+        {
+            assert!(!is_timestamp(bad), "{bad}");
+        }
+        assert!(is_date("2024-02-29") && !is_date("2024-2-29"));
+        assert!(check_space("a-b_1").is_ok() && check_space("1a").is_err());
+    }
+}

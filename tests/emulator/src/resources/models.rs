@@ -1,0 +1,376 @@
+//! Data modeling's schema: spaces, containers and views. What instances hold is in [`super::instances`].
+
+use std::collections::BTreeMap;
+
+use axum::http::Method;
+use serde_json::{json, Map, Value};
+
+use super::instances::{self, Instances};
+use super::Route;
+use crate::codec::{self, now_ms};
+use crate::errors::ApiError;
+use crate::reply::{Reply, Request};
+use crate::store::Project;
+
+const ACL: &str = "dataModelsAcl";
+const MAX_ITEMS: usize = 100;
+
+/// A space and an external id in it.
+pub type Name = (String, String);
+
+/// Everything of data modeling in a project.
+#[derive(Default)]
+pub struct Models {
+    spaces: BTreeMap<String, Value>,
+    containers: BTreeMap<Name, Value>,
+    /// By name and version.
+    views: BTreeMap<(Name, String), Value>,
+    /// Nodes and edges.
+    pub instances: Instances,
+}
+
+impl Models {
+    /// Whether there is such a space.
+    pub fn has_space(&self, space: &str) -> bool {
+        self.spaces.contains_key(space)
+    }
+
+    /// A container's definition.
+    pub fn container(&self, name: &Name) -> Option<&Value> {
+        self.containers.get(name)
+    }
+
+    /// A view's definition, as it is answered.
+    pub fn view(&self, name: &Name, version: &str) -> Option<&Value> {
+        self.views.get(&(name.clone(), version.to_owned()))
+    }
+}
+
+/// The route of a request below /models.
+pub fn route(method: &Method, rest: &[&str]) -> Option<Route> {
+    let (get, post) = (method == Method::GET, method == Method::POST);
+    match rest {
+        ["instances", rest @ ..] if post => instances::route(rest),
+        ["spaces"] if post => Some(Route::new(ACL, "WRITE", create_spaces)),
+        ["spaces"] if get => Some(Route::new(ACL, "READ", list_spaces)),
+        ["spaces", "byids"] if post => Some(Route::new(ACL, "READ", spaces_by_ids)),
+        ["containers"] if post => Some(Route::new(ACL, "WRITE", create_containers)),
+        ["containers"] if get => Some(Route::new(ACL, "READ", list_containers)),
+        ["containers", "byids"] if post => Some(Route::new(ACL, "READ", containers_by_ids)),
+        ["views"] if post => Some(Route::new(ACL, "WRITE", create_views)),
+        ["views"] if get => Some(Route::new(ACL, "READ", list_views)),
+        ["views", "byids"] if post => Some(Route::new(ACL, "READ", views_by_ids)),
+        _ => None,
+    }
+}
+
+/// The objects in `items`, at most so many.
+pub fn items(body: &mut Map<String, Value>, max: usize) -> Result<Vec<Map<String, Value>>, ApiError> {
+    let Some(Value::Array(items)) = body.shift_remove("items") else {
+        return Err(ApiError::bad_request("Missing required field: items"));
+    };
+    if !(1..=max).contains(&items.len()) {
+        let got = items.len();
+        return Err(ApiError::bad_request(format!("items: size must be between 1 and {max}, got {got}")));
+    }
+    let object = |item| match item {
+        Value::Object(object) => Ok(object),
+        _ => Err(ApiError::bad_request("items: expected objects")),
+    };
+    items.into_iter().map(object).collect()
+}
+
+/// A required text.
+pub fn text(object: &Map<String, Value>, name: &str) -> Result<String, ApiError> {
+    object
+        .get(name)
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .ok_or_else(|| ApiError::bad_request(format!("Missing required field: {name}")))
+}
+
+/// The `space` and `externalId` of an object.
+pub fn name(object: &Map<String, Value>) -> Result<Name, ApiError> {
+    Ok((text(object, "space")?, text(object, "externalId")?))
+}
+
+/// Whether a text is an identifier: a letter, then letters, digits and what `more` allows.
+fn check_identifier(what: &str, text: &str, max: usize, more: &str) -> Result<(), ApiError> {
+    let known = |c: char| c.is_ascii_alphanumeric() || c == '_' || more.contains(c);
+    let ends_well = !text.ends_with('-');
+    match text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(known) && ends_well {
+        true if text.len() <= max => Ok(()),
+        _ => Err(ApiError::bad_request(format!("{what} '{text}' does not match the expected pattern"))),
+    }
+}
+
+/// Checks the name of a space.
+pub fn check_space(space: &str) -> Result<(), ApiError> {
+    check_identifier("space", space, 43, "-")
+}
+
+/// A page of a GET, `limit` and `cursor` in its query.
+fn page(request: &Request, place: &Value, all: Vec<Value>) -> Result<Reply, ApiError> {
+    let limit = request.query_integer("limit", 1, 1000)?.unwrap_or(10) as usize;
+    let from = match request.query("cursor") {
+        None => 0,
+        Some(cursor) => codec::decode_cursor(place, cursor)?.as_u64().unwrap_or(0) as usize,
+    };
+    let more = all.len() > from + limit;
+    let cursor = more.then(|| codec::encode_cursor(place, &json!(from + limit)));
+    Ok(Reply::items(200, all.into_iter().skip(from).take(limit).collect(), cursor))
+}
+
+/// Adds the times; an object that is written again keeps that of its creation.
+fn stamp(mut object: Map<String, Value>, before: Option<&Value>) -> Value {
+    let now = now_ms();
+    object.insert("createdTime".into(), before.map_or(json!(now), |before| before["createdTime"].clone()));
+    object.insert("lastUpdatedTime".into(), json!(now));
+    object.insert("isGlobal".into(), json!(false));
+    Value::Object(object)
+}
+
+fn create_spaces(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let items = items(&mut request.json()?, MAX_ITEMS)?;
+    let mut models = project.models();
+    let mut made = Vec::new();
+    for item in items {
+        let space = text(&item, "space")?;
+        check_space(&space)?;
+        let stored = stamp(item, models.spaces.get(&space));
+        models.spaces.insert(space, stored.clone());
+        made.push(stored);
+    }
+    Ok(Reply::items(200, made, None))
+}
+
+fn list_spaces(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let all = project.models().spaces.values().cloned().collect();
+    page(request, &json!("spaces"), all)
+}
+
+fn spaces_by_ids(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let items = items(&mut request.json()?, MAX_ITEMS)?;
+    let models = project.models();
+    let mut found = Vec::new();
+    for item in items {
+        found.extend(models.spaces.get(&text(&item, "space")?).cloned());
+    }
+    Ok(Reply::items(200, found, None))
+}
+
+fn create_containers(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    const TYPES: [&str; 13] = [
+        "text",
+        "boolean",
+        "float32",
+        "float64",
+        "int32",
+        "int64",
+        "timestamp",
+        "date",
+        "json",
+        "direct",
+        "timeseries",
+        "file",
+        "sequence",
+    ];
+    let items = items(&mut request.json()?, MAX_ITEMS)?;
+    let mut models = project.models();
+    let mut made = Vec::new();
+    for mut item in items {
+        let name = name(&item)?;
+        if !models.has_space(&name.0) {
+            return Err(no_space(&name.0));
+        }
+        let Some(Value::Object(properties)) = item.get_mut("properties") else {
+            return Err(ApiError::bad_request("Missing required field: properties"));
+        };
+        for (identifier, property) in properties.iter_mut() {
+            check_identifier("property", identifier, 255, "")?;
+            let kind = property["type"]["type"].as_str().unwrap_or_default().to_owned();
+            if !TYPES.contains(&kind.as_str()) {
+                return Err(ApiError::bad_request(format!(
+                    "Unknown type '{kind}' of property '{identifier}'"
+                )));
+            }
+            if property["type"]["list"].is_null() {
+                property["type"]["list"] = json!(false);
+            }
+            for (field, default) in [("nullable", true), ("immutable", false), ("autoIncrement", false)] {
+                if property[field].is_null() {
+                    property[field] = json!(default);
+                }
+            }
+            property["constraintState"] = json!({});
+        }
+        if item.get("usedFor").is_none_or(Value::is_null) {
+            item.insert("usedFor".into(), json!("node"));
+        }
+        let stored = stamp(item, models.containers.get(&name));
+        models.containers.insert(name, stored.clone());
+        made.push(stored);
+    }
+    Ok(Reply::items(200, made, None))
+}
+
+/// CDF's refusal of a space that does not exist.
+pub fn no_space(space: &str) -> ApiError {
+    ApiError::bad_request(format!("One or more spaces do not exist: '{space}'"))
+}
+
+fn list_containers(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let space = request.query("space").map(str::to_owned);
+    let models = project.models();
+    let wanted = models.containers.iter().filter(|((s, _), _)| space.as_ref().is_none_or(|space| s == space));
+    page(request, &json!(["containers", space]), wanted.map(|(_, container)| container.clone()).collect())
+}
+
+fn containers_by_ids(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let items = items(&mut request.json()?, MAX_ITEMS)?;
+    let models = project.models();
+    let mut found = Vec::new();
+    for item in items {
+        found.extend(models.containers.get(&name(&item)?).cloned());
+    }
+    Ok(Reply::items(200, found, None))
+}
+
+fn create_views(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let items = items(&mut request.json()?, MAX_ITEMS)?;
+    let mut models = project.models();
+    let mut made = Vec::new();
+    for item in items {
+        let key = (name(&item)?, text(&item, "version")?);
+        if !models.has_space(&key.0 .0) {
+            return Err(no_space(&key.0 .0));
+        }
+        let resolved = resolve(&models, item)?;
+        let stored = stamp(resolved, models.views.get(&key));
+        models.views.insert(key, stored.clone());
+        made.push(stored);
+    }
+    Ok(Reply::items(200, made, None))
+}
+
+/// A view as it is answered: each property with the type of the container property behind it.
+fn resolve(models: &Models, mut view: Map<String, Value>) -> Result<Map<String, Value>, ApiError> {
+    let mut properties = Map::new();
+    for parent in view.get("implements").and_then(Value::as_array).into_iter().flatten() {
+        let parent = parent.as_object().cloned().unwrap_or_default();
+        let (name, version) = (name(&parent)?, text(&parent, "version")?);
+        let parent = models.view(&name, &version).ok_or_else(|| no_view(&name, &version))?;
+        properties.extend(parent["properties"].as_object().cloned().unwrap_or_default());
+    }
+    for (identifier, property) in view.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        check_identifier("property", identifier, 255, "")?;
+        let Some(container) = property["container"].as_object() else {
+            // A connection: it is no value of the instance itself.
+            properties.insert(identifier.clone(), property.clone());
+            continue;
+        };
+        let container_name = name(container)?;
+        let behind = property["containerPropertyIdentifier"].as_str().unwrap_or_default();
+        let found = models
+            .container(&container_name)
+            .map(|container| &container["properties"][behind])
+            .filter(|found| found.is_object())
+            .ok_or_else(|| {
+                let (space, external_id) = &container_name;
+                ApiError::bad_request(format!(
+                    "View property '{identifier}' maps to an unknown container property '{space}:{external_id}.{behind}'"
+                ))
+            })?;
+        let mut made = found.clone();
+        for field in ["name", "description"] {
+            if !property[field].is_null() {
+                made[field] = property[field].clone();
+            }
+        }
+        if made["type"]["type"] == "direct" && !property["source"].is_null() {
+            made["type"]["source"] = property["source"].clone();
+        }
+        made["container"] =
+            json!({ "type": "container", "space": container_name.0, "externalId": container_name.1 });
+        made["containerPropertyIdentifier"] = json!(behind);
+        properties.insert(identifier.clone(), made);
+    }
+    let mut mapped: Vec<Value> = Vec::new();
+    for property in properties.values() {
+        let container = &property["container"];
+        if container.is_object() && !mapped.contains(container) {
+            mapped.push(container.clone());
+        }
+    }
+    let used_for = |what: &str| {
+        mapped.iter().all(|container| {
+            let name = container.as_object().and_then(|container| name(container).ok());
+            let used = name.and_then(|name| models.container(&name)).map(|container| &container["usedFor"]);
+            used.is_some_and(|used| used == what || used == "all")
+        })
+    };
+    let used_for = match (used_for("node"), used_for("edge")) {
+        (true, true) => "all",
+        (false, true) => "edge",
+        _ => "node",
+    };
+    view.insert("properties".into(), Value::Object(properties));
+    view.insert("usedFor".into(), json!(used_for));
+    view.insert("mappedContainers".into(), json!(mapped));
+    for flag in ["writable", "queryable"] {
+        view.insert(flag.into(), json!(true));
+    }
+    Ok(view)
+}
+
+/// CDF's refusal of a view that does not exist.
+pub fn no_view((space, external_id): &Name, version: &str) -> ApiError {
+    ApiError::bad_request(format!("One or more views do not exist: '{space}:{external_id}/{version}'"))
+}
+
+/// Of each name the version that was created last, unless all are wanted.
+fn newest(views: Vec<&Value>) -> Vec<&Value> {
+    let mut newest: BTreeMap<(&str, &str), &Value> = BTreeMap::new();
+    for view in views {
+        let key =
+            (view["space"].as_str().unwrap_or_default(), view["externalId"].as_str().unwrap_or_default());
+        let kept = newest.entry(key).or_insert(view);
+        if view["createdTime"].as_i64() >= kept["createdTime"].as_i64() {
+            *kept = view;
+        }
+    }
+    newest.into_values().collect()
+}
+
+fn list_views(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let space = request.query("space").map(str::to_owned);
+    let all_versions = request.query_flag("allVersions")?;
+    request.query_flag("includeGlobal")?;
+    let models = project.models();
+    let mut views: Vec<&Value> = models
+        .views
+        .iter()
+        .filter(|(((s, _), _), _)| space.as_ref().is_none_or(|space| s == space))
+        .map(|(_, view)| view)
+        .collect();
+    if !all_versions {
+        views = newest(views);
+    }
+    page(request, &json!(["views", space, all_versions]), views.into_iter().cloned().collect())
+}
+
+fn views_by_ids(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
+    let items = items(&mut request.json()?, MAX_ITEMS)?;
+    let models = project.models();
+    let mut found = Vec::new();
+    for item in items {
+        let name = name(&item)?;
+        let version = item.get("version").and_then(Value::as_str);
+        let versions = models
+            .views
+            .iter()
+            .filter(|((n, v), _)| *n == name && version.is_none_or(|version| v == version));
+        found.extend(versions.map(|(_, view)| view.clone()));
+    }
+    Ok(Reply::items(200, found, None))
+}

@@ -1,0 +1,85 @@
+"""Data modeling: spaces, containers, views, instances."""
+
+import pytest
+from cognite.client.data_classes import data_modeling as dm
+from cognite.client.exceptions import CogniteAPIError
+
+VIEW = dm.ViewId("sp", "Pump", "v1")
+
+
+@pytest.fixture
+def models(client):
+    client.data_modeling.spaces.apply(dm.SpaceApply("sp"))
+    properties = {
+        "name": dm.ContainerProperty(dm.data_types.Text(), nullable=False),
+        "tags": dm.ContainerProperty(dm.data_types.Text(is_list=True)),
+        "parent": dm.ContainerProperty(dm.data_types.DirectRelation()),
+        "seen": dm.ContainerProperty(dm.data_types.Timestamp()),
+    }
+    client.data_modeling.containers.apply(dm.ContainerApply("sp", "Pump", properties, used_for="all"))
+    container = dm.ContainerId("sp", "Pump")
+    mapped = {name: dm.MappedPropertyApply(container, name) for name in properties}
+    client.data_modeling.views.apply(dm.ViewApply("sp", "Pump", "v1", properties=mapped))
+    return client.data_modeling
+
+
+def node(external_id, version=None, **properties):
+    return dm.NodeApply("sp", external_id, existing_version=version, sources=[dm.NodeOrEdgeData(VIEW, properties)])
+
+
+def test_views(models):
+    [view] = models.views.retrieve(VIEW)
+    assert view.used_for == "all"
+    assert isinstance(view.properties["tags"].type, dm.data_types.Text) and view.properties["tags"].type.is_list
+    assert [view.external_id for view in models.views.list(space="sp")] == ["Pump"]
+    assert models.views.list(space="other") == []
+    assert models.spaces.retrieve("none") is None
+
+
+def test_nodes(models):
+    made = models.instances.apply([node("a", name="A", tags=["x"], parent={"space": "sp", "externalId": "b"})])
+    assert (made.nodes[0].version, made.nodes[0].was_modified) == (1, True)
+    again = models.instances.apply([node("a", name="A")])
+    assert (again.nodes[0].version, again.nodes[0].was_modified) == (1, False)
+    found = models.instances.retrieve(nodes=("sp", "a"), sources=VIEW).nodes[0]
+    assert found.properties[VIEW] == {"name": "A", "tags": ["x"], "parent": {"space": "sp", "externalId": "b"}}
+    has_data = dm.filters.HasData(views=[VIEW])
+    assert [item.external_id for item in models.instances.list(sources=VIEW, filter=has_data)] == ["a"]
+    assert [item.external_id for item in models.instances.list()] == ["a", "b"]
+    gone = models.instances.delete(nodes=[("sp", "a"), ("sp", "none")])
+    assert [item.external_id for item in gone.nodes] == ["a"]
+
+
+def test_all_or_nothing_and_versions(models):
+    with pytest.raises(CogniteAPIError) as refused:
+        models.instances.apply([node("a", name="A"), node("b", tags=["x"])])
+    assert refused.value.code == 400 and "name" in refused.value.message
+    assert models.instances.list() == []
+    models.instances.apply([node("a", name="A")])
+    with pytest.raises(CogniteAPIError) as refused:
+        models.instances.apply([node("a", version=0, name="B")])
+    assert refused.value.code == 409
+    models.instances.apply([node("a", version=0, name="B"), node("b", name="B")], skip_on_version_conflict=True)
+    names = {item.external_id: item.properties[VIEW]["name"] for item in models.instances.list(sources=VIEW)}
+    assert names == {"a": "A", "b": "B"}
+
+
+def test_edges(models):
+    edge = dm.EdgeApply("sp", "e", type=("sp", "t"), start_node=("sp", "a"), end_node=("sp", "b"))
+    with pytest.raises(CogniteAPIError):
+        models.instances.apply(edges=edge)
+    models.instances.apply(edges=edge, auto_create_start_nodes=True, auto_create_end_nodes=True)
+    [found] = models.instances.list(instance_type="edge")
+    assert (found.start_node.external_id, found.end_node.external_id) == ("a", "b")
+
+
+def test_many_nodes(models):
+    models.instances.apply([node(f"n{at:04}", name=str(at)) for at in range(1500)])
+    assert len(models.instances.list(sources=VIEW, limit=None)) == 1500
+
+
+@pytest.mark.parametrize("properties", [{"name": 1}, {"name": "a", "seen": "x"}, {"name": "a", "none": 1}])
+def test_refused_values(models, properties):
+    with pytest.raises(CogniteAPIError) as refused:
+        models.instances.apply([node("a", **properties)])
+    assert refused.value.code == 400
