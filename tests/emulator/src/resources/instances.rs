@@ -548,16 +548,14 @@ fn matches(models: &Models, filter: &Value, key: &Key, instance: &Instance) -> R
         }
         "range" => {
             let value = value()?;
-            let holds = |(bound, wanted): (&str, fn(std::cmp::Ordering) -> bool)| {
+            let holds = |bound: &str, wanted: fn(std::cmp::Ordering) -> bool| {
                 operand[bound].is_null() || order(&value, &operand[bound]).is_some_and(wanted)
             };
-            let bounds: [(&str, fn(std::cmp::Ordering) -> bool); 4] = [
-                ("gt", |order| order.is_gt()),
-                ("gte", |order| order.is_ge()),
-                ("lt", |order| order.is_lt()),
-                ("lte", |order| order.is_le()),
-            ];
-            !value.is_null() && bounds.into_iter().all(holds)
+            let inside = holds("gt", |order| order.is_gt())
+                && holds("gte", |order| order.is_ge())
+                && holds("lt", |order| order.is_lt())
+                && holds("lte", |order| order.is_le());
+            !value.is_null() && inside
         }
         "hasData" => {
             for source in all() {
