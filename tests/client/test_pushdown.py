@@ -208,7 +208,8 @@ def test_joins_ask_by_key(filled, cdf):
 def test_explain(filled, cdf):
     def node(query, options=""):
         (plan,) = filled.execute(f"EXPLAIN (FORMAT json, COSTS off{options}) {query}").fetchone()[0]
-        return plan["Plan"]
+        plan = plan["Plan"]
+        return plan if "CDF Requests" in plan else plan["Plans"][0]
 
     query = "SELECT external_id FROM events WHERE metadata ->> 'k' = 'v' AND end_time IS NOT NULL AND description IS NULL"
     plan = node(query)
