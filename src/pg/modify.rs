@@ -312,6 +312,20 @@ pub unsafe fn acting_user(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys
     }
 }
 
+/// Whether a row may be one that another partition takes: it was not routed here, or a trigger has changed it since.
+/// PostgreSQL leaves this check to the wrapper too.
+///
+/// # Safety
+/// `rinfo` is of a statement that has begun.
+unsafe fn may_miss_partition(rinfo: *mut pg_sys::ResultRelInfo) -> bool {
+    // SAFETY: the caller's promise: its relation is open.
+    unsafe {
+        (*(*(*rinfo).ri_RelationDesc).rd_rel).relispartition
+            && ((*rinfo).ri_RootResultRelInfo.is_null()
+                || (*rinfo).ri_TrigDesc.as_ref().is_some_and(|triggers| triggers.trig_insert_before_row))
+    }
+}
+
 #[pg_guard]
 pub unsafe extern "C-unwind" fn exec_foreign_insert(
     estate: *mut pg_sys::EState,
@@ -324,6 +338,9 @@ pub unsafe extern "C-unwind" fn exec_foreign_insert(
         let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
         if state.constrained {
             pg_sys::ExecConstraints(rinfo, slot, estate);
+        }
+        if may_miss_partition(rinfo) {
+            pg_sys::ExecPartitionCheck(rinfo, slot, estate, true);
         }
         let ModifyState { reader, writer, .. } = state;
         reader.read(slot, |row| transaction::write(|target| writer.insert(target, row))).or_raise();

@@ -59,7 +59,7 @@ def test_what_is_pushed_down_and_what_is_not(filled):
     assert node["CDF Filter"] == "(external_id = 'a'::text)"
     assert "name ~~ 'A%'" in node["Filter"]
     assert explain(filled, "SELECT * FROM assets LIMIT 7")["CDF Limit"] == "7"
-    assert "CDF Filter" not in explain(filled, "SELECT * FROM assets WHERE name = 'A'")
+    assert "CDF Filter" not in explain(filled, "SELECT * FROM assets WHERE description = 'A'")
 
 
 def test_writing(filled, cdf, scratch):

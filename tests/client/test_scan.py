@@ -221,7 +221,7 @@ def test_a_limit_is_passed_on(plant, cdf):
 
 
 def test_a_limit_is_not_passed_on_past_a_local_condition(plant, cdf):
-    assert plant.execute("SELECT external_id FROM assets WHERE name = 'Root' LIMIT 1").fetchall() == [("root",)]
+    assert plant.execute("SELECT external_id FROM assets WHERE lower(name) = 'root' LIMIT 1").fetchall() == [("root",)]
     assert plant.execute("SELECT external_id FROM assets ORDER BY name DESC LIMIT 1").fetchall() == [("root",)]
     assert {request["body"]["limit"] for request in requests(cdf)} == {1000}
 
