@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{direct_modify, explain, import, modify, scan, truncate};
+use super::{analyze, direct_modify, explain, import, modify, scan, truncate};
 
 /// The handler function of the foreign-data wrapper.
 #[pg_extern]
@@ -31,6 +31,7 @@ fn cdf_fdw_handler() -> PgBox<pg_sys::FdwRoutine> {
     routine.BeginForeignInsert = Some(modify::begin_foreign_insert);
     routine.ExplainForeignModify = Some(explain::explain_foreign_modify);
 
+    routine.AnalyzeForeignTable = Some(analyze::analyze_foreign_table);
     routine.PlanDirectModify = Some(direct_modify::plan_direct_modify);
     routine.BeginDirectModify = Some(direct_modify::begin_direct_modify);
     routine.IterateDirectModify = Some(direct_modify::iterate_direct_modify);

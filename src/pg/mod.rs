@@ -1,5 +1,6 @@
 //! Everything that knows PostgreSQL: a thin layer over [`crate::cdf`].
 
+mod analyze;
 mod coerce;
 mod credentials;
 mod datum;
@@ -13,6 +14,7 @@ mod list;
 mod modify;
 mod on_conflict;
 mod options;
+mod pages;
 mod planner;
 mod pushdown;
 mod scan;

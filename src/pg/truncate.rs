@@ -1,5 +1,6 @@
 //! TRUNCATE: reads what there is, and deletes it at COMMIT like any other row.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use pgrx::pg_sys;
@@ -7,12 +8,13 @@ use pgrx::prelude::*;
 
 use super::errors::OrRaise;
 use super::list::pointers;
-use super::{options, transaction, wait};
+use super::pages::each_row;
+use super::{options, transaction};
 use crate::cdf::cell::Cell;
 use crate::cdf::client::Connection;
 use crate::cdf::encode::point::SeriesRef;
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::read::{Field, Query, Reader, Row};
+use crate::cdf::read::Field;
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
 use crate::cdf::resource::timeseries::TIMESERIES;
 use crate::cdf::resource::Shape;
@@ -61,8 +63,10 @@ fn delete_rows(connection: &Arc<Connection>, mut writer: Writer, table: Arc<Tabl
     let keys = table.keys().to_vec();
     each_row(connection, table, &keys, |row| {
         let cells: Vec<_> = row.iter().map(Field::cell).collect();
-        transaction::write(|target| writer.delete(target, &cells))
+        transaction::write(|target| writer.delete(target, &cells))?;
+        Ok(ControlFlow::Continue(()))
     })
+    .map(drop)
 }
 
 /// Deletes all points of every series of the kind.
@@ -73,38 +77,13 @@ fn delete_points(connection: &Arc<Connection>, writer: Writer, string: bool) -> 
         let series = match (&row[0], row[1].cell()) {
             (Field::Text(name), _) => SeriesRef::ExternalId(name.into()),
             (_, Cell::Int(id)) => SeriesRef::Id(id),
-            _ => return Ok(()),
+            _ => return Ok(ControlFlow::Continue(())),
         };
-        match of_kind == string {
-            true => transaction::write(|target| {
-                writer.delete_range(target, &series, (FIRST_TIMESTAMP, LAST_TIMESTAMP + 1))
-            }),
-            false => Ok(()),
+        if of_kind == string {
+            let always = (FIRST_TIMESTAMP, LAST_TIMESTAMP + 1);
+            transaction::write(|target| writer.delete_range(target, &series, always))?;
         }
+        Ok(ControlFlow::Continue(()))
     })
-}
-
-/// Reads these columns of all rows of a table, also of those that the transaction has written.
-fn each_row(
-    connection: &Arc<Connection>,
-    table: Arc<Table>,
-    columns: &[usize],
-    mut use_row: impl FnMut(&Row) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut needed = vec![false; table.bindings.len()];
-    columns.iter().for_each(|at| needed[*at] = true);
-    let pending = transaction::pending(connection, table.options.resource, None)?;
-    let query =
-        Query { table, connection: connection.clone(), conditions: Vec::new(), needed, limit: None, pending };
-    let mut reader = Reader::new(wait::client()?, query)?;
-    loop {
-        let limits = transaction::limits();
-        let (again, page) = wait::run(async move {
-            let page = reader.page(limits).await;
-            (reader, page)
-        })?;
-        reader = again;
-        let Some(page) = page? else { return Ok(()) };
-        page.iter().try_for_each(&mut use_row)?;
-    }
+    .map(drop)
 }

@@ -1,0 +1,128 @@
+//! ANALYZE: a sample of what CDF has, read page by page.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::errors::OrRaise;
+use super::options;
+use super::pages::each_row;
+use super::tuple::RowWriter;
+use crate::cdf::error::Error;
+
+/// Rows that are read for each row of the sample: the whole table, where it has no more.
+const READ_PER_SAMPLED: usize = 10;
+/// Rows of a page of PostgreSQL's own, in which its cost model counts.
+const ROWS_PER_BLOCK: f64 = 100.0;
+
+/// Whether a table can be analysed: not, if neither its owner nor who runs ANALYZE has credentials. PostgreSQL then says
+/// that it is skipped, instead of ending the analysis of a whole database.
+///
+/// # Safety
+/// PostgreSQL passes an open foreign table.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn analyze_foreign_table(
+    relation: pg_sys::Relation,
+    func: *mut pg_sys::AcquireSampleRowsFunc,
+    totalpages: *mut pg_sys::BlockNumber,
+) -> bool {
+    // SAFETY: the caller's promise; both results are there to be written.
+    unsafe {
+        if user(relation).is_none() {
+            return false;
+        }
+        *func = Some(acquire_sample_rows);
+        // Not zero, which would mean that the table was never analysed.
+        *totalpages = ((*(*relation).rd_rel).reltuples.max(0.0) as f64 / ROWS_PER_BLOCK) as u32 + 1;
+        true
+    }
+}
+
+/// Whose credentials are used: the owner's, else those of whoever runs ANALYZE.
+///
+/// # Safety
+/// The relation is an open foreign table.
+unsafe fn user(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
+    // SAFETY: the caller's promise; look-ups in the catalogs.
+    unsafe {
+        let server = (*pg_sys::GetForeignTable((*relation).rd_id)).serverid;
+        let has_credentials = |user: &pg_sys::Oid| {
+            [*user, pg_sys::InvalidOid].iter().any(|user| options::user_mapping(server, *user).is_some())
+        };
+        [(*(*relation).rd_rel).relowner, pg_sys::GetOuterUserId()].into_iter().find(has_credentials)
+    }
+}
+
+/// # Safety
+/// PostgreSQL passes an open foreign table and room for `targrows` rows.
+#[pg_guard]
+unsafe extern "C-unwind" fn acquire_sample_rows(
+    relation: pg_sys::Relation,
+    _elevel: std::ffi::c_int,
+    rows: *mut pg_sys::HeapTuple,
+    targrows: std::ffi::c_int,
+    totalrows: *mut f64,
+    totaldeadrows: *mut f64,
+) -> std::ffi::c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (sampled, total) = sample(relation, rows, targrows as usize).or_raise();
+        *totalrows = total;
+        *totaldeadrows = 0.0;
+        sampled as std::ffi::c_int
+    }
+}
+
+/// Fills `rows` with a random sample of what is read; gives their number, and how many rows the table has.
+unsafe fn sample(
+    relation: pg_sys::Relation,
+    rows: *mut pg_sys::HeapTuple,
+    wanted: usize,
+) -> Result<(usize, f64), Error> {
+    // SAFETY: as for acquire_sample_rows: the relation is open, and there is room for so many rows. The slot is dropped
+    // after its last use.
+    unsafe {
+        let user = user(relation).unwrap_or(pg_sys::GetUserId());
+        let (server, table) = options::table_definition(relation, user)?;
+        let connection = options::connection(server, user)?;
+        let mut writer = RowWriter::new((*relation).rd_att, pg_sys::CurrentMemoryContext);
+        let slot = pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
+        let columns: Vec<usize> = (0..table.bindings.len()).collect();
+        let (mut read, mut sampled) = (0usize, 0usize);
+        let complete = each_row(&connection, Arc::new(table), &columns, |row| {
+            // Each row read so far stays with the same probability.
+            let place = match read {
+                read if read < wanted => read,
+                read => random()? as usize % (read + 1),
+            };
+            read += 1;
+            if place < wanted {
+                if let Some(clear) = (*(*slot).tts_ops).clear {
+                    clear(slot);
+                }
+                writer.store(row, slot)?;
+                let copy = (*(*slot).tts_ops).copy_heap_tuple;
+                let copy = copy.ok_or_else(|| Error::internal("a slot that cannot be copied"))?;
+                if place < sampled {
+                    pg_sys::heap_freetuple(*rows.add(place));
+                }
+                *rows.add(place) = copy(slot);
+                sampled = sampled.max(place + 1);
+            }
+            Ok(match read < wanted * READ_PER_SAMPLED {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
+        })?;
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        let known = f64::from((*(*relation).rd_rel).reltuples);
+        let total = if complete { read as f64 } else { known.max(read as f64) };
+        Ok((sampled, total))
+    }
+}
+
+fn random() -> Result<u64, Error> {
+    getrandom::u64().map_err(|error| Error::internal(format!("no random numbers: {error}")))
+}
