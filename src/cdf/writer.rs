@@ -58,11 +58,12 @@ impl Writer {
         listed: Option<&[usize]>,
     ) -> Result<Self, Error> {
         let resource = table.options.resource;
-        let possible = match (&resource.shape, on_conflict) {
-            (_, OnConflict::Update) | (Shape::Items(_) | Shape::Instances { .. }, _) => true,
-            (Shape::Raw, _) | (Shape::Datapoints { .. }, OnConflict::Ignore) => true,
-            _ => false,
-        };
+        let possible = matches!(
+            (&resource.shape, on_conflict),
+            (_, OnConflict::Update)
+                | (Shape::Items(_) | Shape::Instances { .. } | Shape::Raw, _)
+                | (Shape::Datapoints { .. }, OnConflict::Ignore)
+        );
         if !possible {
             let name = resource.name;
             let error = match on_conflict {

@@ -94,7 +94,8 @@ unsafe fn check_assignments(clause: *mut pg_sys::OnConflictExpr) {
             }
             let same = (*expression).type_ == pg_sys::NodeTag::T_Var && {
                 let variable = expression.cast::<pg_sys::Var>();
-                (*variable).varno as i32 == (*clause).exclRelIndex && (*variable).varattno == (**target).resno
+                i64::from((*variable).varno) == i64::from((*clause).exclRelIndex)
+                    && (*variable).varattno == (**target).resno
             };
             if !same {
                 let name = match (**target).resname.is_null() {
