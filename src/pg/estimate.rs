@@ -39,7 +39,7 @@ fn page(resource: &Resource) -> f64 {
 /// Whether a column tells rows apart by itself.
 pub fn is_key(table: &Table, column: usize) -> bool {
     match (&table.options.resource.shape, &table.bindings[column]) {
-        (Shape::Datapoints { .. }, _) => false,
+        (Shape::Datapoints { .. } | Shape::SequenceRows, _) => false,
         (Shape::Raw, Some(Binding::Column(column))) => column.name == RAW_KEY,
         (_, Some(Binding::Column(column))) => matches!(column.rule, Rule::Id | Rule::ExternalId),
         (_, Some(Binding::RawColumn { key, .. })) => *key,

@@ -179,8 +179,13 @@ def unprepared(emulator):
 
 def test_registration_has_the_library_preloaded(emulator, cdf):
     with own_cluster("session_preload_libraries=plpgsql") as cluster:
-        with register(cluster, emulator).connect(autocommit=True) as session:
-            assert session.execute("SHOW session_preload_libraries").fetchone() == ("plpgsql, cdf_fdw",)
+        registered = register(cluster, emulator)
+        with cluster.connect() as connection:
+            (settings,) = connection.execute(
+                "SELECT setconfig FROM pg_db_role_setting WHERE setrole = %s::regrole", (registered.username,)
+            ).fetchone()
+            assert "session_preload_libraries=plpgsql, cdf_fdw" in settings
+        with registered.connect(autocommit=True) as session:
             session.execute("INSERT INTO events (external_id) VALUES ('e') ON CONFLICT (external_id) DO NOTHING")
 
 

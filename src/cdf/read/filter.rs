@@ -8,7 +8,7 @@ use serde_json::{json, Map, Value};
 
 use super::{Comparison, Condition, Operand, OperandKind, Query};
 use crate::cdf::resource::{
-    Column, ColumnType, Filter, ReferenceTarget, Rule, ASSET, DATA_SET, EXTERNAL_ID_CHARS, ID_RANGE,
+    Column, ColumnType, Filter, ReferenceTarget, Rule, Shape, ASSET, DATA_SET, EXTERNAL_ID_CHARS, ID_RANGE,
 };
 use crate::cdf::table::{Binding, Table};
 
@@ -74,6 +74,9 @@ pub fn is_exact(table: &Table, column: usize, comparison: Comparison) -> bool {
 
 /// Leaves the conditions that the requests of a scan really carry: keys are asked for by themselves.
 pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T) -> (usize, Comparison)) {
+    if !matches!(table.options.resource.shape, Shape::Items(_)) {
+        return;
+    }
     let is_key = |condition: &T| {
         let (column, comparison) = of(condition);
         matches!(comparison, Comparison::Equal | Comparison::AnyOf)

@@ -315,6 +315,7 @@ impl Reader {
 
     /// The next rows; None when there are no more. A page may be empty.
     pub async fn page(&mut self, limits: Limits) -> Result<Option<Vec<Row>>, Error> {
+        let before = self.statistics.requests.load(Ordering::Relaxed);
         let call =
             Call { client: &self.client, query: &self.query, limits, requests: &self.statistics.requests };
         let page = match &mut self.source {
@@ -325,7 +326,9 @@ impl Reader {
             Source::Instances(pages) => pages.next(&call).await,
         };
         if let Ok(Some(rows)) = &page {
-            self.statistics.pages.fetch_add(1, Ordering::Relaxed);
+            // What only the transaction knows of comes without a request.
+            let received = self.statistics.requests.load(Ordering::Relaxed) > before;
+            self.statistics.pages.fetch_add(u64::from(received), Ordering::Relaxed);
             self.statistics.rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
         }
         page
