@@ -66,7 +66,7 @@ fn definition(out: &mut Vec<u8>, property: &str, value: &RawValue) -> Result<(),
         "description" => 1000,
         "valueType" => 16,
         "metadata" => return metadata(out, value.get(), METADATA),
-        // What CDF returns of a column, so that what was read can be written.
+        // CDF returns these of a column, and takes neither.
         "createdTime" | "lastUpdatedTime" => 0,
         other => {
             let known = "externalId, name, description, valueType, metadata";
