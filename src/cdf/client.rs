@@ -147,6 +147,17 @@ pub struct Response {
     pub request_id: Option<String>,
 }
 
+impl Response {
+    /// The body, read as JSON.
+    ///
+    /// # Errors
+    /// `ServerFailure` if it is something else.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")))
+    }
+}
+
 /// What a token may do, as CDF's token/inspect tells.
 #[derive(Debug, Clone)]
 pub struct Inspection {

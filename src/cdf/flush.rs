@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::buffer::{Chunk, Destination, Spill, TransactionBuffer};
+use super::buffer::{Chunk, Delivery, Destination, Spill, TransactionBuffer};
 use super::deliver::{deliver, Context, Outcome, Work};
 use super::error::{Error, Kind};
 use super::hierarchy;
@@ -88,10 +88,13 @@ pub fn flush(
     let mut progress = Vec::new();
     // RAW refers to nothing: it goes beside the others, and is not held up by their order.
     let (mut others, mut raw) = (Vec::new(), Vec::new());
-    for (at, delivery) in buffer.finish()?.into_iter().enumerate() {
+    let deliveries = buffer.finish()?;
+    let last: Vec<Option<usize>> =
+        deliveries.iter().map(|delivery| last_write(delivery, &deliveries)).collect();
+    for (at, (delivery, last)) in deliveries.into_iter().zip(last).enumerate() {
         let resource = delivery.destination.resource;
         let rows = delivery.chunks.iter().map(|chunk| chunk.rows).sum();
-        let (deletions, chunks) = final_deletions(delivery.chunks);
+        let (deletions, chunks) = final_deletions(delivery.chunks, last);
         let chunks = match (&resource.shape, resource.stage) {
             (Shape::Items(items), Stage::Assets) => {
                 hierarchy::arrange(chunks, items.per_request, memory, spill)?
@@ -142,11 +145,21 @@ pub fn flush(
     }
 }
 
-/// Parts with the deletions that nothing of the same table is written after: they wait until everything else is
+fn deletes(chunk: &Chunk) -> bool {
+    chunk.mode.operation == Operation::Delete
+}
+
+/// The last wave in which something is written that a delivery's deletions may be about. Views may share instances.
+fn last_write(delivery: &Delivery, all: &[Delivery]) -> Option<usize> {
+    let related = all.iter().filter(|other| other.destination.shares_items_with(&delivery.destination));
+    let chunks = related.flat_map(|other| &other.chunks);
+    chunks.filter(|chunk| !deletes(chunk)).map(|chunk| chunk.wave).max()
+}
+
+/// Parts with the deletions that nothing of the same table is written after, `last` being the last wave of writes: they
+/// wait until everything else is
 /// written, so that points go before their series, and children leave a parent before it is deleted.
-fn final_deletions(chunks: Vec<Chunk>) -> (Vec<Chunk>, Vec<Chunk>) {
-    let deletes = |chunk: &Chunk| chunk.mode.operation == Operation::Delete;
-    let last = chunks.iter().filter(|chunk| !deletes(chunk)).map(|chunk| chunk.wave).max();
+fn final_deletions(chunks: Vec<Chunk>, last: Option<usize>) -> (Vec<Chunk>, Vec<Chunk>) {
     chunks.into_iter().partition(|chunk| deletes(chunk) && last.is_none_or(|last| chunk.wave >= last))
 }
 
@@ -161,10 +174,10 @@ fn add_tasks(
     for chunk in chunks {
         let step = (last, order, chunk.wave);
         let together = |task: &&mut Task| {
-            let like = task.chunks.first().is_some_and(|first| first.mode.operation == Operation::Delete);
+            let like = task.chunks.first().is_some_and(deletes);
             task.destination == destination && task.step == step && like
         };
-        let deletes_assets = stage == Stage::Assets && chunk.mode.operation == Operation::Delete;
+        let deletes_assets = stage == Stage::Assets && deletes(&chunk);
         match tasks.iter_mut().find(|task| deletes_assets && together(task)) {
             Some(task) => task.chunks.push(chunk),
             None => tasks.push(Task { step, destination, chunks: vec![chunk] }),

@@ -62,23 +62,14 @@ impl Writer {
             (&resource.shape, on_conflict),
             (_, OnConflict::Update)
                 | (Shape::Items(_) | Shape::Instances { .. } | Shape::Raw, _)
-                | (Shape::Datapoints { .. }, OnConflict::Ignore)
+                | (Shape::Datapoints { .. } | Shape::SequenceRows, OnConflict::Ignore | OnConflict::Error)
         );
         if !possible {
-            let name = resource.name;
-            let error = match on_conflict {
-                OnConflict::UpdateListed => Error::new(
-                    Kind::Unsupported,
-                    format!("ON CONFLICT DO UPDATE of {name} must set every column of the table"),
-                ),
-                _ => Error::new(
-                    Kind::Unsupported,
-                    format!("{name} can only be written with on_conflict \"update\""),
-                ),
-            };
-            return Err(error.hint(
-                "CDF replaces what exists under the same key, and does not tell whether something did.",
-            ));
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("ON CONFLICT DO UPDATE of {} must set every column of the table", resource.name),
+            )
+            .hint("CDF replaces what exists under the same key, whole."));
         }
         let encoder = match &resource.shape {
             Shape::Items(items) => Encoder::Items(ItemEncoder::new(&table, items, listed)),

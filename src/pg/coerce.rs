@@ -25,6 +25,29 @@ pub unsafe fn plan_reads_timestamps_as_utc(plan: *mut pg_sys::Plan) {
     unsafe { for_each_value(plan, &mut |expression| *expression = rewritten(*expression)) }
 }
 
+/// As [`plan_reads_timestamps_as_utc`], for what an UPDATE sets: that is computed at the top of its plan, and what is
+/// below may compare with other tables' times.
+///
+/// # Safety
+/// `plan` is a plan under construction, or null.
+pub unsafe fn updates_read_timestamps_as_utc(plan: *mut pg_sys::Plan) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(plan) = plan.as_ref() {
+            read_targets_as_utc(plan.targetlist);
+        }
+    }
+}
+
+unsafe fn read_targets_as_utc(targets: *mut pg_sys::List) {
+    // SAFETY: a list of a query's or a plan's targets.
+    unsafe {
+        for target in pointers::<pg_sys::TargetEntry>(targets) {
+            (**target).expr = rewritten((**target).expr);
+        }
+    }
+}
+
 /// Whether a plan that was made before this library was loaded would read timestamps in the session's TimeZone.
 ///
 /// # Safety
@@ -61,7 +84,7 @@ unsafe fn for_each_value(plan: *mut pg_sys::Plan, change: &mut dyn FnMut(&mut *m
     }
 }
 
-/// Rewrites an INSERT before it is planned, where the table is one of this extension's or may route rows to one.
+/// Rewrites an INSERT or UPDATE before it is planned, where the table is one of this extension's or may route rows to one.
 ///
 /// # Safety
 /// `query` is an analysed query.
@@ -74,7 +97,9 @@ pub unsafe fn query_reads_timestamps_as_utc(query: *mut pg_sys::Query) {
                 query_reads_timestamps_as_utc(inner.cast());
             }
         }
-        if (*query).commandType != pg_sys::CmdType::CMD_INSERT || (*query).resultRelation <= 0 {
+        let inserts = (*query).commandType == pg_sys::CmdType::CMD_INSERT;
+        let updates = (*query).commandType == pg_sys::CmdType::CMD_UPDATE;
+        if !(inserts || updates) || (*query).resultRelation <= 0 {
             return;
         }
         let entries = pointers::<pg_sys::RangeTblEntry>((*query).rtable);
@@ -84,11 +109,9 @@ pub unsafe fn query_reads_timestamps_as_utc(query: *mut pg_sys::Query) {
         if !is_ours((**target).relid) {
             return;
         }
-        for target in pointers::<pg_sys::TargetEntry>((*query).targetList) {
-            (**target).expr = rewritten((**target).expr);
-        }
+        read_targets_as_utc((*query).targetList);
         for entry in entries {
-            if (**entry).rtekind == pg_sys::RTEKind::RTE_VALUES {
+            if inserts && (**entry).rtekind == pg_sys::RTEKind::RTE_VALUES {
                 for_each_listed((**entry).values_lists, &mut |expression| {
                     *expression = rewritten(*expression)
                 });

@@ -125,6 +125,7 @@ pub unsafe extern "C-unwind" fn plan_foreign_modify(
         open_table((*entry).relid, checked_as((*root).parse, entry)).check_operation(operation).or_raise();
         match operation {
             Operation::Update => {
+                coerce::updates_read_timestamps_as_utc((*plan).plan.lefttree);
                 let lists = pointers::<pg_sys::List>((*plan).updateColnosLists);
                 lists.get(subplan_index as usize).map_or(std::ptr::null_mut(), |list| {
                     pg_sys::copyObjectImpl(list.cast_const().cast()).cast()

@@ -19,7 +19,7 @@ pub fn each_row(
 ) -> Result<bool, Error> {
     let mut needed = vec![false; table.bindings.len()];
     columns.iter().for_each(|at| needed[*at] = true);
-    let pending = transaction::pending(connection, table.options.resource, None)?;
+    let pending = transaction::pending(connection, table.options.resource, None, None)?;
     let query =
         Query { table, connection: connection.clone(), conditions: Vec::new(), needed, limit: None, pending };
     let mut reader = Reader::new(wait::client()?, query)?;

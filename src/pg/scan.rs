@@ -13,7 +13,7 @@ use super::list::{integers, pointers};
 use super::pushdown::{column_of, pushed, Condition, Pushed};
 use super::tuple::RowWriter;
 use super::{options, transaction, wait};
-use crate::cdf::buffer::Pending;
+use crate::cdf::buffer::{Moment, Pending};
 use crate::cdf::error::Error;
 use crate::cdf::read::filter::keep_effective;
 use crate::cdf::read::{self, Query, Reader, Row, Statistics};
@@ -275,6 +275,8 @@ pub struct ScanState {
     needed: Vec<bool>,
     limit: Option<usize>,
     conditions: Vec<(Condition, *mut pg_sys::ExprState)>,
+    /// Only what was written before this is seen.
+    before: Option<Moment>,
     progress: Progress,
     statistics: Arc<Statistics>,
 }
@@ -320,6 +322,11 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
         let states = pg_sys::ExecInitExprList((*plan).fdw_exprs, node.cast());
         let states = pointers::<pg_sys::ExprState>(states);
         let conditions = conditions.into_iter().zip(states).map(|(condition, state)| (condition, *state));
+        // Rows of the resource that the statement itself writes are not there for it, however often it looks.
+        let before = match may_read_after_writing(plan, estate) {
+            true => Some(transaction::moment(&connection, table.options.resource).or_raise()),
+            false => None,
+        };
         let state = ScanState {
             conditions: conditions.collect(),
             writer: RowWriter::new((*relation).rd_att, context),
@@ -327,10 +334,27 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
             connection,
             needed,
             limit,
+            before,
             progress: Progress::NotStarted,
             statistics: Arc::default(),
         };
         (*node).fdw_state = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();
+    }
+}
+
+/// Whether the statement writes rows, and may ask for rows after it has begun to: unless the scan is all that it reads.
+///
+/// # Safety
+/// Both belong to a scan that begins.
+unsafe fn may_read_after_writing(plan: *mut pg_sys::ForeignScan, estate: *mut pg_sys::EState) -> bool {
+    // SAFETY: the caller's promise; the executor state holds the statement's plan.
+    unsafe {
+        let statement = (*estate).es_plannedstmt;
+        let writes = (*statement).commandType != pg_sys::CmdType::CMD_SELECT || (*statement).hasModifyingCTE;
+        let top = (*statement).planTree;
+        let alone =
+            (*top).type_ == pg_sys::NodeTag::T_ModifyTable && (*top).lefttree == plan.cast::<pg_sys::Plan>();
+        writes && !alone
     }
 }
 
@@ -476,7 +500,7 @@ impl ScanState {
             pending: Pending::default(),
         };
         let resource = self.table.options.resource;
-        query.pending = transaction::pending(&self.connection, resource, query.key_prefixes())?;
+        query.pending = transaction::pending(&self.connection, resource, query.key_prefixes(), self.before)?;
         Ok(Some(query))
     }
 }

@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 use super::errors::{raise, OrRaise};
 use super::spill::TemporaryFile;
 use super::{settings, wait};
-use crate::cdf::buffer::{Pending, Subtransaction, TransactionBuffer};
+use crate::cdf::buffer::{Moment, Pending, Subtransaction, TransactionBuffer};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::deliver::{Context, Outcome};
 use crate::cdf::error::{Error, Kind};
@@ -59,14 +59,22 @@ pub fn write<R>(write: impl FnOnce(Target<'_>) -> R) -> R {
     })
 }
 
-/// What the transaction has written to a resource over a connection, as far as it concerns the keys (all, without).
+/// The present, for a scan that must not see what its own statement writes.
+pub fn moment(connection: &Arc<Connection>, resource: &'static Resource) -> Result<Moment, Error> {
+    begin();
+    write(|target| target.buffer.moment(connection, resource))
+}
+
+/// What the transaction has written to a resource over a connection (`before` a moment, if there is one), as far as it
+/// concerns the keys (all, without).
 pub fn pending(
     connection: &Arc<Connection>,
     resource: &'static Resource,
     keys: Option<Vec<Vec<u8>>>,
+    before: Option<Moment>,
 ) -> Result<Pending, Error> {
     STATE.with_borrow_mut(|state| match &state.buffer {
-        Some(buffer) => buffer.pending(connection, resource, keys, &mut state.file),
+        Some(buffer) => buffer.pending(connection, resource, keys, before, &mut state.file),
         None => Ok(Pending::default()),
     })
 }

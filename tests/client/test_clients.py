@@ -211,6 +211,15 @@ def test_executed_often_without_zone(fresh, cdf, kind):
     assert starts(cdf) == {f"e{at}": wanted for at in range(12)}
 
 
+def test_update_without_zone(fresh, cdf):
+    fresh.execute("INSERT INTO events (external_id, type) VALUES ('a', 'x'), ('b', 'y')")
+    fresh.execute("UPDATE events SET start_time = %s WHERE external_id = 'a'", (NAIVE,))
+    fresh.execute(
+        "UPDATE events e SET start_time = m.at FROM (VALUES ('b', %s::timestamp)) m (key, at) WHERE e.external_id = m.key", (NAIVE,)
+    )
+    assert starts(cdf) == {"a": NOON, "b": NOON}
+
+
 def test_arrays_of_times_without_zone(fresh, cdf, scratch):
     table = scratch.table("typed", "key text, moments timestamptz[]", "raw_rows", database="d", table="t")
     fresh.execute(f"INSERT INTO {table} VALUES ('k', %s)", ([NAIVE, NAIVE + timedelta(days=1)],))

@@ -183,3 +183,32 @@ def test_other_targets_and_expressions_are_refused(session, cdf):
             "INSERT INTO events (external_id, type) VALUES ('e', 'a') ON CONFLICT (external_id) DO UPDATE SET type = EXCLUDED.type WHERE events.type = 'b'"
         )
     assert dump(cdf, "events") == []
+
+
+def test_a_statement_does_not_see_what_it_writes(session, cdf):
+    """The last row of a key wins, whether PostgreSQL looks the keys up one by one or reads the table once."""
+    session.execute("CREATE TEMP TABLE twice AS SELECT 'e' || i % 3 AS key, 't' || i AS type FROM generate_series(0, 5) i")
+    missing = (
+        "INSERT INTO events (external_id, type) SELECT s.key, s.type FROM twice s"
+        " LEFT JOIN LATERAL (SELECT external_id FROM events WHERE external_id = s.key OFFSET 0) e ON true WHERE e.external_id IS NULL"
+    )
+    for before in (False, True):
+        with session.transaction():
+            if before:
+                session.execute("INSERT INTO events (external_id, type) VALUES ('e1', 'old'), ('f', 'old')")
+            assert session.execute(missing).rowcount == (4 if before else 6)
+            session.execute("UPDATE events SET subtype = 's' WHERE external_id = 'e2'")
+            found = dict(session.execute("SELECT external_id, type FROM events").fetchall())
+            assert found == {"e0": "t3", "e1": "old" if before else "t4", "e2": "t5"} | ({"f": "old"} if before else {})
+        assert {e["externalId"]: e["type"] for e in dump(cdf, "events")} == found
+        session.execute("DELETE FROM events")
+
+
+def test_many_look_ups_by_key_in_what_was_written(session, cdf):
+    with session.transaction():
+        session.execute("INSERT INTO events (external_id, type) SELECT 'e' || i, 't' || i FROM generate_series(1, 5000) i")
+        session.execute("SAVEPOINT s")
+        session.execute("INSERT INTO events (external_id, type) SELECT 'e' || i, 'u' || i FROM generate_series(4000, 7000) i")
+        for at, kind in ((1, "t"), (999, "t"), (3999, "t"), (4000, "u"), (7000, "u")):
+            assert session.execute("SELECT type FROM events WHERE external_id = %s", (f"e{at}",)).fetchall() == [(f"{kind}{at}",)]
+        assert session.execute("SELECT type FROM events WHERE external_id = 'e7001'").fetchall() == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import api, dump, paths, refused, requests, session, stored  # noqa: F401
+from support import api, dump, paths, refused, requests, scratch, session, stored  # noqa: F401
 
 COLUMNS = json.dumps([
     {"externalId": "a"},
@@ -185,3 +185,18 @@ def test_reading(session, cdf):
     assert session.execute("SELECT columns FROM sequence_rows WHERE external_id = 'other'").fetchall() == [
         ({"a": None, "n": None, "s": "x"},)
     ]
+
+
+def test_on_conflict_of_rows(session, cdf, scratch):
+    create(session)
+    kinds = {kind: scratch.table(kind, "external_id text, row_number int8, columns jsonb", "sequence_rows", on_conflict=kind) for kind in ("error", "ignore")}
+    session.execute(f"INSERT INTO {kinds['error']} SELECT 'seq', i, '{{\"a\": 1}}' FROM generate_series(0, 4, 2) i")
+    with refused("23505", '"seq" row 2, "seq" row 4', "on_conflict"):
+        session.execute(f"INSERT INTO {kinds['error']} SELECT 'seq', i, '{{\"a\": 2}}' FROM generate_series(1, 4) i")
+    with refused("23505", "twice"):
+        session.execute(f"INSERT INTO {kinds['error']} SELECT 'seq', 7, '{{\"a\": 2}}' FROM generate_series(1, 2)")
+    session.execute(f"INSERT INTO {kinds['ignore']} SELECT 'seq', i, '{{\"a\": 3}}' FROM generate_series(1, 4) i")
+    assert {number: row["a"] for number, row in cells(cdf).items()} == {0: 1, 1: 3, 2: 1, 3: 3, 4: 1}
+    session.execute(f"INSERT INTO {kinds['ignore']} SELECT 'seq', i, '{{\"a\": 4}}' FROM generate_series(1, 4) i")
+    with refused("23503", "none"):
+        session.execute(f"INSERT INTO {kinds['ignore']} VALUES ('none', 1, '{{\"a\": 1}}')")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from psycopg.types.json import Jsonb
-from support import assert_each_key_once, dump, keys_sent, names, paths, refused, requests, stored
+from support import assert_each_key_once, dump, keys_sent, names, points, paths, refused, requests, stored
 from support import api, scratch, session  # noqa: F401  (fixtures)
 
 # ---- the same load again ----
@@ -451,9 +451,14 @@ def test_do_nothing_on_a_strict_table(session, cdf, strict):
 
 def test_points_that_must_be_new_are_refused(session, cdf, scratch):
     table = scratch.table("strict_points", "external_id text, timestamp timestamptz, value float8", "datapoints", on_conflict="error")
-    with refused("0A000", "on_conflict"):
-        session.execute(f"INSERT INTO {table} VALUES ('s', now(), 1)")
-    assert requests(cdf) == []
+    session.execute("INSERT INTO timeseries (external_id) VALUES ('s')")
+    session.execute(f"INSERT INTO {table} VALUES ('s', to_timestamp(1), 1), ('s', to_timestamp(3), 3)")
+    with refused("23505", '"s" at 1000 ms', "3000 ms", "on_conflict"):
+        session.execute(f"INSERT INTO {table} SELECT 's', to_timestamp(i), 9 FROM generate_series(1, 3) i")
+    with refused("23505", "1 datapoints are written twice"):
+        session.execute(f"INSERT INTO {table} VALUES ('s', to_timestamp(4), 1), ('s', to_timestamp(5), 1), ('s', to_timestamp(4), 2)")
+    session.execute(f"INSERT INTO {table} VALUES ('s', to_timestamp(2), 2)")
+    assert points(cdf, "s") == [(1000, 1.0, None), (2000, 2.0, None), (3000, 3.0, None)]
 
 
 def test_on_conflict_of_the_server(session, cdf, scratch):

@@ -59,3 +59,20 @@ def test_on_conflict(session, pump, cdf):
     assert found["p1"] == ["P1", 7.0] and found["p7"] == ["n", 7.0]
     session.execute(f"INSERT INTO {pump} (space, external_id, name) VALUES ('sp', 'p1', 'ignored') ON CONFLICT (space, external_id) DO NOTHING")
     assert rows(session, pump)[0] == ("p1", "P1", 7.0)
+
+
+def test_two_views_of_the_same_instances_are_written_in_order(session, pump, api, scratch, cdf):
+    """Each write goes to CDF in the order in which it was made, through whichever table."""
+    container = {"type": "container", "space": "sp", "externalId": "Pump"}
+    mapped = {"name": {"container": container, "containerPropertyIdentifier": "name"}}
+    api.post("/models/views", {"space": "sp", "externalId": "Named", "version": "v1", "properties": mapped})
+    other = scratch.table("other", "space text, external_id text, name text", "view", space="sp", external_id="Named", version="v1")
+    with session.transaction():
+        session.execute(f"INSERT INTO {other} VALUES ('sp', 'p1', 'first'), ('sp', 'n1', 'first')")
+        session.execute(f"INSERT INTO {pump} (space, external_id, name) VALUES ('sp', 'p1', 'second'), ('sp', 'n2', 'x')")
+        session.execute(f"INSERT INTO {other} VALUES ('sp', 'p1', 'third'), ('sp', 'n2', 'y')")
+        session.execute(f"DELETE FROM {pump} WHERE external_id = 'p2'")
+        session.execute(f"INSERT INTO {other} VALUES ('sp', 'p2', 'again')")
+    assert dict(session.execute(f"SELECT external_id, name FROM {other} WHERE external_id IN ('p1', 'p2', 'n1', 'n2')").fetchall()) == {
+        "p1": "third", "n1": "first", "n2": "y", "p2": "again",
+    }

@@ -1,10 +1,14 @@
 //! A finished request, in memory or in a temporary file.
 
+use std::borrow::Cow;
+
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
 use crate::cdf::table::Mode;
 
 use super::items::{HEAD, TAIL};
+use super::trace::KeyTrace;
+use super::Moment;
 
 /// Where chunks go that have no room in memory.
 pub trait Spill {
@@ -96,20 +100,26 @@ pub struct Chunk {
     pub deferred: bool,
     /// An item of it has a parent by external id.
     pub has_parents: bool,
+    /// When it was closed.
+    pub closed: Moment,
+    /// Which keys it may hold; None if that is not known.
+    pub keys: Option<KeyTrace>,
     payload: Payload,
 }
 
 impl Chunk {
     pub fn new(wave: usize, mode: Mode, kind: KeyKind, rows: usize, body: Body) -> Chunk {
-        Chunk { wave, mode, kind, rows, deferred: false, has_parents: false, payload: Payload::Memory(body) }
+        let payload = Payload::Memory(body);
+        Chunk { wave, mode, kind, rows, deferred: false, has_parents: false, closed: 0, keys: None, payload }
     }
 
     /// Bytes on the heap.
     pub fn memory(&self) -> usize {
-        match &self.payload {
+        let body = match &self.payload {
             Payload::Memory(body) => body.heap(),
             Payload::Spilled { .. } => 0,
-        }
+        };
+        body + self.keys.as_ref().map_or(0, KeyTrace::bytes)
     }
 
     /// Moves the body to a temporary file. If writing fails, the body is still in memory.
@@ -132,6 +142,8 @@ impl Chunk {
         let extent = to.write(&[&body.bytes, &items, &family])?;
         self.payload =
             Payload::Spilled { extent, bytes: body.bytes.len(), items: items.len(), family: family.len() };
+        // Of a transaction of any size nothing may stay on the heap.
+        self.keys = None;
         Ok(())
     }
 
@@ -139,14 +151,14 @@ impl Chunk {
     pub fn into_body(self, from: &mut dyn Spill) -> Result<Body, Error> {
         match self.payload {
             Payload::Memory(body) => Ok(body),
-            Payload::Spilled { .. } => self.read(from),
+            Payload::Spilled { .. } => self.read(from).map(Cow::into_owned),
         }
     }
 
-    /// A copy of the body, for looking into it more than once.
-    pub fn read(&self, from: &mut dyn Spill) -> Result<Body, Error> {
+    /// The body, for looking into it more than once.
+    pub fn read(&self, from: &mut dyn Spill) -> Result<Cow<'_, Body>, Error> {
         let (extent, bytes, items, family) = match &self.payload {
-            Payload::Memory(body) => return Ok(body.clone()),
+            Payload::Memory(body) => return Ok(Cow::Borrowed(body)),
             Payload::Spilled { extent, bytes, items, family } => (*extent, *bytes, *items, *family),
         };
         let mut all = from.read(extent)?;
@@ -158,7 +170,7 @@ impl Chunk {
         let family =
             all.split_off(bytes + items).chunks_exact(16).map(|p| (long(&p[..8]), long(&p[8..]))).collect();
         let items = all.split_off(bytes).chunks_exact(8).map(|p| (word(&p[..4]), word(&p[4..]))).collect();
-        Ok(Body { bytes: all, items, family })
+        Ok(Cow::Owned(Body { bytes: all, items, family }))
     }
 }
 

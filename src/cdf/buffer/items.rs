@@ -3,6 +3,7 @@
 use hashbrown::HashTable;
 
 use super::chunk::Body;
+use super::trace::KeyTrace;
 use crate::cdf::encode::{json, Encoded};
 use crate::cdf::error::Error;
 use crate::cdf::resource::Resource;
@@ -90,6 +91,11 @@ impl ItemBatch {
         self.slots.iter().filter(|slot| slot.prefix > 0).map(|slot| slot.hash)
     }
 
+    /// A filter for the keys.
+    pub fn keys(&self) -> KeyTrace {
+        KeyTrace::of(self.slots.iter().map(|slot| slot.hash))
+    }
+
     fn fragment(&self, slot: &Slot) -> &[u8] {
         &self.body[slot.start as usize..(slot.start + slot.len) as usize]
     }
@@ -108,6 +114,11 @@ impl ItemBatch {
                 && self.fragment(slot).starts_with(prefix)
         };
         self.index.find(hash, same).map(|at| *at as usize)
+    }
+
+    /// The object of the item that begins with `prefix`.
+    pub fn get(&self, hash: u64, prefix: &[u8]) -> Option<&[u8]> {
+        self.find(hash, prefix).map(|at| self.fragment(&self.slots[at]))
     }
 
     pub fn contains(&self, hash: u64, prefix: &[u8]) -> bool {

@@ -35,6 +35,9 @@ use super::resource::{sequence_rows, Resource, Shape, Stage};
 use super::table::{Mode, OnConflict, Operation};
 use super::view::View;
 
+/// A point in a transaction between two writes: see [`TransactionBuffer::moment`].
+pub type Moment = u64;
+
 /// Number of a subtransaction, as PostgreSQL counts them: a child's is larger than its parent's.
 pub type Subtransaction = u32;
 
@@ -50,14 +53,22 @@ pub struct Destination {
 }
 
 impl Destination {
+    fn holds(&self, connection: &Arc<Connection>, resource: &'static Resource) -> bool {
+        Arc::ptr_eq(&self.connection, connection) && std::ptr::eq(self.resource, resource)
+    }
+
+    /// Whether a write to one may be about the same item as a write to the other.
+    pub fn shares_items_with(&self, other: &Destination) -> bool {
+        self.holds(&other.connection, other.resource) && self.raw == other.raw
+    }
+
     fn is(
         &self,
         connection: &Arc<Connection>,
         resource: &'static Resource,
         raw: Option<(&str, &str)>,
     ) -> bool {
-        Arc::ptr_eq(&self.connection, connection)
-            && std::ptr::eq(self.resource, resource)
+        self.holds(connection, resource)
             && self.raw.as_ref().map(|(database, table)| (&**database, &**table)) == raw
     }
 }
@@ -73,6 +84,7 @@ pub struct TransactionBuffer {
     memory: usize,
     /// A failure at a moment when PostgreSQL takes no errors; told at the next one.
     failure: Option<Error>,
+    moment: Moment,
 }
 
 #[derive(Debug)]
@@ -83,6 +95,10 @@ struct Lane {
     traces: Vec<Trace>,
     /// The highest wave of each of [`KeyKind::ADDRESSES`].
     highest: [Option<usize>; 3],
+    /// When its chunks are being closed.
+    moment: Moment,
+    /// A write had to come after one in another lane.
+    tied: bool,
 }
 
 #[derive(Debug)]
@@ -144,6 +160,11 @@ impl Batch {
         }
     }
 
+    /// Whether an item whose object begins with `prefix` is in it.
+    fn holds(&self, hash: u64, prefix: &[u8]) -> bool {
+        matches!(self, Batch::Items(batch) if batch.contains(hash, prefix))
+    }
+
     /// Whether a key, or a stretch of a series' time, is in both.
     fn conflicts_with(&self, other: &Batch) -> bool {
         match (self, other) {
@@ -174,6 +195,11 @@ impl Trace {
         }
     }
 
+    /// Whether it may hold the key of such a hash.
+    fn may_hold(&self, hash: u64) -> bool {
+        matches!(self, Trace::Keys(trace) if trace.contains(hash))
+    }
+
     /// Whether it may hold something that the batch holds too.
     fn conflicts_with(&self, batch: &Batch) -> bool {
         match (self, batch) {
@@ -199,12 +225,14 @@ impl Trace {
 }
 
 impl Lane {
-    fn to(destination: Destination) -> Lane {
+    fn to(destination: Destination, moment: Moment) -> Lane {
         Lane {
             destination: Arc::new(destination),
             segments: Vec::new(),
             traces: Vec::new(),
             highest: [None; 3],
+            moment,
+            tied: false,
         }
     }
 
@@ -248,12 +276,14 @@ impl Lane {
     /// mode, else after all closed chunks and all other batches that hold it: what is deleted and then inserted must
     /// not arrive the other way round.
     ///
-    /// Writes of another kind of address come before it: they may mean the same item.
+    /// Writes of another kind of address come before it: they may mean the same item. `floor`: the first wave after
+    /// what other lanes hold of it.
     fn wave(
         &mut self,
         segment: usize,
         mode: Mode,
         kind: KeyKind,
+        floor: usize,
         in_trace: impl Fn(&Trace) -> bool,
         in_batch: impl Fn(&Batch) -> bool,
     ) -> usize {
@@ -264,7 +294,8 @@ impl Lane {
                 .max()
         };
         let others = self.highest_of_others(kind).map(|wave| wave + 1);
-        let wave = (0..=segment).filter_map(holding).chain(closed).chain(others).max().unwrap_or(0);
+        let wave =
+            (0..=segment).filter_map(holding).chain(closed).chain(others).max().unwrap_or(0).max(floor);
         if let Some(at) = KeyKind::ADDRESSES.iter().position(|address| *address == kind) {
             self.highest[at] = self.highest[at].max(Some(wave));
         }
@@ -309,21 +340,32 @@ impl Lane {
             }
             self.traces[wave].add(&batch, budget);
         }
-        let chunk = match batch {
+        let mut chunk = match batch {
             Batch::Items(batch) => {
                 let (rows, deferred, has_parents) = (batch.items(), batch.deferred(), batch.has_parents());
                 let with_family = self.destination.resource.stage == Stage::Assets;
+                let keys = (kind == KeyKind::Key).then(|| batch.keys());
                 let mut chunk = Chunk::new(wave, mode, kind, rows, batch.close(with_family));
+                chunk.keys = keys;
                 chunk.deferred = deferred;
                 chunk.has_parents = has_parents;
                 chunk
             }
             Batch::Points(batch) => {
+                let written = batch.points();
                 let (body, points) = batch.close(string, mode.on_conflict == OnConflict::Ignore)?;
+                if mode.on_conflict == OnConflict::Error && points < written {
+                    return Err(Error::new(
+                        Kind::Duplicate,
+                        format!("{} datapoints are written twice in this transaction", written - points),
+                    )
+                    .hint("The table's option on_conflict is \"error\"."));
+                }
                 Chunk::new(wave, mode, kind, points, body)
             }
             Batch::Ranges(batch) => Chunk::new(wave, mode, kind, batch.len(), batch.close()),
         };
+        chunk.closed = self.moment;
         self.segments[segment].closed.push(chunk);
         Ok(())
     }
@@ -340,15 +382,25 @@ impl Lane {
         }
     }
 
-    /// Adds an item; gives the bytes by which the memory has changed.
+    /// The first wave after everything that the lane holds of a key.
+    fn after(&self, hash: u64, prefix: &[u8]) -> usize {
+        let closed = self.traces.iter().rposition(|trace| trace.may_hold(hash)).map(|wave| wave + 1);
+        let open = self.segments.iter().flat_map(|segment| &segment.open);
+        let open = open.filter(|open| open.batch.holds(hash, prefix)).map(|open| open.wave + 1);
+        open.chain(closed).max().unwrap_or(0)
+    }
+
+    /// Adds an item; gives the bytes by which the memory has changed. `floor`: the first wave that it may go in.
     fn push_item(
         &mut self,
         subtransaction: Subtransaction,
         mode: Mode,
         fragment: &[u8],
         encoded: &Encoded,
+        floor: usize,
         budget: usize,
     ) -> Result<isize, Error> {
+        self.tied |= floor > 0;
         let segment = self.segment(subtransaction);
         let prefix = &fragment[..encoded.prefix];
         let wave = match encoded.kind {
@@ -357,8 +409,9 @@ impl Lane {
                 segment,
                 mode,
                 encoded.kind,
-                |trace| matches!(trace, Trace::Keys(trace) if trace.contains(encoded.hash)),
-                |batch| matches!(batch, Batch::Items(batch) if batch.contains(encoded.hash, prefix)),
+                floor,
+                |trace| trace.may_hold(encoded.hash),
+                |batch| batch.holds(encoded.hash, prefix),
             ),
         };
         let merge = self.merge(mode, encoded.kind);
@@ -439,6 +492,7 @@ impl Lane {
             segment,
             mode,
             kind,
+            0,
             |trace| matches!(trace, Trace::Ranges(trace) if trace.overlaps(series, range)),
             |batch| match batch {
                 Batch::Points(batch) => batch.overlaps(series, range),
@@ -536,7 +590,8 @@ impl Lane {
     /// Whether a later batch has room in an open one, and nothing of it is in a wave after that.
     fn may_join(&self, into: usize, at: usize, later: &Open) -> bool {
         let open = &self.segments[into].open[at];
-        if open.mode != later.mode || open.kind != later.kind || open.wave > later.wave {
+        let wave = if self.tied { open.wave == later.wave } else { open.wave <= later.wave };
+        if open.mode != later.mode || open.kind != later.kind || !wave {
             return false;
         }
         let room = match (&open.batch, &later.batch) {
@@ -572,7 +627,14 @@ impl Lane {
 impl TransactionBuffer {
     /// `limit`: bytes that may stay on the heap.
     pub fn new(limit: usize) -> Self {
-        TransactionBuffer { lanes: Vec::new(), raw_lanes: HashMap::new(), limit, memory: 0, failure: None }
+        TransactionBuffer {
+            lanes: Vec::new(),
+            raw_lanes: HashMap::new(),
+            limit,
+            memory: 0,
+            failure: None,
+            moment: 0,
+        }
     }
 
     /// The lane of a destination. It stays the same for the transaction.
@@ -595,12 +657,8 @@ impl TransactionBuffer {
             if let Some(names) = &owned {
                 self.raw_lanes.entry(names.clone()).or_default().push(at);
             }
-            self.lanes.push(Lane::to(Destination {
-                connection: connection.clone(),
-                resource,
-                raw: owned,
-                view: None,
-            }));
+            let to = Destination { connection: connection.clone(), resource, raw: owned, view: None };
+            self.lanes.push(Lane::to(to, self.moment));
             at
         })
     }
@@ -614,18 +672,12 @@ impl TransactionBuffer {
     ) -> usize {
         let is = |lane: &Lane| {
             let to = &lane.destination;
-            Arc::ptr_eq(&to.connection, connection)
-                && std::ptr::eq(to.resource, resource)
-                && to.view.as_ref().is_some_and(|other| other.name == view.name)
+            to.holds(connection, resource) && to.view.as_ref().is_some_and(|other| other.name == view.name)
         };
         self.lanes.iter().position(is).unwrap_or_else(|| {
             let view = Some(view.clone());
-            self.lanes.push(Lane::to(Destination {
-                connection: connection.clone(),
-                resource,
-                raw: None,
-                view,
-            }));
+            let to = Destination { connection: connection.clone(), resource, raw: None, view };
+            self.lanes.push(Lane::to(to, self.moment));
             self.lanes.len() - 1
         })
     }
@@ -634,6 +686,17 @@ impl TransactionBuffer {
     pub fn is_lane(&self, lane: usize, connection: &Arc<Connection>, raw: Option<(&str, &str)>) -> bool {
         let destination = &self.lanes[lane].destination;
         destination.is(connection, destination.resource, raw)
+    }
+
+    /// The first wave after what other lanes hold of an item: views may share instances, and their properties.
+    fn floor(&self, lane: usize, encoded: &Encoded, fragment: &[u8]) -> usize {
+        let to = &self.lanes[lane].destination;
+        if to.view.is_none() {
+            return 0;
+        }
+        let shares = |(at, other): &(usize, &Lane)| *at != lane && other.destination.shares_items_with(to);
+        let others = self.lanes.iter().enumerate().filter(shares);
+        others.map(|(_, other)| other.after(encoded.hash, &fragment[..encoded.prefix])).max().unwrap_or(0)
     }
 
     /// Adds an encoded item or RAW row.
@@ -647,7 +710,8 @@ impl TransactionBuffer {
         spill: &mut dyn Spill,
     ) -> Result<(), Error> {
         self.check()?;
-        let delta = self.lanes[lane].push_item(subtransaction, mode, fragment, encoded, self.limit)?;
+        let floor = self.floor(lane, encoded, fragment);
+        let delta = self.lanes[lane].push_item(subtransaction, mode, fragment, encoded, floor, self.limit)?;
         self.account(delta, spill)
     }
 
@@ -719,6 +783,26 @@ impl TransactionBuffer {
         }
         self.memory = self.lanes.iter().map(Lane::memory).sum();
         Ok(())
+    }
+
+    /// The present, for a reader that must not see what is written later: [`TransactionBuffer::pending`]. What is open
+    /// of the resource is closed, since later writes would be merged into it.
+    pub fn moment(
+        &mut self,
+        connection: &Arc<Connection>,
+        resource: &'static Resource,
+    ) -> Result<Moment, Error> {
+        for lane in &mut self.lanes {
+            if lane.destination.holds(connection, resource) {
+                for segment in (0..lane.segments.len()).rev() {
+                    lane.close_segment(segment, self.limit)?;
+                }
+            }
+            lane.moment = self.moment + 1;
+        }
+        self.moment += 1;
+        self.memory = self.lanes.iter().map(Lane::memory).sum();
+        Ok(self.moment)
     }
 
     /// A subtransaction ended well: its rows are its parent's now.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use prost::Message;
 
 use super::chunk::{Body, Spill};
-use super::{Batch, Lane, Trace, TransactionBuffer};
+use super::trace::KeyTrace;
+use super::{Batch, Chunk, Lane, Moment, Trace, TransactionBuffer};
 use crate::cdf::client::Connection;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::point::wire;
@@ -55,8 +56,8 @@ impl Pending {
     }
 }
 
-/// The keys that are asked for, as they stand at the beginning of a fragment: `{"externalId":"…"`.
-struct Keys(HashSet<Vec<u8>>);
+/// The keys that are asked for, as they stand at the beginning of a fragment: `{"externalId":"…"`, and their hashes.
+struct Keys(HashMap<Vec<u8>, u64>);
 
 impl Keys {
     /// Whether the fragment has one of the keys, or a key of another kind, of which only CDF knows what it means.
@@ -66,102 +67,131 @@ impl Keys {
         }
         // A key ends where the next member begins, or the object: a text can hold neither unescaped in front of it.
         let end = Properties::first_end(fragment);
-        self.0.contains(&fragment[..end])
+        self.0.contains_key(&fragment[..end])
+    }
+
+    fn any_in(&self, trace: &KeyTrace) -> bool {
+        self.0.values().any(|hash| trace.contains(*hash))
     }
 }
 
 impl TransactionBuffer {
-    /// What was written to a resource over a connection. With `keys`, the first bytes of keyed fragments, rows of other
-    /// keys are left out.
+    /// What was written to a resource over a connection, `before` a moment if one is given. With `keys`, the first bytes
+    /// of keyed fragments, rows of other keys are left out.
     pub fn pending(
         &self,
         connection: &Arc<Connection>,
         resource: &'static Resource,
         keys: Option<Vec<Vec<u8>>>,
+        before: Option<Moment>,
         spill: &mut dyn Spill,
     ) -> Result<Pending, Error> {
-        let keys = keys.map(|keys| Keys(keys.into_iter().collect()));
+        let with_hash = |key: Vec<u8>| {
+            let hash = key_hash(&key);
+            (key, hash)
+        };
+        let keys = keys.map(|keys| Keys(keys.into_iter().map(with_hash).collect()));
         let mut pending = Pending::default();
-        for lane in &self.lanes {
-            let destination = &lane.destination;
-            if Arc::ptr_eq(&destination.connection, connection)
-                && std::ptr::eq(destination.resource, resource)
-            {
-                lane.pending(keys.as_ref(), &mut pending, spill)?;
-            }
+        let lanes = self.lanes.iter().filter(|lane| lane.destination.holds(connection, resource));
+        let mut parts: Vec<Part<'_>> = lanes.flat_map(|lane| lane.parts(keys.as_ref(), before)).collect();
+        parts.sort_by_key(|part| part.wave);
+        for part in parts {
+            part.add_to(&mut pending, keys.as_ref(), spill)?;
         }
         Ok(pending)
     }
 }
 
+/// Writes of one kind and wave to a lane.
+struct Part<'l> {
+    lane: &'l Lane,
+    wave: usize,
+    mode: Mode,
+    kind: KeyKind,
+    place: Place<'l>,
+}
+
 /// Where a part of what is pending is.
 enum Place<'l> {
     Open(&'l Batch),
-    Closed(&'l super::Chunk),
+    Closed(&'l Chunk),
 }
 
 impl Lane {
-    fn pending(
-        &self,
-        keys: Option<&Keys>,
-        pending: &mut Pending,
-        spill: &mut dyn Spill,
-    ) -> Result<(), Error> {
+    /// Everything that may hold what is asked for.
+    fn parts(&self, keys: Option<&Keys>, before: Option<Moment>) -> Vec<Part<'_>> {
         // A chunk in a temporary file is read only if the trace of its wave says that it may hold a key.
-        let hashes: Option<Vec<u64>> = keys.map(|keys| keys.0.iter().map(|key| key_hash(key)).collect());
-        let may_hold = |wave: usize, kind: KeyKind| match (&hashes, self.traces.get(wave)) {
-            (Some(hashes), Some(Trace::Keys(trace))) if kind == KeyKind::Key => {
-                hashes.iter().any(|hash| trace.contains(*hash))
+        let may_hold = |chunk: &Chunk| match (keys, self.traces.get(chunk.wave)) {
+            (Some(keys), Some(Trace::Keys(trace))) if chunk.kind == KeyKind::Key => {
+                keys.any_in(trace) && chunk.keys.as_ref().is_none_or(|filter| keys.any_in(filter))
             }
             _ => true,
         };
-        let mut places: Vec<(usize, Mode, KeyKind, Place<'_>)> = Vec::new();
+        let mut parts = Vec::new();
         for segment in &self.segments {
-            let closed = segment.closed.iter().filter(|chunk| may_hold(chunk.wave, chunk.kind));
-            places.extend(closed.map(|chunk| (chunk.wave, chunk.mode, chunk.kind, Place::Closed(chunk))));
-            places.extend(
-                segment.open.iter().map(|open| (open.wave, open.mode, open.kind, Place::Open(&open.batch))),
-            );
+            let closed = segment
+                .closed
+                .iter()
+                .filter(|chunk| before.is_none_or(|moment| chunk.closed < moment) && may_hold(chunk));
+            parts.extend(closed.map(|chunk| {
+                let place = Place::Closed(chunk);
+                Part { lane: self, wave: chunk.wave, mode: chunk.mode, kind: chunk.kind, place }
+            }));
+            // What was open at that moment is closed since.
+            let open = segment.open.iter().filter(|_| before.is_none());
+            parts.extend(open.map(|open| {
+                let place = Place::Open(&open.batch);
+                Part { lane: self, wave: open.wave, mode: open.mode, kind: open.kind, place }
+            }));
         }
-        places.sort_by_key(|(wave, ..)| *wave);
-        for (_, mode, kind, place) in places {
-            let mut add = |fragment: &[u8]| {
-                if keys.is_none_or(|keys| keys.want(kind, fragment)) {
-                    pending.items.push(PendingItem {
-                        mode,
-                        kind,
-                        fragment: fragment.to_vec(),
-                        raw: self.destination.raw.clone(),
-                        view: self.destination.view.clone(),
-                    });
+        parts
+    }
+}
+
+impl Part<'_> {
+    fn add_to(self, pending: &mut Pending, keys: Option<&Keys>, spill: &mut dyn Spill) -> Result<(), Error> {
+        let Part { lane, mode, kind, place, .. } = self;
+        let mut add = |fragment: &[u8]| {
+            if keys.is_none_or(|keys| keys.want(kind, fragment)) {
+                pending.items.push(PendingItem {
+                    mode,
+                    kind,
+                    fragment: fragment.to_vec(),
+                    raw: lane.destination.raw.clone(),
+                    view: lane.destination.view.clone(),
+                });
+            }
+        };
+        let datapoints = matches!(lane.destination.resource.shape, Shape::Datapoints { .. });
+        match place {
+            Place::Open(Batch::Items(batch)) => match keys {
+                Some(keys) if kind == KeyKind::Key => {
+                    keys.0.iter().filter_map(|(key, hash)| batch.get(*hash, key)).for_each(add);
                 }
-            };
-            let datapoints = matches!(self.destination.resource.shape, Shape::Datapoints { .. });
-            match place {
-                Place::Open(Batch::Items(batch)) => batch.fragments().for_each(add),
-                Place::Open(Batch::Ranges(batch)) => {
-                    pending.points.extend(deleted(batch.body())?);
-                }
-                Place::Open(Batch::Points(batch)) => {
-                    pending.points.extend(
-                        batch
-                            .messages(self.string(), mode.on_conflict == OnConflict::Ignore)?
-                            .into_iter()
-                            .map(PendingPoints::Write),
-                    );
-                }
-                Place::Closed(chunk) => {
-                    let body = chunk.read(spill)?;
-                    match (datapoints, mode.operation) {
-                        (true, Operation::Delete) => pending.points.extend(deleted(&body)?),
-                        (true, _) => {
-                            let request = wire::InsertionRequest::decode(&*body.bytes).map_err(|error| {
-                                Error::internal(format!("encoded datapoints are not readable: {error}"))
-                            })?;
-                            pending.points.extend(request.items.into_iter().map(PendingPoints::Write));
-                        }
-                        (false, _) => (0..body.items.len()).for_each(|at| add(body.fragment(at))),
+                _ => batch.fragments().for_each(add),
+            },
+            Place::Open(Batch::Ranges(batch)) => {
+                pending.points.extend(deleted(batch.body())?);
+            }
+            Place::Open(Batch::Points(batch)) => {
+                pending.points.extend(
+                    batch
+                        .messages(lane.string(), mode.on_conflict == OnConflict::Ignore)?
+                        .into_iter()
+                        .map(PendingPoints::Write),
+                );
+            }
+            Place::Closed(chunk) => {
+                let body = chunk.read(spill)?;
+                match (datapoints, mode.operation) {
+                    (true, Operation::Delete) => pending.points.extend(deleted(&body)?),
+                    (true, _) => {
+                        let request = wire::InsertionRequest::decode(&*body.bytes).map_err(|error| {
+                            Error::internal(format!("encoded datapoints are not readable: {error}"))
+                        })?;
+                        pending.points.extend(request.items.into_iter().map(PendingPoints::Write));
                     }
+                    (false, _) => (0..body.items.len()).for_each(|at| add(body.fragment(at))),
                 }
             }
         }

@@ -59,6 +59,13 @@ impl KeyTrace {
         }
     }
 
+    /// A filter for these keys, in about two bytes each.
+    pub fn of(hashes: impl ExactSizeIterator<Item = u64>) -> KeyTrace {
+        let mut bits = vec![0; hashes.len().div_ceil(4).next_power_of_two().max(8)];
+        hashes.for_each(|hash| set(&mut bits, hash));
+        KeyTrace::Bloom { bits }
+    }
+
     /// Adds a key. The trace stays within an eighth of `budget` bytes.
     pub fn insert(&mut self, hash: u64, budget: usize) {
         match self {

@@ -21,6 +21,10 @@ impl Delivery<'_> {
         let send = |bytes: Vec<u8>| client::Body::Protobuf(Bytes::from(bytes));
         let (body, rows) = match work.mode.on_conflict {
             OnConflict::Ignore => self.without_existing(&work.body.bytes).await?,
+            OnConflict::Error => {
+                self.refuse_existing(&work.body.bytes).await?;
+                (work.body.bytes.clone(), work.rows)
+            }
             _ => (work.body.bytes.clone(), work.rows),
         };
         self.accepted += work.rows - rows;
@@ -89,19 +93,41 @@ impl Delivery<'_> {
         }
     }
 
+    /// Fails if a series has a point already at a moment of one of these.
+    async fn refuse_existing(&self, bytes: &[u8]) -> Result<(), Error> {
+        let (mut named, mut count) = (Vec::new(), 0);
+        for item in &decoded(bytes)?.items {
+            let existing = self.existing_moments(item).await?;
+            let mut taken: Vec<i64> = moments(item).into_iter().filter(|at| existing.contains(at)).collect();
+            taken.sort_unstable();
+            count += taken.len();
+            let series = identity(item);
+            let room = NAMED_ROWS.saturating_sub(named.len());
+            named.extend(taken.iter().take(room).map(|at| format!("{series} at {at} ms")));
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let why = format!("{}: the datapoint exists in CDF already", self.destination.name());
+        Err(Error::new(Kind::Duplicate, why)
+            .detail(format!("Rows refused: {}.", list_names(named.iter(), count)))
+            .hint("The table's option on_conflict is \"error\"."))
+    }
+
+    /// When the item's series has points already, between the first and the last of these.
+    async fn existing_moments(&self, item: &wire::InsertionItem) -> Result<HashSet<i64>, Error> {
+        let moments = moments(item);
+        match (moments.iter().min(), moments.iter().max()) {
+            (Some(first), Some(last)) => self.moments(&identity(item), *first, *last + 1).await,
+            _ => Ok(HashSet::new()),
+        }
+    }
+
     /// The points of moments at which their series has none yet, and how many they are.
     async fn without_existing(&self, bytes: &[u8]) -> Result<(Vec<u8>, usize), Error> {
         let mut request = decoded(bytes)?;
         for item in &mut request.items {
-            let moments: Vec<i64> = match &item.points {
-                Some(wire::Points::Numeric(points)) => {
-                    points.datapoints.iter().map(|p| p.timestamp).collect()
-                }
-                Some(wire::Points::String(points)) => points.datapoints.iter().map(|p| p.timestamp).collect(),
-                None => continue,
-            };
-            let (Some(first), Some(last)) = (moments.iter().min(), moments.iter().max()) else { continue };
-            let existing = self.moments(&identity(item), *first, *last + 1).await?;
+            let existing = self.existing_moments(item).await?;
             match &mut item.points {
                 Some(wire::Points::Numeric(points)) => {
                     points.datapoints.retain(|point| !existing.contains(&point.timestamp));
@@ -253,6 +279,15 @@ fn identity(item: &wire::InsertionItem) -> Identity {
 
 fn series_of(body: &[u8]) -> Result<Vec<Identity>, Error> {
     Ok(decoded(body)?.items.iter().map(identity).collect())
+}
+
+/// Milliseconds.
+fn moments(item: &wire::InsertionItem) -> Vec<i64> {
+    match &item.points {
+        Some(wire::Points::Numeric(points)) => points.datapoints.iter().map(|p| p.timestamp).collect(),
+        Some(wire::Points::String(points)) => points.datapoints.iter().map(|p| p.timestamp).collect(),
+        None => Vec::new(),
+    }
 }
 
 fn count(item: &wire::InsertionItem) -> usize {

@@ -152,9 +152,7 @@ impl Delivery<'_> {
             accept_protobuf: false,
         };
         match self.context.client.send(&self.destination.connection, &request, &self.context.limits).await {
-            Ok(response) => serde_json::from_slice(&response.body).map(Some).map_err(|error| {
-                Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}"))
-            }),
+            Ok(response) => response.json().map(Some),
             Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
             Err(error) => Err(error.into_error(&self.destination.resource.read_capability())),
         }

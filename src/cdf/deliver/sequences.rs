@@ -1,7 +1,7 @@
 //! Sequences: columns that are new are added to existing ones, and rows are grouped as CDF takes them.
 
 use bytes::Bytes;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
 use serde_json::{json, Value};
 
@@ -10,11 +10,12 @@ use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::client::Resend;
 use crate::cdf::encode::json::{self as json_writer, Properties};
-use crate::cdf::error::{Error, Kind};
+use crate::cdf::error::{Error, Kind, RequestError};
 use crate::cdf::resource::sequence_rows::{
     COLUMNS, COLUMNS_PER_ITEM, ITEMS_PER_REQUEST, ROWS_PER_REQUEST, ROW_NUMBER, VALUES_PER_REQUEST,
 };
 use crate::cdf::resource::{Items, Rule};
+use crate::cdf::table::OnConflict;
 
 impl Delivery<'_> {
     /// Adds the columns that the rows define and the existing sequences lack; `answer` has these.
@@ -85,11 +86,55 @@ impl Delivery<'_> {
         }
     }
 
+    /// Those of the rows that their sequence has already, in their order.
+    async fn existing_rows(&self, parsed: &Parsed<'_>) -> Result<Vec<usize>, Error> {
+        let mut existing = Vec::new();
+        for ((name, key), rows) in by_sequence(parsed)? {
+            let numbers = rows.iter().map(|(number, _)| *number);
+            let (first, last) = (numbers.clone().min().unwrap_or(0), numbers.max().unwrap_or(0));
+            let mut request = json!({ "start": first, "limit": ROWS_PER_REQUEST });
+            request[name] = serde_json::from_str(key).unwrap_or_default();
+            // The end is exclusive; the largest row number needs none.
+            if let Some(end) = last.checked_add(1) {
+                request["end"] = end.into();
+            }
+            let mut taken: HashSet<i64> = HashSet::new();
+            loop {
+                let body = request.to_string().into_bytes();
+                let answer = match self.post_json("/sequences/data/list", body, Resend::Always).await {
+                    Ok(answer) => answer,
+                    // The write itself will say that the sequence is missing.
+                    Err(RequestError::Api(api)) if !api.missing.is_empty() || api.is_absent() => break,
+                    Err(error) => return Err(error.into_error(&self.destination.resource.read_capability())),
+                };
+                let answer: Value = answer.json()?;
+                let found = answer["rows"].as_array().into_iter().flatten();
+                taken.extend(found.filter_map(|row| row[ROW_NUMBER].as_i64()));
+                match answer["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) {
+                    Some(cursor) => request["cursor"] = cursor.into(),
+                    None => break,
+                }
+            }
+            existing.extend(rows.iter().filter(|(number, _)| taken.contains(number)).map(|(_, at)| *at));
+        }
+        existing.sort_unstable();
+        Ok(existing)
+    }
+
     /// Rows of sequences. CDF writes cells, so that every request may be sent again.
     pub(super) async fn sequence_rows(&mut self, work: &Work) -> Result<(), Error> {
         let body = &work.body;
         let parsed = Parsed::all(body)?;
-        let mut search = Search::new((0..body.items.len()).collect(), false);
+        let mut rows: Vec<usize> = (0..body.items.len()).collect();
+        if matches!(work.mode.on_conflict, OnConflict::Ignore | OnConflict::Error) {
+            let existing = self.existing_rows(&parsed).await?;
+            if work.mode.on_conflict == OnConflict::Error && !existing.is_empty() {
+                return Err(self.exists(body, &existing));
+            }
+            self.accepted += existing.len();
+            rows.retain(|at| existing.binary_search(at).is_err());
+        }
+        let mut search = Search::new(rows, false);
         while let Some(mut part) = search.next() {
             let Some(request) = request(&parsed, &part)? else {
                 let second = part.split_off(part.len() / 2);
@@ -104,6 +149,19 @@ impl Delivery<'_> {
         }
         self.conclude(search, body)
     }
+}
+
+/// The sequences, as CDF refers to them, with the numbers and places of their rows.
+fn by_sequence<'p>(parsed: &'p Parsed<'_>) -> Result<HashMap<(&'p str, &'p str), Vec<(i64, usize)>>, Error> {
+    let mut sequences: HashMap<(&str, &str), Vec<(i64, usize)>> = HashMap::new();
+    for (at, item) in parsed.items.iter().enumerate() {
+        let number = item.get(ROW_NUMBER).and_then(|number| number.get().parse().ok());
+        let (Some((name, key)), Some(number)) = (item.0.first(), number) else {
+            return Err(Error::internal("a sequence row without its key"));
+        };
+        sequences.entry((name, key.get())).or_default().push((number, at));
+    }
+    Ok(sequences)
 }
 
 /// Rows of one sequence with the same columns.
