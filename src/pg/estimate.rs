@@ -15,18 +15,6 @@ const RECEIVED_ROW: f64 = 10.0;
 /// Keys in a list that is not known yet.
 const LISTED_KEYS: f64 = 10.0;
 
-/// What a table probably has as long as ANALYZE has not counted.
-pub fn usual_rows(resource: &Resource) -> f64 {
-    match resource.shape {
-        Shape::Datapoints { .. } => 1e6,
-        _ => match resource.name {
-            "data_sets" | "labels" => 100.0,
-            "events" => 1e5,
-            _ => 1e4,
-        },
-    }
-}
-
 /// Rows per request.
 fn page(resource: &Resource) -> f64 {
     match resource.shape {

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use pgrx::PgMemoryContexts;
 
 use super::errors::OrRaise;
-use super::estimate::{estimate, is_key, usual_rows, Estimate};
+use super::estimate::{estimate, is_key, Estimate};
 use super::list::{integers, pointers};
 use super::pushdown::{column_of, pushed, Condition, Pushed};
 use super::tuple::RowWriter;
@@ -29,7 +29,7 @@ pub unsafe extern "C-unwind" fn get_foreign_rel_size(
     unsafe {
         let table = open_table(foreigntableid, (*baserel).userid);
         if (*baserel).tuples < 0.0 || (*baserel).tuples == 0.0 && (*baserel).pages == 0 {
-            (*baserel).tuples = usual_rows(table.options.resource);
+            (*baserel).tuples = f64::from(table.options.resource.usual_rows);
         }
         pg_sys::set_baserel_size_estimates(root, baserel);
         (*baserel).rows = estimate(root, baserel, &table, (*baserel).baserestrictinfo).rows;

@@ -110,3 +110,9 @@ def test_limits_of_files(session, cdf, column, limit):
     with refused("22023", "uploaded"):
         session.execute("INSERT INTO files (external_id, uploaded) VALUES ('x', true)")
     assert requests(cdf) == []
+
+
+def test_the_key_of_a_relationship_is_not_empty(session, cdf):
+    with refused("22023", "external_id", "empty"):
+        session.execute(RELATIONSHIP.format(more="confidence", values="0.5").replace("'r'", "''"))
+    assert requests(cdf) == []

@@ -21,6 +21,7 @@ pub struct ItemEncoder {
     exclusive: Vec<(usize, usize)>,
     ordered: Vec<(usize, usize)>,
     set_null: bool,
+    shortest_key: usize,
     /// What an existing item gets: the columns, and their properties as the member that lists them.
     listed: Option<(Vec<usize>, Vec<u8>)>,
 }
@@ -93,6 +94,7 @@ impl ItemEncoder {
             set_null: table.options.mode.null_handling == NullHandling::SetNull,
             listed: listed.map(|columns| (columns.to_vec(), listing(table, columns))),
             fields,
+            shortest_key: items.shortest_key,
         }
     }
 
@@ -114,8 +116,11 @@ impl ItemEncoder {
         if let Some(at) = key_at {
             out.extend_from_slice(if kind == KeyKind::Id { b"\"id\":" } else { b"\"externalId\":" });
             let value = out.len();
-            let rule = if kind == KeyKind::Id { Rule::Id } else { Rule::ExternalId };
-            write_value(out, &rule, &row[at]).map_err(|refusal| refused(at, refusal))?;
+            let written = match kind {
+                KeyKind::Id => write_value(out, &Rule::Id, &row[at]),
+                _ => text(out, &row[at], self.shortest_key, EXTERNAL_ID_CHARS),
+            };
+            written.map_err(|refusal| refused(at, refusal))?;
             hash = hash_bytes(&out[value..]);
             prefix = out.len() - start;
         } else {

@@ -42,6 +42,8 @@ pub static ASSETS: Resource = Resource {
         ordered: &[],
         updatable: true,
         deletable: true,
+        shortest_key: 0,
     }),
     acl: "assetsAcl",
+    usual_rows: 10_000,
 };

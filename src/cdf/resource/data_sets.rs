@@ -30,6 +30,8 @@ pub static DATA_SETS: Resource = Resource {
         ordered: &[],
         updatable: true,
         deletable: false,
+        shortest_key: 0,
     }),
     acl: "datasetsAcl",
+    usual_rows: 100,
 };

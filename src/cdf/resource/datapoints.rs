@@ -40,6 +40,7 @@ pub static DATAPOINTS: Resource = Resource {
     stage: Stage::Points,
     shape: Shape::Datapoints { string: false },
     acl: "timeSeriesAcl",
+    usual_rows: 1_000_000,
 };
 
 pub static STRING_DATAPOINTS: Resource = Resource {
@@ -49,4 +50,5 @@ pub static STRING_DATAPOINTS: Resource = Resource {
     stage: Stage::Points,
     shape: Shape::Datapoints { string: true },
     acl: "timeSeriesAcl",
+    usual_rows: 1_000_000,
 };

@@ -46,6 +46,8 @@ pub static EVENTS: Resource = Resource {
         ordered: &[("start_time", "end_time")],
         updatable: true,
         deletable: true,
+        shortest_key: 0,
     }),
     acl: "eventsAcl",
+    usual_rows: 100_000,
 };

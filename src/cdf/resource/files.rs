@@ -49,6 +49,8 @@ pub static FILES: Resource = Resource {
         ordered: &[],
         updatable: true,
         deletable: true,
+        shortest_key: 0,
     }),
     acl: "filesAcl",
+    usual_rows: 10_000,
 };

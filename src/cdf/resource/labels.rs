@@ -22,6 +22,8 @@ pub static LABELS: Resource = Resource {
         ordered: &[],
         updatable: false,
         deletable: true,
+        shortest_key: 0,
     }),
     acl: "labelsAcl",
+    usual_rows: 100,
 };

@@ -307,6 +307,8 @@ pub struct Items {
     pub updatable: bool,
     /// Whether CDF can delete items.
     pub deletable: bool,
+    /// Characters that an external id has at least.
+    pub shortest_key: usize,
 }
 
 /// A CDF resource: its table, limits, endpoint and key.
@@ -321,6 +323,8 @@ pub struct Resource {
     pub shape: Shape,
     /// CDF's access control list for it.
     pub acl: &'static str,
+    /// How many a project probably has, for plans of tables that were never analysed.
+    pub usual_rows: u32,
 }
 
 impl Resource {

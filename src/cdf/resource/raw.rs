@@ -29,6 +29,7 @@ pub static RAW_ROWS: Resource = Resource {
     stage: Stage::Raw,
     shape: Shape::Raw,
     acl: "rawAcl",
+    usual_rows: 10_000,
 };
 
 /// Characters of one column's name or value.

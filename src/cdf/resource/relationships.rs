@@ -36,6 +36,8 @@ pub static RELATIONSHIPS: Resource = Resource {
         ordered: &[("start_time", "end_time")],
         updatable: true,
         deletable: true,
+        shortest_key: 1,
     }),
     acl: "relationshipsAcl",
+    usual_rows: 10_000,
 };

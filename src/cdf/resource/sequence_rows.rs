@@ -32,4 +32,5 @@ pub static SEQUENCE_ROWS: Resource = Resource {
     stage: Stage::Points,
     shape: Shape::SequenceRows,
     acl: "sequencesAcl",
+    usual_rows: 10_000,
 };

@@ -45,6 +45,8 @@ pub static SEQUENCES: Resource = Resource {
         ordered: &[],
         updatable: true,
         deletable: true,
+        shortest_key: 0,
     }),
     acl: "sequencesAcl",
+    usual_rows: 10_000,
 };

@@ -49,6 +49,8 @@ pub static TIMESERIES: Resource = Resource {
         ordered: &[],
         updatable: true,
         deletable: true,
+        shortest_key: 0,
     }),
     acl: "timeSeriesAcl",
+    usual_rows: 10_000,
 };

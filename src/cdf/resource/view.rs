@@ -36,6 +36,7 @@ pub static NODES: Resource = Resource {
     stage: Stage::Nodes,
     shape: Shape::Instances { edges: false },
     acl: "dataModelInstancesAcl",
+    usual_rows: 10_000,
 };
 
 pub static EDGES: Resource = Resource {
@@ -57,6 +58,7 @@ pub static EDGES: Resource = Resource {
     stage: Stage::Edges,
     shape: Shape::Instances { edges: true },
     acl: "dataModelInstancesAcl",
+    usual_rows: 10_000,
 };
 
 /// What an instance has besides its properties: CDF's name, and the columns that hold its space and external id.
