@@ -12,8 +12,10 @@ case ${1:-} in
 extension)
     pg_config=$(require_pg_config)
     say "Building the extension for $("$pg_config" --version)"
+    # Only the library that PostgreSQL loads: cargo optimises across crates (LTO) only what is built as nothing else.
     PGRX_PG_CONFIG_PATH=$pg_config \
-        cargo build --locked --release --no-default-features --features "pg$(pg_major "$pg_config")"
+        cargo rustc --locked --release --no-default-features --features "pg$(pg_major "$pg_config")" --lib \
+        --crate-type cdylib
     ;;
 emulator)
     say "Building the CDF emulator"

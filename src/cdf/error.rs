@@ -1,6 +1,7 @@
 //! The one error type of the CDF side. It carries everything that the PostgreSQL side reports, and never a secret.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use serde_json::Value;
 
@@ -71,10 +72,14 @@ impl Kind {
     }
 }
 
-/// What the user is told: class, message, details (one line each) and what to do.
+/// What the user is told. Boxed: every row passes through a dozen results, which are moved whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
+#[error("{}", .0.message)]
+pub struct Error(Box<Report>);
+
+/// An error's class, message, details (one line each) and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
     pub kind: Kind,
     pub message: String,
     pub detail: Vec<String>,
@@ -83,7 +88,11 @@ pub struct Error {
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), detail: Vec::new(), hint: None }
+        Error(Box::new(Report { kind, message: message.into(), detail: Vec::new(), hint: None }))
+    }
+
+    pub fn into_report(self) -> Report {
+        *self.0
     }
 
     /// A defect of this extension; the message says where.
@@ -100,6 +109,20 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+impl Deref for Error {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.0
+    }
+}
+
+impl DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut Report {
+        &mut self.0
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Writer {
     connection: Arc<Connection>,
     on_conflict: OnConflict,
     encoder: Encoder,
+    /// How rows are inserted.
+    upsert: Mode,
     /// The lane of the last row.
     lane: Option<usize>,
     fragment: Vec<u8>,
@@ -78,32 +80,18 @@ impl Writer {
             Shape::Raw => Encoder::Raw(RawEncoder::new(&table, listed)?),
             Shape::Datapoints { string } => Encoder::Points(PointEncoder::new(&table, *string)?),
         };
-        Ok(Writer { table, connection, on_conflict, encoder, lane: None, fragment: Vec::new() })
+        let upsert = mode(&table, on_conflict, Operation::Upsert);
+        Ok(Writer { table, connection, on_conflict, encoder, upsert, lane: None, fragment: Vec::new() })
     }
 
-    /// Only what delivery distinguishes: the rest is in the encoded row already.
     fn mode(&self, operation: Operation) -> Mode {
-        let options = &self.table.options;
-        let reads_back = matches!(options.resource.shape, Shape::Raw)
-            && (operation == Operation::Update || self.on_conflict == OnConflict::UpdateListed);
-        Mode {
-            operation,
-            on_conflict: match operation {
-                Operation::Upsert => self.on_conflict,
-                _ => OnConflict::Update,
-            },
-            null_handling: match reads_back {
-                true => options.mode.null_handling,
-                false => NullHandling::Ignore,
-            },
-            create_missing: options.mode.create_missing && operation == Operation::Upsert,
-        }
+        mode(&self.table, self.on_conflict, operation)
     }
 
     /// Encodes one row into the buffer; cells are in the order of the table's columns. A refused row leaves the buffer
     /// as it was.
     pub fn insert(&mut self, target: Target<'_>, row: &[Cell<'_>]) -> Result<(), Error> {
-        let mode = self.mode(Operation::Upsert);
+        let mode = self.upsert;
         let table = &*self.table;
         self.fragment.clear();
         match &self.encoder {
@@ -124,20 +112,20 @@ impl Writer {
                 self.push(target, mode, &encoded)
             }
             Encoder::Points(encoder) => {
+                let Target { buffer, subtransaction, spill } = target;
+                let lane = *self
+                    .lane
+                    .get_or_insert_with(|| buffer.lane(&self.connection, table.options.resource, None));
+                if let Some(point) = encoder.plain(row) {
+                    if buffer.push_known_point(lane, subtransaction, mode, &point, spill)? {
+                        return Ok(());
+                    }
+                }
                 let series = encoder.series(table, row)?;
                 let timestamp = encoder.timestamp(table, row)?;
-                let lane = *self.lane.get_or_insert_with(|| {
-                    target.buffer.lane(&self.connection, table.options.resource, None)
-                });
-                target.buffer.push_point(
-                    lane,
-                    target.subtransaction,
-                    mode,
-                    &series,
-                    timestamp,
-                    target.spill,
-                    |out| encoder.encode(table, row, timestamp, out),
-                )
+                buffer.push_point(lane, subtransaction, mode, &series, timestamp, spill, |out| {
+                    encoder.encode(table, row, timestamp, out)
+                })
             }
         }
     }
@@ -263,6 +251,25 @@ impl Writer {
         };
         self.lane = Some(lane);
         target.buffer.push_item(lane, target.subtransaction, mode, &self.fragment, encoded, target.spill)
+    }
+}
+
+/// Only what delivery distinguishes: the rest is in the encoded row already.
+fn mode(table: &Table, on_conflict: OnConflict, operation: Operation) -> Mode {
+    let options = &table.options;
+    let reads_back = matches!(options.resource.shape, Shape::Raw)
+        && (operation == Operation::Update || on_conflict == OnConflict::UpdateListed);
+    Mode {
+        operation,
+        on_conflict: match operation {
+            Operation::Upsert => on_conflict,
+            _ => OnConflict::Update,
+        },
+        null_handling: match reads_back {
+            true => options.mode.null_handling,
+            false => NullHandling::Ignore,
+        },
+        create_missing: options.mode.create_missing && operation == Operation::Upsert,
     }
 }
 

@@ -48,12 +48,47 @@ struct Element {
 #[derive(Debug)]
 pub struct RowReader {
     columns: Vec<Option<Column>>,
-    /// Reading allocates: what it allocates goes with the next row.
-    row_context: pg_sys::MemoryContext,
-    allocates: bool,
-    recode: bool,
+    memory: Memory,
     /// The emptied cells of the last row, for their memory.
     cells: Vec<Cell<'static>>,
+}
+
+/// Where values are unpacked, and how.
+#[derive(Debug, Clone, Copy)]
+struct Memory {
+    /// What is allocated here goes with the next row.
+    context: pg_sys::MemoryContext,
+    /// Texts of the database have to be converted.
+    recode: bool,
+}
+
+impl Memory {
+    /// Calls what allocates.
+    ///
+    /// # Safety
+    /// The context exists. What is allocated is not used after the next [`Memory::reset`].
+    unsafe fn within<R>(self, allocate: impl FnOnce() -> R) -> R {
+        // SAFETY: the caller's promise. An error that leaves from here leaves the statement, which sets its own context.
+        unsafe {
+            let previous = pg_sys::MemoryContextSwitchTo(self.context);
+            let result = allocate();
+            pg_sys::MemoryContextSwitchTo(previous);
+            result
+        }
+    }
+
+    /// Frees what the last row has allocated: of most rows nothing, and then the call would cost more than all else.
+    ///
+    /// # Safety
+    /// The context exists, and nothing in it is used any more.
+    unsafe fn reset(self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !(*self.context).isReset {
+                pg_sys::MemoryContextReset(self.context);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -76,18 +111,17 @@ impl RowReader {
             );
         }
         // SAFETY: catalog and context functions of a running backend; the name is static.
-        let (row_context, recode) = unsafe {
-            let row_context = pg_sys::AllocSetContextCreateInternal(
+        let memory = unsafe {
+            let context = pg_sys::AllocSetContextCreateInternal(
                 context,
                 c"cdf_fdw row".as_ptr(),
                 pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
                 pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
-            (row_context, is_foreign())
+            Memory { context, recode: is_foreign() }
         };
-        let allocates = recode || columns.iter().flatten().any(|column| column.reader.allocates());
-        RowReader { columns, row_context, allocates, recode, cells: Vec::new() }
+        RowReader { columns, memory, cells: Vec::new() }
     }
 
     /// Reads the slot's row and gives its cells to `use_row`. They borrow from the slot, and end with the call.
@@ -102,18 +136,14 @@ impl RowReader {
         let mut cells: Vec<Cell<'_>> = std::mem::take(&mut self.cells);
         // SAFETY: the caller's promise: the slot has as many attributes as the reader has columns, and its arrays are
         // filled up to tts_nvalid. The row context is the reader's own, and nothing of the last row is used any more.
-        let (values, nulls, previous) = unsafe {
+        let (values, nulls) = unsafe {
             if ((*slot).tts_nvalid as usize) < self.columns.len() {
                 pg_sys::slot_getsomeattrs_int(slot, self.columns.len() as i32);
             }
-            let previous = self.allocates.then(|| {
-                pg_sys::MemoryContextReset(self.row_context);
-                pg_sys::MemoryContextSwitchTo(self.row_context)
-            });
+            self.memory.reset();
             (
                 std::slice::from_raw_parts((*slot).tts_values, self.columns.len()),
                 std::slice::from_raw_parts((*slot).tts_isnull, self.columns.len()),
-                previous,
             )
         };
         let mut result = Ok(());
@@ -121,7 +151,7 @@ impl RowReader {
             let cell = match column {
                 Some(column) if !nulls[at] => {
                     // SAFETY: the value is not NULL and of the column's type.
-                    match unsafe { column.read(values[at], self.recode) } {
+                    match unsafe { column.read(values[at], self.memory) } {
                         Ok(cell) => cell,
                         Err(error) => {
                             result = Err(error);
@@ -134,13 +164,9 @@ impl RowReader {
             cells.push(cell);
         }
         let result = result.and_then(|()| use_row(&cells));
-        if let Some(previous) = previous {
-            // SAFETY: it was current when the row began.
-            unsafe { pg_sys::MemoryContextSwitchTo(previous) };
-        }
-        // An emptied vector borrows nothing; collecting in place keeps its memory.
         cells.clear();
-        self.cells = cells.into_iter().map(|_| Cell::Null).collect();
+        // SAFETY: an empty vector borrows nothing, and lifetimes change nothing of its layout.
+        self.cells = unsafe { std::mem::transmute::<Vec<Cell<'_>>, Vec<Cell<'static>>>(cells) };
         result
     }
 }
@@ -168,8 +194,7 @@ impl RowReader {
     ) -> Result<R, Error> {
         // SAFETY: the caller's promise; the row context is the reader's own, and nothing of the last row is used any more.
         unsafe {
-            pg_sys::MemoryContextReset(self.row_context);
-            let previous = pg_sys::MemoryContextSwitchTo(self.row_context);
+            self.memory.reset();
             let row = |slot: *mut pg_sys::TupleTableSlot| match slot.is_null() {
                 true => Ok(Vec::new()),
                 false => self.cells(|at| value(slot, at as i32 + 1)),
@@ -178,22 +203,20 @@ impl RowReader {
             let change = self
                 .cells(|at| place(at).and_then(|(_, number)| value(plan, i32::from(*number))))
                 .and_then(|keys| Ok(Change { keys, new: row(new)?, old: row(old)? }));
-            let result = change.and_then(use_change);
-            pg_sys::MemoryContextSwitchTo(previous);
-            result
+            change.and_then(use_change)
         }
     }
 
     /// One cell for each column, from what `value` gives for its position.
     ///
     /// # Safety
-    /// The values are of the columns' types, and live as long as the cells, as the current memory context does.
+    /// The values are of the columns' types, and live as long as the cells, as what the reader's memory holds does.
     unsafe fn cells<'r>(&self, value: impl Fn(usize) -> Option<Datum>) -> Result<Vec<Cell<'r>>, Error> {
         let mut cells = Vec::with_capacity(self.columns.len());
         for (at, column) in self.columns.iter().enumerate() {
             cells.push(match (column, value(at)) {
                 // SAFETY: the caller's promise.
-                (Some(column), Some(datum)) => unsafe { column.read(datum, self.recode) }?,
+                (Some(column), Some(datum)) => unsafe { column.read(datum, self.memory) }?,
                 _ => Cell::Null,
             });
         }
@@ -204,9 +227,9 @@ impl RowReader {
 impl Column {
     /// # Safety
     /// As [`Reader::read`].
-    unsafe fn read<'r>(&self, datum: Datum, recode: bool) -> Result<Cell<'r>, Error> {
+    unsafe fn read<'r>(&self, datum: Datum, memory: Memory) -> Result<Cell<'r>, Error> {
         // SAFETY: the caller's promise.
-        unsafe { self.reader.read(datum, recode) }
+        unsafe { self.reader.read(datum, memory) }
             .map_err(|(kind, why)| Error::new(kind, format!("column \"{}\": {why}", self.name)))
     }
 }
@@ -271,24 +294,9 @@ impl Reader {
         }
     }
 
-    /// Whether reading takes memory: always, or where a value is compressed or stored out of line.
-    fn allocates(&self) -> bool {
-        !matches!(
-            self,
-            Reader::Bool
-                | Reader::Int2
-                | Reader::Int4
-                | Reader::Int8
-                | Reader::Float4
-                | Reader::Float8
-                | Reader::Timestamp
-                | Reader::Date
-        )
-    }
-
     /// # Safety
-    /// The datum is a value of the reader's type that lives for `'a`, as does the current memory context.
-    unsafe fn read<'a>(&self, datum: Datum, recode: bool) -> Result<Cell<'a>, Refusal> {
+    /// The datum is a value of the reader's type that lives for `'a`, as does what is allocated in the memory.
+    unsafe fn read<'a>(&self, datum: Datum, memory: Memory) -> Result<Cell<'a>, Refusal> {
         // SAFETY: the caller's promise, for each type its own representation.
         unsafe {
             Ok(match self {
@@ -299,9 +307,9 @@ impl Reader {
                 // The shortest digits that give the float back, as PostgreSQL prints it: 0.1 stays 0.1.
                 Reader::Float4 => Cell::Float(widen(f32::from_bits(datum.value() as u32))),
                 Reader::Float8 => Cell::Float(f64::from_bits(datum.value() as u64)),
-                Reader::Text => Cell::Text(text(bytes(datum), recode)?),
-                Reader::Json => Cell::Json(text(bytes(datum), recode)?),
-                Reader::Bytea => Cell::Bytes(bytes(datum)),
+                Reader::Text => Cell::Text(text(bytes(datum, memory), memory)?),
+                Reader::Json => Cell::Json(text(bytes(datum, memory), memory)?),
+                Reader::Bytea => Cell::Bytes(bytes(datum, memory)),
                 Reader::Timestamp => match datum.value() as i64 {
                     i64::MIN | i64::MAX => return Err(infinite()),
                     micros => Cell::Timestamp(micros),
@@ -311,23 +319,16 @@ impl Reader {
                     days => Cell::Timestamp(i64::from(days) * DAY_MICROS),
                 },
                 Reader::Jsonb => {
-                    let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
-                    let printed = pg_sys::JsonbToCString(
-                        std::ptr::null_mut(),
-                        &mut (*jsonb).root,
-                        varlena_size(jsonb.cast()) as i32,
-                    );
-                    Cell::Json(text(CStr::from_ptr(printed).to_bytes(), recode)?)
+                    let printed = memory.within(|| {
+                        let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+                        let size = varlena_size(jsonb.cast()) as i32;
+                        pg_sys::JsonbToCString(std::ptr::null_mut(), &mut (*jsonb).root, size)
+                    });
+                    Cell::Json(text(CStr::from_ptr(printed).to_bytes(), memory)?)
                 }
-                Reader::Numeric { output } => Cell::Number(text(
-                    CStr::from_ptr(pg_sys::OidOutputFunctionCall(*output, datum)).to_bytes(),
-                    recode,
-                )?),
-                Reader::Output { output } => Cell::Text(text(
-                    CStr::from_ptr(pg_sys::OidOutputFunctionCall(*output, datum)).to_bytes(),
-                    recode,
-                )?),
-                Reader::Array(element) => Cell::List(element.read(datum, recode)?),
+                Reader::Numeric { output } => Cell::Number(text(printed(*output, datum, memory), memory)?),
+                Reader::Output { output } => Cell::Text(text(printed(*output, datum, memory), memory)?),
+                Reader::Array(element) => Cell::List(element.read(datum, memory)?),
             })
         }
     }
@@ -336,28 +337,31 @@ impl Reader {
 impl Element {
     /// # Safety
     /// As [`Reader::read`].
-    unsafe fn read<'a>(&self, datum: Datum, recode: bool) -> Result<Vec<Cell<'a>>, Refusal> {
+    unsafe fn read<'a>(&self, datum: Datum, memory: Memory) -> Result<Vec<Cell<'a>>, Refusal> {
         // SAFETY: the datum is an array of the element's type; deconstruct_array fills two arrays of `count` elements.
         unsafe {
-            let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+            let array: *mut pg_sys::ArrayType =
+                memory.within(|| pg_sys::pg_detoast_datum(datum.cast_mut_ptr())).cast();
             if (*array).ndim > 1 {
                 return Err((Kind::InvalidValue, "CDF takes no arrays of more than one dimension".into()));
             }
             let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-            pg_sys::deconstruct_array(
-                array,
-                self.oid,
-                i32::from(self.len) as _,
-                self.by_value,
-                self.align,
-                &mut values,
-                &mut nulls,
-                &mut count,
-            );
+            memory.within(|| {
+                pg_sys::deconstruct_array(
+                    array,
+                    self.oid,
+                    i32::from(self.len) as _,
+                    self.by_value,
+                    self.align,
+                    &mut values,
+                    &mut nulls,
+                    &mut count,
+                )
+            });
             (0..count as usize)
                 .map(|at| match *nulls.add(at) {
                     true => Ok(Cell::Null),
-                    false => self.reader.read(*values.add(at), recode),
+                    false => self.reader.read(*values.add(at), memory),
                 })
                 .collect()
         }
@@ -375,18 +379,18 @@ fn widen(value: f32) -> f64 {
     }
 }
 
-/// A varlena's bytes: where they are if they are plain, else an unpacked copy in the current memory context.
+/// A varlena's bytes: where they are if they are plain, else an unpacked copy.
 ///
 /// # Safety
-/// The datum is a varlena that lives for `'a`, as does the current memory context.
-unsafe fn bytes<'a>(datum: Datum) -> &'a [u8] {
+/// The datum is a varlena that lives for `'a`, as does what is allocated in the memory.
+unsafe fn bytes<'a>(datum: Datum, memory: Memory) -> &'a [u8] {
     // SAFETY: the caller's promise; pg_detoast_datum_packed leaves a plain or short header.
     unsafe {
         let varlena: *mut pg_sys::varlena = datum.cast_mut_ptr();
         let first = *varlena.cast::<u8>();
         let packed = match is_short(first) || is_plain(first) {
             true => varlena,
-            false => pg_sys::pg_detoast_datum_packed(varlena),
+            false => memory.within(|| pg_sys::pg_detoast_datum_packed(varlena)),
         };
         pgrx::varlena::varlena_to_byte_slice(packed)
     }
@@ -419,17 +423,27 @@ unsafe fn varlena_size(varlena: *const pg_sys::varlena) -> usize {
     unsafe { pgrx::varlena::varsize_4b(varlena) }
 }
 
+/// What a type's output function prints.
+///
 /// # Safety
-/// The bytes are text in the database's encoding.
-unsafe fn text(bytes: &[u8], recode: bool) -> Result<&str, Refusal> {
-    let bytes = match recode {
+/// The function is that of the datum's type; what is allocated in the memory lives for `'a`.
+unsafe fn printed<'a>(output: Oid, datum: Datum, memory: Memory) -> &'a [u8] {
+    // SAFETY: the caller's promise; output functions give NUL-terminated texts.
+    unsafe { CStr::from_ptr(memory.within(|| pg_sys::OidOutputFunctionCall(output, datum))).to_bytes() }
+}
+
+/// # Safety
+/// The bytes are text in the database's encoding, and live as what is allocated in the memory does.
+unsafe fn text(bytes: &[u8], memory: Memory) -> Result<&str, Refusal> {
+    let bytes = match memory.recode {
         false => bytes,
         true => {
             // SAFETY: the caller's promise; the result is the argument itself or NUL-terminated.
             unsafe {
                 let pointer: *const std::ffi::c_char = bytes.as_ptr().cast();
-                let converted =
-                    pg_sys::pg_server_to_any(pointer, bytes.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
+                let converted = memory.within(|| {
+                    pg_sys::pg_server_to_any(pointer, bytes.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32)
+                });
                 match std::ptr::eq(converted, pointer) {
                     true => bytes,
                     false => CStr::from_ptr(converted).to_bytes(),

@@ -4,7 +4,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 use super::text::is_foreign;
-use crate::cdf::error::Error;
+use crate::cdf::error::{Error, Report};
 
 /// Keeps Rust backtraces out of what users see: pgrx appends a captured one to DETAIL.
 ///
@@ -25,7 +25,7 @@ pub fn raise(error: Error) -> ! {
 /// As [`raise`], with a SQLSTATE that has no kind on the CDF side, since it is about SQL objects.
 #[track_caller]
 pub fn raise_as(code: PgSqlErrorCode, error: Error) -> ! {
-    let Error { message, detail, hint, .. } = error;
+    let Report { message, detail, hint, .. } = error.into_report();
     let mut report = ErrorReport::new(code, printable(message), "cdf_fdw");
     if !detail.is_empty() {
         report = report.set_detail(printable(detail.join("\n")));

@@ -26,7 +26,7 @@ use ranges::RangeBatch;
 use trace::{KeyTrace, RangeTrace};
 
 use super::client::Connection;
-use super::encode::point::SeriesRef;
+use super::encode::point::{PlainPoint, SeriesRef};
 use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
 use super::resource::raw::ROWS_PER_REQUEST;
@@ -95,6 +95,8 @@ struct Lane {
     traces: Vec<Trace>,
     /// The highest wave of each of [`KeyKind::ADDRESSES`].
     highest: [Option<usize>; 3],
+    /// Items are addressed in more than one of these ways.
+    mixed: bool,
     /// When its chunks are being closed.
     moment: Moment,
     /// A write had to come after one in another lane.
@@ -231,6 +233,7 @@ impl Lane {
             segments: Vec::new(),
             traces: Vec::new(),
             highest: [None; 3],
+            mixed: false,
             moment,
             tied: false,
         }
@@ -298,6 +301,7 @@ impl Lane {
             (0..=segment).filter_map(holding).chain(closed).chain(others).max().unwrap_or(0).max(floor);
         if let Some(at) = KeyKind::ADDRESSES.iter().position(|address| *address == kind) {
             self.highest[at] = self.highest[at].max(Some(wave));
+            self.mixed = self.highest.iter().flatten().count() > 1;
         }
         wave
     }
@@ -366,6 +370,11 @@ impl Lane {
             Batch::Ranges(batch) => Chunk::new(wave, mode, kind, batch.len(), batch.close()),
         };
         chunk.closed = self.moment;
+        for open in self.segments.iter_mut().flat_map(|segment| &mut segment.open) {
+            if let Batch::Points(batch) = &mut open.batch {
+                batch.outdate();
+            }
+        }
         self.segments[segment].closed.push(chunk);
         Ok(())
     }
@@ -445,6 +454,37 @@ impl Lane {
         Ok(batch.bytes() as isize - before + freed)
     }
 
+    /// The lane's only open batch, if it is one of points that take these and has room: then only closed chunks can hold
+    /// what a point must come after.
+    #[inline]
+    fn only_points(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        kind: KeyKind,
+    ) -> Option<&mut PointBatch> {
+        let [segment] = &mut *self.segments else { return None };
+        let [open] = &mut *segment.open else { return None };
+        let suits = segment.subtransaction == subtransaction && open.mode == mode && open.kind == kind;
+        match &mut open.batch {
+            Batch::Points(batch) if suits && !self.mixed && !batch.is_full() => Some(batch),
+            _ => None,
+        }
+    }
+
+    /// Adds a plain point if that takes no more than a look at its series; gives the bytes by which the memory has changed
+    /// if it has.
+    #[inline]
+    fn push_known(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        point: &PlainPoint<'_>,
+    ) -> Option<isize> {
+        let batch = self.only_points(subtransaction, mode, KeyKind::Key)?;
+        batch.push_known(points::external_id_hash(point.external_id), point)
+    }
+
     /// Adds a point; gives the bytes by which the memory has changed.
     fn push_point(
         &mut self,
@@ -462,7 +502,8 @@ impl Lane {
         let first = wave(self);
         let mut at = self.open(segment, first, mode, kind);
         let mut freed = 0;
-        if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if batch.is_full()) {
+        if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if !batch.has_room(series, hash))
+        {
             let before = self.memory() as isize;
             let full = self.segments[segment].open.swap_remove(at);
             self.close(segment, full, budget)?;
@@ -471,11 +512,14 @@ impl Lane {
             at = self.open(segment, next, mode, kind);
             freed = self.memory() as isize - before;
         }
-        let Batch::Points(batch) = &mut self.segments[segment].open[at].batch else {
+        let open = &mut self.segments[segment].open[at];
+        let wave = open.wave;
+        let Batch::Points(batch) = &mut open.batch else {
             return Err(Error::internal("a datapoint in a batch of items"));
         };
         let before = batch.bytes() as isize;
-        batch.push(series, hash, timestamp, encode)?;
+        let earlier = || earlier(&self.traces[wave.min(self.traces.len())..], hash);
+        batch.push(series, hash, timestamp, earlier, encode)?;
         Ok(batch.bytes() as isize - before + freed)
     }
 
@@ -624,6 +668,15 @@ impl Lane {
     }
 }
 
+/// First and last moment of what the closed chunks of some waves hold of a series.
+fn earlier(traces: &[Trace], series: u64) -> (i64, i64) {
+    let ranges = traces.iter().filter_map(|trace| match trace {
+        Trace::Ranges(trace) => trace.range(series),
+        Trace::Keys(_) => Some(points::ALWAYS),
+    });
+    ranges.fold((i64::MAX, i64::MIN), |all, range| (all.0.min(range.0), all.1.max(range.1)))
+}
+
 impl TransactionBuffer {
     /// `limit`: bytes that may stay on the heap.
     pub fn new(limit: usize) -> Self {
@@ -713,6 +766,27 @@ impl TransactionBuffer {
         let floor = self.floor(lane, encoded, fragment);
         let delta = self.lanes[lane].push_item(subtransaction, mode, fragment, encoded, floor, self.limit)?;
         self.account(delta, spill)
+    }
+
+    /// Adds a plain point, and gives true, if its series is in the only open request of the lane and nothing earlier is in
+    /// its way. Otherwise [`Self::push_point`] is to find the place.
+    #[inline]
+    pub fn push_known_point(
+        &mut self,
+        lane: usize,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        point: &PlainPoint<'_>,
+        spill: &mut dyn Spill,
+    ) -> Result<bool, Error> {
+        if self.failure.is_some() {
+            return Ok(false);
+        }
+        match self.lanes[lane].push_known(subtransaction, mode, point) {
+            Some(0) => Ok(true),
+            Some(delta) => self.account(delta, spill).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// Adds a point; `encode` appends it to the list of its series.

@@ -122,6 +122,14 @@ impl RangeTrace {
         self.all || self.ranges.get(&series).is_some_and(|range| first <= range.1 && last >= range.0)
     }
 
+    /// First and last moment of a series' points; None if there are none.
+    pub fn range(&self, series: u64) -> Option<(i64, i64)> {
+        match self.all {
+            true => Some((i64::MIN, i64::MAX)),
+            false => self.ranges.get(&series).copied(),
+        }
+    }
+
     /// Adds a series' range. The trace stays within an eighth of `budget` bytes.
     pub fn insert(&mut self, series: u64, (first, last): (i64, i64), budget: usize) {
         if self.all {

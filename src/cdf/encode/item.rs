@@ -532,10 +532,15 @@ pub(super) fn internal_id(cell: &Cell<'_>) -> Result<i64, Refusal> {
     Ok(id)
 }
 
-/// CDF counts milliseconds; what is finer is cut off towards the past, so that no moment moves into the future.
+/// CDF counts milliseconds, from 1970; what is finer is cut off towards the past, so that no moment moves into the future.
+#[inline]
+pub(super) fn micros_to_millis(micros: i64) -> i64 {
+    micros.div_euclid(1000) + EPOCH_MILLIS
+}
+
 pub(super) fn millis(cell: &Cell<'_>) -> Result<i64, Refusal> {
     match cell {
-        Cell::Timestamp(micros) => Ok(micros.div_euclid(1000) + EPOCH_MILLIS),
+        Cell::Timestamp(micros) => Ok(micros_to_millis(*micros)),
         other => Err(mismatch(other, "a timestamp")),
     }
 }
