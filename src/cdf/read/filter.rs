@@ -257,7 +257,10 @@ impl Filters {
                     }
                 }
                 _ => {
-                    let values: Vec<Value> = distinct(operand).into_iter().filter_map(reference).collect();
+                    let possible =
+                        |value: &Value| !(value == "" && matches!(column.rule, Rule::Text { min: 1.., .. }));
+                    let values: Vec<Value> =
+                        distinct(operand).into_iter().filter_map(reference).filter(possible).collect();
                     let single = matches!(comparison, Comparison::Equal | Comparison::AnyOf);
                     self.any_of(property, values, max, single)?;
                 }
@@ -367,7 +370,7 @@ fn distinct(operand: &Operand) -> Vec<&Operand> {
 /// A value that CDF takes in such a property.
 fn acceptable(column: &Column, operand: &Operand) -> Option<Value> {
     match (operand, column.rule) {
-        (Operand::Text(text), Rule::Text { min, max }) => {
+        (Operand::Text(text), Rule::Text { min, max } | Rule::ImmutableText { min, max }) => {
             (min..=max).contains(&text.chars().count()).then(|| text.as_str().into())
         }
         (Operand::Text(text), _) => Some(text.as_str().into()),
@@ -502,6 +505,8 @@ mod tests {
         );
         assert!(filters_of("assets", &[("name", AnyOf, texts(&[]))]).is_empty());
         assert_eq!(filters_of("assets", &[("name", Equal, text(""))]), [json!({})], "CDF refuses it");
+        assert_eq!(filters_of("files", &[("name", Equal, text(""))]), [json!({})], "CDF refuses it");
+        assert!(filters_of("relationships", &[("source_external_id", Equal, text(""))]).is_empty());
         let many = Operand::List((1..=250).map(Operand::Int).collect());
         assert_eq!(filters_of("assets", &[("parent_id", AnyOf, many.clone())]).len(), 3);
         assert_eq!(filters_of("assets", &[("parent_id", Equal, Operand::Int(-1))]).len(), 0);

@@ -20,7 +20,7 @@ use super::buffer::Pending;
 use super::cell::{Cell, EPOCH_MILLIS};
 use super::client::{Body, Client, Connection, Limits, Method, Request, Resend, Response};
 use super::error::{Error, Identity, Kind, RequestError};
-use super::resource::{Resource, Rule, Shape, ID_RANGE};
+use super::resource::{Resource, Rule, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
 use super::table::{Binding, Table, RAW_KEY};
 
 /// A value that was read, to be brought into the column's type.
@@ -192,6 +192,11 @@ impl Query {
 
     /// The keys that rows must have one of, as CDF names them in requests; None if no condition says so.
     fn keys(&self) -> Option<Vec<Value>> {
+        // Of what has no other key CDF takes no empty one.
+        let shortest = match &self.table.options.resource.shape {
+            Shape::Items(items) => usize::from(items.required.contains(&"external_id")),
+            _ => 0,
+        };
         let named = |column: &str, property: &str| {
             let position = self.table.position(column)?;
             let condition = self.conditions.iter().find(|condition| {
@@ -206,8 +211,10 @@ impl Query {
             let mut seen = HashSet::new();
             for operand in operands.iter().filter(|operand| seen.insert(*operand)) {
                 keys.push(match operand {
-                    Operand::Text(text) => json!({ property: text }),
-                    // No item has an id out of CDF's range.
+                    // No item has a name or an id that CDF does not take.
+                    Operand::Text(text) if (shortest..=EXTERNAL_ID_CHARS).contains(&text.chars().count()) => {
+                        json!({ property: text })
+                    }
                     Operand::Int(id) if (ID_RANGE.0..=ID_RANGE.1).contains(id) => json!({ property: id }),
                     _ => continue,
                 });
