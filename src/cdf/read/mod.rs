@@ -5,6 +5,7 @@ mod instances;
 mod items;
 mod overlay;
 mod points;
+mod properties;
 mod raw;
 pub mod sample;
 mod sequence_rows;
@@ -83,6 +84,8 @@ pub enum Comparison {
 pub enum Operand {
     Text(String),
     Int(i64),
+    /// The bits of a double.
+    Float(u64),
     /// Microseconds since 1970.
     Micros(i64),
     Bool(bool),
@@ -97,7 +100,12 @@ pub enum Operand {
 pub enum OperandKind {
     Text,
     Int,
+    Double,
+    /// Compared with a column of reals: a double too.
+    Real,
     Time,
+    /// An integer, the days since 2000.
+    Day,
     Bool,
     Json,
 }
@@ -112,10 +120,10 @@ pub struct Condition {
 }
 
 /// Whether CDF can be asked for the rows of a table by such a condition.
-pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool {
+pub fn filters_on(table: &Table, at: usize, comparison: Comparison) -> bool {
     let equal = comparison == Comparison::Equal;
     let any_of = comparison == Comparison::AnyOf;
-    match (&table.options.resource.shape, &table.bindings[column]) {
+    match (&table.options.resource.shape, &table.bindings[at]) {
         (Shape::Items(_), Some(Binding::Column(column))) => {
             (equal || any_of) && matches!(column.rule, Rule::Id | Rule::ExternalId)
                 || filter::filters_on(column, comparison)
@@ -140,6 +148,10 @@ pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool 
         (Shape::Raw, Some(Binding::RawColumn { key, .. })) => (equal || any_of) && *key,
         (Shape::Instances { .. }, Some(Binding::Column(column))) => {
             (equal || any_of) && matches!(column.name, "space" | "external_id")
+                || properties::filters_on(table, at, comparison)
+        }
+        (Shape::Instances { .. }, Some(Binding::Property { .. })) => {
+            properties::filters_on(table, at, comparison)
         }
         _ => false,
     }
