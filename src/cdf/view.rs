@@ -62,7 +62,8 @@ pub enum PropertyType {
     Json,
     /// A direct relation: another instance's space and external id.
     Direct,
-    /// The external id of a time series, file or sequence.
+    /// A text that has to be one of those that CDF knows: the external id of a time series, file or sequence, or a value
+    /// of an enumeration.
     Reference,
 }
 
@@ -78,9 +79,9 @@ impl PropertyType {
             "date" => PropertyType::Date,
             "json" => PropertyType::Json,
             "direct" => PropertyType::Direct,
-            "timeseries" | "file" | "sequence" => PropertyType::Reference,
-            // `enum` and whatever else CDF may come to have: written as text.
-            _ => PropertyType::Text,
+            "text" => PropertyType::Text,
+            // `timeseries`, `file`, `sequence`, `enum`, and whatever else CDF may come to have: written as text.
+            _ => PropertyType::Reference,
         }
     }
 

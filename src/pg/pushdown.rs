@@ -16,11 +16,19 @@ pub enum OperandType {
     Int2,
     Int4,
     Int8,
+    /// Compared with a column of reals.
+    Float4,
+    Float8,
+    /// A double that is compared with a column of reals.
+    Float8OfReal,
     /// With time zone; without one where the column has none either.
     Timestamp,
     /// Compared with a column that has a time zone: in the session's TimeZone.
     LocalTimestamp,
+    /// Compared with a column that has a time zone: midnight in the session's TimeZone.
     Date,
+    /// Compared with a column of dates.
+    Day,
     Bool,
     Jsonb,
 }
@@ -32,15 +40,23 @@ const TIMESTAMP_TO_TIMESTAMPTZ: pg_sys::Oid = pg_sys::Oid::from_u32(2028);
 const DAYS: i32 = 100_000_000;
 const MICROS: i64 = 9_000_000_000_000_000_000;
 
+fn float(value: f64) -> Operand {
+    Operand::Float(value.to_bits())
+}
+
 impl OperandType {
-    const ALL: [OperandType; 9] = [
+    const ALL: [OperandType; 13] = [
         OperandType::Text,
         OperandType::Int2,
         OperandType::Int4,
         OperandType::Int8,
+        OperandType::Float4,
+        OperandType::Float8,
+        OperandType::Float8OfReal,
         OperandType::Timestamp,
         OperandType::LocalTimestamp,
         OperandType::Date,
+        OperandType::Day,
         OperandType::Bool,
         OperandType::Jsonb,
     ];
@@ -49,7 +65,10 @@ impl OperandType {
         match self {
             OperandType::Text => OperandKind::Text,
             OperandType::Int2 | OperandType::Int4 | OperandType::Int8 => OperandKind::Int,
+            OperandType::Float4 | OperandType::Float8OfReal => OperandKind::Real,
+            OperandType::Float8 => OperandKind::Double,
             OperandType::Timestamp | OperandType::LocalTimestamp | OperandType::Date => OperandKind::Time,
+            OperandType::Day => OperandKind::Day,
             OperandType::Bool => OperandKind::Bool,
             OperandType::Jsonb => OperandKind::Json,
         }
@@ -62,6 +81,7 @@ impl OperandType {
             pg_sys::INT2ARRAYOID => OperandType::Int2,
             pg_sys::INT4ARRAYOID => OperandType::Int4,
             pg_sys::INT8ARRAYOID => OperandType::Int8,
+            pg_sys::FLOAT8ARRAYOID => OperandType::Float8,
             _ => return None,
         })
     }
@@ -81,6 +101,9 @@ impl OperandType {
                 OperandType::Int2 => Operand::Int(i64::from(datum.value() as i16)),
                 OperandType::Int4 => Operand::Int(i64::from(datum.value() as i32)),
                 OperandType::Int8 => Operand::Int(datum.value() as i64),
+                OperandType::Float4 => float(f64::from(f32::from_datum(datum, false)?)),
+                OperandType::Float8 | OperandType::Float8OfReal => float(f64::from_datum(datum, false)?),
+                OperandType::Day => Operand::Int(i64::from(datum.value() as i32)),
                 OperandType::Timestamp => micros(datum),
                 OperandType::LocalTimestamp => match datum.value() as i64 {
                     value if (-MICROS..=MICROS).contains(&value) => micros(convert(TIMESTAMP_TO_TIMESTAMPTZ)),
@@ -120,6 +143,7 @@ impl OperandType {
                     list(FromDatum::from_datum(datum, false)?, |value: i32| int(value.into()))
                 }
                 OperandType::Int8 => list(FromDatum::from_datum(datum, false)?, int),
+                OperandType::Float8 => list(FromDatum::from_datum(datum, false)?, float),
                 _ => return None,
             })
         }
@@ -137,7 +161,7 @@ const fn operator(oid: u32, comparison: Comparison, operand: OperandType) -> Ope
     Operator { oid, comparison, operand }
 }
 
-static OPERATORS: [Operator; 41] = [
+static OPERATORS: [Operator; 69] = [
     operator(98, Comparison::Equal, OperandType::Text),
     operator(410, Comparison::Equal, OperandType::Int8),
     operator(416, Comparison::Equal, OperandType::Int4),
@@ -176,6 +200,34 @@ static OPERATORS: [Operator; 41] = [
     operator(1872, Comparison::LessOrEqual, OperandType::Int2),
     operator(1871, Comparison::Greater, OperandType::Int2),
     operator(1873, Comparison::GreaterOrEqual, OperandType::Int2),
+    operator(97, Comparison::Less, OperandType::Int4),
+    operator(523, Comparison::LessOrEqual, OperandType::Int4),
+    operator(521, Comparison::Greater, OperandType::Int4),
+    operator(525, Comparison::GreaterOrEqual, OperandType::Int4),
+    operator(37, Comparison::Less, OperandType::Int8),
+    operator(80, Comparison::LessOrEqual, OperandType::Int8),
+    operator(76, Comparison::Greater, OperandType::Int8),
+    operator(82, Comparison::GreaterOrEqual, OperandType::Int8),
+    operator(670, Comparison::Equal, OperandType::Float8),
+    operator(672, Comparison::Less, OperandType::Float8),
+    operator(673, Comparison::LessOrEqual, OperandType::Float8),
+    operator(674, Comparison::Greater, OperandType::Float8),
+    operator(675, Comparison::GreaterOrEqual, OperandType::Float8),
+    operator(620, Comparison::Equal, OperandType::Float4),
+    operator(622, Comparison::Less, OperandType::Float4),
+    operator(624, Comparison::LessOrEqual, OperandType::Float4),
+    operator(623, Comparison::Greater, OperandType::Float4),
+    operator(625, Comparison::GreaterOrEqual, OperandType::Float4),
+    operator(1120, Comparison::Equal, OperandType::Float8OfReal),
+    operator(1122, Comparison::Less, OperandType::Float8OfReal),
+    operator(1124, Comparison::LessOrEqual, OperandType::Float8OfReal),
+    operator(1123, Comparison::Greater, OperandType::Float8OfReal),
+    operator(1125, Comparison::GreaterOrEqual, OperandType::Float8OfReal),
+    operator(1093, Comparison::Equal, OperandType::Day),
+    operator(1095, Comparison::Less, OperandType::Day),
+    operator(1096, Comparison::LessOrEqual, OperandType::Day),
+    operator(1097, Comparison::Greater, OperandType::Day),
+    operator(1098, Comparison::GreaterOrEqual, OperandType::Day),
     operator(1209, Comparison::Like, OperandType::Text),
     operator(3877, Comparison::StartsWith, OperandType::Text),
     operator(3246, Comparison::Contains, OperandType::Jsonb),
@@ -375,8 +427,15 @@ unsafe fn matched(baserel: *mut pg_sys::RelOptInfo, clause: *mut pg_sys::Expr) -
                 let operator = OPERATORS.iter().find(|operator| {
                     operator.oid == oid.to_u32() && operator.comparison == Comparison::Equal
                 })?;
-                if matches!(operator.operand, OperandType::Timestamp | OperandType::Date | OperandType::Bool)
-                {
+                if matches!(
+                    operator.operand,
+                    OperandType::Timestamp
+                        | OperandType::Date
+                        | OperandType::Day
+                        | OperandType::Bool
+                        | OperandType::Float4
+                        | OperandType::Float8OfReal
+                ) {
                     return None;
                 }
                 let condition = Condition { column, comparison, operand: operator.operand };

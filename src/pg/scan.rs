@@ -17,6 +17,7 @@ use crate::cdf::buffer::{Moment, Pending};
 use crate::cdf::error::Error;
 use crate::cdf::read::filter::keep_effective;
 use crate::cdf::read::{self, Query, Reader, Row, Statistics};
+use crate::cdf::resource::Shape;
 use crate::cdf::table::Table;
 
 #[pg_guard]
@@ -55,7 +56,7 @@ pub unsafe extern "C-unwind" fn get_foreign_paths(
             .filter(|info| pg_sys::join_clause_is_movable_to(*info, baserel))
             .collect();
         if (*baserel).has_eclass_joins {
-            for column in (0..table.bindings.len()).filter(|column| is_key(&table, *column)) {
+            for column in (0..table.bindings.len()).filter(|column| joins_by(&table, *column)) {
                 let mut attribute = column as i32 + 1;
                 let implied = pg_sys::generate_implied_equalities_for_column(
                     root,
@@ -70,7 +71,7 @@ pub unsafe extern "C-unwind" fn get_foreign_paths(
         let mut seen: Vec<pg_sys::Relids> = Vec::new();
         for join in joins {
             let by_key = pushed(root, baserel, &table, (*join).clause)
-                .is_some_and(|pushed| is_key(&table, pushed.condition.column));
+                .is_some_and(|pushed| joins_by(&table, pushed.condition.column));
             if !by_key {
                 continue;
             }
@@ -94,6 +95,14 @@ pub unsafe extern "C-unwind" fn get_foreign_paths(
             add_path(root, baserel, &estimate, outer);
         }
     }
+}
+
+/// Whether few rows have the same value in a column, so that a join may ask for them alone.
+fn joins_by(table: &Table, column: usize) -> bool {
+    // Instances of several spaces may have one external id.
+    let of_instances = matches!(table.options.resource.shape, Shape::Instances { .. })
+        && Some(column) == table.position("external_id");
+    of_instances || is_key(table, column)
 }
 
 /// Whether the member of an equivalence class is the column that `attribute` points to.

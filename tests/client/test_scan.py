@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 from support import Api, api, millis, paths, refused, requests, scratch, session  # noqa: F401
+from test_views import create_view
 
 
 def moment(text: str) -> datetime:
@@ -343,3 +344,23 @@ def test_what_cdf_refuses_is_an_error(plant, cdf):
         plant.execute("SELECT * FROM assets").fetchall()
     cdf.admin_delete("faults")
     assert len(plant.execute("SELECT * FROM assets").fetchall()) == 2
+
+
+def test_doubles_come_back_as_they_were(session, scratch, api):
+    create_view(api, "Number", {"x": "float64", "xs": ["float64"]})
+    view = scratch.table("number", "external_id text, x float8, xs float8[]", "view", space="sp", external_id="Number", version="v1")
+    raw = scratch.table("raw_number", "key text, x float8", "raw_rows", database="d", table="t")
+    session.execute("CREATE TEMP TABLE numbers AS SELECT i, i::text AS key, exp(sin(i) * 30) AS x FROM generate_series(1, 2000) i")
+    with session.transaction():
+        session.execute(f"INSERT INTO {view} SELECT key, x, ARRAY[x] FROM numbers")
+        session.execute(f"INSERT INTO {raw} SELECT key, x FROM numbers")
+        session.execute("INSERT INTO sequences (external_id, columns) VALUES ('s', '[{\"externalId\": \"x\"}]')")
+        session.execute("INSERT INTO sequence_rows (external_id, row_number, columns) SELECT 's', i, jsonb_build_object('x', x) FROM numbers")
+    for same in (
+        f"SELECT count(*) FROM {view} t JOIN numbers n ON n.key = t.external_id AND n.x = t.x AND t.xs = ARRAY[n.x]",
+        f"SELECT count(*) FROM {raw} t JOIN numbers n ON n.key = t.key AND n.x = t.x",
+        "SELECT count(*) FROM sequence_rows t JOIN numbers n ON n.i = t.row_number AND n.x = (t.columns ->> 'x')::float8",
+    ):
+        assert session.execute(same).fetchone() == (2000,), same
+    [value] = session.execute("SELECT x FROM numbers WHERE i = 7").fetchone()
+    assert session.execute(f"SELECT external_id FROM {view} WHERE x = %s", (value,)).fetchall() == [("7",)]

@@ -83,3 +83,56 @@ def test_refused_values(models, properties):
     with pytest.raises(CogniteAPIError) as refused:
         models.instances.apply([node("a", **properties)])
     assert refused.value.code == 400
+
+
+def names(models, **filters):
+    """The external ids of the nodes of the view that a filter leaves."""
+    return [item.external_id for item in models.instances.list(sources=VIEW, **filters)]
+
+
+def test_filters(models):
+    models.instances.apply([
+        node("a", name="A", tags=["x", "y"], seen="2024-01-01T01:00:00+01:00"),
+        node("b", name="ab", tags=["y"], seen="2024-01-01T00:00:00.001", parent={"space": "sp", "externalId": "a"}),
+        node("c", name="a"),
+    ])
+    prop = VIEW.as_property_ref
+    f = dm.filters
+    for filter, found in [
+        (f.Equals(prop("name"), "a"), ["c"]),
+        (f.In(prop("name"), ["a", "A", "none"]), ["a", "c"]),
+        (f.Prefix(prop("name"), "a"), ["b", "c"]),
+        (f.Exists(prop("tags")), ["a", "b"]),
+        (f.Not(f.Exists(prop("tags"))), ["c"]),
+        (f.ContainsAll(prop("tags"), ["x", "y"]), ["a"]),
+        (f.ContainsAny(prop("tags"), ["x", "y"]), ["a", "b"]),
+        (f.Range(prop("seen"), gt="2024-01-01T00:00:00Z"), ["b"]),
+        (f.Range(prop("seen"), gte="2024-01-01T00:00:00Z", lt="2024-01-01T00:00:00.001Z"), ["a"]),
+        (f.Equals(prop("parent"), {"space": "sp", "externalId": "a"}), ["b"]),
+        (f.And(f.Prefix(prop("name"), "a"), f.Equals(["node", "externalId"], "c")), ["c"]),
+    ]:
+        assert names(models, filter=f.And(f.HasData(views=[VIEW]), filter)) == found, filter.dump()
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        dm.filters.Equals(VIEW.as_property_ref("none"), "a"),
+        dm.filters.Equals(VIEW.as_property_ref("name"), 1),
+        dm.filters.Equals(VIEW.as_property_ref("tags"), "x"),
+        dm.filters.In(VIEW.as_property_ref("name"), ["a", 1]),
+        dm.filters.Prefix(VIEW.as_property_ref("tags"), "x"),
+        dm.filters.ContainsAny(VIEW.as_property_ref("name"), ["x"]),
+        dm.filters.Range(VIEW.as_property_ref("seen"), gt="yesterday"),
+        dm.filters.Range(VIEW.as_property_ref("seen"), gt="2024-01-01T00:00:00", gte="2024-01-01T00:00:00"),
+        dm.filters.Range(VIEW.as_property_ref("parent"), gt="x"),
+        dm.filters.Equals(["edge", "externalId"], "x"),
+        dm.filters.Equals(["node", "startNode"], {"space": "sp", "externalId": "a"}),
+        {"and": []},
+        {"equals": {"property": ["node", "space"], "value": "sp", "more": 1}},
+    ],
+)
+def test_refused_filters(models, filter):
+    with pytest.raises(CogniteAPIError) as refused:
+        models.instances.list(sources=VIEW, filter=filter)
+    assert refused.value.code == 400

@@ -320,7 +320,8 @@ fn external_id(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_external_id(text: &str) -> Result<(), Refusal> {
+/// Checks an instance's external id: 1 to 256 characters, no NUL among them.
+pub fn check_external_id(text: &str) -> Result<(), Refusal> {
     let chars = text.chars().count();
     match chars {
         0 => Err((Kind::InvalidValue, "the external id is empty".into())),
@@ -507,8 +508,13 @@ fn timestamp(cell: &Cell<'_>) -> Result<String, Refusal> {
     let moment = moment.filter(|moment| (0..=9999).contains(&moment.year())).ok_or_else(|| {
         (Kind::OutOfRange, "the timestamp is out of the range that ISO 8601 has: 0000 to 9999".to_owned())
     })?;
+    Ok(self::moment(moment))
+}
+
+/// A moment as CDF's timestamps are written, in UTC and to the millisecond.
+pub fn moment(moment: OffsetDateTime) -> String {
     let moment = moment.to_offset(time::UtcOffset::UTC);
-    Ok(format!(
+    format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}+00:00",
         moment.year(),
         u8::from(moment.month()),
@@ -517,7 +523,7 @@ fn timestamp(cell: &Cell<'_>) -> Result<String, Refusal> {
         moment.minute(),
         moment.second(),
         moment.millisecond()
-    ))
+    )
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@
 use hashbrown::HashSet;
 use serde_json::{json, Map, Value};
 
-use super::{Comparison, Condition, Operand, OperandKind, Query};
+use super::{properties, Comparison, Condition, Operand, OperandKind, Query};
 use crate::cdf::resource::{
     Column, ColumnType, Filter, ReferenceTarget, Rule, Shape, ASSET, DATA_SET, EXTERNAL_ID_CHARS, ID_RANGE,
 };
-use crate::cdf::table::{Binding, Table};
+use crate::cdf::table::{Binding, Part, Table};
 
 /// So many requests at most, where a list of values takes one request for each.
 const REQUESTS: usize = 10;
@@ -50,7 +50,7 @@ pub fn filters_on(column: &Column, comparison: Comparison) -> bool {
 pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
     Some(match table.bindings[column].as_ref()? {
         Binding::RawColumn { .. } => OperandKind::Text,
-        Binding::Property { .. } => return None,
+        Binding::Property { .. } => return properties::operand_kind(table, column),
         Binding::Column(column) => match column.column_type {
             ColumnType::Int8 | ColumnType::Int8Array => OperandKind::Int,
             ColumnType::Text | ColumnType::TextArray => OperandKind::Text,
@@ -67,6 +67,9 @@ pub fn is_exact(table: &Table, column: usize, comparison: Comparison) -> bool {
     match (&table.bindings[column], comparison) {
         // Wildcards may stand anywhere in the pattern, and pairs that are not text are not asked for.
         (_, Comparison::Like) => false,
+        (Some(Binding::Property { property, part: Part::Whole }), comparison) => {
+            properties::is_exact(property, comparison)
+        }
         (Some(Binding::Column(column)), Comparison::Contains) => matches!(column.filter, Filter::Labels),
         _ => true,
     }
@@ -74,8 +77,10 @@ pub fn is_exact(table: &Table, column: usize, comparison: Comparison) -> bool {
 
 /// Leaves the conditions that the requests of a scan really carry: keys are asked for by themselves.
 pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T) -> (usize, Comparison)) {
-    if !matches!(table.options.resource.shape, Shape::Items(_)) {
-        return;
+    match table.options.resource.shape {
+        Shape::Items(_) => {}
+        Shape::Instances { .. } => return properties::keep_effective(table, conditions, of),
+        _ => return,
     }
     let is_key = |condition: &T| {
         let (column, comparison) = of(condition);
@@ -257,7 +262,10 @@ impl Filters {
                     }
                 }
                 _ => {
-                    let values: Vec<Value> = distinct(operand).into_iter().filter_map(reference).collect();
+                    let possible =
+                        |value: &Value| !(value == "" && matches!(column.rule, Rule::Text { min: 1.., .. }));
+                    let values: Vec<Value> =
+                        distinct(operand).into_iter().filter_map(reference).filter(possible).collect();
                     let single = matches!(comparison, Comparison::Equal | Comparison::AnyOf);
                     self.any_of(property, values, max, single)?;
                 }
@@ -355,7 +363,7 @@ impl Filters {
 }
 
 /// The values of a condition, each once.
-fn distinct(operand: &Operand) -> Vec<&Operand> {
+pub fn distinct(operand: &Operand) -> Vec<&Operand> {
     let operands = match operand {
         Operand::List(operands) => operands.as_slice(),
         operand => std::slice::from_ref(operand),
@@ -367,7 +375,7 @@ fn distinct(operand: &Operand) -> Vec<&Operand> {
 /// A value that CDF takes in such a property.
 fn acceptable(column: &Column, operand: &Operand) -> Option<Value> {
     match (operand, column.rule) {
-        (Operand::Text(text), Rule::Text { min, max }) => {
+        (Operand::Text(text), Rule::Text { min, max } | Rule::ImmutableText { min, max }) => {
             (min..=max).contains(&text.chars().count()).then(|| text.as_str().into())
         }
         (Operand::Text(text), _) => Some(text.as_str().into()),
@@ -502,6 +510,8 @@ mod tests {
         );
         assert!(filters_of("assets", &[("name", AnyOf, texts(&[]))]).is_empty());
         assert_eq!(filters_of("assets", &[("name", Equal, text(""))]), [json!({})], "CDF refuses it");
+        assert_eq!(filters_of("files", &[("name", Equal, text(""))]), [json!({})], "CDF refuses it");
+        assert!(filters_of("relationships", &[("source_external_id", Equal, text(""))]).is_empty());
         let many = Operand::List((1..=250).map(Operand::Int).collect());
         assert_eq!(filters_of("assets", &[("parent_id", AnyOf, many.clone())]).len(), 3);
         assert_eq!(filters_of("assets", &[("parent_id", Equal, Operand::Int(-1))]).len(), 0);

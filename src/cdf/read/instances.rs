@@ -1,16 +1,19 @@
 //! Pages of nodes or edges, through a view: `/byids` for keys, else `/list`.
 
+use std::collections::VecDeque;
+
 use serde_json::{json, Map, Value};
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
 use super::overlay::InstanceOverlay;
+use super::properties::{parts, VALUES};
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
-use crate::cdf::encode::instance::check_space;
+use crate::cdf::encode::instance::{check_external_id, check_space};
 use crate::cdf::error::Error;
 use crate::cdf::resource::{Column, ColumnType};
 use crate::cdf::table::{Binding, Part};
-use crate::cdf::view::{Property, PropertyType};
+use crate::cdf::view::{Property, PropertyType, View};
 
 /// Instances per request, CDF's maximum.
 const PER_PAGE: usize = 1000;
@@ -24,12 +27,25 @@ pub struct InstancePages {
 enum Step {
     /// Instances by their keys.
     ByKeys(Vec<Value>),
+    /// Instances that a filter leaves, then those that the other filters leave.
     List {
+        filter: Option<Value>,
         cursor: Option<String>,
+        others: VecDeque<Option<Value>>,
     },
     /// What only the transaction knows of.
     Rest,
     Done,
+}
+
+impl Step {
+    /// The first page of the first of these filters.
+    fn list(mut filters: VecDeque<Option<Value>>) -> Step {
+        match filters.pop_front() {
+            Some(filter) => Step::List { filter, cursor: None, others: filters },
+            None => Step::Rest,
+        }
+    }
 }
 
 /// The texts that a column must have one of.
@@ -63,27 +79,27 @@ fn spaces(query: &Query) -> Option<Vec<&str>> {
     }
 }
 
+/// The external ids that instances must have one of. CDF refuses a request that names an impossible one.
+fn external_ids(query: &Query) -> Option<Vec<&str>> {
+    let texts = texts(query, "external_id")?;
+    Some(texts.into_iter().filter(|external_id| check_external_id(external_id).is_ok()).collect())
+}
+
 impl InstancePages {
     pub fn new(edges: bool, query: &Query) -> Result<Self, Error> {
         let view = query.table.view.as_ref();
         let view = view.ok_or_else(|| Error::internal("a view's table without its view"))?;
         let overlay = InstanceOverlay::new(&query.pending.items, view)?;
         let instance_type = if edges { "edge" } else { "node" };
-        let step = match (spaces(query), texts(query, "external_id")) {
+        let step = match (spaces(query), external_ids(query)) {
             (Some(spaces), Some(external_ids)) => {
-                let valid = |external_id: &&str| {
-                    !external_id.is_empty()
-                        && !external_id.contains('\0')
-                        && external_id.chars().count() <= 256
-                };
-                let external_ids: Vec<&str> = external_ids.into_iter().filter(valid).collect();
                 let key = |space: &str, external_id: &str| json!({ "instanceType": instance_type, "space": space, "externalId": external_id });
                 let keys = spaces.iter().flat_map(|space| external_ids.iter().map(|id| key(space, id)));
                 Step::ByKeys(keys.collect())
             }
             (Some(spaces), _) if spaces.is_empty() => Step::Done,
             (_, Some(external_ids)) if external_ids.is_empty() => Step::Done,
-            _ => Step::List { cursor: None },
+            _ => Step::list(filters(query, view, instance_type)),
         };
         Ok(InstancePages { instance_type, step, overlay })
     }
@@ -108,13 +124,13 @@ impl InstancePages {
                 let body = json!({ "items": keys, "sources": sources });
                 take_page(call.post("/models/instances/byids", &body).await?).0
             }
-            Step::List { cursor } => {
+            Step::List { filter, cursor, others } => {
                 let mut body = Map::new();
                 body.insert("instanceType".into(), self.instance_type.into());
                 body.insert("sources".into(), sources);
                 body.insert("limit".into(), call.query.page(PER_PAGE).into());
-                if let Some(filter) = self.filter(call.query, &view.name.source()) {
-                    body.insert("filter".into(), filter);
+                if let Some(filter) = &filter {
+                    body.insert("filter".into(), filter.clone());
                 }
                 if let Some(cursor) = cursor {
                     body.insert("cursor".into(), cursor.into());
@@ -122,8 +138,8 @@ impl InstancePages {
                 let answer = call.post("/models/instances/list", &Value::Object(body)).await?;
                 let (items, cursor) = take_page(answer);
                 self.step = match cursor {
-                    Some(_) => Step::List { cursor },
-                    None => Step::Rest,
+                    Some(_) => Step::List { filter, cursor, others },
+                    None => Step::list(others),
                 };
                 items
             }
@@ -166,25 +182,37 @@ impl InstancePages {
         });
         Ok(Some(rows.collect()))
     }
+}
 
-    fn filter(&self, query: &Query, source: &Value) -> Option<Value> {
-        let mut parts = Vec::new();
-        if query.table.view.as_ref().is_some_and(|view| !view.properties.is_empty()) {
-            parts.push(json!({ "hasData": [source] }));
+/// The filters that together leave all instances which fulfil the conditions, and none twice. None at all: none does.
+fn filters(query: &Query, view: &View, instance_type: &str) -> VecDeque<Option<Value>> {
+    let Some(mut all) = parts(query, view, instance_type) else {
+        return VecDeque::new();
+    };
+    if !view.properties.is_empty() {
+        all.insert(0, json!({ "hasData": [view.name.source()] }));
+    }
+    let one_of = |name: &str, wanted: &[&str]| {
+        let property = [instance_type, name];
+        match wanted {
+            [one] => json!({ "equals": { "property": property, "value": one } }),
+            any => json!({ "in": { "property": property, "values": any } }),
         }
-        for (name, wanted) in [("space", spaces(query)), ("externalId", texts(query, "external_id"))] {
-            let property = [self.instance_type, name];
-            match wanted.as_deref() {
-                None => {}
-                Some([one]) => parts.push(json!({ "equals": { "property": property, "value": one } })),
-                Some(any) => parts.push(json!({ "in": { "property": property, "values": any } })),
-            }
-        }
-        match parts.len() {
-            0 => None,
-            1 => parts.pop(),
-            _ => Some(json!({ "and": parts })),
-        }
+    };
+    if let Some(spaces) = spaces(query).filter(|spaces| spaces.len() <= VALUES) {
+        all.push(one_of("space", &spaces));
+    }
+    let filter = |mut parts: Vec<Value>| match parts.len() {
+        0 => None,
+        1 => parts.pop(),
+        _ => Some(json!({ "and": parts })),
+    };
+    match external_ids(query) {
+        Some(external_ids) => external_ids
+            .chunks(VALUES)
+            .map(|some| filter([&all[..], &[one_of("externalId", some)]].concat()))
+            .collect(),
+        None => VecDeque::from([filter(all)]),
     }
 }
 

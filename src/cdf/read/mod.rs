@@ -5,6 +5,7 @@ mod instances;
 mod items;
 mod overlay;
 mod points;
+mod properties;
 mod raw;
 pub mod sample;
 mod sequence_rows;
@@ -20,7 +21,7 @@ use super::buffer::Pending;
 use super::cell::{Cell, EPOCH_MILLIS};
 use super::client::{Body, Client, Connection, Limits, Method, Request, Resend, Response};
 use super::error::{Error, Identity, Kind, RequestError};
-use super::resource::{Resource, Rule, Shape, ID_RANGE};
+use super::resource::{Resource, Rule, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
 use super::table::{Binding, Table, RAW_KEY};
 
 /// A value that was read, to be brought into the column's type.
@@ -83,6 +84,8 @@ pub enum Comparison {
 pub enum Operand {
     Text(String),
     Int(i64),
+    /// The bits of a double.
+    Float(u64),
     /// Microseconds since 1970.
     Micros(i64),
     Bool(bool),
@@ -97,7 +100,12 @@ pub enum Operand {
 pub enum OperandKind {
     Text,
     Int,
+    Double,
+    /// Compared with a column of reals: a double too.
+    Real,
     Time,
+    /// An integer, the days since 2000.
+    Day,
     Bool,
     Json,
 }
@@ -112,10 +120,10 @@ pub struct Condition {
 }
 
 /// Whether CDF can be asked for the rows of a table by such a condition.
-pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool {
+pub fn filters_on(table: &Table, at: usize, comparison: Comparison) -> bool {
     let equal = comparison == Comparison::Equal;
     let any_of = comparison == Comparison::AnyOf;
-    match (&table.options.resource.shape, &table.bindings[column]) {
+    match (&table.options.resource.shape, &table.bindings[at]) {
         (Shape::Items(_), Some(Binding::Column(column))) => {
             (equal || any_of) && matches!(column.rule, Rule::Id | Rule::ExternalId)
                 || filter::filters_on(column, comparison)
@@ -140,6 +148,10 @@ pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool 
         (Shape::Raw, Some(Binding::RawColumn { key, .. })) => (equal || any_of) && *key,
         (Shape::Instances { .. }, Some(Binding::Column(column))) => {
             (equal || any_of) && matches!(column.name, "space" | "external_id")
+                || properties::filters_on(table, at, comparison)
+        }
+        (Shape::Instances { .. }, Some(Binding::Property { .. })) => {
+            properties::filters_on(table, at, comparison)
         }
         _ => false,
     }
@@ -192,6 +204,11 @@ impl Query {
 
     /// The keys that rows must have one of, as CDF names them in requests; None if no condition says so.
     fn keys(&self) -> Option<Vec<Value>> {
+        // Of what has no other key CDF takes no empty one.
+        let shortest = match &self.table.options.resource.shape {
+            Shape::Items(items) => usize::from(items.required.contains(&"external_id")),
+            _ => 0,
+        };
         let named = |column: &str, property: &str| {
             let position = self.table.position(column)?;
             let condition = self.conditions.iter().find(|condition| {
@@ -206,8 +223,10 @@ impl Query {
             let mut seen = HashSet::new();
             for operand in operands.iter().filter(|operand| seen.insert(*operand)) {
                 keys.push(match operand {
-                    Operand::Text(text) => json!({ property: text }),
-                    // No item has an id out of CDF's range.
+                    // No item has a name or an id that CDF does not take.
+                    Operand::Text(text) if (shortest..=EXTERNAL_ID_CHARS).contains(&text.chars().count()) => {
+                        json!({ property: text })
+                    }
                     Operand::Int(id) if (ID_RANGE.0..=ID_RANGE.1).contains(id) => json!({ property: id }),
                     _ => continue,
                 });

@@ -10,12 +10,14 @@ use serde_json::{json, Map, Value};
 use super::overlay::PointOverlay;
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::client::{Body, Method};
+use crate::cdf::encode::instance::check_space;
 use crate::cdf::encode::point::wire::{
     InstanceId, ListItem, ListResponse, NumericPoint, NumericPoints, Points, Status, StringPoint,
     StringPoints,
 };
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
+use crate::cdf::resource::EXTERNAL_ID_CHARS;
 use crate::cdf::table::Binding;
 
 /// Points per request, CDF's maximum over all its series.
@@ -51,6 +53,13 @@ fn references(query: &Query) -> Option<Vec<Value>> {
     let instance = (query.equal_text("instance_space"), query.equal_text("instance_external_id"));
     match (query.keys(), instance) {
         (Some(keys), _) => Some(keys),
+        // CDF refuses impossible names; there is no such series.
+        (None, (Some(space), Some(external_id)))
+            if check_space(space).is_err()
+                || !(1..=EXTERNAL_ID_CHARS).contains(&external_id.chars().count()) =>
+        {
+            Some(Vec::new())
+        }
         (None, (Some(space), Some(external_id))) => {
             Some(vec![json!({ "instanceId": { "space": space, "externalId": external_id } })])
         }

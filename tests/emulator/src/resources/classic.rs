@@ -338,6 +338,12 @@ impl Kind {
         if by_instance {
             named.push("instanceId");
         }
+        // What has no id needs an external id that is not empty.
+        if let (Some(name), Some(field)) =
+            (item.get("externalId"), self.fields.iter().find(|field| field.name == "externalId"))
+        {
+            field.check(name)?;
+        }
         identity(item, &named)
     }
 

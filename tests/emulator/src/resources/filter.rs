@@ -68,11 +68,13 @@ pub fn compile(
         .iter()
         .map(|(name, value)| match filters.iter().find(|(known, _)| known == name) {
             Some((name, filter)) => {
-                if let Filter::Equal = filter {
-                    declared
-                        .iter()
-                        .filter(|field| field.name == *name)
-                        .try_for_each(|field| field.check(value))?;
+                let (of, values) = match filter {
+                    Filter::Equal => (*name, std::slice::from_ref(value)),
+                    Filter::AnyOf(field) => (*field, value.as_array().map_or(&[] as &[Value], Vec::as_slice)),
+                    _ => (*name, &[] as &[Value]),
+                };
+                for field in declared.iter().filter(|field| field.name == of) {
+                    values.iter().try_for_each(|value| field.check(value))?;
                 }
                 predicate(classic, name, *filter, value)
             }
@@ -92,7 +94,8 @@ fn predicate(
     Ok(match filter {
         Filter::Equal => Box::new(move |entity| entity.fields.get(name) == Some(&value)),
         Filter::ExternalIdPrefix => {
-            let prefix = value.as_str().ok_or_else(|| wrong("expected a string"))?.to_owned();
+            Field::external_id().check(&value)?;
+            let prefix = value.as_str().unwrap_or_default().to_owned();
             Box::new(move |entity| entity.text("externalId").is_some_and(|id| id.starts_with(&prefix)))
         }
         Filter::Range { nullable } => match value.get("isNull").and_then(Value::as_bool).filter(|_| nullable)
@@ -121,6 +124,7 @@ fn predicate(
         }
         Filter::AssetExternalIds(field, max) => {
             let list = bounded(name, &value, max)?;
+            list.iter().try_for_each(|id| Field::external_id().check(id))?;
             let assets = classic.table("assets");
             let ids =
                 list.iter().filter_map(Value::as_str).filter_map(|id| Some(assets.by_external_id(id)?.id));

@@ -1,5 +1,6 @@
 //! Nodes and edges of data models: applied all or nothing, read through views, deleted.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{json, Map, Value};
@@ -450,7 +451,10 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     };
     let models = project.models();
     let sources = sources(&models, &body)?;
-    let filter = body.get("filter").filter(|filter| !filter.is_null());
+    let filter = match body.get("filter").filter(|filter| !filter.is_null()) {
+        None => None,
+        Some(filter) => Some(compile(&models, wanted, filter)?),
+    };
     let mut page = Vec::new();
     let mut last = None;
     for (key, instance) in models.instances.iter().filter(|(key, _)| key.0 == wanted) {
@@ -461,7 +465,7 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
                 continue;
             }
         }
-        if !filter.map_or(Ok(true), |filter| matches(&models, filter, key, instance))? {
+        if filter.as_ref().is_some_and(|filter| !filter(key, instance)) {
             continue;
         }
         if page.len() == limit {
@@ -474,99 +478,248 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     Ok(Reply::items(200, page, None))
 }
 
-/// The value that a filter's property has in an instance.
-fn property(models: &Models, path: &Value, key: &Key, instance: &Instance) -> Result<Value, ApiError> {
-    let path: Vec<&str> = path.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    match path.as_slice() {
-        ["node" | "edge", name] => Ok(match *name {
-            "space" => json!(key.1 .0),
-            "externalId" => json!(key.1 .1),
-            "createdTime" => json!(instance.created),
-            "lastUpdatedTime" => json!(instance.updated),
-            "version" => json!(instance.version),
-            end => instance.ends.get(end).cloned().unwrap_or_default(),
-        }),
-        [space, source, name] => {
+/// A property that a filter names.
+enum Subject {
+    /// What every instance has.
+    Base(String),
+    /// A value in a container, by its name there.
+    Value(Name, String),
+}
+
+/// The property that a filter names, and its definition.
+fn subject(models: &Models, kind: &str, path: &Value) -> Result<(Subject, Value), ApiError> {
+    let unknown = || ApiError::bad_request(format!("Unknown property {path} in filter"));
+    let names: Option<Vec<&str>> =
+        path.as_array().map(|path| path.iter().filter_map(Value::as_str).collect());
+    match names.as_deref() {
+        Some([of, name]) if *of == kind => {
+            let of = match *name {
+                "space" | "externalId" => "text",
+                "createdTime" | "lastUpdatedTime" | "version" => "int64",
+                "type" => "direct",
+                "startNode" | "endNode" if kind == "edge" => "direct",
+                _ => return Err(unknown()),
+            };
+            Ok((Subject::Base((*name).to_owned()), json!({ "type": { "type": of } })))
+        }
+        Some([space, source, name]) => {
             let source = match source.split_once('/') {
                 Some((external_id, version)) => {
                     json!({ "type": "view", "space": space, "externalId": external_id, "version": version })
                 }
                 None => json!({ "type": "container", "space": space, "externalId": source }),
             };
-            let mapping = mapping(models, &source)?;
-            if !mapping.contains_key(*name) {
-                return Err(ApiError::bad_request(format!("Unknown property '{name}' in filter")));
-            }
-            Ok(values(instance, &mapping).shift_remove(*name).unwrap_or_default())
+            let (container, behind, definition) =
+                mapping(models, &source)?.remove(*name).ok_or_else(unknown)?;
+            Ok((Subject::Value(container, behind), definition))
         }
-        _ => Err(ApiError::bad_request("Unknown property in filter")),
+        _ => Err(unknown()),
     }
 }
 
-fn order(a: &Value, b: &Value) -> Option<std::cmp::Ordering> {
-    match (a, b) {
-        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        (Value::Number(a), Value::Number(b)) => a.as_f64()?.partial_cmp(&b.as_f64()?),
-        _ => None,
+/// The value that a property has in an instance.
+fn value(subject: &Subject, key: &Key, instance: &Instance) -> Value {
+    match subject {
+        Subject::Base(name) => match name.as_str() {
+            "space" => json!(key.1 .0),
+            "externalId" => json!(key.1 .1),
+            "createdTime" => json!(instance.created),
+            "lastUpdatedTime" => json!(instance.updated),
+            "version" => json!(instance.version),
+            end => instance.ends.get(end).cloned().unwrap_or_default(),
+        },
+        Subject::Value(container, name) => {
+            instance.data.get(container).and_then(|values| values.get(name)).cloned().unwrap_or_default()
+        }
     }
 }
 
-fn matches(models: &Models, filter: &Value, key: &Key, instance: &Instance) -> Result<bool, ApiError> {
+/// Milliseconds since 1970 of a timestamp that CDF takes; without a zone it is UTC.
+fn millis(text: &str) -> Option<i64> {
+    let number = |at: std::ops::Range<usize>| text.get(at)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    // Days from the civil calendar, years beginning in March.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * month + 2) / 5
+        + day
+        - 1
+        - 719_468;
+    let seconds = (number(11..13)? * 60 + number(14..16)?) * 60 + number(17..19)?;
+    let rest = &text[19..];
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())),
+        None => ("", rest),
+    };
+    let fraction = format!("{fraction:0<3}").parse::<i64>().ok()?;
+    let offset = match zone.as_bytes() {
+        [sign @ (b'+' | b'-'), ..] => {
+            let minutes = zone.get(1..3)?.parse::<i64>().ok()? * 60 + zone.get(4..6)?.parse::<i64>().ok()?;
+            if *sign == b'-' {
+                -minutes
+            } else {
+                minutes
+            }
+        }
+        _ => 0,
+    };
+    Some(((days * 86_400 + seconds - offset * 60) * 1000) + fraction)
+}
+
+/// How two values of a type compare; None if they do not, as with null.
+fn order(of: &str, a: &Value, b: &Value) -> Option<Ordering> {
+    match (of, a, b) {
+        ("timestamp", Value::String(a), Value::String(b)) => Some(millis(a)?.cmp(&millis(b)?)),
+        (_, Value::String(a), Value::String(b)) => Some(a.cmp(b)),
+        // It is stored with 32 bits, and compared with all of what it is compared with.
+        ("float32", Value::Number(a), Value::Number(b)) => {
+            f64::from(a.as_f64()? as f32).partial_cmp(&b.as_f64()?)
+        }
+        (_, Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
+            (Some(a), Some(b)) => Some(a.cmp(&b)),
+            _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
+        },
+        (_, Value::Null, _) => None,
+        (_, a, b) => (a == b).then_some(Ordering::Equal),
+    }
+}
+
+type Predicate = Box<dyn Fn(&Key, &Instance) -> bool>;
+
+/// A filter on instances of a kind, checked: an unknown property or a value of a wrong type is refused.
+fn compile(models: &Models, kind: &str, filter: &Value) -> Result<Predicate, ApiError> {
     let Some((operator, operand)) = filter.as_object().filter(|f| f.len() == 1).and_then(|f| f.iter().next())
     else {
         return Err(ApiError::bad_request("filter: expected an object with one operator"));
     };
-    let value = || property(models, &operand["property"], key, instance);
-    let all = || operand.as_array().cloned().unwrap_or_default();
-    Ok(match operator.as_str() {
+    let wrong = |what: &str| ApiError::bad_request(format!("filter.{operator}: {what}"));
+    let list = |value: &Value| value.as_array().cloned().ok_or_else(|| wrong("expected an array"));
+    let compiled = || -> Result<Vec<Predicate>, ApiError> {
+        let parts = list(operand)?;
+        match parts.is_empty() {
+            true => Err(wrong("at least one clause is needed")),
+            false => parts.iter().map(|part| compile(models, kind, part)).collect(),
+        }
+    };
+    match operator.as_str() {
         "and" => {
-            for part in all() {
-                if !matches(models, &part, key, instance)? {
-                    return Ok(false);
-                }
-            }
-            true
+            let parts = compiled()?;
+            return Ok(Box::new(move |key, instance| parts.iter().all(|part| part(key, instance))));
         }
         "or" => {
-            for part in all() {
-                if matches(models, &part, key, instance)? {
-                    return Ok(true);
-                }
-            }
-            false
+            let parts = compiled()?;
+            return Ok(Box::new(move |key, instance| parts.iter().any(|part| part(key, instance))));
         }
-        "not" => !matches(models, operand, key, instance)?,
-        "matchAll" => true,
-        "equals" => value()? == operand["value"],
+        "not" => {
+            let part = compile(models, kind, operand)?;
+            return Ok(Box::new(move |key, instance| !part(key, instance)));
+        }
+        "matchAll" => return Ok(Box::new(|_, _| true)),
+        "hasData" => {
+            let sources: Vec<Mapping> =
+                list(operand)?.iter().map(|source| mapping(models, source)).collect::<Result<_, _>>()?;
+            return Ok(Box::new(move |_, instance| sources.iter().all(|source| has_data(instance, source))));
+        }
+        "instanceReferences" => {
+            let names: Vec<Name> = list(operand)?.iter().filter_map(relation).collect();
+            return Ok(Box::new(move |key, _| names.contains(&key.1)));
+        }
+        _ => {}
+    }
+    let members: &[&str] = match operator.as_str() {
+        "equals" | "prefix" => &["property", "value"],
+        "in" | "containsAll" | "containsAny" => &["property", "values"],
+        "exists" => &["property"],
+        "range" => &["property", "gt", "gte", "lt", "lte"],
+        other => return Err(ApiError::bad_request(format!("Unknown filter '{other}'"))),
+    };
+    let given = operand.as_object().ok_or_else(|| wrong("expected an object"))?;
+    refuse_unknown(operator, given, members)?;
+    let (subject, definition) = subject(models, kind, &operand["property"])?;
+    let of = definition["type"]["type"].as_str().unwrap_or_default().to_owned();
+    let many = definition["type"]["list"] == json!(true);
+    let fits = |given: &Value| match given.is_null() {
+        true => Err(wrong("a value is needed")),
+        false => check("value", &json!({ "type": { "type": of } }), given),
+    };
+    let given_values = || -> Result<Vec<Value>, ApiError> {
+        let values = list(&operand["values"])?;
+        values.iter().try_for_each(fits)?;
+        Ok(values)
+    };
+    let single = |what: &str| match many {
+        true => Err(wrong(what)),
+        false => Ok(()),
+    };
+    let same = move |of: &str, a: &Value, b: &Value| order(of, a, b) == Some(Ordering::Equal);
+    Ok(match operator.as_str() {
+        "exists" => Box::new(move |key, instance| !value(&subject, key, instance).is_null()),
+        "equals" => {
+            single("the property is a list")?;
+            let wanted = operand["value"].clone();
+            fits(&wanted)?;
+            Box::new(move |key, instance| same(&of, &value(&subject, key, instance), &wanted))
+        }
         "in" => {
-            operand["values"].as_array().is_some_and(|list| value().is_ok_and(|value| list.contains(&value)))
+            single("the property is a list")?;
+            let wanted = given_values()?;
+            Box::new(move |key, instance| {
+                let value = value(&subject, key, instance);
+                wanted.iter().any(|wanted| same(&of, &value, wanted))
+            })
         }
-        "exists" => !value()?.is_null(),
         "prefix" => {
-            let value = value()?;
-            value.as_str().is_some_and(|text| text.starts_with(operand["value"].as_str().unwrap_or_default()))
+            if many || of != "text" {
+                return Err(wrong("the property is no single text"));
+            }
+            let prefix = operand["value"].as_str().ok_or_else(|| wrong("expected a string"))?.to_owned();
+            Box::new(move |key, instance| {
+                value(&subject, key, instance).as_str().is_some_and(|text| text.starts_with(&prefix))
+            })
         }
         "range" => {
-            let value = value()?;
-            let holds = |bound: &str, wanted: fn(std::cmp::Ordering) -> bool| {
-                operand[bound].is_null() || order(&value, &operand[bound]).is_some_and(wanted)
-            };
-            let inside = holds("gt", |order| order.is_gt())
-                && holds("gte", |order| order.is_ge())
-                && holds("lt", |order| order.is_lt())
-                && holds("lte", |order| order.is_le());
-            !value.is_null() && inside
-        }
-        "hasData" => {
-            for source in all() {
-                if !has_data(instance, &mapping(models, &source)?) {
-                    return Ok(false);
-                }
+            single("the property is a list")?;
+            if matches!(of.as_str(), "boolean" | "json" | "direct") {
+                return Err(wrong("values of this type have no order"));
             }
-            true
+            let bounds: Vec<(String, Value)> = given
+                .iter()
+                .filter(|(name, _)| *name != "property")
+                .map(|(name, bound)| fits(bound).map(|()| (name.clone(), bound.clone())))
+                .collect::<Result<_, _>>()?;
+            let twice = |a: &str, b: &str| given.contains_key(a) && given.contains_key(b);
+            if bounds.is_empty() || twice("gt", "gte") || twice("lt", "lte") {
+                return Err(wrong("expected one of gt and gte, or one of lt and lte, or one of each"));
+            }
+            Box::new(move |key, instance| {
+                let value = value(&subject, key, instance);
+                bounds.iter().all(|(name, bound)| {
+                    order(&of, &value, bound).is_some_and(|order| match name.as_str() {
+                        "gt" => order.is_gt(),
+                        "gte" => order.is_ge(),
+                        "lt" => order.is_lt(),
+                        _ => order.is_le(),
+                    })
+                })
+            })
         }
-        "instanceReferences" => all().iter().filter_map(relation).any(|name| name == key.1),
-        other => return Err(ApiError::bad_request(format!("Unknown filter '{other}'"))),
+        _ => {
+            if !many {
+                return Err(wrong("the property is no list"));
+            }
+            let all = operator == "containsAll";
+            let wanted = given_values()?;
+            Box::new(move |key, instance| {
+                let value = value(&subject, key, instance);
+                let elements = value.as_array().map_or(&[] as &[Value], Vec::as_slice);
+                let has = |wanted: &Value| elements.iter().any(|element| same(&of, element, wanted));
+                match all {
+                    true => value.is_array() && wanted.iter().all(has),
+                    false => wanted.iter().any(has),
+                }
+            })
+        }
     })
 }
 
@@ -628,6 +781,9 @@ mod tests {
             assert!(!is_timestamp(bad), "{bad}");
         }
         assert!(is_date("2024-02-29") && !is_date("2024-2-29"));
+        assert_eq!(millis("1970-01-01T00:00:00"), Some(0));
+        assert_eq!(millis("1969-12-31T23:59:59.9Z"), Some(-100));
+        assert_eq!(millis("2024-02-29T12:00:00.123+02:00"), Some(1_709_200_800_123));
         assert!(check_space("a-b_1").is_ok() && check_space("1a").is_err());
     }
 }
