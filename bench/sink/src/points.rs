@@ -1,13 +1,12 @@
 //! Points of a request, in protobuf and in JSON.
 //!
 //! The protobuf messages are walked over with prost's primitives instead of being decoded into structs, because that takes
-//! a fifth of the time: nothing is allocated. Numbers are those of CDF's published `DataPointInsertionRequest`.
+//! half of the time (16 ns a point instead of 31 to 33): nothing is allocated. Numbers are those of CDF's published `DataPointInsertionRequest`.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use prost::bytes::Buf;
 use prost::encoding::{decode_key, decode_varint, skip_field, DecodeContext, WireType};
 use prost::DecodeError;
 use serde::de::{SeqAccess, Visitor};
@@ -89,31 +88,69 @@ enum Field<'a> {
     Other,
 }
 
-#[inline]
-fn field<'a>(message: &mut &'a [u8]) -> Result<(u32, Field<'a>), String> {
-    let said = |error: DecodeError| error.to_string();
-    let (tag, wire_type) = decode_key(message).map_err(said)?;
+#[inline(always)]
+fn field<'a>(message: &mut &'a [u8]) -> Result<(u32, Field<'a>), Unreadable> {
+    let (tag, wire_type) = match message {
+        // Nearly all keys are of one byte.
+        [key @ ..0x80, rest @ ..] if *key >= 8 => {
+            *message = rest;
+            (u32::from(*key >> 3), WireType::try_from(u64::from(*key & 7))?)
+        }
+        _ => decode_key(message)?,
+    };
     let field = match wire_type {
-        WireType::Varint => Field::Varint(decode_varint(message).map_err(said)?),
+        WireType::Varint => Field::Varint(varint(message)?),
         WireType::LengthDelimited => {
-            let length = decode_varint(message).map_err(said)?;
-            let length = usize::try_from(length).ok().filter(|length| *length <= message.len());
-            let Some(length) = length else { return Err("a message is longer than what holds it".into()) };
-            let (bytes, rest) = message.split_at(length);
+            let length = varint(message)?;
+            let length = usize::try_from(length).map_err(|_| Unreadable)?;
+            let (bytes, rest) = message.split_at_checked(length).ok_or(Unreadable)?;
             *message = rest;
             Field::Bytes(bytes)
         }
-        WireType::SixtyFourBit if message.len() >= 8 => Field::Fixed(message.get_u64_le()),
+        WireType::SixtyFourBit => {
+            let (bytes, rest) = message.split_first_chunk().ok_or(Unreadable)?;
+            *message = rest;
+            Field::Fixed(u64::from_le_bytes(*bytes))
+        }
         other => {
-            skip_field(other, tag, message, DecodeContext::default()).map_err(said)?;
+            skip_field(other, tag, message, DecodeContext::default())?;
             Field::Other
         }
     };
     Ok((tag, field))
 }
 
+/// As prost's, which does not see that lengths of points are of one byte.
+#[inline(always)]
+fn varint(message: &mut &[u8]) -> Result<u64, Unreadable> {
+    match message {
+        [byte @ ..0x80, rest @ ..] => {
+            let value = u64::from(*byte);
+            *message = rest;
+            Ok(value)
+        }
+        _ => Ok(decode_varint(message)?),
+    }
+}
+
+/// The bytes are no message. Without text, because a result with one is several times slower to pass on.
+#[derive(Debug)]
+struct Unreadable;
+
+impl From<DecodeError> for Unreadable {
+    fn from(_: DecodeError) -> Self {
+        Unreadable
+    }
+}
+
+impl From<Unreadable> for String {
+    fn from(_: Unreadable) -> Self {
+        "the protobuf message is not readable".into()
+    }
+}
+
 /// `DataPointInsertionItem`: which series, and its points.
-fn series(mut item: &[u8], keys: &Keys) -> Result<(Option<Key>, Sums), String> {
+fn series(mut item: &[u8], keys: &Keys) -> Result<(Option<Key>, Sums), Unreadable> {
     let (mut series, mut sums) = (None, Sums::default());
     while !item.is_empty() {
         match field(&mut item)? {
@@ -129,7 +166,7 @@ fn series(mut item: &[u8], keys: &Keys) -> Result<(Option<Key>, Sums), String> {
 }
 
 /// `NumericDatapoints` and `StringDatapoints`: they differ in the wire type of the value. What is absent is 0.
-fn datapoints(mut points: &[u8], sums: &mut Sums) -> Result<(), String> {
+fn datapoints(mut points: &[u8], sums: &mut Sums) -> Result<(), Unreadable> {
     while !points.is_empty() {
         let (1, Field::Bytes(mut point)) = field(&mut points)? else { continue };
         let (mut timestamp, mut value) = (0, 0);
