@@ -35,6 +35,25 @@ MB = 1 << 20
 
 
 @dataclass
+class Cost:
+    """What a million rows take: CPU seconds of the session's process and of the sink; and the bytes of a row."""
+
+    backend_cpu: float
+    sink_cpu: float
+    plain_bytes: float
+    wire_bytes: float
+
+    @classmethod
+    def of(cls, runs: list[Timing], rows: int) -> Cost:
+        def middle(name: str) -> float:
+            return median(getattr(run, name) for run in runs) / rows
+
+        return cls(
+            middle("backend_cpu") * 1e6, middle("sink_cpu") * 1e6, middle("plain_bytes"), middle("wire_bytes")
+        )
+
+
+@dataclass
 class Result:
     """A line of the table. `ratio` and `goal` are there if the line has a bar in the chart."""
 
@@ -47,8 +66,7 @@ class Result:
     met: bool | None
     ratio: float | None = None
     goal: float | None = None
-    # CPU seconds per million rows: of the backend and of the sink.
-    cost: tuple[float, float] | None = None
+    cost: Cost | None = None
 
 
 @dataclass
@@ -63,7 +81,6 @@ class Series:
         ours, theirs = ([run.seconds for run in runs] for runs in (self.measured, self.baseline))
         ratio = median(theirs) / median(ours)
         ratios = [base / own for base, own in zip(theirs, ours)]
-        million = rows / 1e6
         return Result(
             group=group,
             work=work,
@@ -74,10 +91,7 @@ class Series:
             met=ratio >= goal,
             ratio=ratio,
             goal=goal,
-            cost=(
-                median(run.backend_cpu for run in self.measured) / million,
-                median(run.sink_cpu for run in self.measured) / million,
-            ),
+            cost=Cost.of(self.measured, rows),
         )
 
 
@@ -115,9 +129,7 @@ def against_local(
     with rig.gateway.connect() as session:
         def into_cdf() -> Timing:
             rig.sink.reset()
-            timing = rig.run(session, foreign)
-            rig.verify(resource, **expected)
-            return timing
+            return rig.verify(rig.run(session, foreign), resource, **expected)
 
         def into_local() -> Timing:
             session.execute(f"TRUNCATE local.{table}")
@@ -187,9 +199,7 @@ def copy_client(rig: Rig) -> list[Result]:
 
     def into_cdf() -> Timing:
         rig.sink.reset()
-        timing = load(rig.foreign)
-        rig.verify("datapoints", **expected)
-        return timing
+        return rig.verify(load(rig.foreign), "datapoints", **expected)
 
     def into_local() -> Timing:
         with rig.administrator() as connection:
@@ -281,19 +291,20 @@ def upsert(rig: Rig) -> list[Result]:
     load = copy(rig, "assets", "assets.csv", "FORMAT csv")(rig.foreign)
     series = Series()
     with rig.gateway.connect() as session:
-        for number_ in range(rig.rounds + 1):
+        for turn in range(rig.rounds + 1):
             rig.sink.reset()
             created = rig.run(session, load)
             requests = rig.sink.counts()["assets"]["requests"]
             updated = rig.run(session, load)
             rig.verify(
+                updated,
                 "assets",
                 **items(rig, ASSET_PAIRS) | {"parts": 2 * rig.items * ASSET_PAIRS},
                 updated=rig.items,
                 refused=requests,
                 requests=3 * requests,
             )
-            if number_:
+            if turn:
                 series.baseline.append(created)
                 series.measured.append(updated)
     work = f"`COPY` of {number(rig.items)} assets that exist already, against creating them"
@@ -323,9 +334,7 @@ def against_sdk(
         def verified(run: Callable[[], Timing]) -> Callable[[], Timing]:
             def verify() -> Timing:
                 rig.sink.reset()
-                timing = run()
-                rig.verify(resource, **expected)
-                return timing
+                return rig.verify(run(), resource, **expected)
 
             return verify
 
@@ -413,7 +422,7 @@ def memory(rig: Rig) -> list[Result]:
             session.commit()
             seconds = time.perf_counter() - start
             peak = peak_memory(session.info.backend_pid) / MB
-        rig.verify("datapoints", **expected)
+        rig.verify(Timing(seconds), "datapoints", **expected)
         results.append(
             Result(
                 group=SESSION,
@@ -448,7 +457,8 @@ def small_insert(rig: Rig) -> list[Result]:
                 session.execute(INSERT_ONE.format(schema), prepare=False)
                 if turn >= 10:
                     seconds.append(time.perf_counter() - start)
-    rig.verify("datapoints", items=SMALL_INSERTS + 10, requests=SMALL_INSERTS + 10)
+    sent = SMALL_INSERTS + 10
+    rig.verify(Timing(sum(times[rig.foreign])), "datapoints", items=sent, requests=sent)
     return [difference("`INSERT` of one row, autocommit, warm session", times[rig.foreign], times["local"], 1.0)]
 
 
@@ -477,7 +487,7 @@ def cold_session(rig: Rig) -> list[Result]:
                 elapsed = time.perf_counter() - start
             if turn:
                 seconds.append(elapsed)
-    rig.verify("datapoints", items=COLD_SESSIONS + 1)
+    rig.verify(Timing(sum(times[rig.foreign])), "datapoints", items=COLD_SESSIONS + 1)
     work = "log-in and `INSERT` of one row, new session without a token"
     return [difference(work, times[rig.foreign], times["local"], None)]
 
@@ -493,19 +503,18 @@ def backends(rig: Rig) -> list[Result]:
         alone = []
         for turn in range(rig.rounds + 1):
             rig.sink.reset()
-            timing = rig.run(sessions[0], load)
-            rig.verify("datapoints", **expected)
+            timing = rig.verify(rig.run(sessions[0], load), "datapoints", **expected)
             if turn:
                 alone.append(timing)
-        cost = (median(run.backend_cpu for run in alone) / rows, median(run.sink_cpu for run in alone) / rows)
-        ceiling = len(os.sched_getaffinity(0)) / sum(cost)
+        cost = Cost.of(alone, rows)
+        ceiling = len(os.sched_getaffinity(0)) * 1e6 / (cost.backend_cpu + cost.sink_cpu)
         rig.sink.latency(50)
         rates = []
         for turn in range(rig.rounds + 1):
             rig.sink.reset()
             seconds = together(sessions, load)
             all_ = {name: value * BACKENDS % (1 << 64) for name, value in expected.items()}
-            rig.verify("datapoints", **all_ | {"distinct": expected["distinct"]})
+            rig.verify(Timing(seconds), "datapoints", **all_ | {"distinct": expected["distinct"]})
             if turn:
                 rates.append(BACKENDS * rows / seconds)
     finally:
@@ -524,7 +533,6 @@ def backends(rig: Rig) -> list[Result]:
             figure=f"**{rate / ceiling:.2f}** ({min(shares):.2f} – {max(shares):.2f})",
             target="",
             met=None,
-            cost=(cost[0] * 1e6, cost[1] * 1e6),
         )
     ]
 

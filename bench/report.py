@@ -64,8 +64,15 @@ def tables(results: list[Result], machine_: str, rounds: int) -> str:
         out.append("")
     costs = [result for result in results if result.cost]
     if costs:
-        out += ["### CPU seconds per million rows", "", "| work | session's process | sink |", "|---|---|---|"]
-        out += [f"| {result.work} | {result.cost[0]:.2f} | {result.cost[1]:.2f} |" for result in costs]
+        out += ["### What a load costs", ""]
+        out += ["| work | CPU seconds of the session's process per million rows | of the sink | bytes per row | compressed |"]
+        out += ["|---|---|---|---|---|"]
+        for result in costs:
+            cost = result.cost
+            out.append(
+                f"| {result.work} | {cost.backend_cpu:.2f} | {cost.sink_cpu:.2f} | {cost.plain_bytes:.0f} "
+                f"| {cost.wire_bytes:.0f} |"
+            )
         out.append("")
     return "\n".join(out)
 

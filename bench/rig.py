@@ -50,11 +50,13 @@ class Sink(Emulator):
 
 @dataclass
 class Timing:
-    """One run: seconds from the first statement to the end of COMMIT, and the CPU seconds it took."""
+    """One run: seconds from the first statement to the end of COMMIT, the CPU seconds it took, and what it sent."""
 
     seconds: float
     backend_cpu: float = 0
     sink_cpu: float = 0
+    plain_bytes: int = 0
+    wire_bytes: int = 0
 
 
 @dataclass
@@ -93,25 +95,27 @@ class Rig:
         seconds = time.perf_counter() - start
         return Timing(seconds, cpu_seconds(pid) - backend, cpu_seconds(self.sink.pid) - sink)
 
-    def verify(self, resource: str, **expected: int) -> None:
+    def verify(self, timing: Timing, resource: str, **expected: int) -> Timing:
         """Compares what the sink has counted since it was reset. A difference ends the benchmark."""
         counts = self.sink.counts()
         expected = {"refused": 0, "updated": 0} | expected
         seen = {name: counts[resource][name] for name in expected}
         if seen != expected or counts["unknown"]:
             raise RuntimeError(f"the sink has counted {counts}, but expected of {resource} was {expected}")
+        timing.plain_bytes, timing.wire_bytes = (counts[resource][name] for name in ("plain_bytes", "wire_bytes"))
+        return timing
 
     def points_in(self, query: str) -> dict[str, int]:
         """What the sink must count of the points of a query (external_id, "timestamp", value)."""
         with self.administrator() as connection:
             row = connection.execute(
-                f"""SELECT count(*), count(DISTINCT external_id),
-                           sum((extract(epoch FROM "timestamp") * 1000)::bigint),
-                           sum(('x' || encode(float8send(value), 'hex'))::bit(64)::bigint)
-                    FROM ({query}) AS points"""
+                f"""SELECT sum(points), count(*), sum(timestamps), sum("values") FROM (
+                      SELECT count(*) AS points, sum((extract(epoch FROM "timestamp") * 1000)::bigint) AS timestamps,
+                             sum(('x' || encode(float8send(value), 'hex'))::bit(64)::bigint) AS "values"
+                      FROM ({query}) AS points GROUP BY external_id) AS series"""
             ).fetchone()
         return {
-            "items": row[0],
+            "items": int(row[0]),
             "distinct": row[1],
             "timestamps": int(row[2]) % MODULUS,
             "values": int(row[3]) % MODULUS,
