@@ -36,8 +36,11 @@ MB = 1 << 20
 
 @dataclass
 class Cost:
-    """What a million rows take: CPU seconds of the session's process and of the sink; and the bytes of a row."""
+    """What a million rows take: seconds of the statements and of COMMIT, CPU seconds of the session's process and of the
+    sink; and the bytes of a row."""
 
+    statements: float
+    commit: float
     backend_cpu: float
     sink_cpu: float
     plain_bytes: float
@@ -48,8 +51,14 @@ class Cost:
         def middle(name: str) -> float:
             return median(getattr(run, name) for run in runs) / rows
 
+        commit = middle("commit") * 1e6
         return cls(
-            middle("backend_cpu") * 1e6, middle("sink_cpu") * 1e6, middle("plain_bytes"), middle("wire_bytes")
+            statements=middle("seconds") * 1e6 - commit,
+            commit=commit,
+            backend_cpu=middle("backend_cpu") * 1e6,
+            sink_cpu=middle("sink_cpu") * 1e6,
+            plain_bytes=middle("plain_bytes"),
+            wire_bytes=middle("wire_bytes"),
         )
 
 
