@@ -60,7 +60,7 @@ def tables(results: list[Result], machine_: str, rounds: int) -> str:
         out += [f"| work | {baseline} | cdf_fdw | ratio, spread | target | met? |", "|---|---|---|---|---|---|"]
         for row in rows:
             cells = (row.work, row.baseline, row.measured, row.figure, row.target, met(row))
-            out.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
+            out.append("|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|")
         out.append("")
     costs = [result for result in results if result.cost]
     if costs:
@@ -107,7 +107,7 @@ def chart(results: list[Result]) -> str:
             continue
         most = max(max(result.ratio, result.goal) for result in rows)
         scale = (WIDTH - LEFT - RIGHT) / most
-        text(24, top + 12, f"Speed {group}" if group != SESSION else "Speed", font_weight="600")
+        text(24, top + 12, "Speed of an upsert" if group == SESSION else f"Speed {group}", font_weight="600")
         top += 26
         for result in rows:
             middle = top + ROW / 2

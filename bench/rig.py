@@ -207,7 +207,8 @@ def prepare(rig: Rig) -> None:
             execute(f"COPY source.{table} TO '{rig.files}/{table}.csv' (FORMAT csv)")
         execute(f"COPY source.datapoints TO '{rig.files}/datapoints.txt'")
         execute(f"COPY source.datapoints TO '{rig.files}/datapoints.bin' (FORMAT binary)")
-        execute(f"COPY (SELECT * FROM source.datapoints LIMIT {rig.points // 4}) TO '{rig.files}/quarter.csv' (FORMAT csv)")
+        quarter = f"SELECT * FROM source.datapoints LIMIT {rig.points // 4}"
+        execute(f"COPY ({quarter}) TO '{rig.files}/quarter.csv' (FORMAT csv)")
         role = f'"{rig.gateway.username}"'
         execute(f"GRANT pg_read_server_files TO {role}")
         execute(f"GRANT USAGE ON SCHEMA local, source TO {role}")
