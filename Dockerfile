@@ -19,6 +19,7 @@ COPY scripts ./scripts
 COPY sql ./sql
 COPY src ./src
 COPY tests/emulator ./tests/emulator
+COPY bench/sink ./bench/sink
 ENV PG_CONFIG=/usr/lib/postgresql/${PG_MAJOR}/bin/pg_config
 RUN scripts/build.sh extension \
     && strip --strip-debug target/release/libcdf_fdw.so \

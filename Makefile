@@ -16,11 +16,15 @@ target_dir := $(or $(CARGO_TARGET_DIR),target)
 pg_config = $(shell source scripts/common.sh; find_pg_config)
 pg_major = $(shell source scripts/common.sh; pg_major "$(pg_config)")
 shell_files = .ci/run $(wildcard scripts/*.sh demo/*.sh docker/*.sh)
-python_files = $(shell find tests demo -name '*.py' -not -path '*/target/*')
+python_files = $(shell find tests demo bench -name '*.py' -not -path '*/target/*')
 # A test never waits for the outer world: it talks to the emulator on this machine.
 pytest = CDF_EMULATOR=$(abspath $(target_dir))/release/cdf-emulator PG_CONFIG=$(pg_config) $(target_dir)/venv/bin/pytest
 
-.PHONY: help demo test lint install fmt clean build setup setup-build
+# Options of the benchmark: BENCH_ARGS='--quick --only copy-csv'.
+BENCH_ARGS ?=
+bench = CDF_SINK=$(abspath $(target_dir))/release/cdf-sink PG_CONFIG=$(pg_config) $(target_dir)/venv/bin/python bench/bench.py
+
+.PHONY: help demo test bench lint install fmt clean build setup setup-build
 
 help: ## List the targets
 	@echo 'make TARGET [PG_CONFIG=/path/to/pg_config]'
@@ -43,13 +47,19 @@ test: setup ## Set up what is missing, build, install, and run every test
 	@echo '==> Tests through PostgreSQL, against the emulator'
 	@$(pytest) tests
 
+bench: setup ## Measure loads against local tables and the Python SDK, and write docs/performance.md
+	@scripts/build.sh extension
+	@scripts/build.sh sink
+	@scripts/install.sh
+	@$(bench) $(BENCH_ARGS)
+
 lint: setup-build ## Check formatting, clippy without warnings, and that the scripts parse
 	@echo '==> rustfmt'
 	@cargo fmt --all --check
 	@echo '==> clippy: the extension, for PostgreSQL $(pg_major)'
 	@PGRX_PG_CONFIG_PATH=$(pg_config) cargo clippy --locked --all-targets --no-default-features --features pg$(pg_major) -- -D warnings
-	@echo '==> clippy: the CDF side alone, and the emulator'
-	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -- -D warnings
+	@echo '==> clippy: the CDF side alone, the emulator and the sink'
+	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -p cdf-sink -- -D warnings
 	@echo '==> scripts'
 	@for file in $(shell_files); do bash -n "$$file"; done
 	@python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' $(python_files)

@@ -3,6 +3,7 @@
 #
 #   scripts/build.sh extension    target/release/libcdf_fdw.so, for the PostgreSQL of PG_CONFIG
 #   scripts/build.sh emulator     target/release/cdf-emulator
+#   scripts/build.sh sink         target/release/cdf-sink, for the benchmark
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "$0")/common.sh"
@@ -21,5 +22,9 @@ emulator)
     say "Building the CDF emulator"
     cargo build --locked --release -p cdf-emulator
     ;;
-*) die "usage: scripts/build.sh extension|emulator" ;;
+sink)
+    say "Building the sink of the benchmark"
+    cargo build --locked --release -p cdf-sink
+    ;;
+*) die "usage: scripts/build.sh extension|emulator|sink" ;;
 esac

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The unit tests: of the CDF side without any PostgreSQL, of the emulator, and of those parts of src/pg that call no
-# function of PostgreSQL.
+# The unit tests: of the CDF side without any PostgreSQL, of the emulator, of the benchmark's sink, and of those parts of
+# src/pg that call no function of PostgreSQL.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "$0")/common.sh"
 cd "$root_dir"
 
-say "Unit tests of the CDF side (no PostgreSQL) and of the emulator"
-cargo test --locked --no-default-features --lib --bins -p cdf_fdw -p cdf-emulator
+say "Unit tests of the CDF side (no PostgreSQL), of the emulator and of the sink"
+cargo test --locked --no-default-features --lib --bins -p cdf_fdw -p cdf-emulator -p cdf-sink
 
 say "Unit tests of the PostgreSQL side"
 # A test program is not loaded by a server, so PostgreSQL's own functions are missing in it. The linker may leave them open,
