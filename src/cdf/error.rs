@@ -304,7 +304,7 @@ mod tests {
         let error = refused(403, "Forbidden").into_error("eventsAcl:WRITE");
         assert!(error.message.contains("POST /events") && error.message.contains("Forbidden"));
         assert!(error.detail.iter().any(|line| line.contains("r-1")));
-        assert!(error.hint.unwrap().contains("eventsAcl:WRITE"));
+        assert!(error.hint.as_ref().unwrap().contains("eventsAcl:WRITE"));
     }
 
     #[test]

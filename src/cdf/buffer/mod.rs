@@ -97,6 +97,10 @@ struct Lane {
     highest: [Option<usize>; 3],
     /// Items are addressed in more than one of these ways.
     mixed: bool,
+    /// Points come in another order than that of time.
+    shuffled: bool,
+    /// Chunks that were closed.
+    closed: u64,
     /// When its chunks are being closed.
     moment: Moment,
     /// A write had to come after one in another lane.
@@ -162,6 +166,15 @@ impl Batch {
         }
     }
 
+    /// Whether something of a series' time around a moment is in it.
+    fn overlaps(&self, series: u64, moment: i64) -> bool {
+        match self {
+            Batch::Points(batch) => batch.overlaps(series, (moment, moment)),
+            Batch::Ranges(batch) => batch.overlaps(series, (moment, moment)),
+            Batch::Items(_) => false,
+        }
+    }
+
     /// Whether an item whose object begins with `prefix` is in it.
     fn holds(&self, hash: u64, prefix: &[u8]) -> bool {
         matches!(self, Batch::Items(batch) if batch.contains(hash, prefix))
@@ -202,6 +215,14 @@ impl Trace {
         matches!(self, Trace::Keys(trace) if trace.contains(hash))
     }
 
+    /// Whether it may hold a point of a series.
+    fn holds(&self, series: u64, moment: i64) -> bool {
+        match self {
+            Trace::Ranges(trace) => trace.holds(series, moment),
+            Trace::Keys(_) => true,
+        }
+    }
+
     /// Whether it may hold something that the batch holds too.
     fn conflicts_with(&self, batch: &Batch) -> bool {
         match (self, batch) {
@@ -213,16 +234,25 @@ impl Trace {
         }
     }
 
-    fn add(&mut self, batch: &Batch, budget: usize) {
+    /// Adds what a batch holds; `list`: each moment of its points too.
+    fn add(&mut self, batch: &Batch, list: bool, budget: usize) -> Result<(), Error> {
         match (self, batch) {
             (Trace::Keys(trace), Batch::Items(batch)) => {
                 batch.hashes().for_each(|hash| trace.insert(hash, budget))
+            }
+            (Trace::Ranges(trace), Batch::Points(batch)) if list => {
+                batch.ranges().for_each(|(series, range)| trace.insert_listed(series, range, budget));
+                for point in batch.moments() {
+                    let (series, moment) = point?;
+                    trace.insert_moment(series, moment, budget);
+                }
             }
             (Trace::Ranges(trace), batch) => {
                 batch.ranges().for_each(|(series, range)| trace.insert(series, range, budget))
             }
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -234,6 +264,8 @@ impl Lane {
             traces: Vec::new(),
             highest: [None; 3],
             mixed: false,
+            shuffled: false,
+            closed: 0,
             moment,
             tied: false,
         }
@@ -314,7 +346,7 @@ impl Lane {
         }
         let batch = match (&self.destination.resource.shape, mode.operation) {
             (Shape::Datapoints { .. }, Operation::Delete) => Batch::Ranges(RangeBatch::default()),
-            (Shape::Datapoints { .. }, _) => Batch::Points(PointBatch::default()),
+            (Shape::Datapoints { .. }, _) => Batch::Points(PointBatch::new(self.closed)),
             _ => Batch::Items(ItemBatch::default()),
         };
         open.push(Open { wave, mode, kind, batch });
@@ -342,7 +374,8 @@ impl Lane {
                     _ => Trace::Ranges(RangeTrace::default()),
                 });
             }
-            self.traces[wave].add(&batch, budget);
+            self.shuffled |= matches!(&batch, Batch::Points(batch) if batch.is_shuffled());
+            self.traces[wave].add(&batch, self.shuffled, budget)?;
         }
         let mut chunk = match batch {
             Batch::Items(batch) => {
@@ -370,11 +403,7 @@ impl Lane {
             Batch::Ranges(batch) => Chunk::new(wave, mode, kind, batch.len(), batch.close()),
         };
         chunk.closed = self.moment;
-        for open in self.segments.iter_mut().flat_map(|segment| &mut segment.open) {
-            if let Batch::Points(batch) = &mut open.batch {
-                batch.outdate();
-            }
-        }
+        self.closed += 1;
         self.segments[segment].closed.push(chunk);
         Ok(())
     }
@@ -454,24 +483,6 @@ impl Lane {
         Ok(batch.bytes() as isize - before + freed)
     }
 
-    /// The lane's only open batch, if it is one of points that take these and has room: then only closed chunks can hold
-    /// what a point must come after.
-    #[inline]
-    fn only_points(
-        &mut self,
-        subtransaction: Subtransaction,
-        mode: Mode,
-        kind: KeyKind,
-    ) -> Option<&mut PointBatch> {
-        let [segment] = &mut *self.segments else { return None };
-        let [open] = &mut *segment.open else { return None };
-        let suits = segment.subtransaction == subtransaction && open.mode == mode && open.kind == kind;
-        match &mut open.batch {
-            Batch::Points(batch) if suits && !self.mixed && !batch.is_full() => Some(batch),
-            _ => None,
-        }
-    }
-
     /// Adds a plain point if that takes no more than a look at its series; gives the bytes by which the memory has changed
     /// if it has.
     #[inline]
@@ -481,8 +492,29 @@ impl Lane {
         mode: Mode,
         point: &PlainPoint<'_>,
     ) -> Option<isize> {
-        let batch = self.only_points(subtransaction, mode, KeyKind::Key)?;
-        batch.push_known(points::external_id_hash(point.external_id), point)
+        let (last, outer) = self.segments.split_last_mut()?;
+        if self.mixed || last.subtransaction != subtransaction {
+            return None;
+        }
+        let hash = points::external_id_hash(point.external_id);
+        // Of several the first that takes it: what is later is only what had to be.
+        let suits = |open: &Open| open.mode == mode && open.kind == KeyKind::Key;
+        let first = last.open.iter().enumerate().filter(|(_, open)| suits(open));
+        let target = first.min_by_key(|(_, open)| open.wave)?.0;
+        if last.open.len() > 1 || !outer.is_empty() {
+            let outer = outer.iter().flat_map(|segment| &segment.open);
+            let beside = last.open.iter().enumerate().filter(|(at, _)| *at != target).map(|(_, open)| open);
+            if beside.chain(outer).any(|open| open.batch.overlaps(hash, point.timestamp)) {
+                return None;
+            }
+        }
+        let Open { wave, batch: Batch::Points(batch), .. } = &mut last.open[target] else { return None };
+        let later = self.traces.get(*wave..).unwrap_or_default();
+        let held = || later.iter().any(|trace| trace.holds(hash, point.timestamp));
+        match batch.is_full() {
+            true => None,
+            false => batch.push_known(hash, point, self.closed, held),
+        }
     }
 
     /// Adds a point; gives the bytes by which the memory has changed.
@@ -500,6 +532,7 @@ impl Lane {
         let segment = self.segment(subtransaction);
         let wave = |lane: &mut Lane| lane.wave_of_range(segment, mode, kind, hash, (timestamp, timestamp));
         let first = wave(self);
+        self.shuffled |= first > 0;
         let mut at = self.open(segment, first, mode, kind);
         let mut freed = 0;
         if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if !batch.has_room(series, hash))

@@ -16,8 +16,6 @@ struct Series {
     reference: wire::Reference,
     hash: u64,
     count: u32,
-    /// Bytes of its points.
-    bytes: usize,
     first: i64,
     last: i64,
     /// Every point is later than the one before.
@@ -46,8 +44,9 @@ pub struct PointBatch {
     /// The encoded elements of the series' lists.
     log: Vec<u8>,
     entries: Vec<Entry>,
-    /// Other batches of the lane were closed since: what earlier requests hold is not known any more.
-    outdated: bool,
+    /// How many requests of the lane were closed when this one was begun: after another, what earlier requests hold is
+    /// not known any more.
+    begun: u64,
 }
 
 /// The hash by which a series is found that is named by its external id.
@@ -68,6 +67,11 @@ pub fn series_hash(reference: &SeriesRef<'_>) -> u64 {
 }
 
 impl PointBatch {
+    /// `closed`: how many requests of the lane are closed.
+    pub fn new(closed: u64) -> PointBatch {
+        PointBatch { begun: closed, ..Default::default() }
+    }
+
     pub fn points(&self) -> usize {
         self.entries.len()
     }
@@ -92,11 +96,6 @@ impl PointBatch {
         self.entries.len() + other.entries.len() <= POINTS_PER_REQUEST
             && self.series.len() + other.series.len() <= SERIES_PER_REQUEST
             && self.log.len() + other.log.len() <= BODY_BYTES
-    }
-
-    /// Takes note that what earlier requests hold has changed.
-    pub fn outdate(&mut self) {
-        self.outdated = true;
     }
 
     /// First and last moment of each series, by the series' hash.
@@ -125,7 +124,6 @@ impl PointBatch {
             reference,
             hash,
             count: 0,
-            bytes: 0,
             first: i64::MAX,
             last: i64::MIN,
             ordered: true,
@@ -137,9 +135,16 @@ impl PointBatch {
     }
 
     /// Adds a point if its series is here and no earlier request holds anything of that moment: the way that nearly all
-    /// points take. Gives the bytes by which the memory has changed, None if nothing was added.
+    /// points take. `closed` as in [`Self::new`], but now; `held`: whether one does, for a moment at which one may. Gives the bytes by which the memory has
+    /// changed, None if nothing was added.
     #[inline]
-    pub fn push_known(&mut self, hash: u64, point: &PlainPoint<'_>) -> Option<isize> {
+    pub fn push_known(
+        &mut self,
+        hash: u64,
+        point: &PlainPoint<'_>,
+        closed: u64,
+        held: impl FnOnce() -> bool,
+    ) -> Option<isize> {
         let same = |at: &u32| {
             let candidate = &self.series[*at as usize];
             candidate.hash == hash
@@ -147,13 +152,12 @@ impl PointBatch {
         };
         let at = *self.index.find(hash, same)? as usize;
         let (first, last) = self.series[at].earlier;
-        if self.outdated || point.timestamp >= first && point.timestamp <= last {
+        if (self.begun != closed || point.timestamp >= first && point.timestamp <= last) && held() {
             return None;
         }
         let room = (self.log.capacity(), self.entries.capacity());
-        let before = self.log.len();
         point.encode(&mut self.log);
-        self.note(at, before, point.timestamp);
+        self.note(at, point.timestamp);
         let grown = (self.log.capacity() - room.0) + (self.entries.capacity() - room.1) * size_of::<Entry>();
         Some(grown as isize)
     }
@@ -176,19 +180,16 @@ impl PointBatch {
                 at
             }
         };
-        let before = self.log.len();
         encode(&mut self.log)?;
-        self.note(at, before, timestamp);
+        self.note(at, timestamp);
         Ok(())
     }
 
-    /// Takes note of a point that was appended to the log, which ended at `before`.
+    /// Takes note of a point that was appended to the log.
     #[inline]
-    fn note(&mut self, at: usize, before: usize, timestamp: i64) {
-        let end = self.log.len();
-        self.entries.push(Entry { series: at as u32, end: end as u32 });
+    fn note(&mut self, at: usize, timestamp: i64) {
+        self.entries.push(Entry { series: at as u32, end: self.log.len() as u32 });
         let series = &mut self.series[at];
-        series.bytes += end - before;
         series.count += 1;
         series.ordered &= timestamp > series.last;
         series.first = series.first.min(timestamp);
@@ -210,7 +211,6 @@ impl PointBatch {
             };
             places.push(at as u32);
             let series = &mut self.series[at];
-            series.bytes += later.bytes;
             series.count += later.count;
             series.ordered &= later.ordered && later.first > series.last;
             series.first = series.first.min(later.first);
@@ -221,24 +221,69 @@ impl PointBatch {
         self.entries.extend(later.entries.into_iter().map(moved));
     }
 
-    /// The points by series, each series' in the order in which they came, and where each series' end.
-    fn grouped(&self) -> (Vec<u8>, Vec<usize>) {
+    /// Whether points of a series came in another order than that of time.
+    pub fn is_shuffled(&self) -> bool {
+        self.series.iter().any(|series| !series.ordered)
+    }
+
+    /// Every point's series, by the series' hash, and moment.
+    pub fn moments(&self) -> impl Iterator<Item = Result<(u64, i64), Error>> + '_ {
+        let mut from = 0;
+        self.entries.iter().map(move |entry| {
+            let point = &self.log[std::mem::replace(&mut from, entry.end as usize)..entry.end as usize];
+            Ok((self.series[entry.series as usize].hash, point::moment_of(point)?))
+        })
+    }
+
+    /// The places of the points in the log by series, each series' in the order in which they came, and where each series'
+    /// end.
+    fn grouped(&self) -> (Vec<(u32, u32)>, Vec<usize>) {
         let mut ends = Vec::with_capacity(self.series.len());
         let mut start = 0;
         for series in &self.series {
             ends.push(start);
-            start += series.bytes;
+            start += series.count as usize;
         }
-        let mut grouped = vec![0; self.log.len()];
+        let mut places = vec![(0, 0); self.entries.len()];
         let mut from = 0;
         for entry in &self.entries {
-            let point = &self.log[from..entry.end as usize];
             let end = &mut ends[entry.series as usize];
-            grouped[*end..*end + point.len()].copy_from_slice(point);
-            *end += point.len();
-            from = entry.end as usize;
+            places[*end] = (from, entry.end);
+            *end += 1;
+            from = entry.end;
         }
-        (grouped, ends)
+        (places, ends)
+    }
+
+    /// Calls `each` for every series with its encoded points, in order, each moment once, and how many these are.
+    fn for_each_series(
+        &self,
+        keep_first: bool,
+        mut each: impl FnMut(&Series, &[u8], usize) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (places, ends) = self.grouped();
+        let mut points = Vec::new();
+        for (series, end) in self.series.iter().zip(ends) {
+            let places = &places[end - series.count as usize..end];
+            let found = places.iter().map(|(from, to)| &self.log[*from as usize..*to as usize]);
+            points.clear();
+            let count = match series.ordered {
+                true => {
+                    found.for_each(|point| points.extend_from_slice(point));
+                    places.len()
+                }
+                false => {
+                    let ordered = point::order(found, keep_first)?;
+                    ordered.iter().for_each(|point| points.extend_from_slice(point));
+                    ordered.len()
+                }
+            };
+            // A series whose only row was refused has none.
+            if count > 0 {
+                each(series, &points, count)?;
+            }
+        }
+        Ok(())
     }
 
     /// The points as they would be sent.
@@ -246,42 +291,28 @@ impl PointBatch {
         let unreadable = |error: prost::DecodeError| {
             Error::internal(format!("encoded datapoints are not readable: {error}"))
         };
-        let (grouped, ends) = self.grouped();
-        let written = self.series.iter().zip(ends).filter(|(series, _)| series.count > 0);
-        written
-            .map(|(series, end)| {
-                let points = &grouped[end - series.bytes..end];
-                let (points, _) = point::sort_and_deduplicate(points, string, keep_first)?;
-                let points = match string {
-                    true => wire::Points::String(prost::Message::decode(&*points).map_err(unreadable)?),
-                    false => wire::Points::Numeric(prost::Message::decode(&*points).map_err(unreadable)?),
-                };
-                Ok(wire::InsertionItem { reference: Some(series.reference.clone()), points: Some(points) })
-            })
-            .collect()
+        let mut messages = Vec::new();
+        self.for_each_series(keep_first, |series, points, _| {
+            let points = match string {
+                true => wire::Points::String(prost::Message::decode(points).map_err(unreadable)?),
+                false => wire::Points::Numeric(prost::Message::decode(points).map_err(unreadable)?),
+            };
+            let reference = Some(series.reference.clone());
+            messages.push(wire::InsertionItem { reference, points: Some(points) });
+            Ok(())
+        })?;
+        Ok(messages)
     }
 
     /// Ends the request; also gives the number of points in it.
     pub fn close(self, string: bool, keep_first: bool) -> Result<(Body, usize), Error> {
-        let (grouped, ends) = self.grouped();
-        let mut bytes = Vec::with_capacity(grouped.len() + self.series.len() * 48);
+        let mut bytes = Vec::with_capacity(self.log.len() + self.series.len() * 48);
         let mut total = 0;
-        for (series, end) in self.series.iter().zip(ends) {
-            let points = &grouped[end - series.bytes..end];
-            match series.count {
-                // Its only row was refused.
-                0 => {}
-                _ if series.ordered => {
-                    point::write_item(&mut bytes, &series.reference, points, string);
-                    total += series.count as usize;
-                }
-                _ => {
-                    let (points, count) = point::sort_and_deduplicate(points, string, keep_first)?;
-                    point::write_item(&mut bytes, &series.reference, &points, string);
-                    total += count;
-                }
-            }
-        }
+        self.for_each_series(keep_first, |series, points, count| {
+            point::write_item(&mut bytes, &series.reference, points, string);
+            total += count;
+            Ok(())
+        })?;
         Ok((Body { bytes, ..Default::default() }, total))
     }
 }

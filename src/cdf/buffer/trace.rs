@@ -106,47 +106,148 @@ fn positions(hash: u64, words: usize) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-/// First and last moment of each series' points.
+/// Where the points of each series lie. Of points that come in no order that says little: of these the moments are listed.
 #[derive(Debug, Default)]
 pub struct RangeTrace {
-    ranges: HashMap<u64, (i64, i64), Identity>,
-    /// The trace forgot its series when they became too many: every point counts as being here.
+    /// Of chunks whose moments are not listed.
+    ranges: Ranges,
+    listed: Ranges,
+    moments: MomentFilters,
+}
+
+/// First and last moment of each series' points.
+#[derive(Debug, Default)]
+struct Ranges {
+    series: HashMap<u64, (i64, i64), Identity>,
+    /// The series were forgotten when they became too many: every point counts as being here.
     all: bool,
 }
 
 /// Bytes per series.
 const RANGE_BYTES: usize = 32;
 
-impl RangeTrace {
-    pub fn overlaps(&self, series: u64, (first, last): (i64, i64)) -> bool {
-        self.all || self.ranges.get(&series).is_some_and(|range| first <= range.1 && last >= range.0)
+impl Ranges {
+    fn is_empty(&self) -> bool {
+        self.series.is_empty() && !self.all
     }
 
-    /// First and last moment of a series' points; None if there are none.
-    pub fn range(&self, series: u64) -> Option<(i64, i64)> {
+    fn get(&self, series: u64) -> Option<(i64, i64)> {
         match self.all {
             true => Some((i64::MIN, i64::MAX)),
-            false => self.ranges.get(&series).copied(),
+            false => self.series.get(&series).copied(),
         }
     }
 
-    /// Adds a series' range. The trace stays within an eighth of `budget` bytes.
-    pub fn insert(&mut self, series: u64, (first, last): (i64, i64), budget: usize) {
+    fn overlaps(&self, series: u64, (first, last): (i64, i64)) -> bool {
+        self.get(series).is_some_and(|range| first <= range.1 && last >= range.0)
+    }
+
+    /// Adds a series' range. This stays within a sixteenth of `budget` bytes.
+    fn insert(&mut self, series: u64, (first, last): (i64, i64), budget: usize) {
         if self.all {
             return;
         }
-        self.ranges
+        self.series
             .entry(series)
             .and_modify(|range| *range = (range.0.min(first), range.1.max(last)))
             .or_insert((first, last));
-        if self.ranges.len() * RANGE_BYTES > budget / 8 {
-            self.ranges = HashMap::default();
+        if self.series.len() * RANGE_BYTES > budget / 16 {
+            self.series = HashMap::default();
             self.all = true;
         }
     }
 
+    fn bytes(&self) -> usize {
+        self.series.capacity() * RANGE_BYTES
+    }
+}
+
+/// Bloom filters for points, each as large as its points need.
+#[derive(Debug, Default)]
+struct MomentFilters {
+    filters: Vec<Vec<u64>>,
+    /// Points in the last filter.
+    points: usize,
+}
+
+/// Points of one filter, and its bits for each.
+const FILTER_POINTS: usize = 1 << 20;
+const FILTER_BITS: usize = 16;
+
+impl MomentFilters {
+    fn contains(&self, series: u64, moment: i64) -> bool {
+        let hash = moment_hash(series, moment);
+        self.filters.iter().any(|bits| positions(hash, bits.len()).all(|(word, bit)| bits[word] & bit != 0))
+    }
+
+    /// Adds a point. The filters stay within an eighth of `budget` bytes.
+    fn insert(&mut self, series: u64, moment: i64, budget: usize) {
+        let words =
+            (FILTER_POINTS * FILTER_BITS / 64).min((budget / 8 / 8).next_power_of_two() / 2).max(1024);
+        let full = self.points >= words * 64 / FILTER_BITS;
+        if self.filters.is_empty() || full && (self.filters.len() + 1) * words * 8 <= budget / 8 {
+            self.filters.push(vec![0; words]);
+            self.points = 0;
+        }
+        self.points += 1;
+        if let Some(bits) = self.filters.last_mut() {
+            set(bits, moment_hash(series, moment));
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.filters.iter().map(|bits| bits.len() * 8).sum()
+    }
+}
+
+fn moment_hash(series: u64, moment: i64) -> u64 {
+    // Multiplied by an odd number, neighbouring moments differ in all the bits that choose a place.
+    let mixed = (moment as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32) ^ series;
+    mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93)
+}
+
+impl RangeTrace {
+    /// Whether something of a series may lie in a stretch of time, its end included.
+    pub fn overlaps(&self, series: u64, (first, last): (i64, i64)) -> bool {
+        match first == last {
+            true => self.holds(series, first),
+            false => {
+                self.ranges.overlaps(series, (first, last)) || self.listed.overlaps(series, (first, last))
+            }
+        }
+    }
+
+    /// Whether the series may have a point of that moment.
+    pub fn holds(&self, series: u64, moment: i64) -> bool {
+        let at = (moment, moment);
+        !self.ranges.is_empty() && self.ranges.overlaps(series, at)
+            || self.moments.contains(series, moment) && self.listed.overlaps(series, at)
+    }
+
+    /// First and last moment of a series' points; None if there are none.
+    pub fn range(&self, series: u64) -> Option<(i64, i64)> {
+        match (self.ranges.get(series), self.listed.get(series)) {
+            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+            (range, None) | (None, range) => range,
+        }
+    }
+
+    /// Adds a series' range. The trace stays within a quarter of `budget` bytes.
+    pub fn insert(&mut self, series: u64, range: (i64, i64), budget: usize) {
+        self.ranges.insert(series, range, budget);
+    }
+
+    /// Adds a series' range of which all moments are added with [`Self::insert_moment`].
+    pub fn insert_listed(&mut self, series: u64, range: (i64, i64), budget: usize) {
+        self.listed.insert(series, range, budget);
+    }
+
+    pub fn insert_moment(&mut self, series: u64, moment: i64, budget: usize) {
+        self.moments.insert(series, moment, budget);
+    }
+
     pub fn bytes(&self) -> usize {
-        self.ranges.capacity() * RANGE_BYTES
+        self.ranges.bytes() + self.listed.bytes() + self.moments.bytes()
     }
 }
 
@@ -185,5 +286,29 @@ mod tests {
         assert!(at(&trace, 1, 25) && !at(&trace, 1, 31) && !at(&trace, 2, 15));
         (0..100_000).for_each(|series| trace.insert(series, (0, 0), 1 << 20));
         assert!(at(&trace, 999_999_999, 5) && trace.bytes() == 0);
+    }
+
+    #[test]
+    fn listed_moments_leave_the_others_free() {
+        let budget = 64 << 20;
+        let mut trace = RangeTrace::default();
+        for series in 0..100 {
+            trace.insert_listed(series, (0, 200_000), budget);
+            (0..1000).for_each(|at| trace.insert_moment(series, at * 200, budget));
+        }
+        assert!((0..100).all(|series| (0..1000).all(|at| trace.holds(series, at * 200))));
+        let wrong = (0..100).flat_map(|series| (0..1000).map(move |at| (series, at * 200 + 7)));
+        assert!(wrong.filter(|(series, at)| trace.holds(*series, *at)).count() < 500);
+        assert!(trace.overlaps(5, (3, 4)) && !trace.overlaps(5, (300_000, 300_001)));
+        assert!(!trace.holds(100, 0) && trace.range(5) == Some((0, 200_000)));
+    }
+
+    #[test]
+    fn filters_stay_within_their_budget_and_forget_nothing() {
+        let budget = 1 << 20;
+        let mut trace = RangeTrace::default();
+        trace.insert_listed(1, (0, 1_000_000), budget);
+        (0..1_000_000).for_each(|at| trace.insert_moment(1, at, budget));
+        assert!((0..1_000_000).all(|at| trace.holds(1, at)) && trace.bytes() <= budget / 4);
     }
 }

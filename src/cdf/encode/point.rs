@@ -4,8 +4,6 @@
 
 use std::borrow::Cow;
 
-use prost::Message;
-
 use super::item::{as_text, integer, internal_id, micros_to_millis, millis, mismatch};
 use super::json::Refusal;
 use super::{json, refuse, KeyKind};
@@ -524,50 +522,36 @@ fn write_plain(out: &mut Vec<u8>, timestamp: u64, value: f64) {
     out.extend_from_slice(&point[..at]);
 }
 
-/// A series' points ordered by time, each moment once with its last value, or its first: CDF does not say which of two
-/// it keeps.
-pub fn sort_and_deduplicate(
-    points: &[u8],
-    string: bool,
-    keep_first: bool,
-) -> Result<(Vec<u8>, usize), Error> {
-    fn tidy<P>(
-        mut points: Vec<P>,
-        keep_first: bool,
-        timestamp: impl Fn(&P) -> i64,
-        write: impl Fn(&P, &mut Vec<u8>),
-    ) -> (Vec<u8>, usize) {
-        // The sort keeps the order of equal moments; reversing makes "keep the first" mean "keep the last written".
-        if !keep_first {
-            points.reverse();
-        }
-        points.sort_by_key(&timestamp);
-        points.dedup_by_key(|point| timestamp(point));
-        let mut out = Vec::new();
-        points.iter().for_each(|point| write(point, &mut out));
-        (out, points.len())
+/// The moment of an encoded element of a series' list.
+pub fn moment_of(point: &[u8]) -> Result<i64, Error> {
+    const TIMESTAMP: u8 = 1 << 3;
+    let mut rest = point.get(1..).unwrap_or_default();
+    let read = |rest: &mut &[u8]| {
+        prost::encoding::decode_varint(rest)
+            .map_err(|error| Error::internal(format!("encoded datapoints are not readable: {error}")))
+    };
+    read(&mut rest)?;
+    match rest.split_first() {
+        Some((&TIMESTAMP, mut rest)) => read(&mut rest).map(|moment| moment as i64),
+        // 1970-01-01 itself is left out of messages.
+        _ => Ok(0),
     }
-    let corrupt =
-        |error: prost::DecodeError| Error::internal(format!("encoded datapoints are not readable: {error}"));
-    Ok(if string {
-        let points = wire::StringPoints::decode(points).map_err(corrupt)?.datapoints;
-        tidy(
-            points,
-            keep_first,
-            |point| point.timestamp,
-            |point, out| prost::encoding::message::encode(1, point, out),
-        )
-    } else {
-        let points = wire::NumericPoints::decode(points).map_err(corrupt)?.datapoints;
-        tidy(
-            points,
-            keep_first,
-            |point| point.timestamp,
-            |point, out| {
-                write_numeric(out, point.timestamp, point.value, point.status.as_ref(), point.null_value)
-            },
-        )
-    })
+}
+
+/// The places of a series' points ordered by time, each moment once with its last value, or its first: CDF does not say
+/// which of two it keeps. `points`: the encoded elements, in the order in which they came.
+pub fn order<'p>(points: impl Iterator<Item = &'p [u8]>, keep_first: bool) -> Result<Vec<&'p [u8]>, Error> {
+    let mut ordered = Vec::with_capacity(points.size_hint().0);
+    for point in points {
+        ordered.push((moment_of(point)?, point));
+    }
+    // The sort keeps the order of equal moments; reversing makes "keep the first" mean "keep the last written".
+    if !keep_first {
+        ordered.reverse();
+    }
+    ordered.sort_by_key(|(moment, _)| *moment);
+    ordered.dedup_by_key(|(moment, _)| *moment);
+    Ok(ordered.into_iter().map(|(_, point)| point).collect())
 }
 
 /// Appends one series' item to a request body; `points` are the encoded elements of its list.
@@ -585,6 +569,8 @@ pub fn write_item(out: &mut Vec<u8>, reference: &wire::Reference, points: &[u8],
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
 
     fn point(timestamp: i64, value: f64) -> wire::NumericPoint {
@@ -593,14 +579,19 @@ mod tests {
 
     #[test]
     fn the_last_value_of_a_moment_is_kept() {
-        let mut points = Vec::new();
-        for (timestamp, value) in [(5, 1.0), (3, 2.0), (5, 3.0), (4, 4.0), (5, 5.0)] {
-            prost::encoding::message::encode(1, &point(timestamp, value), &mut points);
+        let encoded: Vec<Vec<u8>> = [(5, 1.0), (3, 2.0), (5, 3.0), (0, 4.0), (5, 5.0), (-7, 6.0)]
+            .iter()
+            .map(|(timestamp, value)| {
+                let mut out = Vec::new();
+                write_numeric(&mut out, *timestamp, *value, None, false);
+                out
+            })
+            .collect();
+        for (keep_first, last) in [(false, 5.0), (true, 1.0)] {
+            let ordered = order(encoded.iter().map(Vec::as_slice), keep_first).unwrap();
+            let decoded = wire::NumericPoints::decode(&*ordered.concat()).unwrap().datapoints;
+            assert_eq!(decoded, [point(-7, 6.0), point(0, 4.0), point(3, 2.0), point(5, last)]);
         }
-        let (tidy, count) = sort_and_deduplicate(&points, false, false).unwrap();
-        assert_eq!(count, 3);
-        let decoded = wire::NumericPoints::decode(&*tidy).unwrap().datapoints;
-        assert_eq!(decoded, [point(3, 2.0), point(4, 4.0), point(5, 5.0)]);
     }
 
     #[test]

@@ -407,6 +407,6 @@ mod tests {
             }
         }
         let error = Resource::get("asset").unwrap_err();
-        assert!(error.hint.unwrap().contains("string_datapoints"));
+        assert!(error.hint.as_ref().unwrap().contains("string_datapoints"));
     }
 }
