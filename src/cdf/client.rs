@@ -1,6 +1,7 @@
 //! HTTP to CDF: tokens, deadlines, retries, and what the user is told when there is no successful answer.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +13,7 @@ use url::Url;
 
 use super::encode::gzip;
 use super::error::{ApiError, Error, Identity, Kind, RequestError};
+use super::link::{Link, TimedConnections};
 use super::retry::{parse_retry_after, Decision, Outcome, Policy, Stop};
 use super::token::{Credentials, TokenCache};
 use super::url_path::segment;
@@ -45,11 +47,12 @@ pub struct Connection {
     pub project: String,
     pub credentials: Credentials,
     token: TokenCache,
+    link: Arc<Link>,
 }
 
 impl Connection {
     pub fn new(base_url: Url, project: String, credentials: Credentials) -> Self {
-        Connection { base_url, project, credentials, token: TokenCache::new() }
+        Connection { base_url, project, credentials, token: TokenCache::new(), link: Link::new() }
     }
 
     /// The address of a path below the base URL. The path is percent-encoded and may end with a query.
@@ -193,6 +196,7 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .tcp_nodelay(true)
+            .connector_layer(TimedConnections)
             .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
             .http2_keep_alive_timeout(HTTP2_PING_TIMEOUT)
             .build()
@@ -270,13 +274,13 @@ impl Client {
         request: &Request,
         limits: &Limits,
     ) -> Result<Response, RequestError> {
-        let (headers, body) = encode(request)?;
+        let (headers, body) = encode(request, !connection.link.is_near())?;
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
         };
         let call = Call {
-            peer: Peer::Cdf { project: &connection.project },
+            peer: Peer::Cdf { project: &connection.project, link: &connection.link },
             name: cdf_at(connection),
             endpoint: request.endpoint(),
             resend: request.resend,
@@ -320,7 +324,12 @@ impl Client {
         let mut before = None;
         loop {
             let (request, token) = prepare(refused.take()).await?;
-            let (outcome, unsuccessful) = match self.attempt(request, limits).await {
+            let attempt = self.attempt(request, limits);
+            let answer = match call.peer {
+                Peer::Cdf { link, .. } => link.measured(attempt).await,
+                Peer::IdentityProvider => attempt.await,
+            };
+            let (outcome, unsuccessful) = match answer {
                 Ok(answer) if (200..300).contains(&answer.status) => return Ok(answer),
                 Ok(mut answer) => {
                     answer.secrets = token.iter().chain([call.client_secret]).cloned().collect();
@@ -388,8 +397,8 @@ impl Client {
     }
 }
 
-/// Headers and body as they are sent, the body compressed once for all attempts.
-fn encode(request: &Request) -> Result<(HeaderMap, Option<Bytes>), Error> {
+/// Headers and body as they are sent, the body compressed once for all attempts, if it is to be and is long enough.
+fn encode(request: &Request, compress: bool) -> Result<(HeaderMap, Option<Bytes>), Error> {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");
     let mut headers = HeaderMap::new();
@@ -402,7 +411,7 @@ fn encode(request: &Request) -> Result<(HeaderMap, Option<Bytes>), Error> {
         Body::Protobuf(body) => (PROTOBUF, body),
     };
     headers.insert(header::CONTENT_TYPE, content_type);
-    if body.len() <= gzip::THRESHOLD {
+    if !compress || body.len() <= gzip::THRESHOLD {
         return Ok((headers, Some(body.clone())));
     }
     let compressed =
@@ -637,9 +646,9 @@ fn cdf_at(connection: &Connection) -> String {
     format!("CDF at {}", host(&connection.base_url))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Peer<'a> {
-    Cdf { project: &'a str },
+    Cdf { project: &'a str, link: &'a Arc<Link> },
     IdentityProvider,
 }
 
@@ -673,7 +682,7 @@ impl<'a> Call<'a> {
         let Call { name, endpoint, .. } = self;
         let error = match (self.peer, answer.status) {
             (_, 300..=399) => return self.redirected(answer).into(),
-            (Peer::Cdf { project }, 401) => Error::new(
+            (Peer::Cdf { project, .. }, 401) => Error::new(
                 Kind::NotAuthenticated,
                 format!("{name} does not accept the token for project \"{project}\": {}", answer.message()),
             )
@@ -1047,6 +1056,25 @@ mod tests {
         assert_eq!(seen.headers["content-type"], "application/protobuf");
         assert_eq!(seen.headers["accept"], "application/protobuf");
         assert_eq!(seen.body, compressed);
+    }
+
+    #[test]
+    fn nothing_is_compressed_for_a_server_that_is_near() {
+        let server = serve(vec![reply(200, "one"), reply(200, "two")]);
+        let connection = server.connection();
+        let request = Request { body: Body::Protobuf(Bytes::from("x".repeat(5000))), ..post(Resend::Always) };
+        let client = client();
+        block_on(async {
+            for _ in 0..2 {
+                client.send(&connection, &request, &limits(0)).await.unwrap();
+            }
+        });
+        let compressed: Vec<bool> = server
+            .requests("/api")
+            .iter()
+            .map(|request| request.headers.contains_key("content-encoding"))
+            .collect();
+        assert_eq!(compressed, [true, false], "before the first connection nothing is known");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod flush;
 pub mod hash;
 pub mod hierarchy;
+mod link;
 pub mod read;
 pub mod resource;
 pub mod retry;
