@@ -377,7 +377,7 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
             }
             json::write(out, &millis);
         }
-        Rule::Metadata(limits) => metadata(out, document(cell)?, limits)?,
+        Rule::Metadata(limits) => metadata(out, document(cell)?, matches!(cell, Cell::Json(_)), limits)?,
         Rule::GeoLocation => {
             let feature: serde_json::Map<String, Value> =
                 serde_json::from_str(document(cell)?).map_err(|error| {
@@ -410,8 +410,13 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
     Ok(())
 }
 
-pub(super) fn metadata(out: &mut Vec<u8>, document: &str, limits: MetadataLimits) -> Result<(), Refusal> {
-    let size = json::metadata(out, document)?;
+pub(super) fn metadata(
+    out: &mut Vec<u8>,
+    document: &str,
+    valid: bool,
+    limits: MetadataLimits,
+) -> Result<(), Refusal> {
+    let size = json::metadata(out, document, valid)?;
     let sizes = [
         (size.pairs, limits.pairs, "pairs"),
         (size.longest_key, limits.key, "bytes in a key"),
@@ -491,7 +496,7 @@ pub(super) fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -
     if text.len() < min {
         return Err((Kind::InvalidValue, "the value is empty; CDF needs at least one character".into()));
     }
-    json::write(out, &*text);
+    json::text(out, &text);
     Ok(())
 }
 

@@ -65,7 +65,7 @@ fn definition(out: &mut Vec<u8>, property: &str, value: &RawValue) -> Result<(),
         "externalId" | "name" => EXTERNAL_ID_CHARS,
         "description" => 1000,
         "valueType" => 16,
-        "metadata" => return metadata(out, value.get(), METADATA),
+        "metadata" => return metadata(out, value.get(), true, METADATA),
         // CDF returns these of a column, and takes neither.
         "createdTime" | "lastUpdatedTime" => 0,
         other => {
