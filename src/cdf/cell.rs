@@ -17,6 +17,8 @@ pub enum Cell<'a> {
     Timestamp(i64),
     /// A JSON document as text, known to be valid.
     Json(&'a str),
+    /// A JSON object that has only texts, or what was made text, in it.
+    Pairs(Vec<(&'a str, &'a str)>),
     Bytes(&'a [u8]),
     List(Vec<Cell<'a>>),
 }
@@ -36,7 +38,7 @@ impl Cell<'_> {
             Cell::Number(_) => "a numeric",
             Cell::Text(_) => "a text",
             Cell::Timestamp(_) => "a timestamp",
-            Cell::Json(_) => "a JSON document",
+            Cell::Json(_) | Cell::Pairs(_) => "a JSON document",
             Cell::Bytes(_) => "a byte string",
             Cell::List(_) => "an array",
         }

@@ -1059,15 +1059,25 @@ mod tests {
     }
 
     #[test]
+    fn making_a_connection_is_timed() {
+        let server = serve(vec![reply(200, "")]);
+        let (client, connection) = (client(), server.connection());
+        assert!(!connection.link.is_measured());
+        let asked = client.http().get(connection.project_url("/assets").unwrap()).send();
+        block_on(connection.link.measured(asked)).unwrap();
+        assert!(connection.link.is_measured());
+    }
+
+    #[test]
     fn nothing_is_compressed_for_a_server_that_is_near() {
         let server = serve(vec![reply(200, "one"), reply(200, "two")]);
         let connection = server.connection();
         let request = Request { body: Body::Protobuf(Bytes::from("x".repeat(5000))), ..post(Resend::Always) };
         let client = client();
         block_on(async {
-            for _ in 0..2 {
-                client.send(&connection, &request, &limits(0)).await.unwrap();
-            }
+            client.send(&connection, &request, &limits(0)).await.unwrap();
+            connection.link.connected_within(Duration::from_micros(100));
+            client.send(&connection, &request, &limits(0)).await.unwrap();
         });
         let compressed: Vec<bool> = server
             .requests("/api")

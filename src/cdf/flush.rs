@@ -199,6 +199,7 @@ fn start(
         mode: chunk.mode,
         kind: chunk.kind,
         deferred: chunk.deferred,
+        complete: chunk.complete,
         ordered: chunk.has_parents,
         rows: chunk.rows,
         body: chunk.into_body(spill)?,

@@ -181,6 +181,7 @@ fn rebuild(
         waves.push(current.nodes);
     }
 
+    let complete = chunks.iter().all(|chunk| chunk.complete);
     let mut made: Vec<Chunk> = Vec::new();
     let mut memory = 0;
     for (wave, members) in waves.into_iter().enumerate() {
@@ -227,6 +228,7 @@ fn rebuild(
             let like = &chunks[source];
             let mut chunk = Chunk::new(wave, like.mode, like.kind, body.items.len(), body);
             chunk.deferred = like.deferred;
+            chunk.complete = complete;
             chunk.has_parents = true;
             memory += chunk.memory();
             if memory > limit {

@@ -39,9 +39,15 @@ impl Link {
         self.connecting.load(Ordering::Relaxed) < NEAR.as_nanos() as u64
     }
 
-    fn connected_within(&self, time: Duration) {
+    /// Takes note of a connection that was made.
+    pub(super) fn connected_within(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.connecting.fetch_min(nanos, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub fn is_measured(&self) -> bool {
+        self.connecting.load(Ordering::Relaxed) < u64::MAX
     }
 
     /// Runs a request whose connection, if it needs a new one, is one to this server.

@@ -298,6 +298,12 @@ impl Table {
         &self.keys
     }
 
+    /// Positions of the columns of metadata.
+    pub fn metadata(&self) -> impl Iterator<Item = usize> + '_ {
+        let holds = |binding: &Option<Binding>| matches!(binding, Some(Binding::Column(c)) if matches!(c.rule, Rule::Metadata(_)));
+        self.bindings.iter().enumerate().filter(move |(_, binding)| holds(binding)).map(|(at, _)| at)
+    }
+
     /// Whether these columns together are a key of the table, as `ON CONFLICT (…)` may name it.
     pub fn is_key(&self, columns: &[usize]) -> bool {
         let mut named: Vec<&str> = Vec::new();

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 
+use super::jsonb;
 use super::text::{column_name, is_foreign};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
@@ -23,7 +24,10 @@ enum Reader {
     Timestamp,
     Date,
     Json,
-    Jsonb,
+    Jsonb {
+        /// Flat objects are read as pairs.
+        pairs: bool,
+    },
     Numeric {
         output: Oid,
     },
@@ -122,6 +126,13 @@ impl RowReader {
             Memory { context, recode: is_foreign() }
         };
         RowReader { columns, memory, cells: Vec::new() }
+    }
+
+    /// Has flat JSON objects of a column read as pairs, for an encoder that needs no document.
+    pub fn read_pairs(&mut self, column: usize) {
+        if let Some(Some(Column { reader: Reader::Jsonb { pairs }, .. })) = self.columns.get_mut(column) {
+            *pairs = true;
+        }
     }
 
     /// Reads the slot's row and gives its cells to `use_row`. They borrow from the slot, and end with the call.
@@ -267,7 +278,7 @@ impl Reader {
                 pg_sys::TIMESTAMPTZOID | pg_sys::TIMESTAMPOID => Reader::Timestamp,
                 pg_sys::DATEOID => Reader::Date,
                 pg_sys::JSONOID => Reader::Json,
-                pg_sys::JSONBOID => Reader::Jsonb,
+                pg_sys::JSONBOID => Reader::Jsonb { pairs: false },
                 pg_sys::BYTEAOID => Reader::Bytea,
                 _ => {
                     let element = pg_sys::get_element_type(oid);
@@ -318,7 +329,12 @@ impl Reader {
                     i32::MIN | i32::MAX => return Err(infinite()),
                     days => Cell::Timestamp(i64::from(days) * DAY_MICROS),
                 },
-                Reader::Jsonb => {
+                Reader::Jsonb { pairs } => {
+                    if *pairs && !memory.recode {
+                        if let Some(pairs) = jsonb::flat_pairs(bytes(datum, memory)) {
+                            return Ok(Cell::Pairs(pairs));
+                        }
+                    }
                     let printed = memory.within(|| {
                         let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
                         let size = varlena_size(jsonb.cast()) as i32;

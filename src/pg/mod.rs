@@ -10,6 +10,7 @@ mod estimate;
 mod explain;
 mod handler;
 mod import;
+mod jsonb;
 mod list;
 mod modify;
 mod on_conflict;

@@ -250,13 +250,15 @@ unsafe fn new_state(
             Operation::Upsert => on_conflict,
             _ => OnConflict::Update,
         };
+        let mut reader = RowReader::new((*relation).rd_att, context);
+        table.metadata().for_each(|column| reader.read_pairs(column));
         Ok(ModifyState {
             keys,
             whole,
             changed: vec![false; table.bindings.len()],
             triggered: false,
             seen: joins.then(HashSet::new),
-            reader: RowReader::new((*relation).rd_att, context),
+            reader,
             writer: Writer::new(Arc::new(table), connection, on_conflict, listed.as_deref())?,
             constrained: !(*(*relation).rd_att).constr.is_null(),
         })

@@ -100,6 +100,8 @@ pub struct Chunk {
     pub deferred: bool,
     /// An item of it has a parent by external id.
     pub has_parents: bool,
+    /// Every item of it has all that creating it takes.
+    pub complete: bool,
     /// When it was closed.
     pub closed: Moment,
     /// Which keys it may hold; None if that is not known.
@@ -110,7 +112,18 @@ pub struct Chunk {
 impl Chunk {
     pub fn new(wave: usize, mode: Mode, kind: KeyKind, rows: usize, body: Body) -> Chunk {
         let payload = Payload::Memory(body);
-        Chunk { wave, mode, kind, rows, deferred: false, has_parents: false, closed: 0, keys: None, payload }
+        Chunk {
+            wave,
+            mode,
+            kind,
+            rows,
+            deferred: false,
+            has_parents: false,
+            complete: false,
+            closed: 0,
+            keys: None,
+            payload,
+        }
     }
 
     /// Bytes on the heap.

@@ -53,6 +53,7 @@ pub struct ItemBatch {
     dead: usize,
     deferred: bool,
     has_parents: bool,
+    complete: bool,
 }
 
 impl Default for ItemBatch {
@@ -64,6 +65,7 @@ impl Default for ItemBatch {
             dead: 0,
             deferred: false,
             has_parents: false,
+            complete: true,
         }
     }
 }
@@ -75,6 +77,11 @@ impl ItemBatch {
 
     pub fn bytes(&self) -> usize {
         self.body.capacity() + self.slots.capacity() * (size_of::<Slot>() + 8)
+    }
+
+    /// Whether every item has all that creating it takes.
+    pub fn complete(&self) -> bool {
+        self.complete
     }
 
     pub fn deferred(&self) -> bool {
@@ -138,12 +145,7 @@ impl ItemBatch {
         let existing =
             if encoded.prefix > 0 { self.find(encoded.hash, &fragment[..encoded.prefix]) } else { None };
         let Some(at) = existing else {
-            let slot = self.append(fragment, encoded);
-            if encoded.prefix > 0 {
-                let slots = &self.slots;
-                self.index.insert_unique(encoded.hash, slots.len() as u32, |at| slots[*at as usize].hash);
-            }
-            self.slots.push(slot);
+            self.push_new(fragment, encoded);
             return Ok(());
         };
         let parent = encoded.parent.or(Some(self.slots[at].parent));
@@ -182,6 +184,16 @@ impl ItemBatch {
         Ok(())
     }
 
+    /// Adds an item whose key is not here.
+    pub fn push_new(&mut self, fragment: &[u8], encoded: &Encoded) {
+        let slot = self.append(fragment, encoded);
+        if encoded.prefix > 0 {
+            let slots = &self.slots;
+            self.index.insert_unique(encoded.hash, slots.len() as u32, |at| slots[*at as usize].hash);
+        }
+        self.slots.push(slot);
+    }
+
     fn append(&mut self, fragment: &[u8], encoded: &Encoded) -> Slot {
         if self.body.len() > HEAD.len() {
             self.body.push(b',');
@@ -189,6 +201,7 @@ impl ItemBatch {
         let start = self.body.len() as u32;
         self.body.extend_from_slice(fragment);
         self.deferred |= encoded.deferred;
+        self.complete &= encoded.complete;
         let parent = encoded.parent.unwrap_or(NO_PARENT);
         self.has_parents |= parent != NO_PARENT;
         Slot { start, len: fragment.len() as u32, prefix: encoded.prefix as u32, hash: encoded.hash, parent }
@@ -208,6 +221,7 @@ impl ItemBatch {
                 prefix: slot.prefix as usize,
                 hash: slot.hash,
                 deferred: later.deferred,
+                complete: later.complete,
                 parent,
             };
             self.push(later.fragment(slot), &encoded, merge)?;

@@ -238,6 +238,7 @@ impl Trace {
     fn add(&mut self, batch: &Batch, list: bool, budget: usize) -> Result<(), Error> {
         match (self, batch) {
             (Trace::Keys(trace), Batch::Items(batch)) => {
+                trace.reserve(batch.items(), budget);
                 batch.hashes().for_each(|hash| trace.insert(hash, budget))
             }
             (Trace::Ranges(trace), Batch::Points(batch)) if list => {
@@ -380,11 +381,13 @@ impl Lane {
         let mut chunk = match batch {
             Batch::Items(batch) => {
                 let (rows, deferred, has_parents) = (batch.items(), batch.deferred(), batch.has_parents());
+                let complete = batch.complete();
                 let with_family = self.destination.resource.stage == Stage::Assets;
                 let keys = (kind == KeyKind::Key).then(|| batch.keys());
                 let mut chunk = Chunk::new(wave, mode, kind, rows, batch.close(with_family));
                 chunk.keys = keys;
                 chunk.deferred = deferred;
+                chunk.complete = complete;
                 chunk.has_parents = has_parents;
                 chunk
             }
@@ -428,6 +431,39 @@ impl Lane {
         open.chain(closed).max().unwrap_or(0)
     }
 
+    /// Adds an item if that takes no more than to see that nothing holds its key; gives the bytes by which the memory has
+    /// changed if it has.
+    #[inline]
+    fn push_new_item(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        fragment: &[u8],
+        encoded: &Encoded,
+        floor: usize,
+    ) -> Option<isize> {
+        let per_request = self.per_request();
+        let [segment] = &mut *self.segments else { return None };
+        let [open] = &mut *segment.open else { return None };
+        let suits = segment.subtransaction == subtransaction
+            && open.wave >= floor
+            && open.is(open.wave, mode, KeyKind::Key);
+        let Batch::Items(batch) = &mut open.batch else { return None };
+        let held = |hash| self.traces.iter().skip(open.wave).any(|trace| trace.may_hold(hash));
+        if !suits
+            || self.mixed
+            || encoded.kind != KeyKind::Key
+            || !batch.has_room(fragment.len(), per_request)
+            || batch.contains(encoded.hash, &fragment[..encoded.prefix])
+            || held(encoded.hash)
+        {
+            return None;
+        }
+        let before = batch.bytes() as isize;
+        batch.push_new(fragment, encoded);
+        Some(batch.bytes() as isize - before)
+    }
+
     /// Adds an item; gives the bytes by which the memory has changed. `floor`: the first wave that it may go in.
     fn push_item(
         &mut self,
@@ -439,6 +475,9 @@ impl Lane {
         budget: usize,
     ) -> Result<isize, Error> {
         self.tied |= floor > 0;
+        if let Some(delta) = self.push_new_item(subtransaction, mode, fragment, encoded, floor) {
+            return Ok(delta);
+        }
         let segment = self.segment(subtransaction);
         let prefix = &fragment[..encoded.prefix];
         let wave = match encoded.kind {

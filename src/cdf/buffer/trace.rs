@@ -66,6 +66,15 @@ impl KeyTrace {
         KeyTrace::Bloom { bits }
     }
 
+    /// Makes room for so many keys, if they are kept exactly.
+    pub fn reserve(&mut self, keys: usize, budget: usize) {
+        if let KeyTrace::Exact(hashes) = self {
+            if (hashes.len() + keys) * EXACT_BYTES <= budget / 32 {
+                hashes.reserve(keys);
+            }
+        }
+    }
+
     /// Adds a key. The trace stays within an eighth of `budget` bytes.
     pub fn insert(&mut self, hash: u64, budget: usize) {
         match self {

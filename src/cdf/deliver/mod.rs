@@ -44,6 +44,8 @@ pub struct Work {
     pub mode: Mode,
     pub kind: KeyKind,
     pub deferred: bool,
+    /// Every item has all that creating it takes.
+    pub complete: bool,
     /// Items are in an order that matters: later ones may need earlier ones.
     pub ordered: bool,
     pub rows: usize,

@@ -133,7 +133,7 @@ impl Delivery<'_> {
     ) -> Result<(), Error> {
         // An item without a value that creating takes can only be an update: CDF would refuse the whole request.
         let (mut pending, mut existing) = (all, Vec::new());
-        if !items.required.is_empty() {
+        if !items.required.is_empty() && !work.complete {
             let parsed = Parsed::all(body)?;
             let complete = |at: &usize| parsed.has(*at, self.destination.resource, items.required);
             (pending, existing) = pending.into_iter().partition(complete);

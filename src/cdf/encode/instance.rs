@@ -179,7 +179,14 @@ impl InstanceEncoder {
         external_id(out, &row[self.external_id]).map_err(|refusal| refused(self.external_id, refusal))?;
         out.push(b']');
         let hash = hash_bytes(&out[value..]);
-        Ok(Encoded { kind: KeyKind::Key, prefix: out.len() - start, hash, deferred: false, parent: None })
+        Ok(Encoded {
+            kind: KeyKind::Key,
+            prefix: out.len() - start,
+            hash,
+            deferred: false,
+            parent: None,
+            complete: true,
+        })
     }
 
     /// Appends the row's object without its end; of an update the columns that have `changed`.

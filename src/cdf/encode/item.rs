@@ -3,7 +3,7 @@
 use hashbrown::HashSet;
 use serde_json::Value;
 
-use super::json::{self, Refusal};
+use super::json::{self, MetadataSize, Refusal};
 use super::{refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
@@ -182,7 +182,8 @@ impl ItemEncoder {
         if kind == KeyKind::None && out.get(body) == Some(&b',') {
             out.remove(body);
         }
-        Ok(Encoded { kind, prefix, hash, deferred, parent })
+        let complete = self.required.iter().all(|(_, at)| cell(*at).is_some());
+        Ok(Encoded { kind, prefix, hash, deferred, parent, complete })
     }
 
     /// Appends what a row becomes: its key as it was, and the columns that have changed. A NULL clears.
@@ -301,7 +302,7 @@ impl ItemEncoder {
         let rule = if kind == KeyKind::Id { Rule::Id } else { Rule::ExternalId };
         write_value(out, &rule, &keys[at]).map_err(|(kind, why)| refuse(kind, table, keys, at, why))?;
         let hash = hash_bytes(&out[value..]);
-        Ok(Encoded { kind, prefix: out.len() - start, hash, deferred: false, parent: None })
+        Ok(Encoded { kind, prefix: out.len() - start, hash, deferred: false, parent: None, complete: true })
     }
 }
 
@@ -377,7 +378,10 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
             }
             json::write(out, &millis);
         }
-        Rule::Metadata(limits) => metadata(out, document(cell)?, matches!(cell, Cell::Json(_)), limits)?,
+        Rule::Metadata(limits) => match cell {
+            Cell::Pairs(pairs) => limited(json::metadata_pairs(out, pairs), limits)?,
+            cell => metadata(out, document(cell)?, matches!(cell, Cell::Json(_)), limits)?,
+        },
         Rule::GeoLocation => {
             let feature: serde_json::Map<String, Value> =
                 serde_json::from_str(document(cell)?).map_err(|error| {
@@ -416,7 +420,10 @@ pub(super) fn metadata(
     valid: bool,
     limits: MetadataLimits,
 ) -> Result<(), Refusal> {
-    let size = json::metadata(out, document, valid)?;
+    limited(json::metadata(out, document, valid)?, limits)
+}
+
+fn limited(size: MetadataSize, limits: MetadataLimits) -> Result<(), Refusal> {
     let sizes = [
         (size.pairs, limits.pairs, "pairs"),
         (size.longest_key, limits.key, "bytes in a key"),

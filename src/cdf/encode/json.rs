@@ -83,6 +83,9 @@ pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
         Cell::Text(value) => text(out, value),
         Cell::Timestamp(micros) => text(out, &moment(*micros)?),
         Cell::Json(document) => out.extend_from_slice(document.as_bytes()),
+        Cell::Pairs(pairs) => {
+            metadata_pairs(out, pairs);
+        }
         Cell::Bytes(bytes) => text(out, &base64(bytes)),
         Cell::List(cells) => {
             out.push(b'[');
@@ -130,6 +133,23 @@ impl MetadataSize {
         self.longest_value = self.longest_value.max(value);
         self.total += key + value;
     }
+}
+
+/// Appends pairs as metadata.
+pub fn metadata_pairs(out: &mut Vec<u8>, pairs: &[(&str, &str)]) -> MetadataSize {
+    let mut size = MetadataSize::default();
+    out.push(b'{');
+    for (key, value) in pairs {
+        if size.pairs > 0 {
+            out.push(b',');
+        }
+        text(out, key);
+        out.push(b':');
+        text(out, value);
+        size.add(key.len(), value.len());
+    }
+    out.push(b'}');
+    size
 }
 
 /// As [`metadata`], of a document that is known to be valid JSON and has only texts without escapes, numbers, booleans and
@@ -540,6 +560,14 @@ mod tests {
             assert_eq!(sizes.0.unwrap(), sizes.1.unwrap(), "{document}");
             assert_eq!(String::from_utf8(known), String::from_utf8(other), "{document}");
         }
+    }
+
+    #[test]
+    fn pairs_are_written_as_their_document_is() {
+        let (mut out, mut document) = (Vec::new(), Vec::new());
+        let sizes = metadata_pairs(&mut out, &[("a", "1"), ("ü\"", "\n")]);
+        assert_eq!(sizes, metadata(&mut document, r#"{"a": 1, "ü\"": "\n"}"#, true).unwrap());
+        assert_eq!(out, document);
     }
 
     #[test]

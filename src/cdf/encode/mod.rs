@@ -42,6 +42,8 @@ pub struct Encoded {
     pub deferred: bool,
     /// Hash of the parent's key, comparable with `hash`.
     pub parent: Option<u64>,
+    /// It has all that CDF needs to create it.
+    pub complete: bool,
 }
 
 /// A refused value: what, in which column and row, and the limit.

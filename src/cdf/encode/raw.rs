@@ -159,7 +159,7 @@ impl RawEncoder {
             out.extend_from_slice(listing);
         }
         out.push(b'}');
-        Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None })
+        Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
     }
 
     /// Whether a row that has become another must be deleted and written under its new key, or in its new table.
@@ -227,7 +227,7 @@ impl RawEncoder {
         let hash = hash_bytes(&out[value..]);
         let prefix = out.len() - start;
         out.push(b'}');
-        Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None })
+        Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
     }
 }
 

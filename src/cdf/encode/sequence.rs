@@ -194,7 +194,7 @@ impl SequenceRowEncoder {
         json::write(out, &number);
         let prefix = out.len() - start;
         let hash = hash_bytes(&out[start..]);
-        Ok(Encoded { kind, prefix, hash, deferred: false, parent: None })
+        Ok(Encoded { kind, prefix, hash, deferred: false, parent: None, complete: true })
     }
 }
 

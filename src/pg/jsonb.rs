@@ -1,0 +1,113 @@
+//! PostgreSQL's binary form of an object, read where it is: printing it as text, to be parsed again, would take longer than
+//! all else that is done with a row.
+//!
+//! The form is that of `utils/jsonb.h`, which dumps of the data directory keep from one version to the next: a header with
+//! the number of pairs, an entry for each key and then for each value, and their bytes one after another.
+
+use pgrx::pg_sys;
+
+use std::str::from_utf8;
+
+/// The pairs of an object that has only texts, booleans and nulls in it; the nulls are left out. None for any other
+/// document, and if the bytes are not UTF-8.
+///
+/// `container`: the bytes of a jsonb value behind its length.
+pub fn flat_pairs(container: &[u8]) -> Option<Vec<(&str, &str)>> {
+    let word = |at: usize| {
+        let bytes = container.get(at * 4..at * 4 + 4)?;
+        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let header = word(0)?;
+    if header & pg_sys::JB_FOBJECT == 0 {
+        return None;
+    }
+    let count = (header & pg_sys::JB_CMASK) as usize;
+    let base = 4 + count * 2 * 4;
+    let mut offset = 0;
+    let mut next = |at: usize| {
+        let entry = word(1 + at)?;
+        let length = (entry & pg_sys::JENTRY_OFFLENMASK) as usize;
+        let end = if entry & pg_sys::JENTRY_HAS_OFF != 0 { length } else { offset + length };
+        let bytes = container.get(base + offset..base + end)?;
+        offset = end;
+        Some((entry & pg_sys::JENTRY_TYPEMASK, bytes))
+    };
+    let mut pairs = Vec::with_capacity(count);
+    for at in 0..count {
+        pairs.push((from_utf8(next(at)?.1).ok()?, ""));
+    }
+    let mut kept = 0;
+    for at in 0..count {
+        let (kind, bytes) = next(count + at)?;
+        let value = match kind {
+            pg_sys::JENTRY_ISSTRING => from_utf8(bytes).ok()?,
+            pg_sys::JENTRY_ISBOOL_TRUE => "true",
+            pg_sys::JENTRY_ISBOOL_FALSE => "false",
+            pg_sys::JENTRY_ISNULL => continue,
+            _ => return None,
+        };
+        pairs[kept] = (pairs[at].0, value);
+        kept += 1;
+    }
+    pairs.truncate(kept);
+    Some(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As PostgreSQL lays an object of texts and others (kind, bytes) out.
+    fn object(pairs: &[(&str, u32, &[u8])]) -> Vec<u8> {
+        let mut entries: Vec<(u32, &[u8])> = pairs.iter().map(|(key, ..)| (0, key.as_bytes())).collect();
+        entries.extend(pairs.iter().map(|(_, kind, bytes)| (*kind, *bytes)));
+        let mut out = (pairs.len() as u32 | pg_sys::JB_FOBJECT).to_ne_bytes().to_vec();
+        let mut end = 0;
+        for (at, (kind, bytes)) in entries.iter().enumerate() {
+            end += bytes.len() as u32;
+            // Every 32nd entry has the end of its bytes instead of their number.
+            let entry = if at % 32 == 0 { end | pg_sys::JENTRY_HAS_OFF } else { bytes.len() as u32 };
+            out.extend_from_slice(&(entry | kind).to_ne_bytes());
+        }
+        entries.iter().for_each(|(_, bytes)| out.extend_from_slice(bytes));
+        out
+    }
+
+    #[test]
+    fn texts_booleans_and_nulls_are_read() {
+        let bytes = object(&[
+            ("a", pg_sys::JENTRY_ISSTRING, b"one"),
+            ("b", pg_sys::JENTRY_ISNULL, b""),
+            ("c", pg_sys::JENTRY_ISBOOL_TRUE, b""),
+            ("d", pg_sys::JENTRY_ISBOOL_FALSE, b""),
+            ("e", pg_sys::JENTRY_ISSTRING, b""),
+        ]);
+        let pairs = [("a", "one"), ("c", "true"), ("d", "false"), ("e", "")];
+        assert_eq!(flat_pairs(&bytes).unwrap(), pairs);
+        assert_eq!(flat_pairs(&object(&[])).unwrap(), []);
+    }
+
+    #[test]
+    fn more_pairs_than_one_stride_of_offsets() {
+        let names: Vec<(String, String)> =
+            (0..100).map(|at| (format!("key{at:03}"), "x".repeat(at))).collect();
+        let pairs: Vec<(&str, u32, &[u8])> =
+            names.iter().map(|(key, value)| (key.as_str(), 0, value.as_bytes())).collect();
+        let read: Vec<(String, String)> = flat_pairs(&object(&pairs))
+            .unwrap()
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        assert_eq!(read, names);
+    }
+
+    #[test]
+    fn everything_else_is_left_to_others() {
+        assert_eq!(flat_pairs(&object(&[("a", pg_sys::JENTRY_ISNUMERIC, b"....")])), None);
+        assert_eq!(flat_pairs(&object(&[("a", pg_sys::JENTRY_ISCONTAINER, b"....")])), None);
+        assert_eq!(flat_pairs(&object(&[("a", 0, b"\xff")])), None);
+        assert_eq!(flat_pairs(&(pg_sys::JB_FARRAY | 1).to_ne_bytes()), None);
+        let whole = object(&[("key", 0, b"value")]);
+        assert!((0..whole.len()).all(|end| flat_pairs(&whole[..end]).is_none()), "cut off");
+    }
+}
