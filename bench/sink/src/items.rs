@@ -95,7 +95,7 @@ impl<'de> Deserialize<'de> for Count {
 /// # Errors
 /// A text if it is not readable, or too long.
 pub fn read(body: &[u8], most: usize) -> Result<Request<'_>, String> {
-    let request: Request<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let request: Request<'_> = sonic_rs::from_slice(body).map_err(|error| error.to_string())?;
     match request.items.len() {
         0 => Err("no items".into()),
         count if count > most => Err(format!("{count} items; {most} are allowed")),

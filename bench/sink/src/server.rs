@@ -1,6 +1,5 @@
 //! The way of a request: body, counts, latency, answer.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::Router;
+use hashbrown::HashSet;
 use serde::Deserialize;
 use serde_json::{json, Value};
 

@@ -1,8 +1,8 @@
 //! What came in.
 
-use std::collections::hash_map::RandomState;
-use std::collections::HashSet;
 use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -50,12 +50,12 @@ pub type Key = u128;
 
 /// Hashes keys, the same way as long as the process lives.
 #[derive(Default)]
-pub struct Keys(RandomState, RandomState);
+pub struct Keys(DefaultHashBuilder, DefaultHashBuilder);
 
 impl Keys {
     /// The hash of a key within a scope, such as a RAW table.
     pub fn hash(&self, scope: &str, key: &[u8]) -> Key {
-        let half = |state: &RandomState| Key::from(state.hash_one((scope, key)));
+        let half = |state: &DefaultHashBuilder| Key::from(state.hash_one((scope, key)));
         half(&self.0) << 64 | half(&self.1)
     }
 }
