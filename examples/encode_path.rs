@@ -10,7 +10,7 @@ use cdf_fdw::cdf::cell::Cell;
 use cdf_fdw::cdf::client::Connection;
 use cdf_fdw::cdf::error::Error;
 use cdf_fdw::cdf::resource::Resource;
-use cdf_fdw::cdf::table::{OnConflict, Table};
+use cdf_fdw::cdf::table::{ColumnDefinition, Mode, OnConflict, Table, TableOptions};
 use cdf_fdw::cdf::token::Credentials;
 use cdf_fdw::cdf::writer::{Target, Writer};
 use secrecy::SecretString;
@@ -114,15 +114,44 @@ fn work(name: &str) -> Option<Work> {
         },
         "raw" => Work {
             resource: "raw_rows",
-            columns: &["db_name", "table_name", "key", "columns"],
+            columns: &[
+                "key", "site", "tag", "unit", "measured", "received", "value", "low", "high", "counter",
+            ],
             write: |insert, at| {
-                let key = format!("row-{at:07}");
-                let columns = format!(r#"{{"a": {at}, "b": "text {at}", "c": 1.5, "d": true, "e": null}}"#);
-                insert(&[Cell::Text("db"), Cell::Text("table"), Cell::Text(&key), Cell::Json(&columns)])
+                let (key, tag) = (format!("row-{at:07}"), format!("site-3.tag-{}", at % 997));
+                let moment = 757_382_400_000_000 + at as i64 * 1_000_000;
+                insert(&[
+                    Cell::Text(&key),
+                    Cell::Text("site-3"),
+                    Cell::Text(&tag),
+                    Cell::Text("bar"),
+                    Cell::Timestamp(moment),
+                    Cell::Timestamp(moment + 17_000_000),
+                    Cell::Float(at as f64 * 0.25),
+                    Cell::Float(0.0),
+                    Cell::Float(100.5),
+                    Cell::Int(at as i64),
+                ])
             },
         },
         _ => return None,
     })
+}
+
+/// A RAW table with typed columns.
+fn typed_raw(resource: &'static Resource, columns: &[&str]) -> Result<Table, Error> {
+    let options = TableOptions {
+        resource,
+        database: Some("database".into()),
+        table: Some("table".into()),
+        primary_key: None,
+        view: None,
+        mode: Mode::default(),
+        truncatable: false,
+        updatable: true,
+    };
+    let column = |name: &&str| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None });
+    Table::new(options, columns.iter().map(column).collect())
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -130,7 +159,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let usage = "encode_path points|scattered|events|assets|raw ROWS";
     let [name, rows] = &*arguments else { return Err(usage.into()) };
     let (work, rows) = (work(name).ok_or(usage)?, rows.parse::<usize>()?);
-    let table = Table::of_columns(Resource::get(work.resource)?, work.columns)?;
+    let resource = Resource::get(work.resource)?;
+    let table = match work.resource {
+        "raw_rows" => typed_raw(resource, work.columns)?,
+        _ => Table::of_columns(resource, work.columns)?,
+    };
     let mut writer = Writer::new(Arc::new(table), connection()?, OnConflict::Update, None)?;
     let mut buffer = TransactionBuffer::new(usize::MAX);
     for at in 0..rows {

@@ -158,11 +158,17 @@ impl RowReader {
             )
         };
         let mut result = Ok(());
-        for (at, column) in self.columns.iter().enumerate() {
+        for ((column, datum), null) in self.columns.iter().zip(values).zip(nulls) {
             let cell = match column {
-                Some(column) if !nulls[at] => {
+                Some(column) if !null => {
                     // SAFETY: the value is not NULL and of the column's type.
-                    match unsafe { column.read(values[at], self.memory) } {
+                    let read = unsafe {
+                        match column.reader.read_plain(*datum, self.memory) {
+                            Some(cell) => Ok(cell),
+                            None => column.read(*datum, self.memory),
+                        }
+                    };
+                    match read {
                         Ok(cell) => cell,
                         Err(error) => {
                             result = Err(error);
@@ -303,6 +309,34 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// The value, if it takes no more than to look at it: what nearly all are. [`Self::read`] reads the others, and tells
+    /// what is wrong with them.
+    ///
+    /// # Safety
+    /// The datum is a value of the reader's type that lives for `'a`.
+    #[inline(always)]
+    unsafe fn read_plain<'a>(&self, datum: Datum, memory: Memory) -> Option<Cell<'a>> {
+        Some(match self {
+            // SAFETY: the caller's promise; such a header says that the text stands behind it.
+            Reader::Text if !memory.recode => unsafe {
+                let varlena: *const pg_sys::varlena = datum.cast_mut_ptr();
+                let first = *varlena.cast::<u8>();
+                if !is_short(first) && !is_plain(first) {
+                    return None;
+                }
+                Cell::Text(std::str::from_utf8(pgrx::varlena::varlena_to_byte_slice(varlena)).ok()?)
+            },
+            Reader::Int8 => Cell::Int(datum.value() as i64),
+            Reader::Int4 => Cell::Int(i64::from(datum.value() as i32)),
+            Reader::Float8 => Cell::Float(f64::from_bits(datum.value() as u64)),
+            Reader::Timestamp => match datum.value() as i64 {
+                i64::MIN | i64::MAX => return None,
+                micros => Cell::Timestamp(micros),
+            },
+            _ => return None,
+        })
     }
 
     /// # Safety

@@ -15,6 +15,9 @@ pub const TAIL: &[u8] = b"]}";
 /// Bytes of a request body; CDF documents no limit, and gateways refuse very large bodies.
 pub const BODY_BYTES: usize = 4 << 20;
 
+/// Items after which a batch is expected to become a full request of 1000.
+const SMALL: usize = 56;
+
 /// Hash in place of a parent's where there is none. A parent that hashes to it would only be sorted like a root.
 const NO_PARENT: u64 = 0;
 
@@ -189,6 +192,10 @@ impl ItemBatch {
         let slot = self.append(fragment, encoded);
         if encoded.prefix > 0 {
             let slots = &self.slots;
+            // Growing step by step would hash every key three times; most batches are either small or full.
+            if slots.len() == SMALL {
+                self.index.reserve(1000 - SMALL, |at| slots[*at as usize].hash);
+            }
             self.index.insert_unique(encoded.hash, slots.len() as u32, |at| slots[*at as usize].hash);
         }
         self.slots.push(slot);
