@@ -40,6 +40,7 @@ demo: setup-build ## Show a load of weather data, end to end, on this machine (K
 test: setup ## Set up what is missing, build, install, and run every test
 	@scripts/build.sh extension
 	@scripts/build.sh emulator
+	@scripts/build.sh encode
 	@scripts/install.sh
 	@scripts/test-units.sh
 	@echo '==> The container image, without building it'

@@ -4,6 +4,7 @@
 #   scripts/build.sh extension    target/release/libcdf_fdw.so, for the PostgreSQL of PG_CONFIG
 #   scripts/build.sh emulator     target/release/cdf-emulator
 #   scripts/build.sh sink         target/release/cdf-sink, for the benchmark
+#   scripts/build.sh encode       target/release/examples/encode_path, of which a test counts the instructions
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "$0")/common.sh"
@@ -26,5 +27,9 @@ sink)
     say "Building the sink of the benchmark"
     cargo build --locked --release -p cdf-sink
     ;;
-*) die "usage: scripts/build.sh extension|emulator|sink" ;;
+encode)
+    say "Building the encode path without PostgreSQL"
+    cargo build --locked --release --no-default-features --example encode_path
+    ;;
+*) die "usage: scripts/build.sh extension|emulator|sink|encode" ;;
 esac

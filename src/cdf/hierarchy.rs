@@ -9,6 +9,7 @@ use super::buffer::{Body, Chunk, Spill, BODY_BYTES};
 use super::encode::json::Properties;
 use super::encode::KeyKind;
 use super::error::{list_names, Error, Kind};
+use super::hash::Identity;
 use super::table::Operation;
 
 /// One asset: where it is, and what it must come after.
@@ -21,6 +22,13 @@ struct Node {
     previous: Option<u32>,
     /// The first write of its parent, if this transaction writes it.
     parent: Option<u32>,
+}
+
+/// The nodes of one key: the first that writes it, and the last of all so far.
+#[derive(Debug, Default)]
+struct Writes {
+    first: Option<u32>,
+    last: Option<u32>,
 }
 
 /// Arranges the chunks so that every parent is in an earlier wave, or earlier in the same request. `limit`: bytes of
@@ -48,21 +56,23 @@ pub fn arrange(
 fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> {
     let mut order: Vec<usize> = (0..chunks.len()).collect();
     order.sort_by_key(|at| chunks[*at].wave);
-    let mut nodes = Vec::new();
-    let mut hashes = Vec::new();
-    let mut first: HashMap<u64, u32> = HashMap::new();
-    let mut last: HashMap<u64, u32> = HashMap::new();
+    let count = chunks.iter().map(|chunk| chunk.rows).sum();
+    let mut nodes = Vec::with_capacity(count);
+    let mut hashes = Vec::with_capacity(count);
+    let mut writes: HashMap<u64, Writes, Identity> =
+        HashMap::with_capacity_and_hasher(count, Identity::default());
     for at in order {
         let body = chunks[at].read(spill)?;
         for (item, (key, parent)) in body.family.iter().enumerate() {
             let node = nodes.len() as u32;
             let mut previous = None;
             if chunks[at].kind != KeyKind::None {
+                let writes = writes.entry(*key).or_default();
                 // A child comes after its parent is there, not after it is gone.
                 if chunks[at].mode.operation != Operation::Delete {
-                    first.entry(*key).or_insert(node);
+                    writes.first.get_or_insert(node);
                 }
-                previous = last.insert(*key, node);
+                previous = writes.last.replace(node);
             }
             let (start, end) = body.items[item];
             nodes.push(Node {
@@ -77,7 +87,7 @@ fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> 
     }
     for (node, parent) in nodes.iter_mut().zip(hashes) {
         if parent != 0 {
-            node.parent = first.get(&parent).copied();
+            node.parent = writes.get(&parent).and_then(|writes| writes.first);
         }
     }
     Ok(nodes)

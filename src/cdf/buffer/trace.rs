@@ -5,6 +5,8 @@
 
 use hashbrown::{HashMap, HashSet};
 
+use crate::cdf::hash::Identity;
+
 /// Keys of items, by hash.
 #[derive(Debug)]
 pub enum KeyTrace {
@@ -13,31 +15,6 @@ pub enum KeyTrace {
     Bloom {
         bits: Vec<u64>,
     },
-}
-
-/// The hashes are hashes already.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Identity(u64);
-
-impl std::hash::Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-}
-
-impl std::hash::BuildHasher for Identity {
-    type Hasher = Identity;
-    fn build_hasher(&self) -> Identity {
-        Identity::default()
-    }
 }
 
 /// Bits set per key.
