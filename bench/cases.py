@@ -502,8 +502,8 @@ def cold_session(rig: Rig) -> list[Result]:
 
 
 def backends(rig: Rig) -> list[Result]:
-    """Many sessions at once. The ceiling is what the machine's cores could do at the CPU time per point that one
-    session without latency takes, the sink's included: it leaves no core for anything else."""
+    """Many sessions at once, against what they could do if the sink had a core of its own: the other cores divided by the
+    CPU time that a point takes in one session without latency. The share of all cores counts the sink's time too."""
     rows = rig.points // 4
     expected = rig.points_in(f"SELECT * FROM source.datapoints LIMIT {rows}")
     load = copy(rig, "datapoints", "quarter.csv", "FORMAT csv")(rig.foreign)
@@ -516,7 +516,9 @@ def backends(rig: Rig) -> list[Result]:
             if turn:
                 alone.append(timing)
         cost = Cost.of(alone, rows)
-        ceiling = len(os.sched_getaffinity(0)) * 1e6 / (cost.backend_cpu + cost.sink_cpu)
+        cores = len(os.sched_getaffinity(0))
+        ceiling = max(cores - 1, 1) * 1e6 / cost.backend_cpu
+        everything = cores * 1e6 / (cost.backend_cpu + cost.sink_cpu)
         rig.sink.latency(50)
         rates = []
         for turn in range(rig.rounds + 1):
@@ -536,12 +538,12 @@ def backends(rig: Rig) -> list[Result]:
         Result(
             group=SESSION,
             work=f"{BACKENDS} sessions at once, 50 ms per request, {number(rows)} datapoints each, "
-            "against what the cores could do",
+            "against all cores but one for the sink",
             baseline=f"{ceiling / 1e6:.2f} M/s",
-            measured=f"{rate / 1e6:.2f} M/s, {rate / BACKENDS / 1e3:.0f} k/s each",
+            measured=f"{rate / 1e6:.2f} M/s, {rate / BACKENDS / 1e3:.0f} k/s each, {rate / everything:.2f} of all cores",
             figure=f"**{rate / ceiling:.2f}** ({min(shares):.2f} – {max(shares):.2f})",
-            target="",
-            met=None,
+            target="≥ 0.9",
+            met=rate >= 0.9 * ceiling,
         )
     ]
 

@@ -156,8 +156,11 @@ impl ItemEncoder {
                 continue;
             }
             if cell.is_null() {
+                if !self.set_null {
+                    continue;
+                }
                 let listed = self.listed.as_ref().is_none_or(|(columns, _)| columns.contains(&field.at));
-                let clears = self.set_null && kind != KeyKind::None && listed;
+                let clears = kind != KeyKind::None && listed;
                 if let (true, Some(clear)) = (clears, &field.clear) {
                     out.extend_from_slice(clear);
                     deferred = true;

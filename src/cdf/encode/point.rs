@@ -201,9 +201,10 @@ pub struct PointEncoder {
     value: usize,
     status_code: Option<usize>,
     status_symbol: Option<usize>,
-    /// All other columns of a row that only has a series by external id, a moment and a value.
-    others: Vec<usize>,
 }
+
+/// Cells of a [`PlainPoint`] that are not NULL.
+const PLAIN_CELLS: usize = 3;
 
 /// A row of the kind that nearly all are: no more than a series, a moment after 1970 in milliseconds, and a value.
 #[derive(Debug, Clone, Copy)]
@@ -233,7 +234,6 @@ impl PointEncoder {
         };
         let (timestamp, value) = (need("timestamp")?, need("value")?);
         let external_id = table.position("external_id");
-        let plain = [Some(timestamp), Some(value), external_id];
         Ok(PointEncoder {
             string,
             id: table.position("id"),
@@ -242,7 +242,6 @@ impl PointEncoder {
             instance_external_id: table.position("instance_external_id"),
             timestamp,
             value,
-            others: (0..table.bindings.len()).filter(|at| !plain.contains(&Some(*at))).collect(),
             status_code: table.position("status_code"),
             status_symbol: table.position("status_symbol"),
         })
@@ -263,7 +262,7 @@ impl PointEncoder {
             && (1..=LAST_TIMESTAMP).contains(&timestamp)
             && value.abs() <= LARGEST_VALUE
             && !self.string
-            && self.others.iter().all(|at| row[*at].is_null());
+            && row.iter().filter(|cell| !cell.is_null()).count() == PLAIN_CELLS;
         plain.then_some(PlainPoint { external_id, timestamp, value: *value })
     }
 
@@ -314,7 +313,6 @@ impl PointEncoder {
             external_id: None,
             instance_space: None,
             instance_external_id: None,
-            others: Vec::new(),
             ..*self
         };
         let one = match (has(self.external_id), has(self.instance_space) && has(self.instance_external_id)) {
