@@ -41,18 +41,17 @@ fn connection() -> Result<Arc<Connection>, Box<dyn std::error::Error>> {
     Ok(Arc::new(Connection::new(url, "project".into(), credentials)))
 }
 
+/// What a row is given to.
+type Insert<'i> = dyn FnMut(&[Cell<'_>]) -> Result<(), Error> + 'i;
+
 /// Rows of one kind: the resource, its columns, and the cells of row `at`.
 struct Work {
     resource: &'static str,
     columns: &'static [&'static str],
-    write: fn(&mut dyn FnMut(&[Cell<'_>]) -> Result<(), Error>, usize) -> Result<(), Error>,
+    write: fn(&mut Insert<'_>, usize) -> Result<(), Error>,
 }
 
-fn points(
-    insert: &mut dyn FnMut(&[Cell<'_>]) -> Result<(), Error>,
-    at: usize,
-    series: usize,
-) -> Result<(), Error> {
+fn points(insert: &mut Insert<'_>, at: usize, series: usize) -> Result<(), Error> {
     let name = format!("series-{:05}", at * 7919 % series);
     let moment = 757_382_400_000_000 + (at / series) as i64 * 1_000_000;
     let mut row = [const { Cell::Null }; 8];

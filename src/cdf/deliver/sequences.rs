@@ -151,9 +151,12 @@ impl Delivery<'_> {
     }
 }
 
-/// The sequences, as CDF refers to them, with the numbers and places of their rows.
-fn by_sequence<'p>(parsed: &'p Parsed<'_>) -> Result<HashMap<(&'p str, &'p str), Vec<(i64, usize)>>, Error> {
-    let mut sequences: HashMap<(&str, &str), Vec<(i64, usize)>> = HashMap::new();
+/// The property that refers to a sequence, and its value as JSON.
+type SequenceKey<'p> = (&'p str, &'p str);
+
+/// The sequences, with the numbers and places of their rows.
+fn by_sequence<'p>(parsed: &'p Parsed<'_>) -> Result<HashMap<SequenceKey<'p>, Vec<(i64, usize)>>, Error> {
+    let mut sequences: HashMap<SequenceKey<'p>, Vec<(i64, usize)>> = HashMap::new();
     for (at, item) in parsed.items.iter().enumerate() {
         let number = item.get(ROW_NUMBER).and_then(|number| number.get().parse().ok());
         let (Some((name, key)), Some(number)) = (item.0.first(), number) else {
