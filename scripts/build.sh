@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds in release mode, always in the same two ways, so that nothing is compiled twice.
+# Builds in release mode, always in the same ways, so that nothing is compiled twice.
 #
 #   scripts/build.sh extension    target/release/libcdf_fdw.so, for the PostgreSQL of PG_CONFIG
 #   scripts/build.sh emulator     target/release/cdf-emulator
