@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::jsonb;
-use super::text::{column_name, is_foreign};
+use super::text::{column_name, is_foreign, utf8};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 
@@ -326,9 +326,9 @@ impl Reader {
                     }
                     pgrx::varlena::varlena_to_byte_slice(varlena)
                 };
-                match std::str::from_utf8(bytes) {
-                    Ok(text) => *cell = Cell::Text(text),
-                    Err(_) => return false,
+                match utf8(bytes) {
+                    Some(text) => *cell = Cell::Text(text),
+                    None => return false,
                 }
             }
             Reader::Int8 => *cell = Cell::Int(datum.value() as i64),
@@ -505,5 +505,5 @@ unsafe fn text(bytes: &[u8], memory: Memory) -> Result<&str, Refusal> {
             }
         }
     };
-    std::str::from_utf8(bytes).map_err(|_| (Kind::InvalidValue, "the text is not valid UTF-8".to_owned()))
+    utf8(bytes).ok_or_else(|| (Kind::InvalidValue, "the text is not valid UTF-8".to_owned()))
 }

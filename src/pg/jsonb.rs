@@ -6,7 +6,7 @@
 
 use pgrx::pg_sys;
 
-use std::str::from_utf8;
+use super::text::utf8;
 
 /// The pairs of an object that has only texts, booleans and nulls in it; the nulls are left out. None for any other
 /// document, and if the bytes are not UTF-8.
@@ -34,13 +34,13 @@ pub fn flat_pairs(container: &[u8]) -> Option<Vec<(&str, &str)>> {
     };
     let mut pairs = Vec::with_capacity(count);
     for at in 0..count {
-        pairs.push((from_utf8(next(at)?.1).ok()?, ""));
+        pairs.push((utf8(next(at)?.1)?, ""));
     }
     let mut kept = 0;
     for at in 0..count {
         let (kind, bytes) = next(count + at)?;
         let value = match kind {
-            pg_sys::JENTRY_ISSTRING => from_utf8(bytes).ok()?,
+            pg_sys::JENTRY_ISSTRING => utf8(bytes)?,
             pg_sys::JENTRY_ISBOOL_TRUE => "true",
             pg_sys::JENTRY_ISBOOL_FALSE => "false",
             pg_sys::JENTRY_ISNULL => continue,

@@ -1,6 +1,5 @@
 //! The way of a request: body, counts, latency, answer.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +11,8 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::Router;
 use hashbrown::HashSet;
-use serde::Deserialize;
-use serde_json::{json, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::items::{self, Item};
 use crate::tally::{Key, Keys, Tally, Totals};
@@ -265,7 +264,7 @@ fn take_items(app: &App, tally: &Tally, action: Action, plain: &[u8]) -> Result<
             create(app, tally, &keyed)?;
             Ok(Reply {
                 status: StatusCode::CREATED,
-                json: listing(&keyed),
+                json: listing(&keyed)?,
                 totals: Totals { items: count, parts, ..Totals::default() },
             })
         }
@@ -278,7 +277,7 @@ fn take_items(app: &App, tally: &Tally, action: Action, plain: &[u8]) -> Result<
             if !missing.is_empty() {
                 return Err(Reply::naming(StatusCode::BAD_REQUEST, "ids not found", "missing", &missing));
             }
-            Ok(Reply::ok(listing(&keyed), Totals { updated: count, parts, ..Totals::default() }))
+            Ok(Reply::ok(listing(&keyed)?, Totals { updated: count, parts, ..Totals::default() }))
         }
         Action::ByIds => {
             let state = tally.lock();
@@ -287,7 +286,7 @@ fn take_items(app: &App, tally: &Tally, action: Action, plain: &[u8]) -> Result<
                 return Err(Reply::naming(StatusCode::BAD_REQUEST, "ids not found", "missing", &missing));
             }
             let found: Vec<_> = keyed.into_iter().filter(|(key, _)| state.known.contains(key)).collect();
-            Ok(Reply::ok(listing(&found), Totals::default()))
+            Ok(Reply::ok(listing(&found)?, Totals::default()))
         }
     }
 }
@@ -302,6 +301,13 @@ fn unknown<'k>(
 /// Creates all of the items, or none.
 fn create(app: &App, tally: &Tally, keyed: &[(Key, &Item<'_>)]) -> Result<(), Reply> {
     let mut created = HashSet::with_capacity(keyed.len());
+    // Hashed before the lock is taken.
+    let parents: Vec<(Key, &str)> = keyed
+        .iter()
+        .map(|(_, item)| &*item.parent_external_id)
+        .filter(|parent| !parent.is_empty())
+        .map(|parent| (app.keys.hash("", parent.as_bytes()), parent))
+        .collect();
     let mut state = tally.lock();
     let mut duplicated = Vec::new();
     // Without an external id there is nothing to recognise the item by.
@@ -313,12 +319,10 @@ fn create(app: &App, tally: &Tally, keyed: &[(Key, &Item<'_>)]) -> Result<(), Re
     if !duplicated.is_empty() {
         return Err(Reply::naming(StatusCode::CONFLICT, "duplicated", "duplicated", &duplicated));
     }
-    let parents = keyed.iter().map(|(_, item)| &*item.parent_external_id).filter(|name| !name.is_empty());
     let missing: Vec<&str> = parents
-        .filter(|name| {
-            let parent = app.keys.hash("", name.as_bytes());
-            !created.contains(&parent) && !state.known.contains(&parent)
-        })
+        .iter()
+        .filter(|(parent, _)| !created.contains(parent) && !state.known.contains(parent))
+        .map(|(_, name)| *name)
         .collect();
     if !missing.is_empty() {
         return Err(Reply::naming(StatusCode::BAD_REQUEST, "parents not found", "missing", &missing));
@@ -327,24 +331,31 @@ fn create(app: &App, tally: &Tally, keyed: &[(Key, &Item<'_>)]) -> Result<(), Re
     Ok(())
 }
 
-/// Items as CDF answers with them, reduced to what Cognite's Python SDK cannot do without.
-fn listing(keyed: &[(Key, &Item<'_>)]) -> String {
-    let mut out = String::with_capacity(keyed.len() * 128);
-    out.push_str("{\"items\":[");
-    for (at, (key, item)) in keyed.iter().enumerate() {
-        let separator = if at == 0 { "" } else { "," };
+/// An item as CDF answers with it, reduced to what Cognite's Python SDK cannot do without.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed<'i> {
+    external_id: &'i str,
+    id: u64,
+    root_id: u64,
+    name: &'i str,
+    created_time: u64,
+    last_updated_time: u64,
+}
+
+#[derive(Serialize)]
+struct Listing<'i> {
+    items: Vec<Listed<'i>>,
+}
+
+fn listing(keyed: &[(Key, &Item<'_>)]) -> Result<String, String> {
+    let items = keyed.iter().map(|(key, item)| {
         // JSON numbers are exact up to 2^53.
         let id = (*key as u64) >> 11;
-        let (external_id, name) = (Value::from(&*item.external_id), Value::from(&*item.name));
-        // Writing to a string does not fail.
-        let _ = write!(
-            out,
-            "{separator}{{\"externalId\":{external_id},\"id\":{id},\"rootId\":{id},\"name\":{name},\
-             \"createdTime\":0,\"lastUpdatedTime\":0}}"
-        );
-    }
-    out.push_str("]}");
-    out
+        let (external_id, name) = (&*item.external_id, &*item.name);
+        Listed { external_id, id, root_id: id, name, created_time: 0, last_updated_time: 0 }
+    });
+    sonic_rs::to_string(&Listing { items: items.collect() }).map_err(|error| error.to_string())
 }
 
 #[derive(Deserialize)]
@@ -384,6 +395,8 @@ async fn admin(app: &App, method: &Method, path: &str, body: Body) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn post(app: &App, path: &str, body: &str) -> (u16, Value) {

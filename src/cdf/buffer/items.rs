@@ -4,6 +4,7 @@ use hashbrown::HashTable;
 
 use super::chunk::Body;
 use super::trace::KeyTrace;
+use super::Room;
 use crate::cdf::encode::{json, Encoded};
 use crate::cdf::error::Error;
 use crate::cdf::resource::Resource;
@@ -76,6 +77,19 @@ impl Default for ItemBatch {
 impl ItemBatch {
     pub fn items(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Makes room for as much as a full batch had: growing step by step would move all of it several times.
+    pub fn reserve(&mut self, like: Room) {
+        self.body.reserve(like.bytes);
+        self.slots.reserve(like.rows);
+        let slots = &self.slots;
+        self.index.reserve(like.keys, |at| slots[*at as usize].hash);
+    }
+
+    /// What is in it.
+    pub fn room(&self) -> Room {
+        Room { bytes: self.body.len(), rows: self.slots.len(), keys: self.index.len() }
     }
 
     pub fn bytes(&self) -> usize {

@@ -136,6 +136,14 @@ enum Batch {
     Ranges(RangeBatch),
 }
 
+/// What a full batch held, which the one after it is likely to hold too.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    bytes: usize,
+    rows: usize,
+    keys: usize,
+}
+
 #[derive(Debug)]
 enum Trace {
     Keys(KeyTrace),
@@ -155,6 +163,23 @@ impl Batch {
             Batch::Items(batch) => batch.bytes(),
             Batch::Points(batch) => batch.bytes(),
             Batch::Ranges(batch) => batch.bytes(),
+        }
+    }
+
+    fn room(&self) -> Option<Room> {
+        match self {
+            Batch::Items(batch) => Some(batch.room()),
+            Batch::Points(batch) => Some(batch.room()),
+            Batch::Ranges(_) => None,
+        }
+    }
+
+    /// Makes room for as much as another held, if nothing is in it yet.
+    fn reserve(&mut self, like: Option<Room>) {
+        match (self, like) {
+            (Batch::Items(batch), Some(room)) if batch.items() == 0 => batch.reserve(room),
+            (Batch::Points(batch), Some(room)) if batch.points() == 0 => batch.reserve(room),
+            _ => {}
         }
     }
 
@@ -354,6 +379,13 @@ impl Lane {
         open.len() - 1
     }
 
+    /// Makes a chunk of a full batch; gives what it held.
+    fn close_full(&mut self, segment: usize, at: usize, budget: usize) -> Result<Option<Room>, Error> {
+        let full = self.segments[segment].open.swap_remove(at);
+        let room = full.batch.room();
+        self.close(segment, full, budget).map(|()| room)
+    }
+
     fn close_segment(&mut self, segment: usize, budget: usize) -> Result<(), Error> {
         while let Some(open) = self.segments[segment].open.pop() {
             self.close(segment, open, budget)?;
@@ -511,9 +543,9 @@ impl Lane {
             }
         } else if !batch.has_room(fragment.len(), per_request) {
             let before = self.memory() as isize;
-            let full = self.segments[segment].open.swap_remove(at);
-            self.close(segment, full, budget)?;
+            let room = self.close_full(segment, at, budget)?;
             at = self.open(segment, wave, mode, encoded.kind);
+            self.segments[segment].open[at].batch.reserve(room);
             freed = self.memory() as isize - before;
         }
         let Batch::Items(batch) = &mut self.segments[segment].open[at].batch else { unreachable!() };
@@ -577,11 +609,11 @@ impl Lane {
         if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if !batch.has_room(series, hash))
         {
             let before = self.memory() as isize;
-            let full = self.segments[segment].open.swap_remove(at);
-            self.close(segment, full, budget)?;
+            let room = self.close_full(segment, at, budget)?;
             // The full batch is closed now: the point may belong behind it.
             let next = wave(self);
             at = self.open(segment, next, mode, kind);
+            self.segments[segment].open[at].batch.reserve(room);
             freed = self.memory() as isize - before;
         }
         let open = &mut self.segments[segment].open[at];
@@ -635,9 +667,9 @@ impl Lane {
         let mut freed = 0;
         if matches!(&self.segments[segment].open[at].batch, Batch::Ranges(batch) if batch.is_full()) {
             let before = self.memory() as isize;
-            let full = self.segments[segment].open.swap_remove(at);
-            self.close(segment, full, budget)?;
+            let room = self.close_full(segment, at, budget)?;
             at = self.open(segment, wave, mode, kind);
+            self.segments[segment].open[at].batch.reserve(room);
             freed = self.memory() as isize - before;
         }
         let Batch::Ranges(batch) = &mut self.segments[segment].open[at].batch else {

@@ -3,6 +3,7 @@
 use hashbrown::HashTable;
 
 use super::chunk::Body;
+use super::Room;
 use crate::cdf::encode::point::{self, wire, PlainPoint, SeriesRef};
 use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
@@ -74,6 +75,20 @@ impl PointBatch {
 
     pub fn points(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Makes room for as much as a full batch had.
+    pub fn reserve(&mut self, like: Room) {
+        self.log.reserve(like.bytes);
+        self.entries.reserve(like.rows);
+        self.series.reserve(like.keys);
+        let series = &self.series;
+        self.index.reserve(like.keys, |at| series[*at as usize].hash);
+    }
+
+    /// What is in it.
+    pub fn room(&self) -> Room {
+        Room { bytes: self.log.len(), rows: self.entries.len(), keys: self.series.len() }
     }
 
     pub fn bytes(&self) -> usize {
