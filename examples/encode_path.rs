@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use cdf_fdw::cdf::buffer::{Extent, Spill, TransactionBuffer};
+use cdf_fdw::cdf::buffer::{Extent, Foreground, Spill, TransactionBuffer};
 use cdf_fdw::cdf::cell::Cell;
 use cdf_fdw::cdf::client::Connection;
 use cdf_fdw::cdf::error::Error;
@@ -164,7 +164,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => Table::of_columns(resource, work.columns)?,
     };
     let mut writer = Writer::new(Arc::new(table), connection()?, OnConflict::Update, None)?;
-    let mut buffer = TransactionBuffer::new(usize::MAX);
+    let mut buffer = TransactionBuffer::new(usize::MAX, &Foreground);
     for at in 0..rows {
         (work.write)(&mut |row| insert(&mut writer, &mut buffer, row), at)?;
     }

@@ -54,7 +54,8 @@ pub fn begin() {
 /// Gives the place that rows are written to, to `write`.
 pub fn write<R>(write: impl FnOnce(Target<'_>) -> R) -> R {
     STATE.with_borrow_mut(|state| {
-        let buffer = state.buffer.get_or_insert_with(|| TransactionBuffer::new(settings::buffer_memory()));
+        let new = || TransactionBuffer::new(settings::buffer_memory(), &wait::SecondThread);
+        let buffer = state.buffer.get_or_insert_with(new);
         write(Target { buffer, subtransaction: state.subtransaction, spill: &mut state.file })
     })
 }
@@ -73,7 +74,7 @@ pub fn pending(
     keys: Option<Vec<Vec<u8>>>,
     before: Option<Moment>,
 ) -> Result<Pending, Error> {
-    STATE.with_borrow_mut(|state| match &state.buffer {
+    STATE.with_borrow_mut(|state| match &mut state.buffer {
         Some(buffer) => buffer.pending(connection, resource, keys, before, &mut state.file),
         None => Ok(Pending::default()),
     })

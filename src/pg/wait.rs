@@ -25,6 +25,7 @@ use pgrx::pg_sys;
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinError};
 
+use crate::cdf::buffer::Background;
 use crate::cdf::client::Client;
 use crate::cdf::error::Error;
 
@@ -123,6 +124,20 @@ fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> std::io::Result<R> {
 /// As [`Client::new`]; `Internal` if the I/O thread cannot be started.
 pub fn client() -> Result<Client, Error> {
     io()?.client.get_or_try_init(Client::new).cloned()
+}
+
+/// Work that needs neither PostgreSQL nor the network, and is done on the I/O thread while the main thread goes on.
+#[derive(Debug)]
+pub struct SecondThread;
+
+impl Background for SecondThread {
+    fn start(&self, work: Box<dyn FnOnce() + Send>) {
+        match io() {
+            Ok(io) => drop(io.handle.spawn(async move { work() })),
+            // The work is not lost, and whoever needs the thread for more is told why there is none.
+            Err(_) => work(),
+        }
+    }
 }
 
 /// A group of jobs that run on the I/O thread. Dropping it aborts those that still run; their results go nowhere.

@@ -1,6 +1,7 @@
 //! A finished request, in memory or in a temporary file.
 
 use std::borrow::Cow;
+use std::sync::mpsc::{channel, Receiver};
 
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
@@ -15,6 +16,22 @@ pub trait Spill {
     /// Writes the parts one after another.
     fn write(&mut self, parts: &[&[u8]]) -> Result<Extent, Error>;
     fn read(&mut self, extent: Extent) -> Result<Vec<u8>, Error>;
+}
+
+/// Where work is done that nobody waits for yet.
+pub trait Background: std::fmt::Debug {
+    /// Does the work at some time; may do it at once. What it leaves undone is an error for whoever waits for it.
+    fn start(&self, work: Box<dyn FnOnce() + Send>);
+}
+
+/// Does the work at once.
+#[derive(Debug)]
+pub struct Foreground;
+
+impl Background for Foreground {
+    fn start(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
 }
 
 /// A stretch of a temporary file.
@@ -82,10 +99,25 @@ impl Body {
     }
 }
 
+/// A body and the rows in it.
+type Made = Result<(Body, usize), Error>;
+
 #[derive(Debug)]
 enum Payload {
     Memory(Body),
-    Spilled { extent: Extent, bytes: usize, items: usize, family: usize },
+    /// In the background. `bytes`: what it is made of.
+    Making {
+        body: Receiver<Made>,
+        bytes: usize,
+    },
+    /// Kept: after a savepoint is rolled back, the transaction may go on, and must not end without its rows.
+    Failed(Error),
+    Spilled {
+        extent: Extent,
+        bytes: usize,
+        items: usize,
+        family: usize,
+    },
 }
 
 /// A finished request and how it is to be delivered.
@@ -94,7 +126,7 @@ pub struct Chunk {
     pub wave: usize,
     pub mode: Mode,
     pub kind: KeyKind,
-    /// Items, rows or points in it.
+    /// Items, rows or points in it, once it is settled.
     pub rows: usize,
     /// Its items hold nulls to clear or references to resolve: it cannot be sent as it is.
     pub deferred: bool,
@@ -126,17 +158,61 @@ impl Chunk {
         }
     }
 
+    /// A chunk whose body is made by `make`, of so many bytes, while others are still filled. It can be used when it is
+    /// [settled](Chunk::settle).
+    pub fn made(
+        wave: usize,
+        mode: Mode,
+        kind: KeyKind,
+        bytes: usize,
+        make: impl FnOnce() -> Made + Send + 'static,
+        background: &dyn Background,
+    ) -> Chunk {
+        let (sender, body) = channel();
+        // Nobody may want it any more.
+        background.start(Box::new(move || drop(sender.send(make()))));
+        Chunk { payload: Payload::Making { body, bytes }, ..Chunk::new(wave, mode, kind, 0, Body::default()) }
+    }
+
+    /// Waits until the body is made.
+    ///
+    /// # Errors
+    /// Those of what makes it.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        if let Payload::Making { body, .. } = &self.payload {
+            let lost = |_| Err(Error::internal("a request was not made: see the server log"));
+            self.payload = match body.recv().unwrap_or_else(lost) {
+                Ok((body, rows)) => {
+                    self.rows = rows;
+                    Payload::Memory(body)
+                }
+                Err(error) => Payload::Failed(error),
+            };
+        }
+        match &self.payload {
+            Payload::Failed(error) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the body is still being made.
+    pub fn is_unsettled(&self) -> bool {
+        matches!(self.payload, Payload::Making { .. })
+    }
+
     /// Bytes on the heap.
     pub fn memory(&self) -> usize {
         let body = match &self.payload {
             Payload::Memory(body) => body.heap(),
-            Payload::Spilled { .. } => 0,
+            Payload::Making { bytes, .. } => *bytes,
+            Payload::Failed(_) | Payload::Spilled { .. } => 0,
         };
         body + self.keys.as_ref().map_or(0, KeyTrace::bytes)
     }
 
     /// Moves the body to a temporary file. If writing fails, the body is still in memory.
     pub fn spill(&mut self, to: &mut dyn Spill) -> Result<(), Error> {
+        self.settle()?;
         let Payload::Memory(body) = &self.payload else {
             return Ok(());
         };
@@ -160,18 +236,20 @@ impl Chunk {
         Ok(())
     }
 
-    /// The body, read back if need be. A chunk is sent once, so it is given away.
+    /// The body of a settled chunk, read back if need be. A chunk is sent once, so it is given away.
     pub fn into_body(self, from: &mut dyn Spill) -> Result<Body, Error> {
         match self.payload {
             Payload::Memory(body) => Ok(body),
-            Payload::Spilled { .. } => self.read(from).map(Cow::into_owned),
+            _ => self.read(from).map(Cow::into_owned),
         }
     }
 
-    /// The body, for looking into it more than once.
+    /// The body of a settled chunk, for looking into it more than once.
     pub fn read(&self, from: &mut dyn Spill) -> Result<Cow<'_, Body>, Error> {
         let (extent, bytes, items, family) = match &self.payload {
             Payload::Memory(body) => return Ok(Cow::Borrowed(body)),
+            Payload::Making { .. } => return Err(Error::internal("a request is not made yet")),
+            Payload::Failed(error) => return Err(error.clone()),
             Payload::Spilled { extent, bytes, items, family } => (*extent, *bytes, *items, *family),
         };
         let mut all = from.read(extent)?;

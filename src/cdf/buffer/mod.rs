@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 
 #[cfg(test)]
 pub use chunk::MemorySpill;
-pub use chunk::{Body, Chunk, Extent, Spill};
+pub use chunk::{Background, Body, Chunk, Extent, Foreground, Spill};
 use items::{ItemBatch, Merge};
 pub use items::{BODY_BYTES, HEAD, TAIL};
 pub use pending::{Pending, PendingItem, PendingPoints};
@@ -85,7 +85,17 @@ pub struct TransactionBuffer {
     /// A failure at a moment when PostgreSQL takes no errors; told at the next one.
     failure: Option<Error>,
     moment: Moment,
+    background: &'static dyn Background,
 }
+
+/// What a lane gets from around it: bytes that may stay on the heap, and where requests are made.
+struct Outside {
+    budget: usize,
+    background: &'static dyn Background,
+}
+
+/// Requests of a segment that are made in the background at the same time.
+const IN_BACKGROUND: usize = 2;
 
 #[derive(Debug)]
 struct Lane {
@@ -260,7 +270,7 @@ impl Trace {
     }
 
     /// Adds what a batch holds; `list`: each moment of its points too.
-    fn add(&mut self, batch: &Batch, list: bool, budget: usize) -> Result<(), Error> {
+    fn add(&mut self, batch: &Batch, list: bool, budget: usize) {
         match (self, batch) {
             (Trace::Keys(trace), Batch::Items(batch)) => {
                 trace.reserve(batch.items(), budget);
@@ -268,17 +278,13 @@ impl Trace {
             }
             (Trace::Ranges(trace), Batch::Points(batch)) if list => {
                 batch.ranges().for_each(|(series, range)| trace.insert_listed(series, range, budget));
-                for point in batch.moments() {
-                    let (series, moment) = point?;
-                    trace.insert_moment(series, moment, budget);
-                }
+                batch.moments().for_each(|(series, moment)| trace.insert_moment(series, moment, budget));
             }
             (Trace::Ranges(trace), batch) => {
                 batch.ranges().for_each(|(series, range)| trace.insert(series, range, budget))
             }
             _ => {}
         }
-        Ok(())
     }
 }
 
@@ -379,22 +385,34 @@ impl Lane {
         open.len() - 1
     }
 
-    /// Makes a chunk of a full batch; gives what it held.
-    fn close_full(&mut self, segment: usize, at: usize, budget: usize) -> Result<Option<Room>, Error> {
+    /// Makes a chunk of a full batch, in the background if that takes long; gives what it held.
+    fn close_full(&mut self, segment: usize, at: usize, outside: &Outside) -> Result<Option<Room>, Error> {
         let full = self.segments[segment].open.swap_remove(at);
         let room = full.batch.room();
-        self.close(segment, full, budget).map(|()| room)
+        // Where the background is slower than the rows come, it must not pile up.
+        let closed = &mut self.segments[segment].closed;
+        let making = closed.iter_mut().rev().take_while(|chunk| chunk.is_unsettled());
+        for chunk in making.skip(IN_BACKGROUND - 1) {
+            chunk.settle()?;
+        }
+        self.close(segment, full, outside.budget, outside.background).map(|()| room)
     }
 
     fn close_segment(&mut self, segment: usize, budget: usize) -> Result<(), Error> {
         while let Some(open) = self.segments[segment].open.pop() {
-            self.close(segment, open, budget)?;
+            self.close(segment, open, budget, &Foreground)?;
         }
         Ok(())
     }
 
     /// Makes a chunk of a batch.
-    fn close(&mut self, segment: usize, open: Open, budget: usize) -> Result<(), Error> {
+    fn close(
+        &mut self,
+        segment: usize,
+        open: Open,
+        budget: usize,
+        background: &dyn Background,
+    ) -> Result<(), Error> {
         let Open { wave, mode, kind, batch } = open;
         if batch.is_empty() {
             return Ok(());
@@ -408,7 +426,7 @@ impl Lane {
                 });
             }
             self.shuffled |= matches!(&batch, Batch::Points(batch) if batch.is_shuffled());
-            self.traces[wave].add(&batch, self.shuffled, budget)?;
+            self.traces[wave].add(&batch, self.shuffled, budget);
         }
         let mut chunk = match batch {
             Batch::Items(batch) => {
@@ -424,16 +442,9 @@ impl Lane {
                 chunk
             }
             Batch::Points(batch) => {
-                let written = batch.points();
-                let (body, points) = batch.close(string, mode.on_conflict == OnConflict::Ignore)?;
-                if mode.on_conflict == OnConflict::Error && points < written {
-                    return Err(Error::new(
-                        Kind::Duplicate,
-                        format!("{} datapoints are written twice in this transaction", written - points),
-                    )
-                    .hint("The table's option on_conflict is \"error\"."));
-                }
-                Chunk::new(wave, mode, kind, points, body)
+                let (bytes, on_conflict) = (batch.bytes(), mode.on_conflict);
+                let make = move || batch.close(string, on_conflict);
+                Chunk::made(wave, mode, kind, bytes, make, background)
             }
             Batch::Ranges(batch) => Chunk::new(wave, mode, kind, batch.len(), batch.close()),
         };
@@ -504,7 +515,7 @@ impl Lane {
         fragment: &[u8],
         encoded: &Encoded,
         floor: usize,
-        budget: usize,
+        outside: &Outside,
     ) -> Result<isize, Error> {
         self.tied |= floor > 0;
         if let Some(delta) = self.push_new_item(subtransaction, mode, fragment, encoded, floor) {
@@ -543,7 +554,7 @@ impl Lane {
             }
         } else if !batch.has_room(fragment.len(), per_request) {
             let before = self.memory() as isize;
-            let room = self.close_full(segment, at, budget)?;
+            let room = self.close_full(segment, at, outside)?;
             at = self.open(segment, wave, mode, encoded.kind);
             self.segments[segment].open[at].batch.reserve(room);
             freed = self.memory() as isize - before;
@@ -595,7 +606,7 @@ impl Lane {
         mode: Mode,
         series: &SeriesRef<'_>,
         timestamp: i64,
-        budget: usize,
+        outside: &Outside,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
     ) -> Result<isize, Error> {
         let hash = points::series_hash(series);
@@ -609,7 +620,7 @@ impl Lane {
         if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if !batch.has_room(series, hash))
         {
             let before = self.memory() as isize;
-            let room = self.close_full(segment, at, budget)?;
+            let room = self.close_full(segment, at, outside)?;
             // The full batch is closed now: the point may belong behind it.
             let next = wave(self);
             at = self.open(segment, next, mode, kind);
@@ -657,7 +668,7 @@ impl Lane {
         mode: Mode,
         series: &SeriesRef<'_>,
         (first, end): (i64, i64),
-        budget: usize,
+        outside: &Outside,
     ) -> Result<isize, Error> {
         let hash = points::series_hash(series);
         let kind = series.kind();
@@ -667,7 +678,7 @@ impl Lane {
         let mut freed = 0;
         if matches!(&self.segments[segment].open[at].batch, Batch::Ranges(batch) if batch.is_full()) {
             let before = self.memory() as isize;
-            let room = self.close_full(segment, at, budget)?;
+            let room = self.close_full(segment, at, outside)?;
             at = self.open(segment, wave, mode, kind);
             self.segments[segment].open[at].batch.reserve(room);
             freed = self.memory() as isize - before;
@@ -729,7 +740,7 @@ impl Lane {
         let same = |candidate: &Open| candidate.is(open.wave, open.mode, open.kind);
         if let Some(at) = self.segments[into].open.iter().position(same) {
             let earlier = self.segments[into].open.swap_remove(at);
-            self.close(into, earlier, budget)?;
+            self.close(into, earlier, budget, &Foreground)?;
         }
         self.segments[into].open.push(open);
         Ok(())
@@ -782,8 +793,8 @@ fn earlier(traces: &[Trace], series: u64) -> (i64, i64) {
 }
 
 impl TransactionBuffer {
-    /// `limit`: bytes that may stay on the heap.
-    pub fn new(limit: usize) -> Self {
+    /// `limit`: bytes that may stay on the heap. `background`: where full requests are made while others are filled.
+    pub fn new(limit: usize, background: &'static dyn Background) -> Self {
         TransactionBuffer {
             lanes: Vec::new(),
             raw_lanes: HashMap::new(),
@@ -791,6 +802,7 @@ impl TransactionBuffer {
             memory: 0,
             failure: None,
             moment: 0,
+            background,
         }
     }
 
@@ -868,7 +880,8 @@ impl TransactionBuffer {
     ) -> Result<(), Error> {
         self.check()?;
         let floor = self.floor(lane, encoded, fragment);
-        let delta = self.lanes[lane].push_item(subtransaction, mode, fragment, encoded, floor, self.limit)?;
+        let outside = self.outside();
+        let delta = self.lanes[lane].push_item(subtransaction, mode, fragment, encoded, floor, &outside)?;
         self.account(delta, spill)
     }
 
@@ -906,8 +919,8 @@ impl TransactionBuffer {
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.check()?;
-        let delta =
-            self.lanes[lane].push_point(subtransaction, mode, series, timestamp, self.limit, encode)?;
+        let outside = self.outside();
+        let delta = self.lanes[lane].push_point(subtransaction, mode, series, timestamp, &outside, encode)?;
         self.account(delta, spill)
     }
 
@@ -922,8 +935,13 @@ impl TransactionBuffer {
         spill: &mut dyn Spill,
     ) -> Result<(), Error> {
         self.check()?;
-        let delta = self.lanes[lane].push_range(subtransaction, mode, series, range, self.limit)?;
+        let outside = self.outside();
+        let delta = self.lanes[lane].push_range(subtransaction, mode, series, range, &outside)?;
         self.account(delta, spill)
+    }
+
+    fn outside(&self) -> Outside {
+        Outside { budget: self.limit, background: self.background }
     }
 
     fn check(&mut self) -> Result<(), Error> {
@@ -941,8 +959,23 @@ impl TransactionBuffer {
         Ok(())
     }
 
+    /// Waits for what is made in the background.
+    fn settle(&mut self) -> Result<(), Error> {
+        self.closed_mut().try_for_each(Chunk::settle)
+    }
+
+    fn closed_mut(&mut self) -> impl Iterator<Item = &mut Chunk> {
+        self.lanes.iter_mut().flat_map(|lane| &mut lane.segments).flat_map(|segment| &mut segment.closed)
+    }
+
     /// Moves closed chunks to temporary files, and open batches too if they are what fills the memory.
     fn relieve(&mut self, spill: &mut dyn Spill) -> Result<(), Error> {
+        // What is being made counts as more than what comes of it.
+        self.settle()?;
+        self.memory = self.lanes.iter().map(Lane::memory).sum();
+        if self.memory <= self.limit {
+            return Ok(());
+        }
         let opened = |lane: &Lane| {
             lane.segments.iter().flat_map(|s| &s.open).map(|open| open.batch.bytes()).sum::<usize>()
         };
@@ -954,9 +987,7 @@ impl TransactionBuffer {
                 }
             }
         }
-        for chunk in
-            self.lanes.iter_mut().flat_map(|lane| &mut lane.segments).flat_map(|segment| &mut segment.closed)
-        {
+        for chunk in self.closed_mut() {
             chunk.spill(spill)?;
         }
         self.memory = self.lanes.iter().map(Lane::memory).sum();
@@ -1022,7 +1053,9 @@ impl TransactionBuffer {
             for segment in (0..lane.segments.len()).rev() {
                 lane.close_segment(segment, self.limit)?;
             }
-            let chunks: Vec<Chunk> = lane.segments.into_iter().flat_map(|segment| segment.closed).collect();
+            let mut chunks: Vec<Chunk> =
+                lane.segments.into_iter().flat_map(|segment| segment.closed).collect();
+            chunks.iter_mut().try_for_each(Chunk::settle)?;
             if !chunks.is_empty() {
                 deliveries.push(Delivery { destination: lane.destination, chunks });
             }

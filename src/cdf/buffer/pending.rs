@@ -79,7 +79,7 @@ impl TransactionBuffer {
     /// What was written to a resource over a connection, `before` a moment if one is given. With `keys`, the first bytes
     /// of keyed fragments, rows of other keys are left out.
     pub fn pending(
-        &self,
+        &mut self,
         connection: &Arc<Connection>,
         resource: &'static Resource,
         keys: Option<Vec<Vec<u8>>>,
@@ -92,6 +92,7 @@ impl TransactionBuffer {
         };
         let keys = keys.map(|keys| Keys(keys.into_iter().map(with_hash).collect()));
         let mut pending = Pending::default();
+        self.settle()?;
         let lanes = self.lanes.iter().filter(|lane| lane.destination.holds(connection, resource));
         let mut parts: Vec<Part<'_>> = lanes.flat_map(|lane| lane.parts(keys.as_ref(), before)).collect();
         parts.sort_by_key(|part| part.wave);

@@ -1,50 +1,123 @@
 //! An open request of datapoints, grouped by series.
 
+use compact_str::CompactString;
 use hashbrown::HashTable;
 
 use super::chunk::Body;
 use super::Room;
+use crate::cdf::encode::json;
 use crate::cdf::encode::point::{self, wire, PlainPoint, SeriesRef};
-use crate::cdf::error::Error;
+use crate::cdf::error::{Error, Identity, Kind};
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::datapoints::{POINTS_PER_REQUEST, SERIES_PER_REQUEST};
+use crate::cdf::table::OnConflict;
 
 /// Bytes of a request body: long strings reach it before they are 100 000.
 const BODY_BYTES: usize = 8 << 20;
 
+/// How a request names a series. Most external ids are short enough to stand here themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Name {
+    ExternalId(CompactString),
+    Id(i64),
+    Instance(Box<(String, String)>),
+}
+
+impl Name {
+    fn of(reference: &SeriesRef<'_>) -> Name {
+        match reference {
+            SeriesRef::ExternalId(external_id) => Name::ExternalId(CompactString::from(&**external_id)),
+            SeriesRef::Id(id) => Name::Id(*id),
+            SeriesRef::Instance(space, external_id) => {
+                Name::Instance(Box::new((space.to_string(), external_id.to_string())))
+            }
+        }
+    }
+
+    fn is(&self, reference: &SeriesRef<'_>) -> bool {
+        match (self, reference) {
+            (Name::ExternalId(a), SeriesRef::ExternalId(b)) => *a == **b,
+            (Name::Id(a), SeriesRef::Id(b)) => a == b,
+            (Name::Instance(names), SeriesRef::Instance(space, external_id)) => {
+                names.0 == *space && names.1 == *external_id
+            }
+            _ => false,
+        }
+    }
+
+    /// Bytes on the heap.
+    fn bytes(&self) -> usize {
+        match self {
+            Name::ExternalId(name) if name.is_heap_allocated() => name.capacity(),
+            Name::ExternalId(_) | Name::Id(_) => 0,
+            Name::Instance(names) => size_of::<(String, String)>() + names.0.len() + names.1.len(),
+        }
+    }
+
+    fn to_wire(&self) -> wire::Reference {
+        match self {
+            Name::ExternalId(external_id) => wire::Reference::ExternalId(external_id.to_string()),
+            Name::Id(id) => wire::Reference::Id(*id),
+            Name::Instance(names) => wire::Reference::Instance(wire::InstanceId {
+                space: names.0.clone(),
+                external_id: names.1.clone(),
+            }),
+        }
+    }
+
+    fn to_identity(&self) -> Identity {
+        match self {
+            Name::ExternalId(external_id) => Identity::ExternalId(external_id.to_string()),
+            Name::Id(id) => Identity::Id(*id),
+            Name::Instance(names) => {
+                Identity::Instance { space: names.0.clone(), external_id: names.1.clone() }
+            }
+        }
+    }
+}
+
+/// A series of the request. Points of thousands of series come in any order, and each of them looks at one of these: it is
+/// one line of the processor's caches.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Series {
-    reference: wire::Reference,
+    name: Name,
     hash: u64,
-    count: u32,
     first: i64,
     last: i64,
-    /// Every point is later than the one before.
-    ordered: bool,
     /// First and last moment of what earlier requests hold of the series.
     earlier: (i64, i64),
 }
 
-/// A point in the log.
-#[derive(Debug, Clone, Copy)]
+const _: () = assert!(size_of::<Series>() == 64);
+
+/// A point, in the order in which they came.
+#[derive(Debug, Clone, Copy, Default)]
 struct Entry {
+    timestamp: i64,
+    /// The bits of its value; or, if it is more than a number, where the log has it encoded: the first byte and the first
+    /// one behind it.
+    value: u64,
     series: u32,
-    /// Where its bytes end.
-    end: u32,
+    logged: bool,
 }
 
 /// All of time: of a series whose earlier requests are not known.
 pub const ALWAYS: (i64, i64) = (i64::MIN, i64::MAX);
 
-/// The request that points are added to: a log of encoded points in the order in which they came, which is what the
-/// processor's caches like of thousands of series, grouped by series when it is closed.
+/// The request that points are added to: a list of points in the order in which they came, which is what the processor's
+/// caches like of thousands of series, grouped by series and encoded when it is closed.
 #[derive(Debug, Default)]
 pub struct PointBatch {
     series: Vec<Series>,
     index: HashTable<u32>,
-    /// The encoded elements of the series' lists.
-    log: Vec<u8>,
     entries: Vec<Entry>,
+    /// Points with more than a moment and a number: elements of their series' lists.
+    log: Vec<u8>,
+    /// Bytes of long names.
+    names: usize,
+    /// A point was not later than the one before it of its series.
+    shuffled: bool,
     /// How many requests of the lane were closed when this one was begun: after another, what earlier requests hold is
     /// not known any more.
     begun: u64,
@@ -91,14 +164,21 @@ impl PointBatch {
         Room { bytes: self.log.len(), rows: self.entries.len(), keys: self.series.len() }
     }
 
+    /// Bytes on the heap.
     pub fn bytes(&self) -> usize {
         self.log.capacity()
             + self.entries.capacity() * size_of::<Entry>()
-            + self.series.len() * (size_of::<Series>() + 48)
+            + self.series.len() * (size_of::<Series>() + 2 * size_of::<u32>())
+            + self.names
+    }
+
+    /// The most that the points' encoded elements take.
+    fn encoded(&self) -> usize {
+        self.log.len() + self.entries.len() * point::PLAIN_BYTES
     }
 
     pub fn is_full(&self) -> bool {
-        self.entries.len() >= POINTS_PER_REQUEST || self.log.len() >= BODY_BYTES
+        self.entries.len() >= POINTS_PER_REQUEST || self.encoded() >= BODY_BYTES
     }
 
     /// Whether a point of the series has room.
@@ -110,7 +190,7 @@ impl PointBatch {
     pub fn has_room_for(&self, other: &PointBatch) -> bool {
         self.entries.len() + other.entries.len() <= POINTS_PER_REQUEST
             && self.series.len() + other.series.len() <= SERIES_PER_REQUEST
-            && self.log.len() + other.log.len() <= BODY_BYTES
+            && self.encoded() + other.encoded() <= BODY_BYTES
     }
 
     /// First and last moment of each series, by the series' hash.
@@ -128,30 +208,23 @@ impl PointBatch {
     fn find(&self, reference: &SeriesRef<'_>, hash: u64) -> Option<usize> {
         let same = |at: &u32| {
             let candidate = &self.series[*at as usize];
-            candidate.hash == hash && reference.is(&candidate.reference)
+            candidate.hash == hash && candidate.name.is(reference)
         };
         self.index.find(hash, same).map(|at| *at as usize)
     }
 
-    fn add_series(&mut self, reference: wire::Reference, hash: u64) -> usize {
+    fn add_series(&mut self, name: Name, hash: u64) -> usize {
         let at = self.series.len();
-        self.series.push(Series {
-            reference,
-            hash,
-            count: 0,
-            first: i64::MAX,
-            last: i64::MIN,
-            ordered: true,
-            earlier: ALWAYS,
-        });
+        self.names += name.bytes();
+        self.series.push(Series { name, hash, first: i64::MAX, last: i64::MIN, earlier: ALWAYS });
         let series = &self.series;
         self.index.insert_unique(hash, at as u32, |at| series[*at as usize].hash);
         at
     }
 
     /// Adds a point if its series is here and no earlier request holds anything of that moment: the way that nearly all
-    /// points take. `closed` as in [`Self::new`], but now; `held`: whether one does, for a moment at which one may. Gives the bytes by which the memory has
-    /// changed, None if nothing was added.
+    /// points take. `closed` as in [`Self::new`], but now; `held`: whether one does, for a moment at which one may. Gives
+    /// the bytes by which the memory has changed, None if nothing was added.
     #[inline]
     pub fn push_known(
         &mut self,
@@ -163,18 +236,16 @@ impl PointBatch {
         let same = |at: &u32| {
             let candidate = &self.series[*at as usize];
             candidate.hash == hash
-                && matches!(&candidate.reference, wire::Reference::ExternalId(name) if name == point.external_id)
+                && matches!(&candidate.name, Name::ExternalId(name) if *name == *point.external_id)
         };
         let at = *self.index.find(hash, same)? as usize;
         let (first, last) = self.series[at].earlier;
         if (self.begun != closed || point.timestamp >= first && point.timestamp <= last) && held() {
             return None;
         }
-        let room = (self.log.capacity(), self.entries.capacity());
-        point.encode(&mut self.log);
-        self.note(at, point.timestamp);
-        let grown = (self.log.capacity() - room.0) + (self.entries.capacity() - room.1) * size_of::<Entry>();
-        Some(grown as isize)
+        let room = self.entries.capacity();
+        self.note(at, point.timestamp, point.value.to_bits(), false);
+        Some(((self.entries.capacity() - room) * size_of::<Entry>()) as isize)
     }
 
     /// Adds one point; `encode` appends it to the log, and leaves the log as it was if it fails. `earlier`: first and last
@@ -190,112 +261,99 @@ impl PointBatch {
         let at = match self.find(reference, hash) {
             Some(at) => at,
             None => {
-                let at = self.add_series(reference.to_wire(), hash);
+                let at = self.add_series(Name::of(reference), hash);
                 self.series[at].earlier = earlier();
                 at
             }
         };
+        let start = self.log.len();
         encode(&mut self.log)?;
-        self.note(at, timestamp);
+        self.note(at, timestamp, place(start, self.log.len()), true);
         Ok(())
     }
 
-    /// Takes note of a point that was appended to the log.
+    /// Takes note of a point.
     #[inline]
-    fn note(&mut self, at: usize, timestamp: i64) {
-        self.entries.push(Entry { series: at as u32, end: self.log.len() as u32 });
+    fn note(&mut self, at: usize, timestamp: i64, value: u64, logged: bool) {
+        self.entries.push(Entry { timestamp, value, series: at as u32, logged });
         let series = &mut self.series[at];
-        series.count += 1;
-        series.ordered &= timestamp > series.last;
+        self.shuffled |= timestamp <= series.last;
         series.first = series.first.min(timestamp);
         series.last = series.last.max(timestamp);
     }
 
     /// Takes over the points of a later batch. The caller has checked that there is room.
     pub fn absorb(&mut self, later: PointBatch) {
-        let offset = self.log.len() as u32;
+        let offset = self.log.len();
         let mut places = Vec::with_capacity(later.series.len());
+        self.shuffled |= later.shuffled;
         for later in later.series {
             let found = self.index.find(later.hash, |at| {
                 let candidate = &self.series[*at as usize];
-                candidate.hash == later.hash && candidate.reference == later.reference
+                candidate.hash == later.hash && candidate.name == later.name
             });
             let at = match found {
                 Some(at) => *at as usize,
-                None => self.add_series(later.reference, later.hash),
+                None => self.add_series(later.name, later.hash),
             };
             places.push(at as u32);
             let series = &mut self.series[at];
-            series.count += later.count;
-            series.ordered &= later.ordered && later.first > series.last;
+            self.shuffled |= later.first <= series.last;
             series.first = series.first.min(later.first);
             series.last = series.last.max(later.last);
         }
         self.log.extend_from_slice(&later.log);
-        let moved = |entry: Entry| Entry { series: places[entry.series as usize], end: entry.end + offset };
-        self.entries.extend(later.entries.into_iter().map(moved));
+        self.entries.extend(later.entries.into_iter().map(|entry| Entry {
+            series: places[entry.series as usize],
+            value: if entry.logged { entry.value + place(offset, offset) } else { entry.value },
+            ..entry
+        }));
     }
 
     /// Whether points of a series came in another order than that of time.
     pub fn is_shuffled(&self) -> bool {
-        self.series.iter().any(|series| !series.ordered)
+        self.shuffled
     }
 
     /// Every point's series, by the series' hash, and moment.
-    pub fn moments(&self) -> impl Iterator<Item = Result<(u64, i64), Error>> + '_ {
-        let mut from = 0;
-        self.entries.iter().map(move |entry| {
-            let point = &self.log[std::mem::replace(&mut from, entry.end as usize)..entry.end as usize];
-            Ok((self.series[entry.series as usize].hash, point::moment_of(point)?))
-        })
+    pub fn moments(&self) -> impl Iterator<Item = (u64, i64)> + '_ {
+        self.entries.iter().map(|entry| (self.series[entry.series as usize].hash, entry.timestamp))
     }
 
-    /// The places of the points in the log by series, each series' in the order in which they came, and where each series'
-    /// end.
-    fn grouped(&self) -> (Vec<(u32, u32)>, Vec<usize>) {
-        let mut ends = Vec::with_capacity(self.series.len());
-        let mut start = 0;
-        for series in &self.series {
-            ends.push(start);
-            start += series.count as usize;
+    /// The points by series, each series' in the order in which they came, and where each series' end.
+    fn grouped(&self) -> (Vec<Entry>, Vec<usize>) {
+        let mut ends = vec![0; self.series.len() + 1];
+        for entry in &self.entries {
+            ends[entry.series as usize + 1] += 1;
         }
-        let mut places = vec![(0, 0); self.entries.len()];
-        let mut from = 0;
+        for at in 1..ends.len() {
+            ends[at] += ends[at - 1];
+        }
+        // Where each series' begin, until all of its points are in their places.
+        let mut grouped = vec![Entry::default(); self.entries.len()];
         for entry in &self.entries {
             let end = &mut ends[entry.series as usize];
-            places[*end] = (from, entry.end);
+            grouped[*end] = *entry;
             *end += 1;
-            from = entry.end;
         }
-        (places, ends)
+        (grouped, ends)
     }
 
-    /// Calls `each` for every series with its encoded points, in order, each moment once, and how many these are.
+    /// Calls `each` for every series with its points, in order, each moment once.
     fn for_each_series(
         &self,
         keep_first: bool,
-        mut each: impl FnMut(&Series, &[u8], usize) -> Result<(), Error>,
+        mut each: impl FnMut(&Series, &mut Ordered<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let (places, ends) = self.grouped();
-        let mut points = Vec::new();
+        let (mut grouped, ends) = self.grouped();
+        let mut rest = &mut *grouped;
+        let mut start = 0;
         for (series, end) in self.series.iter().zip(ends) {
-            let places = &places[end - series.count as usize..end];
-            let found = places.iter().map(|(from, to)| &self.log[*from as usize..*to as usize]);
-            points.clear();
-            let count = match series.ordered {
-                true => {
-                    found.for_each(|point| points.extend_from_slice(point));
-                    places.len()
-                }
-                false => {
-                    let ordered = point::order(found, keep_first)?;
-                    ordered.iter().for_each(|point| points.extend_from_slice(point));
-                    ordered.len()
-                }
-            };
+            let (points, others) = rest.split_at_mut(end - start);
+            (rest, start) = (others, end);
             // A series whose only row was refused has none.
-            if count > 0 {
-                each(series, &points, count)?;
+            if !points.is_empty() {
+                each(series, &mut Ordered::of(points, &self.log, keep_first))?;
             }
         }
         Ok(())
@@ -307,12 +365,15 @@ impl PointBatch {
             Error::internal(format!("encoded datapoints are not readable: {error}"))
         };
         let mut messages = Vec::new();
-        self.for_each_series(keep_first, |series, points, _| {
+        let mut points = Vec::new();
+        self.for_each_series(keep_first, |series, ordered| {
+            points.clear();
+            ordered.encode(&mut points);
             let points = match string {
-                true => wire::Points::String(prost::Message::decode(points).map_err(unreadable)?),
-                false => wire::Points::Numeric(prost::Message::decode(points).map_err(unreadable)?),
+                true => wire::Points::String(prost::Message::decode(&*points).map_err(unreadable)?),
+                false => wire::Points::Numeric(prost::Message::decode(&*points).map_err(unreadable)?),
             };
-            let reference = Some(series.reference.clone());
+            let reference = Some(series.name.to_wire());
             messages.push(wire::InsertionItem { reference, points: Some(points) });
             Ok(())
         })?;
@@ -320,14 +381,165 @@ impl PointBatch {
     }
 
     /// Ends the request; also gives the number of points in it.
-    pub fn close(self, string: bool, keep_first: bool) -> Result<(Body, usize), Error> {
-        let mut bytes = Vec::with_capacity(self.log.len() + self.series.len() * 48);
-        let mut total = 0;
-        self.for_each_series(keep_first, |series, points, count| {
-            point::write_item(&mut bytes, &series.reference, points, string);
-            total += count;
+    ///
+    /// # Errors
+    /// `Duplicate` if a moment is written twice and is not to be.
+    pub fn close(self, string: bool, on_conflict: OnConflict) -> Result<(Body, usize), Error> {
+        let mut bytes = Vec::with_capacity(self.encoded() + self.series.len() * 48);
+        let (mut written, mut twice) = (0, None);
+        let mut points = Vec::new();
+        self.for_each_series(on_conflict == OnConflict::Ignore, |series, ordered| {
+            points.clear();
+            ordered.encode(&mut points);
+            point::write_item(&mut bytes, &series.name.to_wire(), &points, string);
+            written += ordered.points.len();
+            if let (None, Some(timestamp)) = (&twice, ordered.twice) {
+                twice = Some((series.name.to_identity(), timestamp));
+            }
             Ok(())
         })?;
-        Ok((Body { bytes, ..Default::default() }, total))
+        match twice {
+            Some((series, timestamp)) if on_conflict == OnConflict::Error => {
+                let count = self.entries.len() - written;
+                let moment =
+                    json::iso8601(i128::from(timestamp) * 1000).unwrap_or_else(|_| timestamp.to_string());
+                Err(Error::new(
+                    Kind::Duplicate,
+                    format!("{count} datapoints are written twice in this transaction"),
+                )
+                .detail(format!("One of them: {series} at {moment}."))
+                .hint("The table's option on_conflict is \"error\"."))
+            }
+            _ => {
+                bytes.shrink_to_fit();
+                Ok((Body { bytes, ..Default::default() }, written))
+            }
+        }
+    }
+}
+
+/// Where in the log something is.
+fn place(start: usize, end: usize) -> u64 {
+    (start as u64) << 32 | end as u64
+}
+
+/// The points of a series ordered by time, each moment once with its last value, or its first: CDF does not say which of
+/// two it keeps.
+struct Ordered<'p> {
+    points: &'p [Entry],
+    log: &'p [u8],
+    /// A moment that came more than once.
+    twice: Option<i64>,
+}
+
+impl<'p> Ordered<'p> {
+    /// `points`: in the order in which they came.
+    fn of(points: &'p mut [Entry], log: &'p [u8], keep_first: bool) -> Self {
+        if points.is_sorted_by(|a, b| a.timestamp < b.timestamp) {
+            return Ordered { points, log, twice: None };
+        }
+        // The sort keeps the order of equal moments; reversing makes "keep the first" mean "keep the last written".
+        if !keep_first {
+            points.reverse();
+        }
+        points.sort_by_key(|point| point.timestamp);
+        let (mut kept, mut twice) = (0, None);
+        for at in 1..points.len() {
+            match points[at].timestamp == points[kept].timestamp {
+                true => twice = twice.or(Some(points[at].timestamp)),
+                false => {
+                    kept += 1;
+                    points[kept] = points[at];
+                }
+            }
+        }
+        Ordered { points: &points[..=kept], log, twice }
+    }
+
+    /// Appends the points as elements of the series' list.
+    fn encode(&self, out: &mut Vec<u8>) {
+        for point in self.points {
+            match point.logged {
+                true => {
+                    let (start, end) = ((point.value >> 32) as usize, point.value as u32 as usize);
+                    out.extend_from_slice(&self.log[start..end]);
+                }
+                false => point::write_plain(out, point.timestamp, f64::from_bits(point.value)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(points: &[(i64, f64)]) -> PointBatch {
+        let mut batch = PointBatch::new(0);
+        let series = SeriesRef::ExternalId("s".into());
+        let hash = series_hash(&series);
+        for (at, (timestamp, value)) in points.iter().enumerate() {
+            // Those that are more than a number, and those that are not.
+            let plain = PlainPoint { external_id: "s", timestamp: *timestamp, value: *value };
+            if at % 2 == 0 || batch.push_known(hash, &plain, 0, || false).is_none() {
+                let encode = |out: &mut Vec<u8>| {
+                    point::write_plain(out, *timestamp, *value);
+                    Ok(())
+                };
+                batch.push(&series, hash, *timestamp, || ALWAYS, encode).unwrap();
+            }
+        }
+        batch
+    }
+
+    fn sent(batch: PointBatch, on_conflict: OnConflict) -> Vec<(i64, f64)> {
+        let (body, count) = batch.close(false, on_conflict).unwrap();
+        let request: wire::InsertionRequest = prost::Message::decode(&*body.bytes).unwrap();
+        let [item] = &*request.items else { panic!("one series") };
+        let Some(wire::Points::Numeric(points)) = &item.points else { panic!("no numbers") };
+        assert_eq!(points.datapoints.len(), count);
+        points.datapoints.iter().map(|point| (point.timestamp, point.value)).collect()
+    }
+
+    #[test]
+    fn the_last_value_of_a_moment_is_kept() {
+        let points = [(5, 1.0), (3, 2.0), (5, 3.0), (0, 4.0), (5, 5.0), (-7, 6.0)];
+        for (on_conflict, last) in [(OnConflict::Update, 5.0), (OnConflict::Ignore, 1.0)] {
+            let ordered = sent(batch(&points), on_conflict);
+            assert_eq!(ordered, [(-7, 6.0), (0, 4.0), (3, 2.0), (5, last)]);
+        }
+        let error = batch(&points).close(false, OnConflict::Error).unwrap_err();
+        assert_eq!(error.kind, Kind::Duplicate);
+        assert!(error.message.starts_with("2 datapoints"), "{error:?}");
+        assert!(error.detail.concat().contains("1970-01-01T00:00:00.005000Z"), "{error:?}");
+    }
+
+    #[test]
+    fn later_batches_are_appended() {
+        let mut first = batch(&[(1, 1.0), (2, 2.0), (3, 3.0)]);
+        assert!(!first.is_shuffled());
+        first.absorb(batch(&[(4, 4.0), (5, 5.0)]));
+        assert!(!first.is_shuffled());
+        first.absorb(batch(&[(2, 9.0), (0, 0.5)]));
+        assert!(first.is_shuffled());
+        let expected = [(0, 0.5), (1, 1.0), (2, 9.0), (3, 3.0), (4, 4.0), (5, 5.0)];
+        assert_eq!(sent(first, OnConflict::Update), expected);
+    }
+
+    #[test]
+    fn series_are_told_apart_by_every_kind_of_name() {
+        let long = "x".repeat(200);
+        let names = [
+            SeriesRef::Id(7),
+            SeriesRef::ExternalId("7".into()),
+            SeriesRef::ExternalId((&*long).into()),
+            SeriesRef::Instance("a".into(), "b".into()),
+            SeriesRef::Instance("b".into(), "a".into()),
+        ];
+        for (at, name) in names.iter().enumerate() {
+            let own = Name::of(name);
+            assert!(names.iter().enumerate().all(|(other, name)| own.is(name) == (at == other)));
+        }
+        assert!(Name::of(&names[2]).bytes() >= 200 && Name::of(&names[1]).bytes() == 0);
     }
 }

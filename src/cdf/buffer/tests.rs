@@ -27,6 +27,24 @@ impl Random {
     }
 }
 
+/// A thread for each piece of work.
+#[derive(Debug)]
+struct Threads;
+
+impl Background for Threads {
+    fn start(&self, work: Box<dyn FnOnce() + Send>) {
+        std::thread::spawn(work);
+    }
+}
+
+fn background(seed: u64) -> &'static dyn Background {
+    if seed % 2 == 0 {
+        &Threads
+    } else {
+        &Foreground
+    }
+}
+
 fn connection() -> Arc<Connection> {
     let url = Url::parse("http://127.0.0.1:1").unwrap();
     let credentials = Credentials {
@@ -152,7 +170,7 @@ fn items_end_as_written_whatever_the_savepoints() {
         // Few keys: merged in a chunk. Many: over several chunks. Little memory: spilled, and Bloom filters.
         let keys = [5, 400, 3000][(seed % 3) as usize];
         let limit = [1 << 30, 1 << 16, 1 << 20][(seed / 3 % 3) as usize];
-        let mut buffer = TransactionBuffer::new(limit);
+        let mut buffer = TransactionBuffer::new(limit, background(seed));
         let mut assets = writer("assets", &["external_id", "name", "source"], &connection);
         let model = random_transaction(
             &mut random,
@@ -201,7 +219,7 @@ fn points_end_as_written_whatever_the_savepoints() {
         let mut spill = MemorySpill::default();
         let moments = [20, 5_000, 1_000_000][(seed % 3) as usize];
         let limit = [1 << 30, 1 << 16][(seed % 2) as usize];
-        let mut buffer = TransactionBuffer::new(limit);
+        let mut buffer = TransactionBuffer::new(limit, background(seed));
         let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
         let model = random_transaction(
             &mut random,
@@ -271,7 +289,7 @@ fn points_end_as_written_whatever_the_savepoints() {
 fn requests_keep_to_the_limits() {
     let connection = connection();
     let mut spill = MemorySpill::default();
-    let mut buffer = TransactionBuffer::new(1 << 30);
+    let mut buffer = TransactionBuffer::new(1 << 30, &Threads);
     let mut events = writer("events", &["external_id", "description", "metadata"], &connection);
     let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
     let metadata = format!("{{\"k\": \"{}\"}}", "x".repeat(20_000));
@@ -316,7 +334,7 @@ fn memory_stays_within_the_limit() {
     let connection = connection();
     let mut spill = MemorySpill::default();
     let limit = 8 << 20;
-    let mut buffer = TransactionBuffer::new(limit);
+    let mut buffer = TransactionBuffer::new(limit, &Threads);
     let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
     let mut most = 0;
     for at in 0..1_500_000_i64 {
@@ -337,7 +355,7 @@ fn memory_stays_within_the_limit() {
 fn a_refused_row_changes_nothing() {
     let connection = connection();
     let mut spill = MemorySpill::default();
-    let mut buffer = TransactionBuffer::new(1 << 30);
+    let mut buffer = TransactionBuffer::new(1 << 30, &Threads);
     let mut assets = writer("assets", &["external_id", "name"], &connection);
     let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
     let long = "x".repeat(141);

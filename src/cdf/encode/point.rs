@@ -163,30 +163,6 @@ impl SeriesRef<'_> {
             }
         }
     }
-
-    /// As the request names it.
-    pub fn to_wire(&self) -> wire::Reference {
-        match self {
-            SeriesRef::Id(id) => wire::Reference::Id(*id),
-            SeriesRef::ExternalId(external_id) => wire::Reference::ExternalId(external_id.to_string()),
-            SeriesRef::Instance(space, external_id) => wire::Reference::Instance(wire::InstanceId {
-                space: space.to_string(),
-                external_id: external_id.to_string(),
-            }),
-        }
-    }
-
-    /// Whether the request's reference is this one.
-    pub fn is(&self, reference: &wire::Reference) -> bool {
-        match (self, reference) {
-            (SeriesRef::Id(a), wire::Reference::Id(b)) => a == b,
-            (SeriesRef::ExternalId(a), wire::Reference::ExternalId(b)) => a == b,
-            (SeriesRef::Instance(space, external_id), wire::Reference::Instance(b)) => {
-                *space == b.space && *external_id == b.external_id
-            }
-            _ => false,
-        }
-    }
 }
 
 /// Reads the rows of one table of datapoints.
@@ -211,15 +187,7 @@ const PLAIN_CELLS: usize = 3;
 pub struct PlainPoint<'r> {
     pub external_id: &'r str,
     pub timestamp: i64,
-    value: f64,
-}
-
-impl PlainPoint<'_> {
-    /// Appends the point as an element of its series' list.
-    #[inline]
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        write_numeric(out, self.timestamp, self.value, None, false);
-    }
+    pub value: f64,
 }
 
 impl PointEncoder {
@@ -451,6 +419,16 @@ impl PointEncoder {
     }
 }
 
+/// The most bytes that [`write_plain`] appends: two keys and a length of a byte each, the moment's varint, a key and the
+/// value.
+pub const PLAIN_BYTES: usize = 3 + 10 + 1 + 8;
+
+/// Appends a point that is no more than a moment and a number as an element of its series' list.
+#[inline]
+pub fn write_plain(out: &mut Vec<u8>, timestamp: i64, value: f64) {
+    write_numeric(out, timestamp, value, None, false);
+}
+
 /// Appends a point as an element of its series' list. prost would leave out a value of -0.0, which equals its default.
 fn write_numeric(
     out: &mut Vec<u8>,
@@ -462,7 +440,7 @@ fn write_numeric(
     use prost::encoding::{bool, double, encode_key, encode_varint, int64, key_len, message, WireType};
     let value_is_set = value.to_bits() != 0;
     if status.is_none() && !null_value && timestamp > 0 && value_is_set {
-        return write_plain(out, timestamp as u64, value);
+        return write_positive(out, timestamp as u64, value);
     }
     let mut len = 0;
     if timestamp != 0 {
@@ -496,12 +474,11 @@ fn write_numeric(
 /// As [`write_numeric`], of a point that only has a moment after 1970 and a value, as nearly all have: in one piece,
 /// because a load spends more time here than anywhere else.
 #[inline]
-fn write_plain(out: &mut Vec<u8>, timestamp: u64, value: f64) {
+fn write_positive(out: &mut Vec<u8>, timestamp: u64, value: f64) {
     const ELEMENT: u8 = 1 << 3 | 2;
     const TIMESTAMP: u8 = 1 << 3;
     const VALUE: u8 = 2 << 3 | 1;
-    // Two keys and a length of a byte each, the moment's varint of at most nine (it is below 2^63), a key and the value.
-    let mut point = [0; 3 + 9 + 1 + 8];
+    let mut point = [0; PLAIN_BYTES];
     point[0] = ELEMENT;
     point[2] = TIMESTAMP;
     let mut at = 3;
@@ -518,38 +495,6 @@ fn write_plain(out: &mut Vec<u8>, timestamp: u64, value: f64) {
     at += 8;
     point[1] = at as u8 - 2;
     out.extend_from_slice(&point[..at]);
-}
-
-/// The moment of an encoded element of a series' list.
-pub fn moment_of(point: &[u8]) -> Result<i64, Error> {
-    const TIMESTAMP: u8 = 1 << 3;
-    let mut rest = point.get(1..).unwrap_or_default();
-    let read = |rest: &mut &[u8]| {
-        prost::encoding::decode_varint(rest)
-            .map_err(|error| Error::internal(format!("encoded datapoints are not readable: {error}")))
-    };
-    read(&mut rest)?;
-    match rest.split_first() {
-        Some((&TIMESTAMP, mut rest)) => read(&mut rest).map(|moment| moment as i64),
-        // 1970-01-01 itself is left out of messages.
-        _ => Ok(0),
-    }
-}
-
-/// The places of a series' points ordered by time, each moment once with its last value, or its first: CDF does not say
-/// which of two it keeps. `points`: the encoded elements, in the order in which they came.
-pub fn order<'p>(points: impl Iterator<Item = &'p [u8]>, keep_first: bool) -> Result<Vec<&'p [u8]>, Error> {
-    let mut ordered = Vec::with_capacity(points.size_hint().0);
-    for point in points {
-        ordered.push((moment_of(point)?, point));
-    }
-    // The sort keeps the order of equal moments; reversing makes "keep the first" mean "keep the last written".
-    if !keep_first {
-        ordered.reverse();
-    }
-    ordered.sort_by_key(|(moment, _)| *moment);
-    ordered.dedup_by_key(|(moment, _)| *moment);
-    Ok(ordered.into_iter().map(|(_, point)| point).collect())
 }
 
 /// Appends one series' item to a request body; `points` are the encoded elements of its list.
@@ -573,23 +518,6 @@ mod tests {
 
     fn point(timestamp: i64, value: f64) -> wire::NumericPoint {
         wire::NumericPoint { timestamp, value, ..Default::default() }
-    }
-
-    #[test]
-    fn the_last_value_of_a_moment_is_kept() {
-        let encoded: Vec<Vec<u8>> = [(5, 1.0), (3, 2.0), (5, 3.0), (0, 4.0), (5, 5.0), (-7, 6.0)]
-            .iter()
-            .map(|(timestamp, value)| {
-                let mut out = Vec::new();
-                write_numeric(&mut out, *timestamp, *value, None, false);
-                out
-            })
-            .collect();
-        for (keep_first, last) in [(false, 5.0), (true, 1.0)] {
-            let ordered = order(encoded.iter().map(Vec::as_slice), keep_first).unwrap();
-            let decoded = wire::NumericPoints::decode(&*ordered.concat()).unwrap().datapoints;
-            assert_eq!(decoded, [point(-7, 6.0), point(0, 4.0), point(3, 2.0), point(5, last)]);
-        }
     }
 
     #[test]
@@ -623,7 +551,8 @@ mod tests {
         for each in &list {
             prost::encoding::message::encode(1, each, &mut points);
         }
-        let reference = SeriesRef::Instance("space".into(), "ü".into()).to_wire();
+        let instance = wire::InstanceId { space: "space".into(), external_id: "ü".into() };
+        let reference = wire::Reference::Instance(instance);
         let mut body = Vec::new();
         write_item(&mut body, &reference, &points, false);
         let request = wire::InsertionRequest::decode(&*body).unwrap();
