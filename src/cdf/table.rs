@@ -355,7 +355,7 @@ impl Table {
         let read_only = |at: usize| matches!(&self.bindings[at], Some(Binding::Column(column)) if column.rule == Rule::ReadOnly);
         row.iter()
             .enumerate()
-            .map(|(at, cell)| if read_only(at) && !changed[at] { Cell::Null } else { cell.clone() })
+            .map(|(at, cell)| if read_only(at) && !changed[at] { Cell::Null } else { *cell })
             .collect()
     }
 

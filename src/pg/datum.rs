@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 
+use bumpalo::Bump;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::jsonb;
@@ -52,25 +53,29 @@ struct Element {
 #[derive(Debug)]
 pub struct RowReader {
     columns: Vec<Option<Column>>,
-    memory: Memory,
+    /// What PostgreSQL allocates for a row goes with the next one.
+    context: pg_sys::MemoryContext,
+    /// As does what is allocated here.
+    arena: Bump,
+    /// Texts of the database have to be converted.
+    recode: bool,
     /// The emptied cells of the last row, for their memory.
     cells: Vec<Cell<'static>>,
 }
 
 /// Where values are unpacked, and how.
 #[derive(Debug, Clone, Copy)]
-struct Memory {
-    /// What is allocated here goes with the next row.
+struct Memory<'a> {
     context: pg_sys::MemoryContext,
-    /// Texts of the database have to be converted.
+    arena: &'a Bump,
     recode: bool,
 }
 
-impl Memory {
+impl Memory<'_> {
     /// Calls what allocates.
     ///
     /// # Safety
-    /// The context exists. What is allocated is not used after the next [`Memory::reset`].
+    /// The context exists. What is allocated is not used after the next [`RowReader::reset`].
     unsafe fn within<R>(self, allocate: impl FnOnce() -> R) -> R {
         // SAFETY: the caller's promise. An error that leaves from here leaves the statement, which sets its own context.
         unsafe {
@@ -78,19 +83,6 @@ impl Memory {
             let result = allocate();
             pg_sys::MemoryContextSwitchTo(previous);
             result
-        }
-    }
-
-    /// Frees what the last row has allocated: of most rows nothing, and then the call would cost more than all else.
-    ///
-    /// # Safety
-    /// The context exists, and nothing in it is used any more.
-    unsafe fn reset(self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if !(*self.context).isReset {
-                pg_sys::MemoryContextReset(self.context);
-            }
         }
     }
 }
@@ -115,17 +107,34 @@ impl RowReader {
             );
         }
         // SAFETY: catalog and context functions of a running backend; the name is static.
-        let memory = unsafe {
-            let context = pg_sys::AllocSetContextCreateInternal(
+        let context = unsafe {
+            pg_sys::AllocSetContextCreateInternal(
                 context,
                 c"cdf_fdw row".as_ptr(),
                 pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
                 pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            );
-            Memory { context, recode: is_foreign() }
+            )
         };
-        RowReader { columns, memory, cells: Vec::new() }
+        RowReader { columns, context, arena: Bump::new(), recode: is_foreign(), cells: Vec::new() }
+    }
+
+    /// Frees what the last row has allocated: of most rows nothing, and then the calls would cost more than all else.
+    ///
+    /// # Safety
+    /// Nothing of it is used any more.
+    unsafe fn reset(&mut self) {
+        self.arena.reset();
+        // SAFETY: the caller's promise; the context lives as long as the reader.
+        unsafe {
+            if !(*self.context).isReset {
+                pg_sys::MemoryContextReset(self.context);
+            }
+        }
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory { context: self.context, arena: &self.arena, recode: self.recode }
     }
 
     /// Has flat JSON objects of a column read as pairs, for an encoder that needs no document.
@@ -151,22 +160,23 @@ impl RowReader {
             if ((*slot).tts_nvalid as usize) < self.columns.len() {
                 pg_sys::slot_getsomeattrs_int(slot, self.columns.len() as i32);
             }
-            self.memory.reset();
+            self.reset();
             (
                 std::slice::from_raw_parts((*slot).tts_values, self.columns.len()),
                 std::slice::from_raw_parts((*slot).tts_isnull, self.columns.len()),
             )
         };
         let mut result = Ok(());
-        cells.extend(std::iter::repeat_with(|| Cell::Null).take(self.columns.len()));
+        let memory = self.memory();
+        cells.resize(self.columns.len(), Cell::Null);
         for (((column, datum), null), cell) in self.columns.iter().zip(values).zip(nulls).zip(&mut cells) {
             let Some(column) = column else { continue };
             // SAFETY: the value is not NULL and of the column's type.
-            if *null || unsafe { column.reader.read_plain(*datum, self.memory, cell) } {
+            if *null || unsafe { column.reader.read_plain(*datum, memory, cell) } {
                 continue;
             }
             // SAFETY: as above.
-            match unsafe { column.read(*datum, self.memory) } {
+            match unsafe { column.read(*datum, memory) } {
                 Ok(read) => *cell = read,
                 Err(error) => {
                     result = Err(error);
@@ -205,7 +215,7 @@ impl RowReader {
     ) -> Result<R, Error> {
         // SAFETY: the caller's promise; the row context is the reader's own, and nothing of the last row is used any more.
         unsafe {
-            self.memory.reset();
+            self.reset();
             let row = |slot: *mut pg_sys::TupleTableSlot| match slot.is_null() {
                 true => Ok(Vec::new()),
                 false => self.cells(|at| value(slot, at as i32 + 1)),
@@ -222,12 +232,12 @@ impl RowReader {
     ///
     /// # Safety
     /// The values are of the columns' types, and live as long as the cells, as what the reader's memory holds does.
-    unsafe fn cells<'r>(&self, value: impl Fn(usize) -> Option<Datum>) -> Result<Vec<Cell<'r>>, Error> {
+    unsafe fn cells(&self, value: impl Fn(usize) -> Option<Datum>) -> Result<Vec<Cell<'_>>, Error> {
         let mut cells = Vec::with_capacity(self.columns.len());
         for (at, column) in self.columns.iter().enumerate() {
             cells.push(match (column, value(at)) {
                 // SAFETY: the caller's promise.
-                (Some(column), Some(datum)) => unsafe { column.read(datum, self.memory) }?,
+                (Some(column), Some(datum)) => unsafe { column.read(datum, self.memory()) }?,
                 _ => Cell::Null,
             });
         }
@@ -238,7 +248,7 @@ impl RowReader {
 impl Column {
     /// # Safety
     /// As [`Reader::read`].
-    unsafe fn read<'r>(&self, datum: Datum, memory: Memory) -> Result<Cell<'r>, Error> {
+    unsafe fn read<'r>(&self, datum: Datum, memory: Memory<'r>) -> Result<Cell<'r>, Error> {
         // SAFETY: the caller's promise.
         unsafe { self.reader.read(datum, memory) }
             .map_err(|(kind, why)| Error::new(kind, format!("column \"{}\": {why}", self.name)))
@@ -314,7 +324,7 @@ impl Reader {
     /// # Safety
     /// The datum is a value of the reader's type that lives for `'a`.
     #[inline(always)]
-    unsafe fn read_plain<'a>(&self, datum: Datum, memory: Memory, cell: &mut Cell<'a>) -> bool {
+    unsafe fn read_plain<'a>(&self, datum: Datum, memory: Memory<'a>, cell: &mut Cell<'a>) -> bool {
         match self {
             Reader::Text if !memory.recode => {
                 // SAFETY: the caller's promise; such a header says that the text stands behind it.
@@ -345,7 +355,7 @@ impl Reader {
 
     /// # Safety
     /// The datum is a value of the reader's type that lives for `'a`, as does what is allocated in the memory.
-    unsafe fn read<'a>(&self, datum: Datum, memory: Memory) -> Result<Cell<'a>, Refusal> {
+    unsafe fn read<'a>(&self, datum: Datum, memory: Memory<'a>) -> Result<Cell<'a>, Refusal> {
         // SAFETY: the caller's promise, for each type its own representation.
         unsafe {
             Ok(match self {
@@ -369,7 +379,7 @@ impl Reader {
                 },
                 Reader::Jsonb { pairs } => {
                     if *pairs && !memory.recode {
-                        if let Some(pairs) = jsonb::flat_pairs(bytes(datum, memory)) {
+                        if let Some(pairs) = jsonb::flat_pairs(bytes(datum, memory), memory.arena) {
                             return Ok(Cell::Pairs(pairs));
                         }
                     }
@@ -391,7 +401,7 @@ impl Reader {
 impl Element {
     /// # Safety
     /// As [`Reader::read`].
-    unsafe fn read<'a>(&self, datum: Datum, memory: Memory) -> Result<Vec<Cell<'a>>, Refusal> {
+    unsafe fn read<'a>(&self, datum: Datum, memory: Memory<'a>) -> Result<&'a [Cell<'a>], Refusal> {
         // SAFETY: the datum is an array of the element's type; deconstruct_array fills two arrays of `count` elements.
         unsafe {
             let array: *mut pg_sys::ArrayType =
@@ -412,12 +422,14 @@ impl Element {
                     &mut count,
                 )
             });
-            (0..count as usize)
-                .map(|at| match *nulls.add(at) {
-                    true => Ok(Cell::Null),
-                    false => self.reader.read(*values.add(at), memory),
-                })
-                .collect()
+            let mut cells = bumpalo::collections::Vec::with_capacity_in(count as usize, memory.arena);
+            for at in 0..count as usize {
+                cells.push(match *nulls.add(at) {
+                    true => Cell::Null,
+                    false => self.reader.read(*values.add(at), memory)?,
+                });
+            }
+            Ok(cells.into_bump_slice())
         }
     }
 }
@@ -437,7 +449,7 @@ fn widen(value: f32) -> f64 {
 ///
 /// # Safety
 /// The datum is a varlena that lives for `'a`, as does what is allocated in the memory.
-unsafe fn bytes<'a>(datum: Datum, memory: Memory) -> &'a [u8] {
+unsafe fn bytes<'a>(datum: Datum, memory: Memory<'a>) -> &'a [u8] {
     // SAFETY: the caller's promise; pg_detoast_datum_packed leaves a plain or short header.
     unsafe {
         let varlena: *mut pg_sys::varlena = datum.cast_mut_ptr();
@@ -481,14 +493,14 @@ unsafe fn varlena_size(varlena: *const pg_sys::varlena) -> usize {
 ///
 /// # Safety
 /// The function is that of the datum's type; what is allocated in the memory lives for `'a`.
-unsafe fn printed<'a>(output: Oid, datum: Datum, memory: Memory) -> &'a [u8] {
+unsafe fn printed<'a>(output: Oid, datum: Datum, memory: Memory<'a>) -> &'a [u8] {
     // SAFETY: the caller's promise; output functions give NUL-terminated texts.
     unsafe { CStr::from_ptr(memory.within(|| pg_sys::OidOutputFunctionCall(output, datum))).to_bytes() }
 }
 
 /// # Safety
 /// The bytes are text in the database's encoding, and live as what is allocated in the memory does.
-unsafe fn text(bytes: &[u8], memory: Memory) -> Result<&str, Refusal> {
+unsafe fn text<'a>(bytes: &'a [u8], memory: Memory<'a>) -> Result<&'a str, Refusal> {
     let bytes = match memory.recode {
         false => bytes,
         true => {

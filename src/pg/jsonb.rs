@@ -4,6 +4,8 @@
 //! The form is that of `utils/jsonb.h`, which dumps of the data directory keep from one version to the next: a header with
 //! the number of pairs, an entry for each key and then for each value, and their bytes one after another.
 
+use bumpalo::collections::Vec;
+use bumpalo::Bump;
 use pgrx::pg_sys;
 
 use super::text::utf8;
@@ -11,8 +13,8 @@ use super::text::utf8;
 /// The pairs of an object that has only texts, booleans and nulls in it; the nulls are left out. None for any other
 /// document, and if the bytes are not UTF-8.
 ///
-/// `container`: the bytes of a jsonb value behind its length.
-pub fn flat_pairs(container: &[u8]) -> Option<Vec<(&str, &str)>> {
+/// `container`: the bytes of a jsonb value behind its length. `arena`: where the pairs are kept.
+pub fn flat_pairs<'a>(container: &'a [u8], arena: &'a Bump) -> Option<&'a [(&'a str, &'a str)]> {
     let word = |at: usize| {
         let bytes = container.get(at * 4..at * 4 + 4)?;
         Some(u32::from_ne_bytes(bytes.try_into().ok()?))
@@ -32,7 +34,7 @@ pub fn flat_pairs(container: &[u8]) -> Option<Vec<(&str, &str)>> {
         offset = end;
         Some((entry & pg_sys::JENTRY_TYPEMASK, bytes))
     };
-    let mut pairs = Vec::with_capacity(count);
+    let mut pairs = Vec::with_capacity_in(count, arena);
     for at in 0..count {
         pairs.push((utf8(next(at)?.1)?, ""));
     }
@@ -50,11 +52,13 @@ pub fn flat_pairs(container: &[u8]) -> Option<Vec<(&str, &str)>> {
         kept += 1;
     }
     pairs.truncate(kept);
-    Some(pairs)
+    Some(pairs.into_bump_slice())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use super::*;
 
     /// As PostgreSQL lays an object of texts and others (kind, bytes) out.
@@ -83,8 +87,8 @@ mod tests {
             ("e", pg_sys::JENTRY_ISSTRING, b""),
         ]);
         let pairs = [("a", "one"), ("c", "true"), ("d", "false"), ("e", "")];
-        assert_eq!(flat_pairs(&bytes).unwrap(), pairs);
-        assert_eq!(flat_pairs(&object(&[])).unwrap(), []);
+        assert_eq!(flat_pairs(&bytes, &Bump::new()).unwrap(), pairs);
+        assert_eq!(flat_pairs(&object(&[]), &Bump::new()).unwrap(), []);
     }
 
     #[test]
@@ -93,21 +97,21 @@ mod tests {
             (0..100).map(|at| (format!("key{at:03}"), "x".repeat(at))).collect();
         let pairs: Vec<(&str, u32, &[u8])> =
             names.iter().map(|(key, value)| (key.as_str(), 0, value.as_bytes())).collect();
-        let read: Vec<(String, String)> = flat_pairs(&object(&pairs))
+        let read: Vec<(String, String)> = flat_pairs(&object(&pairs), &Bump::new())
             .unwrap()
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
         assert_eq!(read, names);
     }
 
     #[test]
     fn everything_else_is_left_to_others() {
-        assert_eq!(flat_pairs(&object(&[("a", pg_sys::JENTRY_ISNUMERIC, b"....")])), None);
-        assert_eq!(flat_pairs(&object(&[("a", pg_sys::JENTRY_ISCONTAINER, b"....")])), None);
-        assert_eq!(flat_pairs(&object(&[("a", 0, b"\xff")])), None);
-        assert_eq!(flat_pairs(&(pg_sys::JB_FARRAY | 1).to_ne_bytes()), None);
+        assert_eq!(flat_pairs(&object(&[("a", pg_sys::JENTRY_ISNUMERIC, b"....")]), &Bump::new()), None);
+        assert_eq!(flat_pairs(&object(&[("a", pg_sys::JENTRY_ISCONTAINER, b"....")]), &Bump::new()), None);
+        assert_eq!(flat_pairs(&object(&[("a", 0, b"\xff")]), &Bump::new()), None);
+        assert_eq!(flat_pairs(&(pg_sys::JB_FARRAY | 1).to_ne_bytes(), &Bump::new()), None);
         let whole = object(&[("key", 0, b"value")]);
-        assert!((0..whole.len()).all(|end| flat_pairs(&whole[..end]).is_none()), "cut off");
+        assert!((0..whole.len()).all(|end| flat_pairs(&whole[..end], &Bump::new()).is_none()), "cut off");
     }
 }

@@ -529,7 +529,7 @@ mod tests {
             (Cell::Timestamp(1_000_000), "\"2000-01-01T00:00:01.000000Z\""),
             (Cell::Json("{\"a\": 1}"), "{\"a\": 1}"),
             (Cell::Bytes(&[1, 2, 255]), "\"AQL/\""),
-            (Cell::List(vec![Cell::Int(1), Cell::Null]), "[1,null]"),
+            (Cell::List(&[Cell::Int(1), Cell::Null]), "[1,null]"),
         ];
         for (cell, expected) in cells {
             let mut out = Vec::new();

@@ -177,10 +177,9 @@ pub struct PointEncoder {
     value: usize,
     status_code: Option<usize>,
     status_symbol: Option<usize>,
+    /// The columns that a plain point has nothing in.
+    beside: Vec<usize>,
 }
-
-/// Cells of a [`PlainPoint`] that are not NULL.
-const PLAIN_CELLS: usize = 3;
 
 /// A row of the kind that nearly all are: no more than a series, a moment after 1970 in milliseconds, and a value.
 #[derive(Debug, Clone, Copy)]
@@ -202,7 +201,9 @@ impl PointEncoder {
         };
         let (timestamp, value) = (need("timestamp")?, need("value")?);
         let external_id = table.position("external_id");
+        let beside = |at: &usize| !(*at == timestamp || *at == value || Some(*at) == external_id);
         Ok(PointEncoder {
+            beside: (0..table.bindings.len()).filter(beside).collect(),
             string,
             id: table.position("id"),
             external_id,
@@ -230,7 +231,7 @@ impl PointEncoder {
             && (1..=LAST_TIMESTAMP).contains(&timestamp)
             && value.abs() <= LARGEST_VALUE
             && !self.string
-            && row.iter().filter(|cell| !cell.is_null()).count() == PLAIN_CELLS;
+            && self.beside.iter().all(|at| row[*at].is_null());
         plain.then_some(PlainPoint { external_id, timestamp, value: *value })
     }
 
@@ -281,7 +282,7 @@ impl PointEncoder {
             external_id: None,
             instance_space: None,
             instance_external_id: None,
-            ..*self
+            ..self.clone()
         };
         let one = match (has(self.external_id), has(self.instance_space) && has(self.instance_external_id)) {
             (true, _) => PointEncoder { external_id: self.external_id, ..none },
