@@ -78,7 +78,6 @@ impl Queue {
 /// acknowledged by then.
 pub fn flush(
     buffer: TransactionBuffer,
-    memory: usize,
     in_parallel: usize,
     context: Context,
     network: &mut dyn Network,
@@ -96,9 +95,7 @@ pub fn flush(
         let rows = delivery.chunks.iter().map(|chunk| chunk.rows).sum();
         let (deletions, chunks) = final_deletions(delivery.chunks, last);
         let chunks = match (&resource.shape, resource.stage) {
-            (Shape::Items(items), Stage::Assets) => {
-                hierarchy::arrange(chunks, items.per_request, memory, spill)?
-            }
+            (Shape::Items(items), Stage::Assets) => hierarchy::arrange(chunks, items.per_request, spill)?,
             _ => chunks,
         };
         progress.push(Progress { destination: delivery.destination, rows, accepted: 0, blind: 0 });

@@ -3,9 +3,11 @@
 //! CDF resolves `parentExternalId` among the items of one request and what exists already, so a parent that comes in a
 //! later request, or at the same time, is unknown.
 
+use std::rc::Rc;
+
 use hashbrown::HashMap;
 
-use super::buffer::{Body, Chunk, Spill, BODY_BYTES};
+use super::buffer::{Chunk, Spill, BODY_BYTES};
 use super::encode::json::Properties;
 use super::encode::KeyKind;
 use super::error::{list_names, Error, Kind};
@@ -31,17 +33,11 @@ struct Writes {
     last: Option<u32>,
 }
 
-/// Arranges the chunks so that every parent is in an earlier wave, or earlier in the same request. `limit`: bytes of
-/// new chunks that may stay in memory.
+/// Arranges the chunks so that every parent is in an earlier wave, or earlier in the same request.
 ///
 /// # Errors
 /// `InvalidValue` for a cycle; its members are named.
-pub fn arrange(
-    chunks: Vec<Chunk>,
-    per_request: usize,
-    limit: usize,
-    spill: &mut dyn Spill,
-) -> Result<Vec<Chunk>, Error> {
+pub fn arrange(chunks: Vec<Chunk>, per_request: usize, spill: &mut dyn Spill) -> Result<Vec<Chunk>, Error> {
     if !chunks.iter().any(|chunk| chunk.has_parents) {
         return Ok(chunks);
     }
@@ -50,7 +46,7 @@ pub fn arrange(
     if steps.iter().all(|step| *step == 0) {
         return Ok(chunks);
     }
-    rebuild(chunks, &nodes, &steps, per_request, limit, spill)
+    Ok(rebuild(chunks, &nodes, &steps, per_request))
 }
 
 fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> {
@@ -152,109 +148,115 @@ struct Group {
     bytes: usize,
 }
 
-fn rebuild(
-    chunks: Vec<Chunk>,
-    nodes: &[Node],
-    steps: &[u32],
+/// What arranges the nodes of chunks.
+struct Arrangement<'c> {
+    chunks: &'c [Chunk],
+    nodes: &'c [Node],
     per_request: usize,
-    limit: usize,
-    spill: &mut dyn Spill,
-) -> Result<Vec<Chunk>, Error> {
-    let mut by_step: Vec<u32> = (0..nodes.len() as u32).collect();
-    by_step.sort_by_key(|at| steps[*at as usize]);
+}
 
-    // Small steps that follow each other share a request, parents first; a large one is a wave of its own.
-    let mut waves: Vec<Vec<u32>> = Vec::new();
-    let mut current = Group::default();
-    for step in by_step.chunk_by(|a, b| steps[*a as usize] == steps[*b as usize]) {
-        let bytes = step.iter().map(|at| nodes[*at as usize].bytes as usize + 1).sum::<usize>();
-        let like = |a: &u32, b: &u32| {
-            let (a, b) =
-                (&chunks[nodes[*a as usize].chunk as usize], &chunks[nodes[*b as usize].chunk as usize]);
-            a.mode == b.mode && a.kind == b.kind && a.deferred == b.deferred
-        };
-        let joins = !current.nodes.is_empty()
-            && current.nodes.len() + step.len() <= per_request
-            && current.bytes + bytes <= BODY_BYTES
-            && step.iter().all(|at| like(at, &current.nodes[0]) && nodes[*at as usize].previous.is_none());
-        if !joins && !current.nodes.is_empty() {
-            waves.push(std::mem::take(&mut current).nodes);
-        }
-        current.nodes.extend_from_slice(step);
-        current.bytes += bytes;
-        let alike = current.nodes.iter().all(|at| like(at, &current.nodes[0]));
-        if current.nodes.len() > per_request || current.bytes > BODY_BYTES || !alike {
-            waves.push(std::mem::take(&mut current).nodes);
-        }
-    }
-    if !current.nodes.is_empty() {
-        waves.push(current.nodes);
+impl Arrangement<'_> {
+    fn node(&self, at: u32) -> &Node {
+        &self.nodes[at as usize]
     }
 
-    let complete = chunks.iter().all(|chunk| chunk.complete);
-    let mut made: Vec<Chunk> = Vec::new();
-    let mut memory = 0;
-    for (wave, members) in waves.into_iter().enumerate() {
-        let mut builder: Option<(usize, Body)> = None;
-        let mut finished: Vec<(usize, Body)> = Vec::new();
-        let mut add = |source: usize, fragment: &[u8]| {
-            let like = |other: usize| {
-                let (a, b) = (&chunks[other], &chunks[source]);
-                a.mode == b.mode && a.kind == b.kind && a.deferred == b.deferred
-            };
-            let full = |(other, body): &(usize, Body)| {
-                !like(*other)
-                    || body.items.len() >= per_request
-                    || body.bytes.len() + fragment.len() > BODY_BYTES
-            };
-            if let Some(ready) = builder.take_if(|builder| full(builder)) {
-                finished.push(ready);
+    fn chunk(&self, at: u32) -> &Chunk {
+        &self.chunks[self.node(at).chunk as usize]
+    }
+
+    /// Where it is among all.
+    fn place(&self, at: u32) -> (u32, u32) {
+        (self.node(at).chunk, self.node(at).item)
+    }
+
+    /// Whether two may share a request.
+    fn alike(&self, a: u32, b: u32) -> bool {
+        let (a, b) = (self.chunk(a), self.chunk(b));
+        a.mode == b.mode && a.kind == b.kind && a.deferred == b.deferred
+    }
+
+    /// The nodes that are sent after one another. Small steps that follow each other share a request, parents first; a
+    /// large one is a wave of its own.
+    fn waves(&self, steps: &[u32]) -> Vec<Vec<u32>> {
+        let mut by_step: Vec<u32> = (0..self.nodes.len() as u32).collect();
+        by_step.sort_by_key(|at| steps[*at as usize]);
+        let mut waves: Vec<Vec<u32>> = Vec::new();
+        let mut current = Group::default();
+        for step in by_step.chunk_by(|a, b| steps[*a as usize] == steps[*b as usize]) {
+            let bytes = step.iter().map(|at| self.node(*at).bytes as usize + 1).sum::<usize>();
+            let joins = !current.nodes.is_empty()
+                && current.nodes.len() + step.len() <= self.per_request
+                && current.bytes + bytes <= BODY_BYTES
+                && step
+                    .iter()
+                    .all(|at| self.alike(*at, current.nodes[0]) && self.node(*at).previous.is_none());
+            if !joins && !current.nodes.is_empty() {
+                waves.push(std::mem::take(&mut current).nodes);
             }
-            builder.get_or_insert_with(|| (source, Body::begin())).1.append(fragment);
-        };
-        // Chunks are visited one after another, so that one at a time is read back. Members that fit one request are
-        // put in their order, parents first; others are all of one step.
-        let ordered = members.len() <= per_request;
-        let mut visits: Vec<(usize, u32)> = members.into_iter().enumerate().collect();
-        visits.sort_by_key(|(_, at)| (nodes[*at as usize].chunk, nodes[*at as usize].item));
-        let mut parts: Vec<(usize, usize, Vec<u8>)> = Vec::new();
-        for visit in visits.chunk_by(|(_, a), (_, b)| nodes[*a as usize].chunk == nodes[*b as usize].chunk) {
-            let source = nodes[visit[0].1 as usize].chunk as usize;
-            let body = chunks[source].read(spill)?;
-            for (position, at) in visit {
-                let fragment = body.fragment(nodes[*at as usize].item as usize);
-                if ordered {
-                    parts.push((*position, source, fragment.to_vec()));
-                } else {
-                    add(source, fragment);
+            current.nodes.extend_from_slice(step);
+            current.bytes += bytes;
+            let alike = current.nodes.iter().all(|at| self.alike(*at, current.nodes[0]));
+            if current.nodes.len() > self.per_request || current.bytes > BODY_BYTES || !alike {
+                waves.push(std::mem::take(&mut current).nodes);
+            }
+        }
+        if !current.nodes.is_empty() {
+            waves.push(current.nodes);
+        }
+        waves
+    }
+
+    /// A wave's requests.
+    fn requests(&self, mut wave: Vec<u32>) -> Vec<Group> {
+        // Members that fit one request keep their order, parents first. Others are all of one step: in the order of the
+        // chunks, so that one that is in a temporary file is read back once, and not for each request.
+        if wave.len() > self.per_request {
+            wave.sort_by_key(|at| self.place(*at));
+        }
+        let mut requests: Vec<Group> = Vec::new();
+        for at in wave {
+            let bytes = self.node(at).bytes as usize + 1;
+            let last = requests.last_mut().filter(|group| {
+                self.alike(group.nodes[0], at)
+                    && group.nodes.len() < self.per_request
+                    && group.bytes + bytes <= BODY_BYTES
+            });
+            match last {
+                Some(group) => {
+                    group.nodes.push(at);
+                    group.bytes += bytes;
                 }
+                None => requests.push(Group { nodes: vec![at], bytes }),
             }
         }
-        parts.sort_by_key(|(position, ..)| *position);
-        parts.iter().for_each(|(_, source, fragment)| add(*source, fragment));
-        finished.extend(builder);
-        for (source, mut body) in finished {
-            body.end();
-            let like = &chunks[source];
-            let mut chunk = Chunk::new(wave, like.mode, like.kind, body.items.len(), body);
+        requests
+    }
+}
+
+/// Chunks in the order of the steps. Their bodies are put together when they are sent, while others are under way.
+fn rebuild(chunks: Vec<Chunk>, nodes: &[Node], steps: &[u32], per_request: usize) -> Vec<Chunk> {
+    let chunks = Rc::new(chunks);
+    let arrangement = Arrangement { chunks: &chunks, nodes, per_request };
+    let complete = chunks.iter().all(|chunk| chunk.complete);
+    let mut made = Vec::new();
+    for (wave, members) in arrangement.waves(steps).into_iter().enumerate() {
+        for group in arrangement.requests(members) {
+            let like = arrangement.chunk(group.nodes[0]);
+            let places = group.nodes.iter().map(|at| arrangement.place(*at)).collect();
+            let mut chunk = Chunk::picked(wave, like.mode, like.kind, chunks.clone(), places, group.bytes);
             chunk.deferred = like.deferred;
             chunk.complete = complete;
             chunk.has_parents = true;
-            memory += chunk.memory();
-            if memory > limit {
-                chunk.spill(spill)?;
-                memory = made.iter().map(Chunk::memory).sum();
-            }
             made.push(chunk);
         }
     }
-    Ok(made)
+    made
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cdf::buffer::MemorySpill;
+    use crate::cdf::buffer::{Body, MemorySpill};
     use crate::cdf::hash::hash_bytes;
     use crate::cdf::table::Mode;
 
@@ -289,9 +291,10 @@ mod tests {
     #[test]
     fn small_hierarchies_are_one_ordered_request() {
         let mut spill = MemorySpill::default();
-        let chunks =
+        let mut chunks =
             vec![chunk(0, &[("c", Some("b")), ("b", Some("a"))]), chunk(0, &[("a", None), ("x", Some("?"))])];
-        let made = arrange(chunks, 1000, 1 << 20, &mut spill).unwrap();
+        chunks[0].spill(&mut spill).unwrap();
+        let made = arrange(chunks, 1000, &mut spill).unwrap();
         assert_eq!(made.len(), 1);
         let keys = keys(&made[0], &mut spill);
         let place = |key: &str| keys.iter().position(|each| each == key).unwrap();
@@ -305,18 +308,23 @@ mod tests {
             (0..25).map(|at| (format!("k{at}"), Some("root"))).collect();
         let children: Vec<(&str, Option<&str>)> =
             children.iter().map(|(key, parent)| (&**key, *parent)).collect();
-        let chunks = vec![chunk(0, &children[..10]), chunk(0, &children[10..]), chunk(0, &[("root", None)])];
-        let made = arrange(chunks, 10, 0, &mut spill).unwrap();
-        assert_eq!(keys(&made[0], &mut spill), ["root"]);
-        assert_eq!(made.iter().map(|chunk| chunk.rows).sum::<usize>(), 26);
-        assert!(made[1..].iter().all(|chunk| chunk.wave == 1 && chunk.rows <= 10 && chunk.memory() == 0));
+        for spilled in [0, 1, 3] {
+            let mut chunks =
+                vec![chunk(0, &children[..10]), chunk(0, &children[10..]), chunk(0, &[("root", None)])];
+            chunks[..spilled].iter_mut().for_each(|chunk| chunk.spill(&mut spill).unwrap());
+            let made = arrange(chunks, 10, &mut spill).unwrap();
+            assert_eq!(keys(&made[0], &mut spill), ["root"]);
+            assert!(made[1..].iter().all(|chunk| chunk.wave == 1 && chunk.rows <= 10));
+            let sent: Vec<String> = made[1..].iter().flat_map(|chunk| keys(chunk, &mut spill)).collect();
+            assert!(sent.iter().eq(children.iter().map(|(key, _)| key)));
+        }
     }
 
     #[test]
     fn a_later_write_of_an_asset_comes_after_the_first() {
         let mut spill = MemorySpill::default();
         let chunks = vec![chunk(0, &[("a", None), ("b", Some("a"))]), chunk(1, &[("a", None)])];
-        let made = arrange(chunks, 1000, 1 << 20, &mut spill).unwrap();
+        let made = arrange(chunks, 1000, &mut spill).unwrap();
         let waves: Vec<_> =
             made.iter().flat_map(|c| keys(c, &mut spill).into_iter().map(|k| (c.wave, k))).collect();
         let a: Vec<usize> = waves.iter().filter(|(_, key)| key == "a").map(|(wave, _)| *wave).collect();
@@ -328,11 +336,11 @@ mod tests {
         let mut spill = MemorySpill::default();
         let chunks =
             vec![chunk(0, &[("a", Some("b")), ("b", Some("c")), ("c", Some("a")), ("d", Some("a"))])];
-        let error = arrange(chunks, 1000, 1 << 20, &mut spill).unwrap_err();
+        let error = arrange(chunks, 1000, &mut spill).unwrap_err();
         assert_eq!(error.kind, Kind::InvalidValue);
         assert!(["\"a\"", "\"b\"", "\"c\""].iter().all(|name| error.detail[0].contains(name)));
         assert!(!error.detail[0].contains("\"d\""));
-        let own = arrange(vec![chunk(0, &[("s", Some("s"))])], 1000, 1 << 20, &mut spill).unwrap_err();
+        let own = arrange(vec![chunk(0, &[("s", Some("s"))])], 1000, &mut spill).unwrap_err();
         assert!(own.detail[0].contains("\"s\""));
     }
 }

@@ -160,7 +160,7 @@ fn pre_commit() {
 fn deliver(buffer: TransactionBuffer, file: &mut TemporaryFile) -> Result<(), Error> {
     let context = Context::new(wait::client()?, limits());
     let mut network = IoThread(wait::Jobs::new()?);
-    flush(buffer, settings::buffer_memory(), settings::max_concurrent_requests(), context, &mut network, file)
+    flush(buffer, settings::max_concurrent_requests(), context, &mut network, file)
 }
 
 fn pre_prepare() {

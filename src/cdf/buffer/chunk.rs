@@ -1,6 +1,7 @@
 //! A finished request, in memory or in a temporary file.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::mpsc::{channel, Receiver};
 
 use crate::cdf::encode::KeyKind;
@@ -112,6 +113,12 @@ enum Payload {
     },
     /// Kept: after a savepoint is rolled back, the transaction may go on, and must not end without its rows.
     Failed(Error),
+    /// Items of other chunks, put together when they are needed. `places`: the chunk of each, and which of its items.
+    Picked {
+        from: Rc<Vec<Chunk>>,
+        places: Vec<(u32, u32)>,
+        bytes: usize,
+    },
     Spilled {
         extent: Extent,
         bytes: usize,
@@ -174,6 +181,21 @@ impl Chunk {
         Chunk { payload: Payload::Making { body, bytes }, ..Chunk::new(wave, mode, kind, 0, Body::default()) }
     }
 
+    /// A chunk of items of other chunks, which are settled: the chunk of each, and which of its items; `bytes`: how many
+    /// they have.
+    pub fn picked(
+        wave: usize,
+        mode: Mode,
+        kind: KeyKind,
+        from: Rc<Vec<Chunk>>,
+        places: Vec<(u32, u32)>,
+        bytes: usize,
+    ) -> Chunk {
+        let rows = places.len();
+        let payload = Payload::Picked { from, places, bytes };
+        Chunk { payload, ..Chunk::new(wave, mode, kind, rows, Body::default()) }
+    }
+
     /// Waits until the body is made.
     ///
     /// # Errors
@@ -205,7 +227,7 @@ impl Chunk {
         let body = match &self.payload {
             Payload::Memory(body) => body.heap(),
             Payload::Making { bytes, .. } => *bytes,
-            Payload::Failed(_) | Payload::Spilled { .. } => 0,
+            Payload::Failed(_) | Payload::Picked { .. } | Payload::Spilled { .. } => 0,
         };
         body + self.keys.as_ref().map_or(0, KeyTrace::bytes)
     }
@@ -250,6 +272,9 @@ impl Chunk {
             Payload::Memory(body) => return Ok(Cow::Borrowed(body)),
             Payload::Making { .. } => return Err(Error::internal("a request is not made yet")),
             Payload::Failed(error) => return Err(error.clone()),
+            Payload::Picked { from: chunks, places, bytes } => {
+                return gather(chunks, places, *bytes, from).map(Cow::Owned)
+            }
             Payload::Spilled { extent, bytes, items, family } => (*extent, *bytes, *items, *family),
         };
         let mut all = from.read(extent)?;
@@ -263,6 +288,40 @@ impl Chunk {
         let items = all.split_off(bytes).chunks_exact(8).map(|p| (word(&p[..4]), word(&p[4..]))).collect();
         Ok(Cow::Owned(Body { bytes: all, items, family }))
     }
+}
+
+/// The body of items that are in other chunks: the chunk of each, and which of its items.
+fn gather(
+    chunks: &[Chunk],
+    places: &[(u32, u32)],
+    bytes: usize,
+    spill: &mut dyn Spill,
+) -> Result<Body, Error> {
+    let mut body = Body::begin();
+    body.bytes.reserve(bytes + TAIL.len());
+    if places.iter().all(|(chunk, _)| matches!(chunks[*chunk as usize].payload, Payload::Memory(_))) {
+        for (chunk, item) in places {
+            body.append(chunks[*chunk as usize].read(spill)?.fragment(*item as usize));
+        }
+        body.end();
+        return Ok(body);
+    }
+    // Chunk by chunk, so that each is read back once.
+    let mut visits: Vec<usize> = (0..places.len()).collect();
+    visits.sort_by_key(|at| places[*at]);
+    let mut found = vec![0..0; places.len()];
+    let mut copied = Vec::with_capacity(bytes);
+    for visit in visits.chunk_by(|a, b| places[*a].0 == places[*b].0) {
+        let source = chunks[places[visit[0]].0 as usize].read(spill)?;
+        for at in visit {
+            let start = copied.len();
+            copied.extend_from_slice(source.fragment(places[*at].1 as usize));
+            found[*at] = start..copied.len();
+        }
+    }
+    found.into_iter().for_each(|range| body.append(&copied[range]));
+    body.end();
+    Ok(body)
 }
 
 /// Temporary storage in memory, for tests.
