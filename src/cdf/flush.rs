@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::buffer::{Chunk, Delivery, Destination, Spill, TransactionBuffer};
+use super::buffer::{Body, Chunk, Delivery, Destination, Spill, TransactionBuffer};
 use super::deliver::{deliver, Context, Outcome, Work};
 use super::error::{Error, Kind};
 use super::hierarchy;
@@ -189,22 +189,18 @@ fn start(
     spill: &mut dyn Spill,
 ) -> Result<Job, Error> {
     let Task { destination: at, chunks, .. } = task;
-    let mut chunks = chunks.into_iter();
-    let chunk = chunks.next().ok_or_else(|| Error::internal("a task without requests"))?;
-    let mut work = Work {
-        destination: progress[at].destination.clone(),
-        mode: chunk.mode,
-        kind: chunk.kind,
-        deferred: chunk.deferred,
-        complete: chunk.complete,
-        ordered: chunk.has_parents,
-        rows: chunk.rows,
-        body: chunk.into_body(spill)?,
+    let rows = chunks.iter().map(|chunk| chunk.rows).sum();
+    let first = chunks.first().ok_or_else(|| Error::internal("a task without requests"))?;
+    let (mode, kind, deferred) = (first.mode, first.kind, first.deferred);
+    let (complete, ordered) = (first.complete, first.has_parents);
+    let bodies: Vec<Body> =
+        chunks.into_iter().map(|chunk| chunk.into_body(spill)).collect::<Result<_, _>>()?;
+    let body = match <[Body; 1]>::try_from(bodies) {
+        Ok([body]) => body,
+        Err(bodies) => Body::from_fragments(bodies.iter().flat_map(Body::fragments)),
     };
-    for chunk in chunks {
-        work.rows += chunk.rows;
-        work.body.absorb(&chunk.into_body(spill)?);
-    }
+    let destination = progress[at].destination.clone();
+    let work = Work { destination, mode, kind, deferred, complete, ordered, rows, body };
     let context = context.clone();
     Ok(Box::pin(async move { (at, deliver(context, work).await) }))
 }

@@ -25,6 +25,9 @@ use std::sync::Arc;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "usage: cdf-sink [--listen HOST:PORT] [--port-file PATH] [--latency MS]";
 
 struct Arguments {

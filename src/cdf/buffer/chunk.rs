@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::mpsc::{channel, Receiver};
 
+use bytes::Bytes;
+
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
 use crate::cdf::table::Mode;
@@ -46,7 +48,8 @@ pub struct Extent {
 /// A request body that is ready to send, and what delivery must know of its items.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Body {
-    pub bytes: Vec<u8>,
+    /// Shared by all attempts to send it.
+    pub bytes: Bytes,
     /// Start and end of each item in `bytes`; empty for datapoints.
     pub items: Vec<(u32, u32)>,
     /// Hash of each item's key and of its parent's (0: none); kept for assets only.
@@ -59,22 +62,49 @@ impl Body {
         &self.bytes[start as usize..end as usize]
     }
 
+    /// The items' objects.
+    pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
+        (0..self.items.len()).map(|at| self.fragment(at))
+    }
+
     /// `{"items":[…]}` of these fragments.
     pub fn from_fragments<'f>(fragments: impl IntoIterator<Item = &'f [u8]>) -> Body {
-        let mut body = Body::begin();
+        let mut body = BodyBuilder::default();
         for fragment in fragments {
             body.append(fragment);
         }
-        body.end();
-        body
+        body.build()
     }
 
-    /// `{"items":[`, to be appended to.
-    pub fn begin() -> Body {
-        Body { bytes: HEAD.to_vec(), ..Default::default() }
+    fn heap(&self) -> usize {
+        self.bytes.len() + self.items.capacity() * 8 + self.family.capacity() * 16
+    }
+}
+
+/// `{"items":[…`, to be appended to.
+#[derive(Debug)]
+pub struct BodyBuilder {
+    bytes: Vec<u8>,
+    items: Vec<(u32, u32)>,
+}
+
+impl Default for BodyBuilder {
+    fn default() -> Self {
+        BodyBuilder { bytes: HEAD.to_vec(), items: Vec::new() }
+    }
+}
+
+impl BodyBuilder {
+    pub fn items(&self) -> usize {
+        self.items.len()
     }
 
-    /// Adds a fragment to a body that was begun.
+    /// Makes room for so many more items, and bytes of them.
+    pub fn reserve(&mut self, items: usize, bytes: usize) {
+        self.items.reserve(items);
+        self.bytes.reserve(bytes + TAIL.len());
+    }
+
     pub fn append(&mut self, fragment: &[u8]) {
         if self.bytes.len() > HEAD.len() {
             self.bytes.push(b',');
@@ -84,19 +114,19 @@ impl Body {
         self.items.push((start, self.bytes.len() as u32));
     }
 
-    /// Takes over the items of another finished body.
-    pub fn absorb(&mut self, other: &Body) {
-        self.bytes.truncate(self.bytes.len() - TAIL.len());
-        (0..other.items.len()).for_each(|at| self.append(other.fragment(at)));
-        self.end();
+    /// The items' objects.
+    pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
+        self.items.iter().map(|(start, end)| &self.bytes[*start as usize..*end as usize])
     }
 
-    pub fn end(&mut self) {
+    /// Bytes on the heap.
+    pub fn heap(&self) -> usize {
+        self.bytes.capacity() + self.items.capacity() * 8
+    }
+
+    pub fn build(mut self) -> Body {
         self.bytes.extend_from_slice(TAIL);
-    }
-
-    fn heap(&self) -> usize {
-        self.bytes.capacity() + self.items.capacity() * 8 + self.family.capacity() * 16
+        Body { bytes: self.bytes.into(), items: self.items, family: Vec::new() }
     }
 }
 
@@ -286,7 +316,7 @@ impl Chunk {
         let family =
             all.split_off(bytes + items).chunks_exact(16).map(|p| (long(&p[..8]), long(&p[8..]))).collect();
         let items = all.split_off(bytes).chunks_exact(8).map(|p| (word(&p[..4]), word(&p[4..]))).collect();
-        Ok(Cow::Owned(Body { bytes: all, items, family }))
+        Ok(Cow::Owned(Body { bytes: all.into(), items, family }))
     }
 }
 
@@ -297,14 +327,13 @@ fn gather(
     bytes: usize,
     spill: &mut dyn Spill,
 ) -> Result<Body, Error> {
-    let mut body = Body::begin();
-    body.bytes.reserve(bytes + TAIL.len());
+    let mut body = BodyBuilder::default();
+    body.reserve(places.len(), bytes);
     if places.iter().all(|(chunk, _)| matches!(chunks[*chunk as usize].payload, Payload::Memory(_))) {
         for (chunk, item) in places {
             body.append(chunks[*chunk as usize].read(spill)?.fragment(*item as usize));
         }
-        body.end();
-        return Ok(body);
+        return Ok(body.build());
     }
     // Chunk by chunk, so that each is read back once.
     let mut visits: Vec<usize> = (0..places.len()).collect();
@@ -320,8 +349,7 @@ fn gather(
         }
     }
     found.into_iter().for_each(|range| body.append(&copied[range]));
-    body.end();
-    Ok(body)
+    Ok(body.build())
 }
 
 /// Temporary storage in memory, for tests.

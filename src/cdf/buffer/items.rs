@@ -278,7 +278,7 @@ impl ItemBatch {
                 true => self.slots.iter().map(|slot| (slot.hash, slot.parent)).collect(),
                 false => Vec::new(),
             },
-            bytes: self.body,
+            bytes: self.body.into(),
         }
     }
 

@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 
 #[cfg(test)]
 pub use chunk::MemorySpill;
-pub use chunk::{Background, Body, Chunk, Extent, Foreground, Spill};
+pub use chunk::{Background, Body, BodyBuilder, Chunk, Extent, Foreground, Spill};
 use items::{ItemBatch, Merge};
 pub use items::{BODY_BYTES, HEAD, TAIL};
 pub use pending::{Pending, PendingItem, PendingPoints};

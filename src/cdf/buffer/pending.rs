@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use prost::Message;
 
-use super::chunk::{Body, Spill};
+use super::chunk::Spill;
 use super::trace::KeyTrace;
 use super::{Batch, Chunk, Lane, Moment, Trace, TransactionBuffer};
 use crate::cdf::client::Connection;
@@ -152,7 +152,7 @@ impl Lane {
 impl Part<'_> {
     fn add_to(self, pending: &mut Pending, keys: Option<&Keys>, spill: &mut dyn Spill) -> Result<(), Error> {
         let Part { lane, mode, kind, place, .. } = self;
-        let mut add = |fragment: &[u8]| {
+        let add = |fragment: &[u8]| {
             if keys.is_none_or(|keys| keys.want(kind, fragment)) {
                 pending.items.push(PendingItem {
                     mode,
@@ -172,7 +172,7 @@ impl Part<'_> {
                 _ => batch.fragments().for_each(add),
             },
             Place::Open(Batch::Ranges(batch)) => {
-                pending.points.extend(deleted(batch.body())?);
+                pending.points.extend(deleted(batch.fragments())?);
             }
             Place::Open(Batch::Points(batch)) => {
                 pending.points.extend(
@@ -185,14 +185,14 @@ impl Part<'_> {
             Place::Closed(chunk) => {
                 let body = chunk.read(spill)?;
                 match (datapoints, mode.operation) {
-                    (true, Operation::Delete) => pending.points.extend(deleted(&body)?),
+                    (true, Operation::Delete) => pending.points.extend(deleted(body.fragments())?),
                     (true, _) => {
                         let request = wire::InsertionRequest::decode(&*body.bytes).map_err(|error| {
                             Error::internal(format!("encoded datapoints are not readable: {error}"))
                         })?;
                         pending.points.extend(request.items.into_iter().map(PendingPoints::Write));
                     }
-                    (false, _) => (0..body.items.len()).for_each(|at| add(body.fragment(at))),
+                    (false, _) => body.fragments().for_each(add),
                 }
             }
         }
@@ -207,10 +207,10 @@ fn key_hash(prefix: &[u8]) -> u64 {
 }
 
 /// The stretches that a request deletes.
-fn deleted(body: &Body) -> Result<Vec<PendingPoints>, Error> {
-    (0..body.items.len())
-        .map(|at| {
-            let value: serde_json::Value = serde_json::from_slice(body.fragment(at))
+fn deleted<'f>(stretches: impl Iterator<Item = &'f [u8]>) -> Result<Vec<PendingPoints>, Error> {
+    stretches
+        .map(|stretch| {
+            let value: serde_json::Value = serde_json::from_slice(stretch)
                 .map_err(|error| Error::internal(format!("an encoded deletion is not JSON: {error}")))?;
             let moment = |name: &str| value[name].as_i64().unwrap_or_default();
             let series = Identity::from_json(&value)

@@ -412,7 +412,7 @@ impl PointBatch {
             }
             _ => {
                 bytes.shrink_to_fit();
-                Ok((Body { bytes, ..Default::default() }, written))
+                Ok((Body { bytes: bytes.into(), ..Default::default() }, written))
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use super::chunk::Body;
+use super::chunk::{Body, BodyBuilder};
 use crate::cdf::encode::json;
 use crate::cdf::encode::point::SeriesRef;
 use crate::cdf::resource::datapoints::RANGES_PER_REQUEST;
@@ -10,24 +10,24 @@ use crate::cdf::resource::datapoints::RANGES_PER_REQUEST;
 /// `{"items":[{…,"inclusiveBegin":…,"exclusiveEnd":…},…]}`
 #[derive(Debug)]
 pub struct RangeBatch {
-    body: Body,
+    body: BodyBuilder,
     /// First and last moment of each series' stretches.
     spans: HashMap<u64, (i64, i64)>,
 }
 
 impl Default for RangeBatch {
     fn default() -> Self {
-        RangeBatch { body: Body::begin(), spans: HashMap::new() }
+        RangeBatch { body: BodyBuilder::default(), spans: HashMap::new() }
     }
 }
 
 impl RangeBatch {
     pub fn len(&self) -> usize {
-        self.body.items.len()
+        self.body.items()
     }
 
     pub fn bytes(&self) -> usize {
-        self.body.bytes.capacity() + self.body.items.capacity() * 8 + self.spans.capacity() * 32
+        self.body.heap() + self.spans.capacity() * 32
     }
 
     pub fn is_full(&self) -> bool {
@@ -68,17 +68,16 @@ impl RangeBatch {
 
     /// Takes over the stretches of a later batch. The caller has checked that there is room.
     pub fn absorb(&mut self, later: RangeBatch) {
-        (0..later.len()).for_each(|at| self.body.append(later.body.fragment(at)));
+        later.body.fragments().for_each(|fragment| self.body.append(fragment));
         later.ranges().for_each(|(series, span)| self.widen(series, span));
     }
 
     /// The stretches' objects.
-    pub fn body(&self) -> &Body {
-        &self.body
+    pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
+        self.body.fragments()
     }
 
-    pub fn close(mut self) -> Body {
-        self.body.end();
-        self.body
+    pub fn close(self) -> Body {
+        self.body.build()
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::Value;
 
-use crate::cdf::buffer::{Body, Destination, HEAD, TAIL};
+use crate::cdf::buffer::{Body, BodyBuilder, Destination, HEAD, TAIL};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::{instance, json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
@@ -145,14 +145,14 @@ impl<'b> Parsed<'b> {
 }
 
 /// A create request of some items. Nulls ask for clearing, and what is created has nothing to clear.
-pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Result<Vec<u8>, Error> {
+pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Result<Bytes, Error> {
     if !strip_nulls {
         if part.len() == body.items.len() {
             return Ok(body.bytes.clone());
         }
         return Ok(Body::from_fragments(part.iter().map(|at| body.fragment(*at))).bytes);
     }
-    let mut made = Body::begin();
+    let mut made = BodyBuilder::default();
     for at in part {
         let properties = Properties::parse(body.fragment(*at))?;
         let mut fragment = Vec::new();
@@ -164,8 +164,7 @@ pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Res
         Properties::write(&mut fragment, set.map(|(property, value)| (&**property, *value)));
         made.append(&fragment);
     }
-    made.end();
-    Ok(made.bytes)
+    Ok(made.build().bytes)
 }
 
 /// A create request as the resource takes it.
@@ -174,14 +173,13 @@ pub(super) fn create_request(
     body: &Body,
     part: &[usize],
     strip_nulls: bool,
-) -> Result<(String, Vec<u8>), Error> {
-    let mut request = create_body(body, part, strip_nulls)?;
+) -> Result<(String, Bytes), Error> {
+    let request = create_body(body, part, strip_nulls)?;
     match items.create {
         Create::Many => Ok((items.path.to_owned(), request)),
         Create::One => {
-            request.drain(..HEAD.len());
-            request.truncate(request.len() - TAIL.len());
-            Ok((format!("{}?overwrite=false", items.path), request))
+            let item = request.slice(HEAD.len()..request.len() - TAIL.len());
+            Ok((format!("{}?overwrite=false", items.path), item))
         }
     }
 }

@@ -95,8 +95,13 @@ impl Delivery<'_> {
         self.context.client.send(&self.destination.connection, &request, &self.context.limits).await
     }
 
-    async fn post_json(&self, path: &str, body: Vec<u8>, resend: Resend) -> Result<Response, RequestError> {
-        self.post(path, client::Body::Json(Bytes::from(body)), resend).await
+    async fn post_json(
+        &self,
+        path: &str,
+        body: impl Into<Bytes>,
+        resend: Resend,
+    ) -> Result<Response, RequestError> {
+        self.post(path, client::Body::Json(body.into()), resend).await
     }
 
     /// The error of a refused request, with the rows it is about.

@@ -18,7 +18,6 @@ use crate::cdf::table::OnConflict;
 
 impl Delivery<'_> {
     pub(super) async fn points(&mut self, string: bool, work: &Work) -> Result<(), Error> {
-        let send = |bytes: Vec<u8>| client::Body::Protobuf(Bytes::from(bytes));
         let (body, rows) = match work.mode.on_conflict {
             OnConflict::Ignore => self.without_existing(&work.body.bytes).await?,
             OnConflict::Error => {
@@ -37,7 +36,10 @@ impl Delivery<'_> {
         let mut culprits: Vec<String> = Vec::new();
         let mut verdict: Option<ApiError> = None;
         while let Some((bytes, rows)) = queue.pop_front() {
-            let api = match self.post("/timeseries/data", send(bytes.clone()), Resend::Always).await {
+            let api = match self
+                .post("/timeseries/data", client::Body::Protobuf(bytes.clone()), Resend::Always)
+                .await
+            {
                 Ok(_) => {
                     self.accepted += rows;
                     continue;
@@ -69,7 +71,7 @@ impl Delivery<'_> {
                     searches += 1;
                     for half in halves.into_iter().rev() {
                         let rows = half.items.iter().map(count).sum();
-                        queue.push_front((half.encode_to_vec(), rows));
+                        queue.push_front((half.encode_to_vec().into(), rows));
                     }
                 }
                 None => {
@@ -124,7 +126,7 @@ impl Delivery<'_> {
     }
 
     /// The points of moments at which their series has none yet, and how many they are.
-    async fn without_existing(&self, bytes: &[u8]) -> Result<(Vec<u8>, usize), Error> {
+    async fn without_existing(&self, bytes: &[u8]) -> Result<(Bytes, usize), Error> {
         let mut request = decoded(bytes)?;
         for item in &mut request.items {
             let existing = self.existing_moments(item).await?;
@@ -139,7 +141,7 @@ impl Delivery<'_> {
             }
         }
         request.items.retain(|item| count(item) > 0);
-        Ok((request.encode_to_vec(), request.items.iter().map(count).sum()))
+        Ok((request.encode_to_vec().into(), request.items.iter().map(count).sum()))
     }
 
     /// When a series has points within a stretch of time. Milliseconds; the end is excluded.

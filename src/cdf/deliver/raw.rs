@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::body::create_body;
 use super::search::Search;
 use super::{Delivery, Work};
-use crate::cdf::buffer::Body;
+use crate::cdf::buffer::{Body, BodyBuilder};
 use crate::cdf::client::{Body as Content, Method, Request, Resend};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{list_names, Error, Kind, RequestError};
@@ -73,7 +73,7 @@ impl Delivery<'_> {
             .detail(format!("Rows refused: {}.", list_names(lost.iter(), lost.len())))
             .hint("Something else has deleted them since the statement has read them. Run the load again."));
         }
-        let mut made = Body::begin();
+        let mut made = BodyBuilder::default();
         for (at, key) in keys.iter().enumerate() {
             let properties = Properties::parse(work.body.fragment(at))?;
             let listed = json::listed(&properties)?;
@@ -97,8 +97,7 @@ impl Delivery<'_> {
             fragment.push(b'}');
             made.append(&fragment);
         }
-        made.end();
-        Ok(made)
+        Ok(made.build())
     }
 
     /// The columns of those of the rows that exist.

@@ -8,7 +8,7 @@ use serde_json::{json, Value};
 
 use super::body::{listing, names, Parsed};
 use super::{Delivery, Work};
-use crate::cdf::buffer::Body;
+use crate::cdf::buffer::{Body, BodyBuilder};
 use crate::cdf::client::Resend;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::error::{list_names, Error, Kind};
@@ -29,7 +29,7 @@ impl Delivery<'_> {
             self.fetch_ids(to, names, &work.body, &parsed).await?;
         }
         let ids = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut made = Body::begin();
+        let mut made = BodyBuilder::default();
         for properties in &parsed.items {
             let mut replaced = Vec::new();
             let mut out: Vec<(&str, &RawValue)> = Vec::new();
@@ -54,8 +54,7 @@ impl Delivery<'_> {
             Properties::write(&mut fragment, out.into_iter());
             made.append(&fragment);
         }
-        made.end();
-        Ok(made)
+        Ok(made.build())
     }
 
     pub(super) async fn fetch_ids(

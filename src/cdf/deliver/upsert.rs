@@ -369,7 +369,7 @@ impl Delivery<'_> {
     pub(super) async fn retrieve(&self, items: &Items, body: &Body, rows: &[usize]) -> Result<Bytes, Error> {
         let parsed = Parsed::all(body)?;
         let keys: Vec<Vec<u8>> = rows.iter().map(|at| parsed.key_object(*at)).collect();
-        let mut request = Body::from_fragments(keys.iter().map(|key| &**key)).bytes;
+        let mut request = Body::from_fragments(keys.iter().map(|key| &**key)).bytes.to_vec();
         request.pop();
         request.extend_from_slice(b",\"ignoreUnknownIds\":true}");
         match self.post_json(&format!("{}/byids", items.path), request, Resend::Always).await {
