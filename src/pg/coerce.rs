@@ -161,10 +161,39 @@ pub unsafe fn is_ours(relid: pg_sys::Oid) -> bool {
 unsafe fn for_each_listed(lists: *mut pg_sys::List, change: &mut dyn FnMut(&mut *mut pg_sys::Expr)) {
     // SAFETY: values are lists of lists of expressions.
     unsafe {
-        for list in pointers::<pg_sys::List>(lists) {
-            pointers::<pg_sys::Expr>(*list).iter_mut().for_each(&mut *change);
+        let lists = pointers::<pg_sys::List>(lists);
+        // All rows have the same types, and most columns none that is of interest: of thousands of rows these are not
+        // looked at.
+        let first = lists.first().map_or(&mut [] as &mut [_], |first| pointers::<pg_sys::Expr>(*first));
+        let columns = (0..first.len()).filter(|at| may_be_a_moment(first[*at]));
+        let columns: Vec<usize> = columns.collect();
+        for list in lists {
+            let values = pointers::<pg_sys::Expr>(*list);
+            for at in &columns {
+                values.get_mut(*at).map(&mut *change);
+            }
         }
     }
+}
+
+/// Whether the expression's type may be, or hold, a timestamp with time zone: true for any but the usual others.
+unsafe fn may_be_a_moment(expression: *mut pg_sys::Expr) -> bool {
+    // SAFETY: an expression is a node, or missing.
+    let oid = unsafe { pg_sys::exprType(expression.cast()) };
+    !matches!(
+        oid,
+        pg_sys::BOOLOID
+            | pg_sys::FLOAT4OID
+            | pg_sys::FLOAT8OID
+            | pg_sys::INT2OID
+            | pg_sys::INT4OID
+            | pg_sys::INT8OID
+            | pg_sys::JSONOID
+            | pg_sys::JSONBOID
+            | pg_sys::NUMERICOID
+            | pg_sys::TEXTOID
+            | pg_sys::VARCHAROID
+    )
 }
 
 /// Where the expression that a conversion applies to is: below a domain's check, or a conversion to the column's

@@ -296,7 +296,7 @@ fn space(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     }
     let text = as_text(cell)?;
     check_space(&text)?;
-    json::write(out, &*text);
+    json::text(out, &text);
     Ok(())
 }
 
@@ -323,7 +323,7 @@ fn external_id(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     }
     let text = as_text(cell)?;
     check_external_id(&text)?;
-    json::write(out, &*text);
+    json::text(out, &text);
     Ok(())
 }
 
@@ -426,7 +426,7 @@ fn one(out: &mut Vec<u8>, to: PropertyType, cell: &Cell<'_>) -> Result<(), Refus
             }
             let text = as_text(cell)?;
             check_bytes("text", text.len(), TEXT_BYTES)?;
-            json::write(out, &*text);
+            json::text(out, &text);
         }
         PropertyType::Boolean => match cell {
             Cell::Bool(value) => json::write(out, value),

@@ -40,10 +40,12 @@ fn is_plain(bytes: &[u8]) -> bool {
         let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
         (control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')))) != 0
     };
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    !words.iter().any(|word| special(u64::from_le_bytes(*word))) && !special(u64::from_le_bytes(last))
+    let plain = |word: &[u8; 8]| !special(u64::from_le_bytes(*word));
+    match bytes.last_chunk() {
+        // The last word overlaps the one before it.
+        Some(last) => bytes.as_chunks().0.iter().all(plain) && plain(last),
+        None => bytes.iter().all(|byte| *byte >= 0x20 && *byte != b'"' && *byte != b'\\'),
+    }
 }
 
 /// Microseconds since 1970 as text like `2024-01-31T12:00:00.000000Z`.

@@ -281,14 +281,15 @@ fn key(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
         Cell::Float(value) => value.to_string().into(),
         other => as_text(other)?,
     };
-    let chars = text.chars().count();
-    if chars > KEY_CHARS {
+    // Bytes bound characters from above.
+    if text.len() > KEY_CHARS && text.chars().count() > KEY_CHARS {
+        let chars = text.chars().count();
         return Err((Kind::TooLong, format!("the row's key has {chars} characters; CDF takes {KEY_CHARS}")));
     }
-    if chars == 0 {
+    if text.is_empty() {
         return Err((Kind::InvalidValue, "the row's key is empty".into()));
     }
-    json::write(out, &*text);
+    json::text(out, &text);
     Ok(())
 }
 
