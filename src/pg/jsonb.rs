@@ -15,32 +15,30 @@ use super::text::utf8;
 ///
 /// `container`: the bytes of a jsonb value behind its length. `arena`: where the pairs are kept.
 pub fn flat_pairs<'a>(container: &'a [u8], arena: &'a Bump) -> Option<&'a [(&'a str, &'a str)]> {
-    let word = |at: usize| {
-        let bytes = container.get(at * 4..at * 4 + 4)?;
-        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-    };
-    let header = word(0)?;
+    let (words, _) = container.as_chunks::<4>();
+    let header = u32::from_ne_bytes(*words.first()?);
     if header & pg_sys::JB_FOBJECT == 0 {
         return None;
     }
     let count = (header & pg_sys::JB_CMASK) as usize;
-    let base = 4 + count * 2 * 4;
+    let (keys, values) = words.get(1..1 + count * 2)?.split_at(count);
+    let bytes = container.get((1 + count * 2) * 4..)?;
     let mut offset = 0;
-    let mut next = |at: usize| {
-        let entry = word(1 + at)?;
+    let mut next = |entry: &[u8; 4]| {
+        let entry = u32::from_ne_bytes(*entry);
         let length = (entry & pg_sys::JENTRY_OFFLENMASK) as usize;
         let end = if entry & pg_sys::JENTRY_HAS_OFF != 0 { length } else { offset + length };
-        let bytes = container.get(base + offset..base + end)?;
+        let found = bytes.get(offset..end)?;
         offset = end;
-        Some((entry & pg_sys::JENTRY_TYPEMASK, bytes))
+        Some((entry & pg_sys::JENTRY_TYPEMASK, found))
     };
     let mut pairs = Vec::with_capacity_in(count, arena);
-    for at in 0..count {
-        pairs.push((utf8(next(at)?.1)?, ""));
+    for key in keys {
+        pairs.push((utf8(next(key)?.1)?, ""));
     }
     let mut kept = 0;
-    for at in 0..count {
-        let (kind, bytes) = next(count + at)?;
+    for (at, value) in values.iter().enumerate() {
+        let (kind, bytes) = next(value)?;
         let value = match kind {
             pg_sys::JENTRY_ISSTRING => utf8(bytes)?,
             pg_sys::JENTRY_ISBOOL_TRUE => "true",

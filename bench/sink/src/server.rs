@@ -10,8 +10,7 @@ use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::Router;
-use hashbrown::HashSet;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::items::{self, Item};
@@ -300,7 +299,6 @@ fn unknown<'k>(
 
 /// Creates all of the items, or none.
 fn create(app: &App, tally: &Tally, keyed: &[(Key, &Item<'_>)]) -> Result<(), Reply> {
-    let mut created = HashSet::with_capacity(keyed.len());
     // Hashed before the lock is taken.
     let parents: Vec<(Key, &str)> = keyed
         .iter()
@@ -309,53 +307,50 @@ fn create(app: &App, tally: &Tally, keyed: &[(Key, &Item<'_>)]) -> Result<(), Re
         .map(|parent| (app.keys.hash("", parent.as_bytes()), parent))
         .collect();
     let mut state = tally.lock();
-    let mut duplicated = Vec::new();
     // Without an external id there is nothing to recognise the item by.
-    for (key, item) in keyed.iter().filter(|(_, item)| !item.external_id.is_empty()) {
-        if state.known.contains(key) || !created.insert(*key) {
-            duplicated.push(&*item.external_id);
-        }
+    let named = keyed.iter().filter(|(_, item)| !item.external_id.is_empty());
+    let (created, duplicated): (Vec<_>, Vec<_>) = named.partition(|(key, _)| state.known.insert(*key));
+    let missing: Vec<&str> =
+        parents.iter().filter(|(parent, _)| !state.known.contains(parent)).map(|(_, name)| *name).collect();
+    if duplicated.is_empty() && missing.is_empty() {
+        return Ok(());
     }
-    if !duplicated.is_empty() {
-        return Err(Reply::naming(StatusCode::CONFLICT, "duplicated", "duplicated", &duplicated));
-    }
-    let missing: Vec<&str> = parents
-        .iter()
-        .filter(|(parent, _)| !created.contains(parent) && !state.known.contains(parent))
-        .map(|(_, name)| *name)
-        .collect();
-    if !missing.is_empty() {
-        return Err(Reply::naming(StatusCode::BAD_REQUEST, "parents not found", "missing", &missing));
-    }
-    state.known.extend(created);
-    Ok(())
-}
-
-/// An item as CDF answers with it, reduced to what Cognite's Python SDK cannot do without.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Listed<'i> {
-    external_id: &'i str,
-    id: u64,
-    root_id: u64,
-    name: &'i str,
-    created_time: u64,
-    last_updated_time: u64,
-}
-
-#[derive(Serialize)]
-struct Listing<'i> {
-    items: Vec<Listed<'i>>,
-}
-
-fn listing(keyed: &[(Key, &Item<'_>)]) -> Result<String, String> {
-    let items = keyed.iter().map(|(key, item)| {
-        // JSON numbers are exact up to 2^53.
-        let id = (*key as u64) >> 11;
-        let (external_id, name) = (&*item.external_id, &*item.name);
-        Listed { external_id, id, root_id: id, name, created_time: 0, last_updated_time: 0 }
+    created.iter().for_each(|(key, _)| {
+        state.known.remove(key);
     });
-    sonic_rs::to_string(&Listing { items: items.collect() }).map_err(|error| error.to_string())
+    let duplicated: Vec<&str> = duplicated.iter().map(|(_, item)| &*item.external_id).collect();
+    Err(match duplicated.is_empty() {
+        false => Reply::naming(StatusCode::CONFLICT, "duplicated", "duplicated", &duplicated),
+        true => Reply::naming(StatusCode::BAD_REQUEST, "parents not found", "missing", &missing),
+    })
+}
+
+/// Items as CDF answers with them, reduced to what Cognite's Python SDK cannot do without.
+fn listing(keyed: &[(Key, &Item<'_>)]) -> Result<String, String> {
+    let mut out = Vec::with_capacity(keyed.len() * 128);
+    let mut digits = itoa::Buffer::new();
+    let text = |out: &mut Vec<u8>, text: &str| {
+        sonic_rs::to_writer(&mut *out, text).map_err(|error| error.to_string())
+    };
+    out.extend_from_slice(b"{\"items\":[");
+    for (at, (key, item)) in keyed.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        // JSON numbers are exact up to 2^53.
+        let id = digits.format((*key as u64) >> 11).as_bytes();
+        out.extend_from_slice(b"{\"createdTime\":0,\"lastUpdatedTime\":0,\"externalId\":");
+        text(&mut out, &item.external_id)?;
+        out.extend_from_slice(b",\"name\":");
+        text(&mut out, &item.name)?;
+        out.extend_from_slice(b",\"id\":");
+        out.extend_from_slice(id);
+        out.extend_from_slice(b",\"rootId\":");
+        out.extend_from_slice(id);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    String::from_utf8(out).map_err(|error| error.to_string())
 }
 
 #[derive(Deserialize)]

@@ -495,7 +495,14 @@ fn repeated(out: &[u8], places: Vec<std::ops::Range<usize>>) -> Option<String> {
 }
 
 pub(super) fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -> Result<(), Refusal> {
-    let text = as_text(cell)?;
+    let digits;
+    let text = match cell {
+        Cell::Text(text) => *text,
+        other => {
+            digits = as_text(other)?;
+            &*digits
+        }
+    };
     // Bytes bound characters from above, so most texts are never counted.
     if text.len() > max {
         let chars = text.chars().count();
@@ -506,7 +513,7 @@ pub(super) fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -
     if text.len() < min {
         return Err((Kind::InvalidValue, "the value is empty; CDF needs at least one character".into()));
     }
-    json::text(out, &text);
+    json::text(out, text);
     Ok(())
 }
 
