@@ -19,11 +19,11 @@ PROGRAM = TARGET / "release" / "examples" / "encode_path"
 
 # Rows, and the instructions that one may take.
 BOUNDS = {
-    "points": (250_000, 800),
-    "scattered": (250_000, 1040),
-    "events": (20_000, 4800),
-    "assets": (20_000, 2500),
-    "raw": (20_000, 4800),
+    "points": (250_000, 740),
+    "scattered": (250_000, 1000),
+    "events": (20_000, 4300),
+    "assets": (20_000, 2100),
+    "raw": (20_000, 4180),
 }
 
 

@@ -38,7 +38,7 @@ impl Background for Threads {
 }
 
 fn background(seed: u64) -> &'static dyn Background {
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         &Threads
     } else {
         &Foreground
@@ -185,7 +185,7 @@ fn items_end_as_written_whatever_the_savepoints() {
                     1 => (&value[1], &value[0]),
                     _ => (&value[0], &value[0]),
                 };
-                let row = [Cell::Text(&key), name.clone(), source.clone()];
+                let row = [Cell::Text(&key), *name, *source];
                 let target = Target { buffer, subtransaction, spill: &mut spill };
                 if random.below(4) == 0 {
                     assets.delete(target, &row).unwrap();
@@ -371,4 +371,52 @@ fn a_refused_row_changes_nothing() {
         .is_err());
     assert!(buffer.is_empty());
     assert!(buffer.finish().unwrap().is_empty());
+}
+
+#[test]
+fn a_request_that_could_not_be_made_fails_the_transaction_whatever_happens_in_between() {
+    let connection = connection();
+    let mut spill = MemorySpill::default();
+    for background in [&Threads as &'static dyn Background, &Foreground] {
+        let mut buffer = TransactionBuffer::new(1 << 30, background);
+        let columns = ["external_id", "timestamp", "value"];
+        let table = Arc::new(Table::of_columns(Resource::get("datapoints").unwrap(), &columns).unwrap());
+        let mut points = Writer::new(table, connection.clone(), OnConflict::Error, None).unwrap();
+        // One moment twice, in a request that is full.
+        for at in 0..100_001 {
+            let row = [Cell::Text("s"), Cell::Timestamp(at.max(1) * 1000), Cell::Int(at)];
+            points
+                .insert(Target { buffer: &mut buffer, subtransaction: 1, spill: &mut spill }, &row)
+                .unwrap();
+        }
+        let resource = Resource::get("datapoints").unwrap();
+        let refused = buffer.pending(&connection, resource, None, None, &mut spill).unwrap_err();
+        // A savepoint was rolled back, and the transaction goes on.
+        buffer.rollback(2);
+        for error in [refused, buffer.finish().unwrap_err()] {
+            assert_eq!(error.kind, Kind::Duplicate);
+            assert!(error.detail.concat().contains("\"s\" at 2000-01-01T00:00:00.001"), "{error:?}");
+        }
+    }
+}
+
+/// Never does anything.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Background for Nowhere {
+    fn start(&self, _work: Box<dyn FnOnce() + Send>) {}
+}
+
+#[test]
+fn work_that_is_not_done_is_an_error() {
+    let connection = connection();
+    let mut spill = MemorySpill::default();
+    let mut buffer = TransactionBuffer::new(1 << 30, &Nowhere);
+    let mut points = writer("datapoints", &["external_id", "timestamp", "value"], &connection);
+    for at in 0..100_001 {
+        let row = [Cell::Text("s"), Cell::Timestamp(at * 1000), Cell::Int(at)];
+        points.insert(Target { buffer: &mut buffer, subtransaction: 1, spill: &mut spill }, &row).unwrap();
+    }
+    assert_eq!(buffer.finish().unwrap_err().kind, Kind::Internal);
 }

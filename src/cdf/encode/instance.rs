@@ -547,7 +547,7 @@ mod tests {
     fn values_are_written_as_their_property_takes_them() {
         let moment = Cell::Timestamp(1_234_567);
         let cases = [
-            (PropertyType::Timestamp, moment.clone(), "\"2000-01-01T00:00:01.234+00:00\""),
+            (PropertyType::Timestamp, moment, "\"2000-01-01T00:00:01.234+00:00\""),
             (PropertyType::Date, moment, "\"2000-01-01\""),
             (PropertyType::Timestamp, Cell::Timestamp(-1), "\"1999-12-31T23:59:59.999+00:00\""),
             (PropertyType::Text, Cell::Int(5), "\"5\""),
