@@ -425,6 +425,8 @@ fn encode(request: &Request, compress: bool) -> Result<(HeaderMap, Option<Bytes>
 enum Failure {
     /// Nothing was sent.
     NotConnected(String),
+    /// Nothing was sent, and the other side's certificate is none to trust: it would not be any the next time.
+    Untrusted(String),
     /// The connection broke, or what came back was not HTTP.
     Broken(String),
     RequestTimeout,
@@ -443,12 +445,20 @@ impl Failure {
         match self {
             Failure::NotConnected(_) => Some(Outcome::NotConnected),
             Failure::Broken(_) | Failure::RequestTimeout => Some(Outcome::NotAnswered),
-            Failure::Deadline { .. } | Failure::TooLong(_) | Failure::Unusable(_) => None,
+            Failure::Untrusted(_) | Failure::Deadline { .. } | Failure::TooLong(_) | Failure::Unusable(_) => {
+                None
+            }
         }
     }
 
     fn may_have_been_applied(&self) -> bool {
-        !matches!(self, Failure::NotConnected(_) | Failure::Unusable(_) | Failure::Deadline { sent: false })
+        !matches!(
+            self,
+            Failure::NotConnected(_)
+                | Failure::Untrusted(_)
+                | Failure::Unusable(_)
+                | Failure::Deadline { sent: false }
+        )
     }
 }
 
@@ -456,6 +466,8 @@ impl From<reqwest::Error> for Failure {
     fn from(error: reqwest::Error) -> Self {
         if error.is_builder() {
             Failure::Unusable(cause(error))
+        } else if is_about_a_certificate(&error) {
+            Failure::Untrusted(cause(error))
         } else if error.is_connect() {
             // Nothing was written. A pooled connection that turns out to be closed before anything is written to it
             // does not surface at all: hyper takes another one. Every other cancellation counts as broken, because
@@ -465,6 +477,20 @@ impl From<reqwest::Error> for Failure {
             Failure::Broken(cause(error))
         }
     }
+}
+
+/// Whether the other side's certificate was refused.
+fn is_about_a_certificate(error: &reqwest::Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next {
+        if let Some(rustls::Error::InvalidCertificate(_)) = source.downcast_ref() {
+            return true;
+        }
+        // The source of an I/O error that wraps another error is not that one but the one behind it.
+        let wrapped = source.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = wrapped.map(|wrapped| wrapped as &dyn std::error::Error).or_else(|| source.source());
+    }
+    false
 }
 
 /// What went wrong, from the general to the particular, without the URL.
@@ -707,7 +733,7 @@ impl<'a> Call<'a> {
     /// The error for an attempt without an answer; `before` is how the attempt before ended.
     fn failed(&self, failure: &Failure, stop: Stop, attempts: u32, before: Option<String>) -> Error {
         let kind = match failure {
-            Failure::NotConnected(_) => Kind::CannotConnect,
+            Failure::NotConnected(_) | Failure::Untrusted(_) => Kind::CannotConnect,
             Failure::Broken(_) | Failure::RequestTimeout => Kind::ConnectionLost,
             Failure::Deadline { .. } => Kind::TimedOut,
             Failure::TooLong(_) => Kind::ServerFailure,
@@ -717,6 +743,12 @@ impl<'a> Call<'a> {
         if let (Kind::TimedOut, Some(before)) = (kind, before) {
             error = error.detail(format!("The attempt before: {before}"));
         }
+        if matches!(failure, Failure::Untrusted(_)) {
+            error = error.hint(
+                "The certificate must be valid for this host, and its authority be among those that the operating system \
+                 of the PostgreSQL server trusts.",
+            );
+        }
         let unsure = self.resend == Resend::OnlyIfNotReceived && failure.may_have_been_applied();
         self.conclude(error, stop, attempts, unsure)
     }
@@ -724,7 +756,9 @@ impl<'a> Call<'a> {
     fn describe(&self, failure: &Failure) -> String {
         let Call { name, endpoint, limits, .. } = self;
         match failure {
-            Failure::NotConnected(cause) => format!("cannot connect to {name}: {cause}"),
+            Failure::NotConnected(cause) | Failure::Untrusted(cause) => {
+                format!("cannot connect to {name}: {cause}")
+            }
             Failure::Broken(cause) => format!("the connection to {name} broke during {endpoint}: {cause}"),
             Failure::RequestTimeout => {
                 let timeout = setting(limits.request_timeout);
