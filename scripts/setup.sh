@@ -2,7 +2,7 @@
 # Makes sure that everything the build and the tests need is there, and installs what is missing.
 #
 #   scripts/setup.sh build     compiler, libclang, a PostgreSQL with its server headers, Rust
-#   scripts/setup.sh test      the same, valgrind, openssl, and the Python environment of the tests (the default)
+#   scripts/setup.sh test      the same, valgrind, and the Python environment of the tests (the default)
 #   scripts/setup.sh check     reports what `build` would install, and installs nothing
 #
 # Packages are installed with apt-get (Debian, Ubuntu), as root or through sudo, and only if something is missing.
@@ -50,7 +50,6 @@ find_missing() {
     has_libclang || missing+=(libclang-dev)
     has_venv || missing+=(python3-venv)
     [[ $mode != test ]] || command -v valgrind >/dev/null || missing+=(valgrind)
-    [[ $mode != test ]] || command -v openssl >/dev/null || missing+=(openssl)
 
     pg_config=$(find_pg_config || true)
     if [[ -n ${PG_CONFIG:-} ]]; then

@@ -172,6 +172,9 @@ pub struct Inspection {
 }
 
 /// An HTTP client with its pool of connections. Clones share the pool.
+/// Bytes of an answer that room is made for before it is there: what CDF returns of a request's items.
+const LIKELY_ANSWER: usize = 1 << 20;
+
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -380,7 +383,9 @@ impl Client {
         let mut response = request.send().await.map_err(Failure::from)?;
         let status = response.status();
         let mut answer = Answer::new(status.as_u16(), response.headers());
-        let mut body = BytesMut::new();
+        let expected = usize::try_from(response.content_length().unwrap_or_default()).unwrap_or(usize::MAX);
+        // What is announced may never come.
+        let mut body = BytesMut::with_capacity(expected.min(LIKELY_ANSWER));
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if body.len() + chunk.len() <= self.longest_answer => {

@@ -345,10 +345,41 @@ pub unsafe extern "C-unwind" fn exec_foreign_insert(
         if may_miss_partition(rinfo) {
             pg_sys::ExecPartitionCheck(rinfo, slot, estate, true);
         }
+        if slot == (*rinfo).ri_newTupleSlot {
+            take_rows_as_they_are(estate, rinfo);
+        }
         let ModifyState { reader, writer, .. } = state;
         reader.read(slot, |row| transaction::write(|target| writer.insert(target, row))).or_raise();
     }
     slot
+}
+
+/// Has the executor hand over the plan's rows as they are. For a foreign table it would make a heap tuple of each, to be taken
+/// apart again here: as much work as to encode it. The plan's slots are virtual, and used as they are if the one for new
+/// rows is too (`ExecGetInsertNewTuple`).
+///
+/// Not where something else looks at the row, or changes it, afterwards.
+///
+/// # Safety
+/// Both belong to a statement that is running.
+unsafe fn take_rows_as_they_are(estate: *mut pg_sys::EState, rinfo: *mut pg_sys::ResultRelInfo) {
+    // SAFETY: the caller's promise. The executor frees the new slot with all others of the statement, at its end.
+    unsafe {
+        let table = (*rinfo).ri_RelationDesc;
+        let constraints = (*(*table).rd_att).constr;
+        let generates = constraints.as_ref().is_some_and(|all| all.has_generated_stored);
+        let alone = (*rinfo).ri_projectNew.is_null()
+            && (*rinfo).ri_projectReturning.is_null()
+            && (*rinfo).ri_TrigDesc.is_null()
+            && !generates;
+        let own = std::ptr::eq((*(*rinfo).ri_newTupleSlot).tts_ops, &raw const pg_sys::TTSOpsVirtual);
+        if alone && !own {
+            let context = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
+            (*rinfo).ri_newTupleSlot =
+                pg_sys::ExecInitExtraTupleSlot(estate, (*table).rd_att, &raw const pg_sys::TTSOpsVirtual);
+            pg_sys::MemoryContextSwitchTo(context);
+        }
+    }
 }
 
 #[pg_guard]

@@ -288,6 +288,26 @@ def test_values_that_are_stored_compressed_or_out_of_line(session, cdf, scratch)
 # ---- WITH ----
 
 
+def test_arrays_that_functions_build_row_by_row(session, cdf, scratch):
+    """PL/pgSQL hands arrays over in a form that is not the stored one."""
+    Api(cdf).create("labels", "pump", *(f"label {at}" for at in range(20)))
+    scratch.execute(
+        """CREATE FUNCTION scratch.built(count int) RETURNS text[] LANGUAGE plpgsql AS $$
+           DECLARE names text[] := '{pump}';
+           BEGIN FOR at IN 1 .. count LOOP names := array_append(names, 'label ' || at - 1); END LOOP; RETURN names; END $$"""
+    )
+    session.execute(
+        "INSERT INTO assets (external_id, name, labels)"
+        " SELECT 'a' || n, 'A', CASE WHEN n < 9 THEN scratch.built(n) END FROM generate_series(0, 9) AS n"
+    )
+    labels = {
+        asset["externalId"]: [label["externalId"] for label in asset.get("labels", [])]
+        for asset in dump(cdf, "assets")
+    }
+    built = {f"a{n}": ["pump", *(f"label {at}" for at in range(n))] for n in range(9)}
+    assert labels == built | {"a9": []}
+
+
 def test_data_modifying_with(session, cdf):
     session.execute(
         "WITH made AS (INSERT INTO timeseries (external_id) SELECT 's' || n FROM generate_series(1, 3) AS n"

@@ -55,7 +55,9 @@ pub struct Keys(DefaultHashBuilder, DefaultHashBuilder);
 impl Keys {
     /// The hash of a key within a scope, such as a RAW table.
     pub fn hash(&self, scope: &str, key: &[u8]) -> Key {
-        let half = |state: &DefaultHashBuilder| Key::from(state.hash_one((scope, key)));
+        let half = |state: &DefaultHashBuilder| {
+            Key::from(if scope.is_empty() { state.hash_one(key) } else { state.hash_one((scope, key)) })
+        };
         half(&self.0) << 64 | half(&self.1)
     }
 }
