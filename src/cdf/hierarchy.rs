@@ -26,11 +26,19 @@ struct Node {
     parent: Option<u32>,
 }
 
-/// The nodes of one key: the first that writes it, and the last of all so far.
-#[derive(Debug, Default)]
+/// The nodes of one key: the first that writes it, and the last of all so far. Small, because a map of all keys has no room
+/// in the processor's caches.
+#[derive(Debug, Clone, Copy)]
 struct Writes {
-    first: Option<u32>,
-    last: Option<u32>,
+    first: u32,
+    last: u32,
+}
+
+/// In place of a node.
+const NONE: u32 = u32::MAX;
+
+fn some(node: u32) -> Option<u32> {
+    (node != NONE).then_some(node)
 }
 
 /// Arranges the chunks so that every parent is in an earlier wave, or earlier in the same request.
@@ -63,12 +71,12 @@ fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> 
             let node = nodes.len() as u32;
             let mut previous = None;
             if chunks[at].kind != KeyKind::None {
-                let writes = writes.entry(*key).or_default();
+                let writes = writes.entry(*key).or_insert(Writes { first: NONE, last: NONE });
                 // A child comes after its parent is there, not after it is gone.
-                if chunks[at].mode.operation != Operation::Delete {
-                    writes.first.get_or_insert(node);
+                if chunks[at].mode.operation != Operation::Delete && writes.first == NONE {
+                    writes.first = node;
                 }
-                previous = writes.last.replace(node);
+                previous = some(std::mem::replace(&mut writes.last, node));
             }
             let (start, end) = body.items[item];
             nodes.push(Node {
@@ -83,7 +91,7 @@ fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> 
     }
     for (node, parent) in nodes.iter_mut().zip(hashes) {
         if parent != 0 {
-            node.parent = writes.get(&parent).and_then(|writes| writes.first);
+            node.parent = writes.get(&parent).and_then(|writes| some(writes.first));
         }
     }
     Ok(nodes)
@@ -178,11 +186,11 @@ impl Arrangement<'_> {
     /// The nodes that are sent after one another. Small steps that follow each other share a request, parents first; a
     /// large one is a wave of its own.
     fn waves(&self, steps: &[u32]) -> Vec<Vec<u32>> {
-        let mut by_step: Vec<u32> = (0..self.nodes.len() as u32).collect();
-        by_step.sort_by_key(|at| steps[*at as usize]);
+        let mut by_step = vec![Vec::new(); steps.iter().max().map_or(0, |last| *last as usize + 1)];
+        (0..self.nodes.len() as u32).for_each(|at| by_step[steps[at as usize] as usize].push(at));
         let mut waves: Vec<Vec<u32>> = Vec::new();
         let mut current = Group::default();
-        for step in by_step.chunk_by(|a, b| steps[*a as usize] == steps[*b as usize]) {
+        for step in by_step {
             let bytes = step.iter().map(|at| self.node(*at).bytes as usize + 1).sum::<usize>();
             let joins = !current.nodes.is_empty()
                 && current.nodes.len() + step.len() <= self.per_request
@@ -193,7 +201,7 @@ impl Arrangement<'_> {
             if !joins && !current.nodes.is_empty() {
                 waves.push(std::mem::take(&mut current).nodes);
             }
-            current.nodes.extend_from_slice(step);
+            current.nodes.extend_from_slice(&step);
             current.bytes += bytes;
             let alike = current.nodes.iter().all(|at| self.alike(*at, current.nodes[0]));
             if current.nodes.len() > self.per_request || current.bytes > BODY_BYTES || !alike {

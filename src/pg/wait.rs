@@ -1,6 +1,7 @@
 //! The one place that owns a thread, and the one place where the backend waits for the network.
 //!
-//! All network I/O happens on a second thread, in a single-threaded tokio runtime. The main thread hands futures to
+//! All network I/O happens on a second thread, in a single-threaded tokio runtime; before COMMIT, while it has little to do, it
+//! also makes full requests of datapoints ready ([`SecondThread`]). The main thread hands futures to
 //! it and waits on its latch and on a socket that the I/O thread writes to, so that cancellation, termination, the
 //! postmaster's death and a vanished client end the wait. The I/O thread never calls into PostgreSQL.
 //!
