@@ -211,6 +211,22 @@ def test_executed_often_without_zone(fresh, cdf, kind):
     assert starts(cdf) == {f"e{at}": wanted for at in range(12)}
 
 
+def test_rows_of_one_statement_with_and_without_a_zone(fresh, cdf):
+    """The first row tells nothing of the others: it may have no moment, or one with a zone."""
+    zoned = NAIVE.replace(tzinfo=timezone.utc)
+    for first in (None, zoned):
+        fresh.execute(
+            "INSERT INTO events (external_id, type, start_time, end_time)"
+            " VALUES ('a', 'x', %(first)s, DEFAULT), ('b', DEFAULT, %(t)s, %(t)s), ('c', NULL, %(zoned)s, NULL)",
+            {"first": first, "t": NAIVE, "zoned": zoned},
+        )
+        moments = {
+            event["externalId"]: (event.get("startTime"), event.get("endTime")) for event in dump(cdf, "events")
+        }
+        assert moments == {"a": (first and NOON, None), "b": (NOON, NOON), "c": (NOON, None)}
+        cdf.reset()
+
+
 def test_update_without_zone(fresh, cdf):
     fresh.execute("INSERT INTO events (external_id, type) VALUES ('a', 'x'), ('b', 'y')")
     fresh.execute("UPDATE events SET start_time = %s WHERE external_id = 'a'", (NAIVE,))
