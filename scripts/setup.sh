@@ -66,7 +66,21 @@ find_missing() {
         [[ -x $pg_config && -f $("$pg_config" --includedir-server)/postgres.h ]] ||
             missing+=("postgresql-server-dev-$major")
         [[ -x $pg_config && -x $("$pg_config" --bindir)/initdb ]] || missing+=("postgresql-$major")
+        [[ $mode != test ]] || find_missing_neighbours "$pg_config" "$major"
     fi
+}
+
+# Adds to `missing` the extensions beside which the tests run this one, where the distribution has them. Tests of those that
+# cannot be had are skipped.
+find_missing_neighbours() {
+    local pg_config=$1 major=$2 neighbour library
+    # Packages are for the distribution's PostgreSQL only.
+    [[ $pg_config == /usr/bin/* || $pg_config == /usr/lib/postgresql/* ]] || return 0
+    for neighbour in cron:pg_cron pgaudit:pgaudit; do
+        library=/usr/lib/postgresql/$major/lib/${neighbour#*:}.so
+        [[ -e $library ]] || ! apt-cache show "postgresql-$major-${neighbour%:*}" >/dev/null 2>&1 ||
+            missing+=("postgresql-$major-${neighbour%:*}")
+    done
 }
 
 install_missing() {
