@@ -1,4 +1,7 @@
 //! ANALYZE: a sample of what CDF has, read page by page.
+//!
+//! A table that cannot be read is told of in a WARNING and keeps its statistics, as PostgreSQL does with a table that it
+//! may not analyse: one table must not end the analysis of a whole database.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -6,9 +9,10 @@ use std::sync::Arc;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::errors::OrRaise;
+use super::errors::warn;
 use super::options;
 use super::pages::each_row;
+use super::text::from_server;
 use super::tuple::RowWriter;
 use crate::cdf::error::Error;
 
@@ -68,10 +72,22 @@ unsafe extern "C-unwind" fn acquire_sample_rows(
 ) -> std::ffi::c_int {
     // SAFETY: the caller's promise.
     unsafe {
-        let (sampled, total) = sample(relation, rows, targrows as usize).or_raise();
-        *totalrows = total;
         *totaldeadrows = 0.0;
-        sampled as std::ffi::c_int
+        match sample(relation, rows, targrows as usize) {
+            Ok((sampled, total)) => {
+                *totalrows = total;
+                sampled as std::ffi::c_int
+            }
+            Err(mut error) => {
+                let name = relation_name(relation);
+                error.message =
+                    format!("cannot analyze foreign table {name}, skipping it: {}", error.message);
+                warn(error);
+                // Without rows PostgreSQL leaves the columns' statistics as they are; the number of rows is as known.
+                *totalrows = f64::from((*(*relation).rd_rel).reltuples);
+                0
+            }
+        }
     }
 }
 
@@ -91,7 +107,7 @@ unsafe fn sample(
         let slot = pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
         let columns: Vec<usize> = (0..table.bindings.len()).collect();
         let (mut read, mut sampled) = (0usize, 0usize);
-        let complete = each_row(&connection, Arc::new(table), &columns, |row| {
+        let result = each_row(&connection, Arc::new(table), &columns, |row| {
             // Each row read so far stays with the same probability.
             let place = match read {
                 read if read < wanted => read,
@@ -115,11 +131,23 @@ unsafe fn sample(
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             })
-        })?;
+        });
+        // Also after an error, which is no ERROR: PostgreSQL would warn of the slot that is left behind.
         pg_sys::ExecDropSingleTupleTableSlot(slot);
+        let complete = result?;
         let known = f64::from((*(*relation).rd_rel).reltuples);
         let total = if complete { read as f64 } else { known.max(read as f64) };
         Ok((sampled, total))
+    }
+}
+
+/// Schema and name, as a statement would write them.
+unsafe fn relation_name(relation: pg_sys::Relation) -> String {
+    // SAFETY: the relation is open; the names are NUL-terminated, and the result is in the current memory context.
+    unsafe {
+        let entry = (*relation).rd_rel;
+        let schema = pg_sys::get_namespace_name((*entry).relnamespace);
+        from_server(pg_sys::quote_qualified_identifier(schema, (*entry).relname.data.as_ptr()))
     }
 }
 

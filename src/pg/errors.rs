@@ -25,6 +25,18 @@ pub fn raise(error: Error) -> ! {
 /// As [`raise`], with a SQLSTATE that has no kind on the CDF side, since it is about SQL objects.
 #[track_caller]
 pub fn raise_as(code: PgSqlErrorCode, error: Error) -> ! {
+    report(PgLogLevel::ERROR, code, error);
+    unreachable!("an ERROR does not return")
+}
+
+/// Tells of an error as PostgreSQL's WARNING, after which the statement goes on.
+#[track_caller]
+pub fn warn(error: Error) {
+    report(PgLogLevel::WARNING, sqlstate(error.kind.sqlstate()), error);
+}
+
+#[track_caller]
+fn report(level: PgLogLevel, code: PgSqlErrorCode, error: Error) {
     let Report { message, detail, hint, .. } = error.into_report();
     let mut report = ErrorReport::new(code, printable(message), "cdf_fdw");
     if !detail.is_empty() {
@@ -33,8 +45,7 @@ pub fn raise_as(code: PgSqlErrorCode, error: Error) -> ! {
     if let Some(hint) = hint {
         report = report.set_hint(printable(hint));
     }
-    report.report(PgLogLevel::ERROR);
-    unreachable!("an ERROR does not return")
+    report.report(level);
 }
 
 /// Unwraps a result of the CDF side, raising its error.

@@ -143,18 +143,40 @@ fn with_state(change: impl FnOnce(&mut State)) {
     });
 }
 
+extern "C-unwind" {
+    /// The last check of a SERIALIZABLE transaction (storage/predicate.h).
+    fn PreCommit_CheckForSerializationFailure();
+}
+
 fn pre_commit() {
     // Taken out: whatever happens below, the session does not keep the rows.
     let (buffer, mut file) = STATE.with_borrow_mut(|state| {
         (state.buffer.take(), std::mem::replace(&mut state.file, TemporaryFile::new()))
     });
-    let Some(buffer) = buffer else { return };
-    let result = match buffer.is_empty() {
-        true => Ok(()),
-        false => deliver(buffer, &mut file),
+    let result = match buffer {
+        Some(buffer) if !buffer.is_empty() => {
+            check_serializable();
+            deliver(buffer, &mut file)
+        }
+        _ => Ok(()),
     };
     file.close();
     result.or_raise();
+}
+
+/// Raises the serialization failure of a transaction that cannot be serialized, before anything is sent.
+///
+/// PostgreSQL makes this check after the callbacks. Once it is passed, the transaction counts as prepared, as one of
+/// PREPARE TRANSACTION does: of a conflict that comes up while rows are delivered, others are the victims. When
+/// PostgreSQL makes the check again, it finds nothing new.
+fn check_serializable() {
+    // SAFETY: a transaction is about to commit, its deferred triggers have run, and this is the main thread. The boundary
+    // turns a PostgreSQL error into a panic that unwinds Rust frames.
+    unsafe {
+        if pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32 {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| PreCommit_CheckForSerializationFailure());
+        }
+    }
 }
 
 fn deliver(buffer: TransactionBuffer, file: &mut TemporaryFile) -> Result<(), Error> {
@@ -174,6 +196,8 @@ fn pre_prepare() {
             .hint("Rows are delivered at COMMIT, and CDF cannot take part in a two-phase commit."),
         );
     }
+    // A savepoint that was rolled back may have written to it.
+    STATE.with_borrow_mut(|state| state.file.close());
 }
 
 /// Requests run on the I/O thread.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from faults import wait_for_request
+from psycopg import errors
 from support import paths, requests, scratch, session  # noqa: F401
 
 
@@ -87,3 +90,100 @@ def test_analyze_counts_what_there_is(session, scratch, gateway, cdf):
     assert (rows, kinds) == ((2500.0,), (10.0,))
     plan = session.execute(f"EXPLAIN (FORMAT json) SELECT * FROM {table} WHERE description = 'x' OR type = 'type 1'").fetchone()[0]
     assert 200 <= plan[0]["Plan"]["Plan Rows"] <= 300
+
+
+@pytest.fixture
+def analysed(session, scratch, gateway, cdf):
+    """The superuser's connection, with its notices, and two tables that were analysed: of events and of assets."""
+    session.execute("INSERT INTO events (external_id, type) SELECT 'e' || i, 'type ' || i % 10 FROM generate_series(1, 1000) i")
+    session.execute("INSERT INTO assets (external_id, name) SELECT 'a' || i, 'name ' || i % 5 FROM generate_series(1, 50) i")
+    superuser = scratch._connection
+    for name, column in (("events", "type"), ("assets", "name")):
+        scratch.table(f"some {name}", f"external_id text, {column} text", name)
+        superuser.execute(f'ALTER FOREIGN TABLE scratch."some {name}" OWNER TO {gateway.username}')
+        superuser.execute(f'ANALYZE scratch."some {name}"')
+    superuser.execute("RESET client_min_messages")
+    return superuser
+
+
+def statistics(superuser, *tables: str) -> list[tuple]:
+    return superuser.execute(
+        """SELECT c.relname, c.reltuples, s.attname, s.null_frac, s.n_distinct, s.most_common_freqs
+           FROM pg_class c LEFT JOIN pg_stats s ON s.tablename = c.relname AND s.schemaname = 'scratch'
+           WHERE c.relname = ANY(%s) ORDER BY 1, 3""",
+        (list(tables),),
+    ).fetchall()
+
+
+@pytest.fixture
+def warnings(analysed):
+    """What the superuser's statements tell: severity, SQLSTATE and message."""
+    notices = []
+    # What is given to a handler is gone afterwards.
+    analysed.add_notice_handler(lambda notice: notices.append((notice.severity, notice.sqlstate, notice.message_primary)))
+    return notices
+
+
+@pytest.mark.parametrize(
+    ("fault", "sqlstate", "reason"),
+    [
+        ({"mode": "status", "status": 403}, "42501", "/events/list"),
+        ({"mode": "status", "status": 400, "body": {"error": {"code": 400, "message": "no such filter"}}}, "22023", "no such filter"),
+        ({"mode": "stall"}, "57014", "flush_timeout"),
+        # The second page, when rows were sampled already.
+        ({"mode": "status", "status": 403, "after": 1}, "42501", "/events/list"),
+    ],
+    ids=["403", "400", "timeout", "second page"],
+)
+def test_table_that_cannot_be_read_does_not_end_analyze(session, analysed, warnings, cdf, fault, sqlstate, reason):
+    if "after" in fault:
+        session.execute("INSERT INTO events (external_id) SELECT 'more' || i FROM generate_series(1, 1000) i")
+    before = statistics(analysed, "some events")
+    assert len(before) == 2 and before[0][1] == 1000
+    session.execute("INSERT INTO assets (external_id, name) SELECT 'b' || i, 'name ' || i % 5 FROM generate_series(1, 50) i")
+    cdf.admin_post("faults", {"path": "/events/list", "match": "exact"} | fault)
+    analysed.execute("SET cdf_fdw.flush_timeout = '1s'")
+    analysed.execute('ANALYZE scratch."some events", scratch."some assets"')
+    told = [notice for notice in warnings if "some events" in notice[2]]
+    assert [notice[:2] for notice in told] == [("WARNING", sqlstate)]
+    assert 'scratch."some events"' in told[0][2] and reason in told[0][2], told
+    assert not any("leak" in message for _, _, message in warnings)
+    # What was known of it is still known, and the others are analysed.
+    assert statistics(analysed, "some events") == before
+    assert statistics(analysed, "some assets")[0][1] == 100
+
+
+# A whole database's foreign tables are analysed as parts of their parents only.
+@pytest.mark.parametrize("statement", ["ANALYZE parts, parent", "ANALYZE", "VACUUM ANALYZE"])
+def test_analyze_of_parents_goes_on_without_a_table_that_cannot_be_read(scratch, analysed, warnings, cdf, statement):
+    for kind, clause in (("parts", "PARTITION BY LIST (external_id)"), ("parent", "")):
+        scratch.execute(f"CREATE TABLE {kind} (external_id text, type text) {clause}")
+    scratch.execute("ALTER TABLE parts ATTACH PARTITION \"some events\" DEFAULT")
+    scratch.execute("CREATE TABLE here PARTITION OF parts FOR VALUES IN ('x')")
+    scratch.execute("INSERT INTO here SELECT 'x', 'local' FROM generate_series(1, 30)")
+    scratch.execute("ALTER FOREIGN TABLE \"some assets\" RENAME name TO type")
+    scratch.execute("ALTER FOREIGN TABLE \"some assets\" ALTER type OPTIONS (name 'name')")
+    scratch.execute("ALTER FOREIGN TABLE \"some assets\" INHERIT parent")
+    scratch.execute("INSERT INTO parent SELECT 'y', 'local' FROM generate_series(1, 40)")
+    for resource in ("events", "assets"):
+        cdf.admin_post("faults", {"path": f"/{resource}/list", "match": "exact", "mode": "status", "status": 403})
+    analysed.execute(statement)
+    told = [notice for notice in warnings if "skipping it" in notice[2]]
+    assert {notice[:2] for notice in told} == {("WARNING", "42501")}
+    assert all(any(f"some {name}" in notice[2] for notice in told) for name in ("events", "assets"))
+    found = analysed.execute(
+        """SELECT tablename, inherited, most_common_vals::text FROM pg_stats
+           WHERE schemaname = 'scratch' AND tablename IN ('parts', 'parent', 'here') AND attname = 'type' ORDER BY 1, 2"""
+    ).fetchall()
+    assert ("here", False, "{local}") in found and ("parent", False, "{local}") in found
+
+
+def test_analyze_can_be_cancelled(analysed, warnings, cdf):
+    cdf.admin_post("faults", {"path": "/events/list", "match": "exact", "mode": "stall"})
+    with ThreadPoolExecutor() as pool:
+        analyze = pool.submit(analysed.execute, 'ANALYZE scratch."some events"')
+        wait_for_request(cdf)
+        analysed.cancel()
+        with pytest.raises(errors.QueryCanceled):
+            analyze.result()
+    assert warnings == []

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
-from faults import fault, loader, session, temporary_files  # noqa: F401  (loader, session: fixtures)
+from faults import (  # noqa: F401  (loader, session: fixtures)
+    create_missing_series,
+    fault,
+    loader,
+    own_cluster,
+    register,
+    session,
+    temporary_files,
+)
 from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 from support import checksum, dump, names, refused, requests, series
@@ -248,6 +257,69 @@ def test_rows_written_again_after_they_went_to_a_file(small, cdf):
     assert {item["description"].rstrip(".") for item in dump(cdf, "events")} == {"third"}
     assert len(dump(cdf, "events")) == 4000
     assert cdf.admin_get("datapoints/summary")["count"] == 100_000
+
+
+ENDS = {
+    "COMMIT": ("BEGIN", "ROWS", "COMMIT"),
+    "COMMIT of nothing": ("BEGIN", "SAVEPOINT s", "ROWS", "ROLLBACK TO s", "COMMIT"),
+    "ROLLBACK": ("BEGIN", "ROWS", "ROLLBACK"),
+    "RELEASE": ("BEGIN", "SAVEPOINT s", "ROWS", "RELEASE s", "ROWS", "COMMIT"),
+    "ROLLBACK TO, twice": ("BEGIN", "SAVEPOINT s", "ROWS", "ROLLBACK TO s", "ROWS", "ROLLBACK TO s", "ROWS", "COMMIT"),
+    "savepoint in a savepoint": (
+        "BEGIN", "SAVEPOINT s", "SAVEPOINT t", "ROWS", "RELEASE t", "ROLLBACK TO s", "ROWS", "COMMIT",
+    ),
+    "error in a savepoint": ("BEGIN", "SAVEPOINT s", "ROWS", "SELECT 1 / 0", "ROLLBACK TO s", "ROWS", "COMMIT"),
+    "error": ("BEGIN", "ROWS", "SELECT 1 / 0", "COMMIT"),
+    "AND CHAIN": ("BEGIN", "ROWS", "COMMIT AND CHAIN", "ROWS", "ROLLBACK AND CHAIN", "ROWS", "COMMIT"),
+    "PREPARE TRANSACTION": ("BEGIN", "SAVEPOINT s", "ROWS", "ROLLBACK TO s", "PREPARE TRANSACTION 'p'", "ROLLBACK PREPARED 'p'"),
+    "PREPARE TRANSACTION after an exception": ("BEGIN", "CAUGHT", "PREPARE TRANSACTION 'p'", "COMMIT PREPARED 'p'"),
+    "PREPARE TRANSACTION refused": ("BEGIN", "ROWS", "PREPARE TRANSACTION 'p'"),
+    "exception": ("BEGIN", "CAUGHT", "ROWS", "COMMIT"),
+    "procedure": ("CALL commits()", "ROWS"),
+    "cursor": ("BEGIN", "DECLARE c CURSOR FOR SELECT external_id FROM timeseries", "FETCH c", "ROWS", "FETCH c", "COMMIT"),
+    "cursor of a savepoint": (
+        "BEGIN", "SAVEPOINT s", "ROWS", "DECLARE c CURSOR FOR SELECT external_id FROM datapoints", "FETCH c",
+        "ROLLBACK TO s", "ROWS", "COMMIT",
+    ),
+    "held cursor": ("BEGIN", "ROWS", "DECLARE c CURSOR WITH HOLD FOR SELECT external_id FROM datapoints LIMIT 7", "COMMIT", "FETCH c"),
+    "own rows": ("BEGIN", "ROWS", "SELECT count(*) FROM datapoints", "ROLLBACK"),
+    "own rows, not all": ("BEGIN", "ROWS", "SELECT external_id FROM datapoints LIMIT 3", "COMMIT"),
+    "refused delivery": ("FAULT", "BEGIN", "ROWS", "COMMIT", "ROWS"),
+}
+
+
+def test_no_end_of_a_transaction_leaves_a_file(emulator, cdf):
+    """PostgreSQL warns of a temporary file that is left at the end of a transaction that did not fail."""
+    rows = f"""INSERT INTO datapoints (external_id, "timestamp", value)
+               SELECT 's' || i % 10, to_timestamp(i), i FROM {NUMBERS.format(1, 30_000)}"""
+    caught = f"DO $$ BEGIN {rows}; PERFORM 1 / 0; EXCEPTION WHEN division_by_zero THEN NULL; END $$"
+    with own_cluster("max_prepared_transactions=2") as cluster:
+        loader = register(cluster, emulator)
+        create_missing_series(cluster, loader)
+        with cluster.connect() as superuser:
+            superuser.execute(
+                f"""CREATE PROCEDURE public.commits() LANGUAGE plpgsql AS $$ BEGIN
+                      {rows}; COMMIT; {rows}; ROLLBACK; {rows}; COMMIT;
+                    END $$"""
+            )
+        for end, steps in ENDS.items():
+            cdf.admin_delete("faults")
+            before = len(cluster.log())
+            with loader.connect(autocommit=True) as session:
+                session.execute("SET search_path = \"$user\", public")
+                session.execute("SET cdf_fdw.buffer_memory = '64kB'")
+                for step in steps:
+                    if step == "FAULT":
+                        fault(cdf, "/timeseries/data", status=403, after=1)
+                        continue
+                    with suppress(psycopg.Error):
+                        session.execute({"ROWS": rows, "CAUGHT": caught}.get(step, step))
+                    if step == "ROWS" and session.info.transaction_status == TransactionStatus.INTRANS:
+                        assert temporary_files(cluster) > 0, f"{end}: nothing has to wait in a file"
+                assert session.info.transaction_status == TransactionStatus.IDLE, end
+                assert temporary_files(cluster) == 0, end
+            told = cluster.log()[before:]
+            assert "leak" not in told and "temporary file" not in told, f"{end}: {told}"
 
 
 @pytest.fixture

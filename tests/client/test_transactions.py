@@ -9,7 +9,16 @@ from datetime import datetime, timezone
 
 import psycopg
 import pytest
-from faults import fault, loader, own_cluster, register, register_apart, session, temporary_files  # noqa: F401  (fixtures)
+from faults import (  # noqa: F401  (loader, session: fixtures)
+    fault,
+    loader,
+    own_cluster,
+    register,
+    register_apart,
+    session,
+    temporary_files,
+    wait_for_request,
+)
 from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 from support import checksum, dump, names, refused, requests, series
@@ -631,6 +640,63 @@ def test_prepare_transaction_is_refused_once_rows_are_buffered(emulator, cdf):
 
             event(session, "next")
             assert names(cdf, "events") == ["next"]
+
+
+def write_skew(loader, session, other):
+    """Two transactions that have each read what the other is to write."""
+    for each in (session, other):
+        each.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        each.execute("SELECT count(*) FROM local")
+
+
+@pytest.mark.parametrize("deferred", [False, True], ids=["statement", "deferred trigger"])
+def test_serialization_failure_comes_before_anything_is_sent(cluster, loader, session, cdf, local, deferred):
+    if deferred:
+        script(
+            cluster,
+            loader,
+            """CREATE FUNCTION to_cdf() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN INSERT INTO events (external_id) VALUES ('t' || NEW.id); RETURN NULL; END $$;
+               CREATE CONSTRAINT TRIGGER late AFTER INSERT ON local DEFERRABLE INITIALLY DEFERRED
+               FOR EACH ROW EXECUTE FUNCTION to_cdf()""",
+        )
+    try:
+        with loader.connect(autocommit=True) as other:
+            write_skew(loader, session, other)
+            for each, number in ((session, 1), (other, 2)):
+                each.execute("INSERT INTO local VALUES (%s)", (number,))
+                if not deferred:
+                    event(each, f"t{number}")
+            session.execute("COMMIT")
+            with refused("40001"):
+                other.execute("COMMIT")
+            assert other.info.transaction_status == TransactionStatus.IDLE
+            assert names(cdf, "events") == ["t1"]
+            assert len(requests(cdf)) == 1
+            event(other, "later")
+    finally:
+        if deferred:
+            script(cluster, loader, "DROP FUNCTION to_cdf() CASCADE")
+    assert names(cdf, "events") == ["later", "t1"]
+
+
+def test_transaction_that_delivers_is_not_the_victim_of_a_later_conflict(loader, session, cdf, local):
+    fault(cdf, "/events", "delay", delay_ms=1500, times=1)
+    with loader.connect(autocommit=True) as other, ThreadPoolExecutor() as pool:
+        write_skew(loader, session, other)
+        session.execute("INSERT INTO local VALUES (1)")
+        event(session, "first")
+        commit = pool.submit(session.execute, "COMMIT")
+        wait_for_request(cdf)
+        # While the rows of the one are under way, the other would have to come before it, and after it.
+        with refused("40001"):
+            other.execute("INSERT INTO local VALUES (2)")
+            event(other, "second")
+            other.execute("COMMIT")
+        other.execute("ROLLBACK")
+        assert commit.result().statusmessage == "COMMIT"
+    assert names(cdf, "events") == ["first"]
+    assert session.execute("SELECT id FROM local").fetchall() == [(1,)]
 
 
 def test_two_servers_and_two_roles_in_one_transaction(cluster, loader, session, emulator, cdf):
