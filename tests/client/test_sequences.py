@@ -44,30 +44,117 @@ def test_a_sequence_and_its_rows_in_one_transaction(session, cdf):
     assert cells(cdf) == {0: {"a": 1.5, "s": "x"}}
 
 
-def test_new_columns_are_added_and_others_stay(session, cdf):
+def definitions(cdf, external_id="seq"):
+    """What CDF has of each column, without what it sets itself."""
+    made = ("createdTime", "lastUpdatedTime", "id")
+    columns = stored(cdf, "sequences", external_id)["columns"]
+    return [{name: value for name, value in column.items() if name not in made and value != {}} for column in columns]
+
+
+UPDATES = {
+    "UPDATE": "UPDATE sequences SET columns = %(columns)s WHERE external_id = 'seq'",
+    "UPDATE all": "UPDATE sequences SET columns = %(columns)s, name = 'N'",
+    "INSERT": "INSERT INTO sequences (external_id, columns) VALUES ('seq', %(columns)s)",
+    "DO UPDATE": """INSERT INTO sequences (external_id, name, columns) VALUES ('seq', 'other', %(columns)s)
+        ON CONFLICT (external_id) DO UPDATE SET columns = EXCLUDED.columns""",
+    "by id": "INSERT INTO sequences (id, columns) SELECT id, %(columns)s FROM sequences WHERE external_id = 'seq'",
+}
+
+
+@pytest.mark.parametrize("statement", UPDATES.values(), ids=UPDATES)
+def test_an_update_makes_the_columns_what_it_says(session, cdf, statement):
     create(session)
-    session.execute(
-        """INSERT INTO sequences (external_id, name, columns) VALUES ('seq', 'S', '[{"externalId": "a"}, {"externalId": "b"}]')"""
-    )
-    assert types(cdf) == {"a": "DOUBLE", "n": "LONG", "s": "STRING", "b": "DOUBLE"}
-    assert stored(cdf, "sequences", "seq")["name"] == "S"
+    create(session, "other")
+    session.execute("""INSERT INTO sequence_rows (external_id, row_number, columns) VALUES ('seq', 0, '{"a": 1.5, "n": 2, "s": "x"}')""")
+    wanted = [
+        {"externalId": "s", "name": "S", "description": "text", "metadata": {"k": "v"}},
+        {"externalId": "n", "valueType": "LONG"},
+        {"externalId": "new", "valueType": "STRING", "name": "New"},
+    ]
+    if statement == UPDATES["UPDATE all"]:
+        session.execute("DELETE FROM sequences WHERE external_id = 'other'")
+    seen = len(requests(cdf))
+    assert session.execute(statement, {"columns": json.dumps(wanted)}).rowcount == 1
+    assert definitions(cdf) == [
+        {"externalId": "n", "valueType": "LONG"},
+        {"externalId": "s", "valueType": "STRING", "name": "S", "description": "text", "metadata": {"k": "v"}},
+        {"externalId": "new", "valueType": "STRING", "name": "New"},
+    ]
+    assert cells(cdf) == {0: {"n": 2, "s": "x"}}
+    assert stored(cdf, "sequences", "seq").get("name") == ("N" if "name = 'N'" in statement else None)
+    # One request updates, and one before it has asked which columns there are.
+    made = [entry["path"] for entry in requests(cdf)[seen:]]
+    assert made[-2:] == ["/sequences/byids", "/sequences/update"] and made.count("/sequences/update") == 1
+    seen = len(requests(cdf))
+    session.execute(statement, {"columns": json.dumps(wanted)})
+    if statement != UPDATES["UPDATE all"]:
+        assert "/sequences/update" not in [entry["path"] for entry in requests(cdf)[seen:]]
+
+
+def test_columns_that_were_read_can_be_written_again(session, cdf):
+    create(session)
+    before = definitions(cdf)
+    session.execute("UPDATE sequences SET columns = columns WHERE external_id = 'seq'")
+    assert "/sequences/update" not in paths(cdf) and definitions(cdf) == before
+    session.execute("""UPDATE sequences SET columns = columns || '[{"externalId": "z"}]' WHERE external_id = 'seq'""")
+    assert definitions(cdf) == before + [{"externalId": "z", "valueType": "DOUBLE"}]
+    session.execute("UPDATE sequences SET columns = columns - 0 WHERE external_id = 'seq'")
+    assert definitions(cdf) == before[1:] + [{"externalId": "z", "valueType": "DOUBLE"}]
+
+
+def test_columns_stay_where_a_statement_does_not_set_them(session, cdf):
+    create(session)
+    before = definitions(cdf)
     session.execute("INSERT INTO sequences (external_id, name) VALUES ('seq', 'T')")
-    session.execute("""INSERT INTO sequences (external_id, columns) VALUES ('seq', '[{"externalId": "c"}]')""")
-    assert stored(cdf, "sequences", "seq")["name"] == "T" and len(types(cdf)) == 5
+    session.execute(
+        """INSERT INTO sequences (external_id, name, columns) VALUES ('seq', 'U', '[{"externalId": "b"}]')
+           ON CONFLICT (external_id) DO UPDATE SET name = EXCLUDED.name"""
+    )
+    session.execute("""INSERT INTO sequences (external_id, columns) VALUES ('seq', '[{"externalId": "b"}]') ON CONFLICT DO NOTHING""")
+    assert definitions(cdf) == before and stored(cdf, "sequences", "seq")["name"] == "U"
+
+
+def test_columns_of_many_sequences_are_compared_in_one_request(session, cdf):
+    session.execute("INSERT INTO sequences (external_id, columns) SELECT 's' || i, %s FROM generate_series(1, 900) i", (COLUMNS,))
+    seen = len(requests(cdf))
+    updated = session.execute("""UPDATE sequences SET columns = columns || '[{"externalId": "z"}]' WHERE external_id LIKE 's%'""")
+    assert updated.rowcount == 900
+    made = [entry["path"] for entry in requests(cdf)[seen:]]
+    assert made.count("/sequences/byids") <= 2 and made.count("/sequences/update") == 1
+    assert all("z" in types(cdf, f"s{i}") for i in (1, 450, 900))
 
 
 def test_columns_written_twice_in_a_transaction(session, cdf):
     with session.transaction():
         create(session)
         session.execute("""INSERT INTO sequences (external_id, columns) VALUES ('seq', '[{"externalId": "b"}]')""")
-    assert list(types(cdf)) == ["a", "n", "s", "b"]
+        session.execute("""UPDATE sequences SET columns = columns || '[{"externalId": "c"}]'""")
+    assert list(types(cdf)) == ["b", "c"]
 
 
 def test_the_type_of_a_column_cannot_be_changed(session, cdf):
     create(session)
-    with refused("22023", '"seq"', '"n"', "LONG"):
-        session.execute("""INSERT INTO sequences (external_id, columns) VALUES ('seq', '[{"externalId": "n", "valueType": "STRING"}]')""")
-    assert types(cdf)["n"] == "LONG"
+    for statement in UPDATES.values():
+        with refused("22023", "cannot change its valueType", '"n"', "LONG", "never updates"):
+            session.execute(statement.replace(", name = 'N'", ""), {"columns": '[{"externalId": "n", "valueType": "STRING"}]'})
+    assert types(cdf) == {"a": "DOUBLE", "n": "LONG", "s": "STRING"}
+
+
+def test_columns_cannot_be_cleared(session, cdf):
+    create(session)
+    with refused("22004", '"columns"', "cannot clear"):
+        session.execute("UPDATE sequences SET columns = NULL")
+    with refused("22023", '"columns"', "at least one"):
+        session.execute("UPDATE sequences SET columns = '[]'")
+    assert len(types(cdf)) == 3
+
+
+@pytest.mark.parametrize("mode", ["drop_before", "drop_after"])
+def test_an_update_of_columns_whose_answer_is_lost(session, cdf, mode):
+    create(session)
+    cdf.admin_post("faults", {"path": "/sequences/update", "mode": mode, "times": 1})
+    session.execute("""UPDATE sequences SET columns = columns || '[{"externalId": "z"}]', name = 'N' WHERE external_id = 'seq'""")
+    assert list(types(cdf)) == ["a", "n", "s", "z"] and stored(cdf, "sequences", "seq")["name"] == "N"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +190,7 @@ def test_rows_are_merged_cell_by_cell(session, cdf):
         session.execute(row, (1, '{"s": "second", "n": 3}'))
         session.execute(row, (2, '{"a": 2, "s": null}'))
     assert cells(cdf) == {1: {"a": 1, "s": "second", "n": 3}, 2: {"a": 2, "s": None}}
-    assert len(requests(cdf, "/sequences/data")) == 1
+    assert len(requests(cdf, "/sequences/data")) == 2
     session.execute(row, (1, '{"a": null}'))
     assert cells(cdf)[1] == {"a": None, "s": "second", "n": 3}
 
@@ -127,6 +214,50 @@ def test_too_many_values_for_one_request(session, cdf):
     )
     assert len(cells(cdf, "wide")) == 700 and len(cells(cdf, "wide")[700]) == 300
     assert len(requests(cdf, "/sequences/data")) >= 3
+
+
+def test_a_request_names_each_sequence_once(session, cdf):
+    """Rows with other columns, and rows of more columns than an item may have, go in requests of their own."""
+    many = json.dumps([{"externalId": f"c{i:03}"} for i in range(350)])
+    session.execute("INSERT INTO sequences (external_id, columns) SELECT 'q' || i, %s FROM generate_series(1, 3) i", (many,))
+    with session.transaction():
+        session.execute(
+            """INSERT INTO sequence_rows (external_id, row_number, columns)
+               SELECT 'q' || s, r, (SELECT jsonb_object_agg('c' || lpad(c::text, 3, '0'), c + r)
+                                    FROM generate_series(0, 349) c WHERE r = 0 OR c % (r + 1) = 0)
+               FROM generate_series(1, 3) s, generate_series(0, 9) r"""
+        )
+        session.execute("""INSERT INTO sequence_rows (external_id, row_number, columns) VALUES ('q1', 5, '{"c001": null, "c006": -1}')""")
+    sent = requests(cdf, "/sequences/data")
+    for entry in sent:
+        if "body" in entry:
+            named = [item["externalId"] for item in entry["body"]["items"]]
+            assert len(named) == len(set(named))
+    for s in (1, 2, 3):
+        expected = {r: {f"c{c:03}": c + r for c in range(350) if r == 0 or c % (r + 1) == 0} for r in range(10)}
+        if s == 1:
+            expected[5] |= {"c001": None, "c006": -1}
+        assert cells(cdf, f"q{s}") == expected
+    assert len(sent) <= 15
+
+
+def test_a_row_that_is_refused_among_rows_with_other_columns(session, cdf):
+    create(session)
+    values = """('seq', 0, '{"a": 1}'), ('seq', 1, '{"n": 2}'), ('seq', 2, '{"a": 1, "n": 1.5}'), ('seq', 3, '{"s": "x"}'),
+        ('seq', 4, '{"a": 4}')"""
+    with refused("22023", '"seq" row 2', "expected a LONG"):
+        session.execute(f"INSERT INTO sequence_rows (external_id, row_number, columns) VALUES {values}")
+    assert set(cells(cdf)) == {0, 1, 3, 4}
+    assert cells(cdf)[4] == {"a": 4}
+
+
+def test_rows_of_many_sequences_are_deleted(session, cdf):
+    one = json.dumps([{"externalId": "a"}])
+    session.execute("INSERT INTO sequences (external_id, columns) SELECT 'm' || i, %s FROM generate_series(1, 2100) i", (one,))
+    session.execute("""INSERT INTO sequence_rows (external_id, row_number, columns) SELECT 'm' || i, 0, '{"a": 1}' FROM generate_series(1, 2100) i""")
+    assert session.execute("DELETE FROM sequence_rows WHERE row_number = 0").rowcount == 2100
+    assert dump(cdf, "sequence_rows") == []
+    assert max(entry["items"] for entry in requests(cdf, "/sequences/data/delete")) <= 1000
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,43 @@ def test_columns_change(client):
     assert rows.values == [[1.5, "x", None]]
 
 
+def test_every_part_of_a_column_but_its_type_changes(client, emulator):
+    create(client)
+    column = lambda name: next(c for c in client.sequences.retrieve(external_id="seq").columns if c.external_id == name)
+    update = SequenceColumnUpdate(external_id="n").name.set("N").description.set("d").metadata.set({"a": "b"})
+    client.sequences.update(SequenceUpdate(external_id="seq").columns.modify([update]))
+    assert (column("n").name, column("n").description, column("n").metadata) == ("N", "d", {"a": "b"})
+    clear = SequenceColumnUpdate(external_id="n").name.set(None).metadata.add({"c": "d"})
+    client.sequences.update(SequenceUpdate(external_id="seq").columns.modify([clear]))
+    assert (column("n").name, column("n").metadata) == (None, {"a": "b", "c": "d"})
+    patch = lambda columns: {"items": [{"externalId": "seq", "update": {"columns": columns}}]}
+    for wrong in [
+        {"modify": [{"externalId": "n", "update": {"valueType": {"set": "STRING"}}}]},
+        {"modify": [{"externalId": "n", "update": {"externalId": {"setNull": True}}}]},
+        {"modify": [{"externalId": "n", "update": {"externalId": {"set": "a"}}}]},
+        {"modify": [{"externalId": "n"}]},
+        {"modify": [{"externalId": "none", "update": {"name": {"set": "x"}}}]},
+        {"remove": [{"externalId": "none"}]},
+        {"remove": ["n"]},
+        {"remove": [{"externalId": "n", "name": "N"}]},
+        {"remove": [{"externalId": name} for name in "ans"]},
+        {"add": [{"externalId": "n"}]},
+        {"add": [{"externalId": f"c{i}"} for i in range(398)]},
+        {"set": [{"externalId": "n"}]},
+    ]:
+        emulator.refused("/sequences/update", patch(wrong))
+    assert [c.external_id for c in client.sequences.retrieve(external_id="seq").columns] == ["a", "n", "s"]
+
+
+def test_a_request_names_a_sequence_once(client, emulator):
+    number = create(client).id
+    rows = lambda name, column: name | {"columns": [column], "rows": [{"rowNumber": 0, "values": [1]}]}
+    for other in ({"externalId": "seq"}, {"id": number}):
+        emulator.refused("/sequences/data", {"items": [rows({"externalId": "seq"}, "a"), rows(other, "n")]})
+        emulator.refused("/sequences/data/delete", {"items": [{"externalId": "seq", "rows": [0]}, other | {"rows": [1]}]})
+    assert numbers(client.sequences.data.retrieve(external_id="seq")) == []
+
+
 def test_rows_are_written_cell_by_cell(client, emulator):
     create(client)
     insert = client.sequences.data.insert

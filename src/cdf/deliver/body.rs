@@ -45,8 +45,25 @@ impl<'b> Parsed<'b> {
         out
     }
 
-    /// The element of an update request; None if the item changes nothing that can be changed.
-    pub(super) fn update(&self, at: usize, resource: &Resource, kind: KeyKind) -> Option<Vec<u8>> {
+    /// Whether the row gives an existing item this property.
+    pub(super) fn updates_property(&self, at: usize, property: &str) -> bool {
+        let item = &self.items[at];
+        let listed = || match item.get(json_writer::LISTED) {
+            Some(_) => json_writer::listed(item).is_ok_and(|names| names.iter().any(|name| name == property)),
+            None => true,
+        };
+        item.get(property).is_some() && listed()
+    }
+
+    /// The element of an update request, with what becomes of the columns of a sequence; None if the item changes nothing
+    /// that can be changed.
+    pub(super) fn update(
+        &self,
+        at: usize,
+        resource: &Resource,
+        kind: KeyKind,
+        columns: Option<&[u8]>,
+    ) -> Option<Vec<u8>> {
         let mut out = self.key_object(at);
         out.pop();
         out.extend_from_slice(b",\"update\":{");
@@ -61,7 +78,8 @@ impl<'b> Parsed<'b> {
                 continue;
             };
             match column.rule {
-                Rule::ImmutableBool | Rule::ImmutableText { .. } | Rule::SequenceColumns => continue,
+                Rule::ImmutableBool | Rule::ImmutableText { .. } => continue,
+                Rule::SequenceColumns if columns.is_none() => continue,
                 Rule::ExternalId if kind == KeyKind::Key => continue,
                 _ => {}
             }
@@ -69,6 +87,11 @@ impl<'b> Parsed<'b> {
                 out.push(b',');
             }
             json_writer::write(&mut out, &**property);
+            if let (Rule::SequenceColumns, Some(columns)) = (column.rule, columns) {
+                out.push(b':');
+                out.extend_from_slice(columns);
+                continue;
+            }
             match value.get() {
                 "null" => out.extend_from_slice(match column.rule {
                     // CDF has no setNull for these (API description of the update operations).

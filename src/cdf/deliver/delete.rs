@@ -10,7 +10,6 @@ use crate::cdf::buffer::Body;
 use crate::cdf::client::Resend;
 use crate::cdf::error::{Error, Identity, RequestError};
 use crate::cdf::resource::raw::rows_path;
-use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 use crate::cdf::resource::{Items, Shape, Stage};
 
 impl Delivery<'_> {
@@ -54,44 +53,6 @@ impl Delivery<'_> {
                 }
                 // RAW says so in words where there is no such table.
                 Err(RequestError::Api(api)) if api.is_absent() => self.accepted += part.len(),
-                Err(error) => self.narrow(&mut search, part, error, body)?,
-            }
-        }
-        self.conclude(search, body)
-    }
-
-    /// Deletes rows of sequences, grouped as CDF takes them.
-    async fn delete_sequence_rows(&mut self, body: &Body) -> Result<(), Error> {
-        let mut search = Search::new((0..body.items.len()).collect(), false);
-        while let Some(mut part) = search.next() {
-            let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
-            for at in &part {
-                let mut row: Value = serde_json::from_slice(body.fragment(*at))
-                    .map_err(|error| Error::internal(format!("an encoded row is not JSON: {error}")))?;
-                let number = row[ROW_NUMBER].take();
-                row.as_object_mut().map(|row| row.remove(ROW_NUMBER));
-                match groups.iter_mut().rev().find(|(sequence, _)| *sequence == row) {
-                    Some((_, numbers)) => numbers.push(number),
-                    None => groups.push((row, vec![number])),
-                }
-            }
-            let items = groups.into_iter().map(|(mut sequence, numbers)| {
-                sequence["rows"] = Value::Array(numbers);
-                sequence
-            });
-            let request = json!({ "items": items.collect::<Vec<_>>() }).to_string().into_bytes();
-            match self.post_json("/sequences/data/delete", request, Resend::Always).await {
-                Ok(_) => self.accepted += part.len(),
-                Err(RequestError::Api(api)) if !api.missing.is_empty() => {
-                    let gone = matching(body, &part, &api.missing)?;
-                    if gone.is_empty() {
-                        search.refused(part, api, body, self.destination)?;
-                        continue;
-                    }
-                    self.accepted += gone.len();
-                    part.retain(|at| !gone.contains(at));
-                    search.again(part);
-                }
                 Err(error) => self.narrow(&mut search, part, error, body)?,
             }
         }

@@ -7,6 +7,7 @@ mod points;
 mod raw;
 mod references;
 mod search;
+mod sequence_rows;
 mod sequences;
 mod upsert;
 

@@ -5,6 +5,7 @@ use hashbrown::HashSet;
 
 use super::body::{create_request, matching, named, names, present, Parsed};
 use super::search::Search;
+use super::sequences::ColumnChanges;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
 use crate::cdf::client::Resend;
@@ -15,6 +16,9 @@ use crate::cdf::table::{OnConflict, Operation};
 
 /// Rounds of splitting off what exists, or what is missing. Each makes progress unless others write the same keys.
 const ROUNDS: usize = 20;
+
+/// Answers to updates of columns that may be lost before the rows are given up.
+const UNKNOWN_OUTCOMES: usize = 3;
 
 /// The parts in which items are created.
 fn creation(items: &Items, work: &Work, all: Vec<usize>) -> Search {
@@ -314,27 +318,55 @@ impl Delivery<'_> {
         let parsed = Parsed::all(body)?;
         let resource = self.destination.resource;
         let path = format!("{}/update", items.path);
-        let (changing, still): (Vec<usize>, Vec<usize>) =
-            all.into_iter().partition(|at| parsed.update(*at, resource, work.kind).is_some());
-        let mut missing = Vec::new();
+        let mut columns = self.column_changes(items, &parsed, body, &all).await?;
+        let mut missing = std::mem::take(&mut columns.missing);
+        let patch = |at: usize, columns: &ColumnChanges| {
+            let columns = columns.changes.get(&at).map(Vec::as_slice);
+            parsed.update(at, resource, work.kind, columns)
+        };
+        let gone: HashSet<usize> = missing.iter().copied().collect();
+        let (changing, mut still): (Vec<usize>, Vec<usize>) =
+            all.into_iter().filter(|at| !gone.contains(at)).partition(|at| patch(*at, &columns).is_some());
+        // Of those whose columns were compared it is known that they exist.
+        self.accepted += still.iter().filter(|at| columns.existing.contains(*at)).count();
+        still.retain(|at| !columns.existing.contains(at));
+        let mut unknown = 0;
         if !still.is_empty() {
             let answer = self.retrieve(items, body, &still).await?;
             let found = present(body, &still, &answer)?;
             parsed.check_immutable(&still, &answer, resource)?;
-            self.add_columns(items, &parsed, &still, &answer).await?;
             self.accepted += found.len();
             missing.extend(still.into_iter().filter(|at| !found.contains(at)));
         }
         let mut search = Search::new(changing, work.ordered);
         while let Some(mut part) = search.next() {
-            let updates: Vec<Vec<u8>> =
-                part.iter().filter_map(|at| parsed.update(*at, resource, work.kind)).collect();
+            let updates: Vec<Vec<u8>> = part.iter().filter_map(|at| patch(*at, &columns)).collect();
             let request = Body::from_fragments(updates.iter().map(|update| &**update)).bytes;
-            match self.post_json(&path, request, Resend::Always).await {
+            // Sent again after a lost answer, columns would be refused because of themselves.
+            let changes_columns = part.iter().any(|at| columns.changes.contains_key(at));
+            let resend = if changes_columns { Resend::OnlyIfNotReceived } else { Resend::Always };
+            match self.post_json(&path, request, resend).await {
                 Ok(response) => {
                     self.accepted += part.len();
                     parsed.check_immutable(&part, &response.body, resource)?;
-                    self.add_columns(items, &parsed, &part, &response.body).await?;
+                }
+                // What became of it shows in the columns that CDF has now.
+                Err(RequestError::Failed(error))
+                    if changes_columns
+                        && unknown < UNKNOWN_OUTCOMES
+                        && matches!(error.kind, Kind::ConnectionLost | Kind::ServerFailure) =>
+                {
+                    unknown += 1;
+                    let again = self.column_changes(items, &parsed, body, &part).await?;
+                    part.iter().for_each(|at| drop(columns.changes.remove(at)));
+                    columns.changes.extend(again.changes);
+                    missing.extend(&again.missing);
+                    part.retain(|at| !again.missing.contains(at));
+                    // A row that changes nothing any more has arrived.
+                    let (left, done) = part.into_iter().partition(|at| patch(*at, &columns).is_some());
+                    let done: Vec<usize> = done;
+                    self.accepted += done.len();
+                    search.again(left);
                 }
                 Err(RequestError::Api(api)) if api.status == 400 && !api.missing.is_empty() => {
                     let lost = matching(body, &part, &api.missing)?;

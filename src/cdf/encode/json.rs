@@ -362,8 +362,7 @@ impl<'de> Deserialize<'de> for Properties<'de> {
     }
 }
 
-/// The later write of an item, with the parts of one property added that only the earlier write has: members of an
-/// object, or elements of an array by their external id.
+/// The later write of an item, with the members of one property, an object, added that only the earlier write has.
 pub fn add_inside(
     earlier: &[u8],
     later: &[u8],
@@ -376,19 +375,7 @@ pub fn add_inside(
     let merged;
     if let (Some(before), Some(after)) = (first.get(property), second.get(property)) {
         let mut text = Vec::new();
-        if after.get().starts_with('[') {
-            let parse = |value: &RawValue| serde_json::from_str::<Vec<serde_json::Value>>(value.get());
-            let (mut before, after) = (parse(before).map_err(unreadable)?, parse(after).map_err(unreadable)?);
-            for column in after {
-                match before.iter_mut().find(|other| other["externalId"] == column["externalId"]) {
-                    Some(slot) => *slot = column,
-                    None => before.push(column),
-                }
-            }
-            write(&mut text, &before);
-        } else {
-            overlay(before.get().as_bytes(), after.get().as_bytes(), |_| None, &mut text)?;
-        }
+        overlay(before.get().as_bytes(), after.get().as_bytes(), |_| None, &mut text)?;
         let text = String::from_utf8_lossy(&text).into_owned();
         merged = RawValue::from_string(text).map_err(unreadable)?;
         second.0.iter_mut().filter(|(name, _)| name == property).for_each(|(_, value)| *value = &merged);

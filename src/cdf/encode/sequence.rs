@@ -18,6 +18,9 @@ use crate::cdf::resource::sequences::{self, METADATA, VALUE_TYPES};
 use crate::cdf::resource::EXTERNAL_ID_CHARS;
 use crate::cdf::table::Table;
 
+/// What CDF itself adds to a column. It comes along when definitions that were read are written again.
+const MADE_BY_CDF: [&str; 3] = ["id", "createdTime", "lastUpdatedTime"];
+
 /// Appends the definitions of a sequence's columns, checked.
 pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
     let invalid = |why: String| (Kind::InvalidValue, why);
@@ -42,7 +45,7 @@ pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
         };
         let mut first = true;
         for (property, value) in &column.0 {
-            if value.get() == "null" {
+            if value.get() == "null" || MADE_BY_CDF.contains(&&**property) {
                 continue;
             }
             out.push(if first { b'{' } else { b',' });
@@ -66,17 +69,11 @@ fn definition(out: &mut Vec<u8>, property: &str, value: &RawValue) -> Result<(),
         "description" => 1000,
         "valueType" => 16,
         "metadata" => return metadata(out, value.get(), true, METADATA),
-        // CDF returns these of a column, and takes neither.
-        "createdTime" | "lastUpdatedTime" => 0,
         other => {
             let known = "externalId, name, description, valueType, metadata";
             return Err((Kind::InvalidValue, format!("there is no property \"{other}\"; there are {known}")));
         }
     };
-    if max == 0 {
-        let why = format!("CDF sets \"{property}\"; it cannot be written");
-        return Err((Kind::InvalidValue, why));
-    }
     let Ok(string) = serde_json::from_str::<String>(value.get()) else {
         return Err((Kind::InvalidValue, format!("\"{property}\" must be a text")));
     };

@@ -118,7 +118,7 @@ pub enum Rule {
         min: f64,
         max: f64,
     },
-    /// Definitions of a sequence's columns. An update adds those that are new.
+    /// Definitions of a sequence's columns. CDF has an update of its own for them.
     SequenceColumns,
     Bool,
     /// As `Bool`, but fixed when the item is created.
@@ -370,12 +370,7 @@ impl Resource {
 
     /// The property whose parts are written one by one: a second write adds to those of the first.
     pub fn merged_inside(&self) -> Option<&'static str> {
-        let columns: &'static [Column] = self.columns;
-        let definitions = columns.iter().find(|column| column.rule == Rule::SequenceColumns);
-        match self.shape {
-            Shape::SequenceRows => Some(sequence_rows::COLUMNS),
-            _ => definitions.map(|column| column.property),
-        }
+        matches!(self.shape, Shape::SequenceRows).then_some(sequence_rows::COLUMNS)
     }
 
     /// The capability that writing needs.

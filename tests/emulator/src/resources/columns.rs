@@ -2,7 +2,7 @@
 
 use serde_json::{json, Map, Value};
 
-use super::fields::{self, Field, FieldType, MetadataLimits};
+use super::fields::{self, Field, FieldType, MetadataLimits, Update};
 use crate::codec::{now_ms, random_bits};
 use crate::errors::ApiError;
 
@@ -57,6 +57,17 @@ pub fn check(value: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Checks that an element is an object with these members and no others.
+fn check_members(place: &str, element: &Value, members: &[&str]) -> Result<(), ApiError> {
+    let element =
+        element.as_object().ok_or_else(|| ApiError::bad_request(format!("{place}: expected objects")))?;
+    fields::refuse_unknown(place, element, members)?;
+    match members.iter().find(|name| !element.contains_key(**name)) {
+        Some(name) => Err(ApiError::bad_request(format!("Missing required field: {place}.{name}"))),
+        None => Ok(()),
+    }
+}
+
 /// Applies an update's `add`, `remove` and `modify`.
 pub fn patch(current: Option<&Value>, patch: &Map<String, Value>) -> Result<Value, ApiError> {
     fields::refuse_unknown("update.columns", patch, &["add", "remove", "modify"])?;
@@ -65,6 +76,7 @@ pub fn patch(current: Option<&Value>, patch: &Map<String, Value>) -> Result<Valu
         ApiError::missing("Column external ids not found", vec![json!({ "externalId": external_id })])
     };
     for removed in patch.get("remove").map_or(Ok(&Vec::new()), |list| array("columns.remove", list))? {
+        check_members("columns.remove", removed, &["externalId"])?;
         let before = columns.len();
         columns.retain(|column| external_id(column) != external_id(removed));
         if columns.len() == before {
@@ -72,6 +84,7 @@ pub fn patch(current: Option<&Value>, patch: &Map<String, Value>) -> Result<Valu
         }
     }
     for change in patch.get("modify").map_or(Ok(&Vec::new()), |list| array("columns.modify", list))? {
+        check_members("columns.modify", change, &["externalId", "update"])?;
         let column = columns.iter_mut().find(|column| external_id(column) == external_id(change));
         let Some(Value::Object(column)) = column else {
             return Err(missing(external_id(change)));
@@ -80,7 +93,11 @@ pub fn patch(current: Option<&Value>, patch: &Map<String, Value>) -> Result<Valu
             return Err(ApiError::bad_request("Missing required field: columns.modify.update"));
         };
         for (name, change) in update {
-            match field(name)?.patch(column.get(name), change)? {
+            let field = field(name)?;
+            if field.update == Update::Never {
+                return Err(ApiError::bad_request(format!("columns: {name} cannot be updated")));
+            }
+            match field.patch(column.get(name), change)? {
                 Some(value) => drop(column.insert(name.clone(), value)),
                 None => drop(column.shift_remove(name)),
             }

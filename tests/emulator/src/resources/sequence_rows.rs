@@ -81,9 +81,15 @@ fn sequences_of(classic: &Classic, items: &[Map<String, Value>]) -> Result<Vec<i
     let mut seen = HashSet::new();
     let unknown: Vec<Value> =
         named.iter().filter(|id| table.find(id).is_none() && seen.insert(*id)).map(Identity::json).collect();
-    match unknown.is_empty() {
-        false => Err(missing(unknown)),
-        true => Ok(named.iter().filter_map(|id| table.find(id)).map(|entity| entity.id).collect()),
+    if !unknown.is_empty() {
+        return Err(missing(unknown));
+    }
+    let ids: Vec<i64> = named.iter().filter_map(|id| table.find(id)).map(|entity| entity.id).collect();
+    // Which of two items about one sequence would be applied last is nowhere said; no client of CDF sends that.
+    let mut seen = HashSet::new();
+    match ids.iter().position(|id| !seen.insert(*id)) {
+        Some(at) => Err(ApiError::bad_request(format!("items: sequence {} is not unique", named[at].json()))),
+        None => Ok(ids),
     }
 }
 

@@ -1,0 +1,505 @@
+//! Rows of sequences, in requests as CDF takes them: a request names each sequence once, with one list of columns.
+//!
+//! A null clears its cell, so that rows with different columns cannot share a list: they go in requests of their own.
+
+use hashbrown::{HashMap, HashSet};
+use serde_json::value::RawValue;
+use serde_json::{json, Value};
+
+use super::body::{matching, Parsed};
+use super::search::Search;
+use super::{Delivery, Work};
+use crate::cdf::buffer::Body;
+use crate::cdf::client::Resend;
+use crate::cdf::encode::json::{self as json_writer, Properties};
+use crate::cdf::error::{Error, RequestError};
+use crate::cdf::resource::sequence_rows::{
+    COLUMNS, COLUMNS_PER_ITEM, ITEMS_PER_REQUEST, ROWS_PER_REQUEST, ROW_NUMBER, VALUES_PER_REQUEST,
+};
+use crate::cdf::table::OnConflict;
+
+impl Delivery<'_> {
+    /// CDF writes cells, so that every request may be sent again.
+    pub(super) async fn sequence_rows(&mut self, work: &Work) -> Result<(), Error> {
+        let body = &work.body;
+        let parsed = Parsed::all(body)?;
+        let columns = columns(&parsed)?;
+        let mut rows: Vec<usize> = (0..body.items.len()).collect();
+        if matches!(work.mode.on_conflict, OnConflict::Ignore | OnConflict::Error) {
+            let existing = self.existing_rows(&parsed).await?;
+            if work.mode.on_conflict == OnConflict::Error && !existing.is_empty() {
+                return Err(self.exists(body, &existing));
+            }
+            self.accepted += existing.len();
+            rows.retain(|at| existing.binary_search(at).is_err());
+        }
+        let mut search = Search::new(rows, false);
+        while let Some(part) = search.next() {
+            let mut failed: Option<(Vec<usize>, RequestError)> = None;
+            // Rows whose last cells are still to be sent.
+            let mut open: HashSet<usize> = part.iter().copied().collect();
+            let requests = insertions(&parsed, &columns, &part)?;
+            let mut last: HashMap<usize, usize> = HashMap::with_capacity(part.len());
+            for (position, request) in requests.iter().enumerate() {
+                last.extend(request.rows().map(|at| (at, position)));
+            }
+            for (position, request) in requests.iter().enumerate() {
+                match self.post_json("/sequences/data", request.body(), Resend::Always).await {
+                    Ok(_) => {
+                        let done = request.rows().filter(|at| last[at] == position && open.remove(at));
+                        self.accepted += done.count();
+                    }
+                    Err(error) => {
+                        failed = Some((request.rows().collect(), error));
+                        break;
+                    }
+                }
+            }
+            if let Some((mut rows, error)) = failed {
+                rows.sort_unstable();
+                open.retain(|at| rows.binary_search(at).is_err());
+                search.again(part.into_iter().filter(|at| open.contains(at)).collect());
+                self.narrow(&mut search, rows, error, body)?;
+            }
+        }
+        self.conclude(search, body)
+    }
+
+    /// Deletes rows. Those that are gone already count as deleted.
+    pub(super) async fn delete_sequence_rows(&mut self, body: &Body) -> Result<(), Error> {
+        let parsed = Parsed::all(body)?;
+        let mut search = Search::new((0..body.items.len()).collect(), false);
+        while let Some(mut part) = search.next() {
+            let (request, later) = deletion(&parsed, part)?;
+            search.again(later);
+            part = request.rows;
+            match self.post_json("/sequences/data/delete", request.body, Resend::Always).await {
+                Ok(_) => self.accepted += part.len(),
+                Err(RequestError::Api(api)) if !api.missing.is_empty() => {
+                    let gone = matching(body, &part, &api.missing)?;
+                    if gone.is_empty() {
+                        search.refused(part, api, body, self.destination)?;
+                        continue;
+                    }
+                    self.accepted += gone.len();
+                    part.retain(|at| !gone.contains(at));
+                    search.again(part);
+                }
+                Err(error) => self.narrow(&mut search, part, error, body)?,
+            }
+        }
+        self.conclude(search, body)
+    }
+
+    /// Those of the rows that their sequence has already, in their order.
+    async fn existing_rows(&self, parsed: &Parsed<'_>) -> Result<Vec<usize>, Error> {
+        let mut existing = Vec::new();
+        for ((name, key), rows) in by_sequence(parsed, 0..parsed.items.len())? {
+            let rows: Vec<(i64, usize)> =
+                rows.into_iter().filter_map(|(number, at)| Some((number.parse().ok()?, at))).collect();
+            let numbers = rows.iter().map(|(number, _)| *number);
+            let (first, last) = (numbers.clone().min().unwrap_or(0), numbers.max().unwrap_or(0));
+            let mut request = json!({ "start": first, "limit": ROWS_PER_REQUEST });
+            request[name] = serde_json::from_str(key).unwrap_or_default();
+            // The end is exclusive; the largest row number needs none.
+            if let Some(end) = last.checked_add(1) {
+                request["end"] = end.into();
+            }
+            let mut taken: HashSet<i64> = HashSet::new();
+            loop {
+                let body = request.to_string().into_bytes();
+                let answer = match self.post_json("/sequences/data/list", body, Resend::Always).await {
+                    Ok(answer) => answer,
+                    // The write itself will say that the sequence is missing.
+                    Err(RequestError::Api(api)) if !api.missing.is_empty() || api.is_absent() => break,
+                    Err(error) => return Err(error.into_error(&self.destination.resource.read_capability())),
+                };
+                let answer: Value = answer.json()?;
+                let found = answer["rows"].as_array().into_iter().flatten();
+                taken.extend(found.filter_map(|row| row[ROW_NUMBER].as_i64()));
+                match answer["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) {
+                    Some(cursor) => request["cursor"] = cursor.into(),
+                    None => break,
+                }
+            }
+            existing.extend(rows.iter().filter(|(number, _)| taken.contains(number)).map(|(_, at)| *at));
+        }
+        existing.sort_unstable();
+        Ok(existing)
+    }
+}
+
+/// The property that refers to a sequence, and its value as JSON.
+type SequenceKey<'p> = (&'p str, &'p str);
+
+/// The sequences in the order in which they come up, with the numbers and places of their rows.
+type Sequences<'p> = Vec<(SequenceKey<'p>, Vec<(&'p str, usize)>)>;
+
+fn by_sequence<'p>(
+    parsed: &'p Parsed<'_>,
+    part: impl IntoIterator<Item = usize>,
+) -> Result<Sequences<'p>, Error> {
+    let mut sequences: Sequences<'p> = Vec::new();
+    let mut places: HashMap<SequenceKey<'p>, usize> = HashMap::new();
+    for at in part {
+        let item = &parsed.items[at];
+        let (Some((name, key)), Some(number)) = (item.0.first(), item.get(ROW_NUMBER)) else {
+            return Err(Error::internal("a sequence row without its key"));
+        };
+        let key: SequenceKey<'p> = (name, key.get());
+        let place = *places.entry(key).or_insert_with(|| {
+            sequences.push((key, Vec::new()));
+            sequences.len() - 1
+        });
+        sequences[place].1.push((number.get(), at));
+    }
+    Ok(sequences)
+}
+
+/// A row's number, its place, and its values by column, in the order of the columns.
+struct Cells<'p> {
+    number: &'p str,
+    at: usize,
+    values: Vec<(&'p str, &'p str)>,
+}
+
+/// What a request has of one sequence: rows that all have values in the same columns.
+#[derive(Debug)]
+struct Item<'p> {
+    sequence: SequenceKey<'p>,
+    columns: Vec<&'p str>,
+    rows: Vec<ItemRow<'p>>,
+}
+
+#[derive(Debug)]
+struct ItemRow<'p> {
+    number: &'p str,
+    at: usize,
+    values: Vec<&'p str>,
+}
+
+/// One `POST /sequences/data`.
+#[derive(Debug, Default)]
+struct Request<'p> {
+    items: Vec<Item<'p>>,
+    rows: usize,
+    values: usize,
+}
+
+impl<'p> Request<'p> {
+    fn has_room(&self, item: &Item<'p>) -> bool {
+        self.items.len() < ITEMS_PER_REQUEST
+            && self.rows + item.rows.len() <= ROWS_PER_REQUEST
+            && self.values + item.rows.len() * item.columns.len() <= VALUES_PER_REQUEST
+    }
+
+    fn push(&mut self, item: Item<'p>) {
+        self.rows += item.rows.len();
+        self.values += item.rows.len() * item.columns.len();
+        self.items.push(item);
+    }
+
+    /// The places of the rows that it has cells of.
+    fn rows(&self) -> impl Iterator<Item = usize> + '_ {
+        self.items.iter().flat_map(|item| item.rows.iter().map(|row| row.at))
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut out = b"{\"items\":[".to_vec();
+        for (at, item) in self.items.iter().enumerate() {
+            out.extend_from_slice(if at == 0 { b"{" } else { b",{" });
+            json_writer::write(&mut out, item.sequence.0);
+            out.push(b':');
+            out.extend_from_slice(item.sequence.1.as_bytes());
+            out.extend_from_slice(b",\"columns\":");
+            json_writer::write(&mut out, &item.columns);
+            out.extend_from_slice(b",\"rows\":[");
+            for (at, row) in item.rows.iter().enumerate() {
+                out.extend_from_slice(if at == 0 { b"{\"rowNumber\":" } else { b",{\"rowNumber\":" });
+                out.extend_from_slice(row.number.as_bytes());
+                out.extend_from_slice(b",\"values\":[");
+                out.extend_from_slice(row.values.join(",").as_bytes());
+                out.extend_from_slice(b"]}");
+            }
+            out.extend_from_slice(b"]}");
+        }
+        out.extend_from_slice(b"]}");
+        out
+    }
+}
+
+/// The columns of every row, each with its value.
+fn columns<'b>(parsed: &Parsed<'b>) -> Result<Vec<Properties<'b>>, Error> {
+    let of =
+        |item: &Properties<'b>| Properties::parse(item.get(COLUMNS).map_or("{}", RawValue::get).as_bytes());
+    parsed.items.iter().map(of).collect()
+}
+
+/// The requests for some rows.
+fn insertions<'p>(
+    parsed: &'p Parsed<'_>,
+    columns: &'p [Properties<'_>],
+    part: &[usize],
+) -> Result<Vec<Request<'p>>, Error> {
+    let mut requests: Vec<Request<'p>> = Vec::new();
+    for (sequence, rows) in by_sequence(parsed, part.iter().copied())? {
+        let mut cells = Vec::with_capacity(rows.len());
+        for (number, at) in rows {
+            cells.push(Cells { number, at, values: values(&columns[at]) });
+        }
+        // A request has one item of a sequence: the next one goes into a later request.
+        let mut first = 0;
+        for item in items(sequence, &cells) {
+            let room =
+                requests[first.min(requests.len())..].iter().position(|request| request.has_room(&item));
+            let place = room.map_or(requests.len(), |after| first + after);
+            if place == requests.len() {
+                requests.push(Request::default());
+            }
+            requests[place].push(item);
+            first = place + 1;
+        }
+    }
+    Ok(requests)
+}
+
+/// The values of a row. The order of its columns means nothing, and so they come in one; of two of one name the last
+/// counts.
+fn values<'p>(columns: &'p Properties<'_>) -> Vec<(&'p str, &'p str)> {
+    let mut values: Vec<(&str, &str)> =
+        columns.0.iter().map(|(name, value)| (&**name, value.get())).collect();
+    values.reverse();
+    values.sort_by_key(|(name, _)| *name);
+    values.dedup_by_key(|(name, _)| *name);
+    values
+}
+
+/// Lists of columns of one sequence that may be sent one after another. Where there are more, rows do not travel whole.
+const LISTS_OF_COLUMNS: usize = 32;
+
+/// The rows of a sequence as items: rows with the same columns together, so that a row is written whole or not at all;
+/// where that makes many items, columns that the same rows have. A null clears, so that no item may have a column that
+/// one of its rows leaves alone.
+fn items<'p>(sequence: SequenceKey<'p>, rows: &[Cells<'p>]) -> Vec<Item<'p>> {
+    let mut by_columns: HashMap<Vec<&str>, Vec<usize>> = HashMap::new();
+    for (at, row) in rows.iter().enumerate() {
+        let columns = row.values.iter().map(|(name, _)| *name).collect();
+        by_columns.entry(columns).or_default().push(at);
+    }
+    let mut groups: Vec<(Vec<&str>, Vec<usize>)> = by_columns.into_iter().collect();
+    if groups.len() > LISTS_OF_COLUMNS {
+        let mut rows_of: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (at, row) in rows.iter().enumerate() {
+            row.values.iter().for_each(|(name, _)| rows_of.entry(name).or_default().push(at));
+        }
+        let mut by_rows: HashMap<Vec<usize>, Vec<&str>> = HashMap::new();
+        for (name, rows) in rows_of {
+            by_rows.entry(rows).or_default().push(name);
+        }
+        if by_rows.len() < groups.len() {
+            groups = by_rows.into_iter().map(|(rows, columns)| (columns, rows)).collect();
+        }
+    }
+    // Hash tables have no order of their own; the same rows make the same requests.
+    for (columns, _) in &mut groups {
+        columns.sort_unstable();
+    }
+    groups.sort_unstable_by(|a, b| (&a.1, &a.0).cmp(&(&b.1, &b.0)));
+    let mut items = Vec::new();
+    for (columns, members) in groups {
+        for columns in columns.chunks(COLUMNS_PER_ITEM) {
+            let most = ROWS_PER_REQUEST.min(VALUES_PER_REQUEST / columns.len());
+            for members in members.chunks(most) {
+                let row = |at: &usize| {
+                    let row = &rows[*at];
+                    let value = |name: &&str| {
+                        let found = row.values.binary_search_by_key(name, |(name, _)| *name);
+                        found.map_or("null", |place| row.values[place].1)
+                    };
+                    ItemRow { number: row.number, at: row.at, values: columns.iter().map(value).collect() }
+                };
+                let rows = members.iter().map(row).collect();
+                items.push(Item { sequence, columns: columns.to_vec(), rows });
+            }
+        }
+    }
+    items
+}
+
+/// One `POST /sequences/data/delete`, and the places of the rows that it is about.
+struct Deletion {
+    body: Vec<u8>,
+    rows: Vec<usize>,
+}
+
+/// The request that deletes as many of the rows as it may name sequences of, and the rows that are left.
+fn deletion(parsed: &Parsed<'_>, part: Vec<usize>) -> Result<(Deletion, Vec<usize>), Error> {
+    let mut sequences = by_sequence(parsed, part)?;
+    let later = sequences.split_off(sequences.len().min(ITEMS_PER_REQUEST));
+    let mut body = b"{\"items\":[".to_vec();
+    for (at, ((name, key), rows)) in sequences.iter().enumerate() {
+        body.extend_from_slice(if at == 0 { b"{" } else { b",{" });
+        json_writer::write(&mut body, name);
+        body.push(b':');
+        body.extend_from_slice(key.as_bytes());
+        let numbers: Vec<&str> = rows.iter().map(|(number, _)| *number).collect();
+        body.extend_from_slice(b",\"rows\":[");
+        body.extend_from_slice(numbers.join(",").as_bytes());
+        body.extend_from_slice(b"]}");
+    }
+    body.extend_from_slice(b"]}");
+    let places = |sequences: Sequences<'_>| {
+        sequences.into_iter().flat_map(|(_, rows)| rows.into_iter().map(|(_, at)| at)).collect()
+    };
+    Ok((Deletion { body, rows: places(sequences) }, places(later)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(rows: &[String]) -> Vec<Value> {
+        let body = Body::from_fragments(rows.iter().map(String::as_bytes));
+        let parsed = Parsed::all(&body).unwrap();
+        let columns = columns(&parsed).unwrap();
+        let part: Vec<usize> = (0..rows.len()).collect();
+        let requests = insertions(&parsed, &columns, &part).unwrap();
+        requests.iter().map(|request| serde_json::from_slice(&request.body()).unwrap()).collect()
+    }
+
+    /// Every cell of the requests, checked against CDF's limits on them.
+    fn cells(requests: &[Value]) -> Vec<(Value, i64, String, Value)> {
+        let mut cells = Vec::new();
+        for request in requests {
+            let items = request["items"].as_array().unwrap();
+            let mut named: Vec<&Value> = items.iter().map(|item| &item["externalId"]).collect();
+            named.dedup();
+            assert_eq!(named.len(), items.len(), "each sequence once");
+            assert!((1..=ITEMS_PER_REQUEST).contains(&items.len()));
+            let (mut rows, mut values) = (0, 0);
+            for item in items {
+                let columns = item["columns"].as_array().unwrap();
+                assert!((1..=COLUMNS_PER_ITEM).contains(&columns.len()));
+                for row in item["rows"].as_array().unwrap() {
+                    let given = row["values"].as_array().unwrap();
+                    assert_eq!(given.len(), columns.len());
+                    rows += 1;
+                    values += given.len();
+                    for (column, value) in columns.iter().zip(given) {
+                        let column = column.as_str().unwrap().to_owned();
+                        let number = row["rowNumber"].as_i64().unwrap();
+                        cells.push((item["externalId"].clone(), number, column, value.clone()));
+                    }
+                }
+            }
+            assert!(rows <= ROWS_PER_REQUEST && values <= VALUES_PER_REQUEST);
+        }
+        cells.sort_by(|a, b| (a.0.as_str(), a.1, &a.2).cmp(&(b.0.as_str(), b.1, &b.2)));
+        cells
+    }
+
+    fn row(sequence: &str, number: usize, columns: &[(String, Value)]) -> String {
+        let columns: serde_json::Map<String, Value> = columns.iter().cloned().collect();
+        json!({ "externalId": sequence, "rowNumber": number, "columns": columns }).to_string()
+    }
+
+    #[test]
+    fn rows_with_other_columns_go_in_another_request() {
+        let rows = [
+            r#"{"externalId":"s","rowNumber":0,"columns":{"b":null,"a":1.5}}"#,
+            r#"{"externalId":"s","rowNumber":1,"columns":{"a":2,"b":"x"}}"#,
+            r#"{"externalId":"s","rowNumber":2,"columns":{"a":3}}"#,
+            r#"{"externalId":"t","rowNumber":2,"columns":{"a":4,"a":5}}"#,
+        ];
+        let found = requests(&rows.map(str::to_owned));
+        assert_eq!(
+            found,
+            [
+                json!({"items": [
+                    {"externalId": "s", "columns": ["a", "b"], "rows": [
+                        {"rowNumber": 0, "values": [1.5, null]}, {"rowNumber": 1, "values": [2, "x"]},
+                    ]},
+                    {"externalId": "t", "columns": ["a"], "rows": [{"rowNumber": 2, "values": [5]}]},
+                ]}),
+                json!({"items": [{"externalId": "s", "columns": ["a"], "rows": [{"rowNumber": 2, "values": [3]}]}]}),
+            ]
+        );
+    }
+
+    #[test]
+    fn few_columns_in_many_combinations_go_column_by_column() {
+        let rows: Vec<String> = (1..256)
+            .map(|bits| {
+                let columns: Vec<(String, Value)> = (0..8)
+                    .filter(|at| bits >> at & 1 == 1)
+                    .map(|at| (format!("c{at}"), json!(bits)))
+                    .collect();
+                row("s", bits, &columns)
+            })
+            .collect();
+        let found = requests(&rows);
+        assert_eq!(found.len(), 8);
+        assert_eq!(cells(&found).len(), 8 * 128);
+    }
+
+    #[test]
+    fn limits_hold_whatever_the_rows_are() {
+        // A generator of one's own: the same rows every time.
+        let mut state: u64 = 7;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for round in 0..12 {
+            let (sequences, width, count) = (1 + random(1300), 1 + random(400), 1 + random(900));
+            let dense = round % 3 == 0;
+            let mut rows = Vec::new();
+            let mut expected = Vec::new();
+            for number in 0..count {
+                let sequence = format!("s{}", random(sequences));
+                let some = 1 + random(width);
+                let mut columns: Vec<(String, Value)> = Vec::new();
+                for at in 0..width {
+                    if dense || at + 1 == some || random(width) < some {
+                        let value = if random(5) == 0 { Value::Null } else { json!(number) };
+                        columns.push((format!("c{at:03}"), value));
+                    }
+                }
+                rows.push(row(&sequence, number, &columns));
+                for (column, value) in columns {
+                    expected.push((json!(sequence), number as i64, column, value));
+                }
+            }
+            expected.sort_by(|a, b| (a.0.as_str(), a.1, &a.2).cmp(&(b.0.as_str(), b.1, &b.2)));
+            assert_eq!(cells(&requests(&rows)), expected, "round {round}");
+        }
+    }
+
+    #[test]
+    fn deletions_name_a_thousand_sequences_at_most() {
+        let rows: Vec<String> =
+            (0..2500).map(|at| format!(r#"{{"externalId":"s{}","rowNumber":{at}}}"#, at % 1200)).collect();
+        let body = Body::from_fragments(rows.iter().map(String::as_bytes));
+        let parsed = Parsed::all(&body).unwrap();
+        let (mut part, mut seen) = ((0..rows.len()).collect::<Vec<usize>>(), Vec::new());
+        while !part.is_empty() {
+            let (request, later) = deletion(&parsed, part).unwrap();
+            let items: Value = serde_json::from_slice(&request.body).unwrap();
+            let items = items["items"].as_array().unwrap();
+            assert!(items.len() <= ITEMS_PER_REQUEST);
+            let mut numbers: Vec<usize> = items
+                .iter()
+                .flat_map(|item| item["rows"].as_array().unwrap())
+                .map(|number| number.as_u64().unwrap() as usize)
+                .collect();
+            let mut places = request.rows.clone();
+            numbers.sort_unstable();
+            places.sort_unstable();
+            assert_eq!(numbers, places);
+            seen.extend(numbers);
+            part = later;
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..2500).collect::<Vec<usize>>());
+    }
+}
