@@ -171,7 +171,7 @@ impl Writer {
             }
             Encoder::Points(encoder) => {
                 let was = (encoder.one_series(table, keys)?, encoder.timestamp(table, keys)?);
-                let row = encoder.with_one_series(keys, row);
+                let row = encoder.with_one_status(encoder.with_one_series(keys, row), changed);
                 if was != (encoder.series(table, &row)?, encoder.timestamp(table, &row)?) {
                     self.delete(target.again(), keys)?;
                 }

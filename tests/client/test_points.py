@@ -394,3 +394,14 @@ def test_a_table_without_what_a_point_needs(session, cdf, scratch, missing):
     with refused("HV00J", missing):
         session.execute(f"INSERT INTO {table} (external_id) VALUES ('s')")
     assert requests(cdf) == []
+
+
+def test_either_of_a_status_code_and_its_symbol_may_be_updated(session, cdf):
+    session.execute("INSERT INTO timeseries (external_id) VALUES ('t')")
+    session.execute("INSERT INTO datapoints (external_id, timestamp, value, status_symbol) VALUES ('t', to_timestamp(1), 1, 'Bad')")
+    update = "UPDATE datapoints SET {} WHERE external_id = 't'"
+    for change, code in [("status_code = 1073741824", 1073741824), ("status_symbol = 'Bad'", 2147483648), ("status_code = NULL", None)]:
+        assert session.execute(update.format(change)).rowcount == 1
+        assert points(cdf, "t") == [(1000, 1.0, code)]
+    with refused("22023", "does not match"):
+        session.execute(update.format("status_code = 1073741824, status_symbol = 'Bad'"))

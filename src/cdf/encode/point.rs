@@ -315,6 +315,19 @@ impl PointEncoder {
         row
     }
 
+    /// A changed row whose status is what has changed of it: a code that is set takes the place of the symbol that
+    /// was read with it, and a symbol that of the code.
+    pub fn with_one_status<'r>(&self, mut row: Vec<Cell<'r>>, changed: &[bool]) -> Vec<Cell<'r>> {
+        if let (Some(code), Some(symbol)) = (self.status_code, self.status_symbol) {
+            match (changed[code], changed[symbol]) {
+                (true, false) => row[symbol] = Cell::Null,
+                (false, true) => row[code] = Cell::Null,
+                _ => {}
+            }
+        }
+        row
+    }
+
     fn unnamed(&self, kind: Kind, why: &str, table: &Table, row: &[Cell<'_>]) -> Error {
         let error = Error::new(kind, format!("a row of {} {why}", table.options.resource.name));
         match table.describe_row(row) {
