@@ -1,16 +1,17 @@
 //! IMPORT FOREIGN SCHEMA: the built-in tables, those of a data-model space, and those of a RAW database.
 
+use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::fmt::Write;
 
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
-use super::errors::{raise_as, OrRaise};
+use super::errors::{raise_as, warn, OrRaise};
 use super::list::pointers;
-use super::text::from_server;
+use super::text::{from_server, is_foreign};
 use super::{options, views, wait};
-use crate::cdf::error::{Error, Kind};
+use crate::cdf::error::{list_names, Error, Kind, NAMED_ROWS};
 use crate::cdf::read::sample::{self, SampledColumn};
 use crate::cdf::resource::view::{EDGES, NODES};
 use crate::cdf::resource::{Resource, RESOURCES};
@@ -25,6 +26,10 @@ const RAW: &str = "raw:";
 
 /// Bytes of a name in PostgreSQL.
 const NAME_BYTES: usize = 63;
+/// Columns of a table in PostgreSQL.
+const COLUMNS: usize = pg_sys::MaxHeapAttributeNumber as usize;
+/// Columns that every table of PostgreSQL has already.
+const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"];
 
 /// The statements that make the tables of a remote schema. PostgreSQL itself leaves out the tables that LIMIT TO and
 /// EXCEPT exclude, and puts the others into the local schema.
@@ -78,7 +83,7 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
             )
         };
         statements.into_iter().fold(std::ptr::null_mut(), |list, statement: String| {
-            // The names of CDF that hold a NUL were left out.
+            // The names of CDF that hold a NUL, or what the database has no characters for, were left out.
             let statement = CString::new(statement).unwrap_or_default();
             let len = statement.as_bytes().len() as i32;
             let recoded = pg_sys::pg_any_to_server(statement.as_ptr(), len, pg_sys::pg_enc::PG_UTF8 as i32);
@@ -133,6 +138,8 @@ fn of_space(wanted: &Wanted, schema: &str, space: &str, server: pg_sys::Oid, nam
             "Check its name, and the client's access to the space.",
         );
     };
+    let found: Vec<View> =
+        found.into_iter().filter(|view| can_be_had("view", &view.name.external_id)).collect();
     let names = unique(found.iter().map(|view| view.name.external_id.as_str()), &[]);
     wanted.require(schema, &names.iter().map(String::as_str).collect::<Vec<_>>());
     let statements = found.iter().zip(&names).filter(|(_, table)| wanted.includes(table));
@@ -163,6 +170,7 @@ fn of_database(
             "Check its name, and the client's access to it.",
         );
     };
+    let found: Vec<String> = found.into_iter().filter(|table| can_be_had("RAW table", table)).collect();
     let names = unique(found.iter().map(String::as_str), &[]);
     wanted.require(schema, &names.iter().map(String::as_str).collect::<Vec<_>>());
     let chosen: Vec<(String, String)> =
@@ -171,27 +179,109 @@ fn of_database(
     let sampled = wait::run(async move {
         let mut sampled = Vec::with_capacity(chosen.len());
         for (raw, table) in chosen {
-            let columns = sample::columns(&definitions, &asked, &raw).await?;
+            let columns = match sample::columns(&definitions, &asked, &raw).await {
+                Err(error) if !is_about_one_table(&error) => return Err(error),
+                columns => columns,
+            };
             sampled.push((raw, table, columns));
         }
         Ok::<_, Error>(sampled)
     });
-    let sampled = sampled.or_raise().or_raise();
-    sampled
-        .iter()
-        .filter(|(raw, ..)| !raw.contains('\0'))
-        .map(|(raw, table, columns)| create_raw_table(database, raw, table, columns, name))
-        .collect()
+    let mut statements = Vec::new();
+    for (raw, table, columns) in sampled.or_raise().or_raise() {
+        match columns {
+            Ok(columns) => statements.push(create_raw_table(database, &raw, &table, &columns, name)),
+            Err(mut error) => {
+                error.message = format!("RAW table \"{raw}\" is left out: {}", error.message);
+                warn(error);
+            }
+        }
+    }
+    statements
 }
 
-/// Names that PostgreSQL takes, each once: cut to its length, and numbered where they would be one.
+/// Whether another table may well be had where this one cannot.
+fn is_about_one_table(error: &Error) -> bool {
+    use Kind::*;
+    !matches!(error.kind, CannotConnect | ConnectionLost | NotAuthenticated | Throttled | TimedOut | Internal)
+}
+
+/// Why there can be nothing of this name in the database.
+fn flaw(name: &str) -> Option<&'static str> {
+    match name {
+        "" => Some("the name is empty"),
+        _ if name.contains('\0') => Some("the name holds a NUL"),
+        _ if is_foreign() && !has_characters(name) => Some("the database's encoding lacks characters of the name"),
+        _ => None,
+    }
+}
+
+/// Whether the database's encoding has all characters of a text.
+fn has_characters(text: &str) -> bool {
+    PgTryBuilder::new(|| {
+        // SAFETY: the text is UTF-8 and of that length; what comes of it is allocated in the current memory context.
+        unsafe {
+            pg_sys::pg_any_to_server(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
+        }
+        true
+    })
+    .catch_when(PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER, |_| false)
+    .catch_when(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, |_| false)
+    .execute()
+}
+
+/// Tells of a table that cannot be imported: the others are.
+fn can_be_had(what: &str, name: &str) -> bool {
+    let flaw = flaw(name);
+    if let Some(flaw) = flaw {
+        warn(Error::new(Kind::Unsupported, format!("{what} \"{name}\" is left out: {flaw}")));
+    }
+    flaw.is_none()
+}
+
+/// The columns that a table can have, `most` at most. It tells of the others.
+fn possible<'c, C>(what: &str, columns: &'c [C], name: impl Fn(&C) -> &str, most: usize) -> Vec<&'c C> {
+    let mut kept = Vec::with_capacity(columns.len());
+    for column in columns {
+        match flaw(name(column)) {
+            None => kept.push(column),
+            Some(flaw) => {
+                let why = format!("a column of {what} is left out: {flaw}");
+                let name = name(column).replace('\0', "\\0");
+                warn(Error::new(Kind::Unsupported, why).detail(format!("Column: \"{name}\".")));
+            }
+        }
+    }
+    if kept.len() > most {
+        let over = kept.split_off(most);
+        let names: Vec<String> =
+            over.iter().take(NAMED_ROWS).map(|column| format!("\"{}\"", name(column))).collect();
+        let why = format!(
+            "{} columns of {what} are left out: a table has {COLUMNS} columns at most",
+            over.len()
+        );
+        warn(
+            Error::new(Kind::Unsupported, why)
+                .detail(format!("Columns: {}.", list_names(names.iter(), over.len())))
+                .hint("Declare a foreign table by hand with the columns that are needed."),
+        );
+    }
+    kept
+}
+
+/// Names that PostgreSQL takes, each once: cut to its length, and numbered where they would be one, or one that is taken.
+/// Names that can stay as they are do.
 fn unique<'n>(names: impl Iterator<Item = &'n str>, taken: &[&str]) -> Vec<String> {
-    let mut made: Vec<String> = Vec::new();
-    for name in names {
-        let name = name.replace('\0', "");
-        let is_free = |candidate: &String, made: &[String]| {
-            !made.contains(candidate) && !taken.contains(&candidate.as_str()) && !candidate.is_empty()
-        };
+    let names: Vec<&str> = names.collect();
+    let mut used: HashSet<String> = taken.iter().map(|name| (*name).to_owned()).collect();
+    let stays: Vec<bool> =
+        names.iter().map(|name| name.len() <= NAME_BYTES && used.insert((*name).to_owned())).collect();
+    let mut made = Vec::with_capacity(names.len());
+    for (name, stays) in names.into_iter().zip(stays) {
+        if stays {
+            made.push(name.to_owned());
+            continue;
+        }
         let cut = |suffix: &str| {
             let mut end = name.len().min(NAME_BYTES - suffix.len());
             while !name.is_char_boundary(end) {
@@ -201,7 +291,7 @@ fn unique<'n>(names: impl Iterator<Item = &'n str>, taken: &[&str]) -> Vec<Strin
         };
         let mut candidate = cut("");
         let mut number = 1;
-        while !is_free(&candidate, &made) {
+        while !used.insert(candidate.clone()) {
             let suffix = if number == 1 { "_".to_owned() } else { format!("_{number}") };
             candidate = cut(&suffix);
             number += 1;
@@ -237,14 +327,17 @@ fn create_view_table(view: &View, table: &str, server: &str) -> String {
         })
         .map(|column| column.name)
         .collect();
-    let reserved: Vec<&str> = NODES.columns.iter().chain(EDGES.columns).map(|column| column.name).collect();
+    let reserved: Vec<&str> =
+        NODES.columns.iter().chain(EDGES.columns).map(|column| column.name).chain(SYSTEM_COLUMNS).collect();
     let mut sql = format!("CREATE FOREIGN TABLE {} (", quoted(table));
     for name in &fixed {
         let sql_type = resource.column(name).map_or("text", |column| column.column_type.sql());
         column(&mut sql, name, name, sql_type);
     }
-    let names = unique(view.properties.iter().map(|property| property.name.as_str()), &reserved);
-    for (property, name) in view.properties.iter().zip(&names) {
+    let what = format!("view {}", view.name);
+    let properties = possible(&what, &view.properties, |property| &property.name, COLUMNS - fixed.len());
+    let names = unique(properties.iter().map(|property| property.name.as_str()), &reserved);
+    for (property, name) in properties.into_iter().zip(&names) {
         let mut sql_type = property.property_type.sql().to_owned();
         // A list of documents is one document.
         let document = matches!(property.property_type, PropertyType::Json | PropertyType::Direct);
@@ -275,9 +368,9 @@ fn create_raw_table(
 ) -> String {
     let mut sql = format!("CREATE FOREIGN TABLE {} (", quoted(table));
     column(&mut sql, RAW_KEY, RAW_KEY, "text");
-    let columns: Vec<&SampledColumn> =
-        columns.iter().filter(|(name, _)| !name.is_empty() && !name.contains('\0')).collect();
-    let names = unique(columns.iter().map(|(name, _)| name.as_str()), &[RAW_KEY]);
+    let columns = possible(&format!("RAW table \"{raw}\""), columns, |(name, _)| name, COLUMNS - 1);
+    let taken: Vec<&str> = SYSTEM_COLUMNS.into_iter().chain([RAW_KEY]).collect();
+    let names = unique(columns.iter().map(|(name, _)| name.as_str()), &taken);
     for ((cdf_name, sql_type), name) in columns.iter().zip(&names) {
         column(&mut sql, name, cdf_name, sql_type);
     }
@@ -318,5 +411,7 @@ mod tests {
         let long = "ä".repeat(40);
         let names = unique([&*long, &*long, "key", "a"].into_iter(), &["key"]);
         assert_eq!(names, ["ä".repeat(31), format!("{}_", "ä".repeat(31)), "key_".into(), "a".into()]);
+        let names = unique(["xmin", "xmin_", "a", "a", "a_", "a"].into_iter(), &SYSTEM_COLUMNS);
+        assert_eq!(names, ["xmin_2", "xmin_", "a", "a_2", "a_", "a_3"]);
     }
 }
