@@ -5,6 +5,13 @@ use super::resource::raw::{rows_path, ROWS_PER_REQUEST};
 use super::resource::view::INSTANCES_PER_REQUEST;
 use super::resource::{datapoints, sequence_rows, Create, Rule, Shape};
 use super::table::{Binding, Operation, Table, RAW_KEY};
+use super::view::VIEWS_BY_IDS;
+
+/// The request for the definition of a table's view, where every transaction makes it.
+pub fn definition(table: &Table) -> Option<String> {
+    let newest = table.options.view.as_ref().is_some_and(|view| view.version.is_none());
+    newest.then(|| format!("POST {VIEWS_BY_IDS}"))
+}
 
 /// The requests of a scan with conditions on these columns.
 pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) -> Vec<String> {

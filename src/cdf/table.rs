@@ -7,7 +7,7 @@ use super::encode::json;
 use super::error::{Error, Kind};
 use super::resource::view::{EDGES, ENDS, NODES};
 use super::resource::{Column, Resource, Rule, Shape};
-use super::view::{Property, PropertyType, UsedFor, View, ViewName};
+use super::view::{Property, PropertyType, UsedFor, View, ViewReference};
 
 /// What an insert does with an item that exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -85,7 +85,7 @@ pub struct TableOptions {
     pub table: Option<String>,
     pub primary_key: Option<String>,
     /// The view behind a table of `view`.
-    pub view: Option<ViewName>,
+    pub view: Option<ViewReference>,
     pub mode: Mode,
     pub truncatable: bool,
     pub updatable: bool,

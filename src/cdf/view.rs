@@ -11,6 +11,9 @@ use super::url_path::segment;
 /// The capability that reading definitions needs.
 const CAPABILITY: &str = "dataModelsAcl:READ";
 
+/// Where the definitions of views are asked for.
+pub const VIEWS_BY_IDS: &str = "/models/views/byids";
+
 /// Views per page, CDF's maximum.
 const PER_PAGE: usize = 1000;
 
@@ -37,6 +40,25 @@ impl ViewName {
 impl std::fmt::Display for ViewName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}/{}", self.space, self.external_id, self.version)
+    }
+}
+
+/// A view as a table names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ViewReference {
+    pub space: String,
+    pub external_id: String,
+    /// None: the newest one that there is.
+    pub version: Option<String>,
+}
+
+impl std::fmt::Display for ViewReference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.space, self.external_id)?;
+        match &self.version {
+            Some(version) => write!(f, "/{version}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -180,14 +202,17 @@ impl Definitions {
         self.send(method, path, body).await.map_err(|error| error.into_error(CAPABILITY))
     }
 
-    /// The definition of one view; None if there is no such view.
-    pub async fn view(&self, name: &ViewName) -> Result<Option<View>, Error> {
-        let item = json!({
-            "space": name.space, "externalId": name.external_id, "version": name.version,
-        });
-        let path = "/models/views/byids?includeInheritedProperties=true".to_owned();
+    /// The definition of one view; None if there is no such view. Asked without a version, CDF answers with all of them:
+    /// the newest is the one that was created last, as in a list of views without the others.
+    pub async fn view(&self, name: &ViewReference) -> Result<Option<View>, Error> {
+        let mut item = json!({ "space": name.space, "externalId": name.external_id });
+        if let Some(version) = &name.version {
+            item["version"] = json!(version);
+        }
+        let path = format!("{VIEWS_BY_IDS}?includeInheritedProperties=true");
         let answer = self.read(Method::Post, path, Some(json!({ "items": [item] }))).await?;
-        Ok(answer["items"].as_array().and_then(|views| views.iter().find_map(View::read)))
+        let views = answer["items"].as_array().into_iter().flatten().filter_map(View::read);
+        Ok(views.max_by_key(|view| view.created))
     }
 
     /// The newest version of every view of a space; None if there is no such space.
@@ -245,5 +270,7 @@ mod tests {
         assert_eq!(view.property("tags").unwrap().list, Some(5));
         assert_eq!(view.property("name").unwrap().property_type, PropertyType::Text);
         assert_eq!(view.name.to_string(), "sp:Pump/v1");
+        let newest = ViewReference { space: "sp".into(), external_id: "Pump".into(), version: None };
+        assert_eq!(newest.to_string(), "sp:Pump");
     }
 }

@@ -12,7 +12,7 @@ use super::scan::{self, statistics, ScanPlan};
 use super::{modify, on_conflict, options};
 use crate::cdf::explain;
 use crate::cdf::read::Comparison;
-use crate::cdf::table::{OnConflict, Operation};
+use crate::cdf::table::{OnConflict, Operation, Table};
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn explain_foreign_scan(
@@ -40,12 +40,14 @@ pub unsafe fn explain_scan(
         let planned = ScanPlan::of(plan, table.bindings.len());
         let conditions: Vec<(usize, Comparison)> =
             planned.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
-        let mut requests = explain::scan(&table, &conditions, &planned.needed);
+        let mut requests = Vec::from_iter(explain::definition(&table));
+        requests.extend(explain::scan(&table, &conditions, &planned.needed));
         if operation == Operation::Delete {
             let deletion = explain::modify(&table, operation).0.join(", ");
             requests.push(format!("{deletion} at COMMIT"));
         }
         text(es, c"CDF Requests", &requests.join(", "));
+        newest_version(es, &table);
 
         let context = pg_sys::set_deparse_context_plan((*es).deparse_cxt, plan.cast(), std::ptr::null_mut());
         let values = pointers::<pg_sys::Node>((*plan).fdw_exprs);
@@ -97,7 +99,10 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
         let (_, table) = options::table_definition((*rinfo).ri_RelationDesc, user).or_raise();
         let operation = modify::operation((*mtstate).operation);
         let (requests, rows) = explain::modify(&table, operation);
-        text(es, c"CDF Requests", &format!("{} at COMMIT", requests.join(", ")));
+        let at_commit = format!("{} at COMMIT", requests.join(", "));
+        let requests: Vec<String> = explain::definition(&table).into_iter().chain([at_commit]).collect();
+        text(es, c"CDF Requests", &requests.join(", "));
+        newest_version(es, &table);
         text(es, c"Rows per Request", &rows.to_string());
         if operation != Operation::Upsert {
             return;
@@ -110,6 +115,17 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
             OnConflict::Ignore => "ignore",
         };
         text(es, c"Existing Rows", on_conflict);
+    }
+}
+
+/// Names the version that the statement means, where the table leaves it to CDF.
+///
+/// # Safety
+/// `es` is EXPLAIN's.
+unsafe fn newest_version(es: *mut pg_sys::ExplainState, table: &Table) {
+    if let (Some(view), Some(_)) = (&table.view, explain::definition(table)) {
+        // SAFETY: the caller's promise.
+        unsafe { text(es, c"CDF View", &view.name.to_string()) };
     }
 }
 

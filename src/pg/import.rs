@@ -211,7 +211,9 @@ fn flaw(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("the name is empty"),
         _ if name.contains('\0') => Some("the name holds a NUL"),
-        _ if is_foreign() && !has_characters(name) => Some("the database's encoding lacks characters of the name"),
+        _ if is_foreign() && !has_characters(name) => {
+            Some("the database's encoding lacks characters of the name")
+        }
         _ => None,
     }
 }
@@ -256,10 +258,8 @@ fn possible<'c, C>(what: &str, columns: &'c [C], name: impl Fn(&C) -> &str, most
         let over = kept.split_off(most);
         let names: Vec<String> =
             over.iter().take(NAMED_ROWS).map(|column| format!("\"{}\"", name(column))).collect();
-        let why = format!(
-            "{} columns of {what} are left out: a table has {COLUMNS} columns at most",
-            over.len()
-        );
+        let why =
+            format!("{} columns of {what} are left out: a table has {COLUMNS} columns at most", over.len());
         warn(
             Error::new(Kind::Unsupported, why)
                 .detail(format!("Columns: {}.", list_names(names.iter(), over.len())))

@@ -21,7 +21,7 @@ use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::{raw, Resource, Shape};
 use crate::cdf::table::{ColumnDefinition, Mode, NullHandling, OnConflict, Operation, Table, TableOptions};
 use crate::cdf::token::Credentials;
-use crate::cdf::view::ViewName;
+use crate::cdf::view::ViewReference;
 
 /// What an option stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,7 +214,7 @@ fn check_table(pairs: &[(&str, &str)]) -> Result<(), Refusal> {
         }
     }
     if matches!(resource.shape, Shape::Instances { .. }) {
-        for name in ["space", "external_id", "version"] {
+        for name in ["space", "external_id"] {
             if given(name).is_none() {
                 return Err(missing(name, "a table of view").into());
             }
@@ -411,8 +411,10 @@ fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
         database: stored.text("database"),
         table: stored.text("table"),
         primary_key: stored.text("primary_key"),
-        view: match (stored.text("space"), stored.text("external_id"), stored.text("version")) {
-            (Some(space), Some(external_id), Some(version)) => Some(ViewName { space, external_id, version }),
+        view: match (stored.text("space"), stored.text("external_id")) {
+            (Some(space), Some(external_id)) => {
+                Some(ViewReference { space, external_id, version: stored.text("version") })
+            }
             _ => None,
         },
         mode: Mode {

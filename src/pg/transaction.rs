@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 
 use super::errors::{raise, OrRaise};
 use super::spill::TemporaryFile;
-use super::{settings, wait};
+use super::{settings, views, wait};
 use crate::cdf::buffer::{Moment, Pending, Subtransaction, TransactionBuffer};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::deliver::{Context, Outcome};
@@ -26,12 +26,14 @@ struct State {
     subtransaction: Subtransaction,
     buffer: Option<TransactionBuffer>,
     file: TemporaryFile,
+    /// Transactions that have ended.
+    ended: u64,
 }
 
 thread_local! {
     /// The backend has one thread that runs transactions.
     static STATE: RefCell<State> =
-        const { RefCell::new(State { registered: false, subtransaction: 0, buffer: None, file: TemporaryFile::new() }) };
+        const { RefCell::new(State { registered: false, subtransaction: 0, buffer: None, file: TemporaryFile::new(), ended: 0 }) };
 }
 
 /// Gets ready for rows of the current transaction: called before the first [`write`] of a statement.
@@ -49,6 +51,12 @@ pub fn begin() {
         // SAFETY: a transaction is running.
         state.subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
     });
+}
+
+/// A number that the current transaction does not share with another one of the session.
+pub fn number() -> u64 {
+    begin();
+    STATE.with_borrow(|state| state.ended)
 }
 
 /// Gives the place that rows are written to, to `write`.
@@ -98,10 +106,16 @@ unsafe extern "C-unwind" fn xact_callback(event: pg_sys::XactEvent::Type, _arg: 
         pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => pre_prepare(),
         pg_sys::XactEvent::XACT_EVENT_COMMIT
         | pg_sys::XactEvent::XACT_EVENT_ABORT
-        | pg_sys::XactEvent::XACT_EVENT_PREPARE => with_state(|state| {
-            state.buffer = None;
-            state.file.forget();
-        }),
+        | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
+            with_state(|state| {
+                state.buffer = None;
+                state.file.forget();
+                state.ended += 1;
+            });
+            if event == pg_sys::XactEvent::XACT_EVENT_ABORT {
+                views::forget();
+            }
+        }
         // Parallel workers write nothing.
         _ => {}
     }

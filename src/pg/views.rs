@@ -8,14 +8,19 @@ use super::{transaction, wait};
 use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::Table;
-use crate::cdf::view::{Definitions, View, ViewName};
+use crate::cdf::view::{Definitions, View, ViewReference};
 
-/// A connection, which the key keeps from being replaced by another one at the same place, and a view's name.
-type Known = HashMap<ViewName, (Arc<Connection>, Arc<View>)>;
+/// A definition, and when and how it was asked for.
+struct Definition {
+    /// It keeps the connection from being replaced by another one at the same place.
+    connection: Arc<Connection>,
+    view: Arc<View>,
+    transaction: u64,
+}
 
 thread_local! {
     /// The backend has one thread.
-    static KNOWN: RefCell<Known> = RefCell::default();
+    static KNOWN: RefCell<HashMap<ViewReference, Definition>> = RefCell::default();
 }
 
 /// What asks CDF for definitions.
@@ -24,15 +29,18 @@ pub fn definitions(connection: &Arc<Connection>) -> Result<Definitions, Error> {
 }
 
 /// Binds a table to its view. A definition that is known from an earlier statement and does not fit is asked for again:
-/// the view may have got new properties.
+/// the view may have got new properties. Which version is the newest is asked once in each transaction, so that all its
+/// statements mean the same one.
 pub fn bind(
     connection: &Arc<Connection>,
-    name: &ViewName,
+    name: &ViewReference,
     bind: impl Fn(Arc<View>) -> Result<Table, Error>,
 ) -> Result<Table, Error> {
+    let transaction = transaction::number();
     let known = KNOWN.with_borrow(|known| {
-        let (of, view) = known.get(name)?;
-        Arc::ptr_eq(of, connection).then(|| view.clone())
+        let known = known.get(name)?;
+        let holds = name.version.is_some() || known.transaction == transaction;
+        (holds && Arc::ptr_eq(&known.connection, connection)).then(|| known.view.clone())
     });
     if let Some(table) = known.and_then(|view| bind(view).ok()) {
         return Ok(table);
@@ -47,6 +55,16 @@ pub fn bind(
         ));
     };
     let view = Arc::new(view);
-    KNOWN.with_borrow_mut(|known| known.insert(name.clone(), (connection.clone(), view.clone())));
+    let known = Definition { connection: connection.clone(), view: view.clone(), transaction };
+    KNOWN.with_borrow_mut(|all| all.insert(name.clone(), known));
     bind(view)
+}
+
+/// Forgets the definitions: a transaction has failed, perhaps because one of them is not what CDF has any more.
+pub fn forget() {
+    KNOWN.with(|known| {
+        if let Ok(mut known) = known.try_borrow_mut() {
+            known.clear();
+        }
+    });
 }

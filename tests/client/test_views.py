@@ -223,8 +223,8 @@ def test_unknown_properties_views_and_options(session, api, scratch, pump):
     table = scratch.table("none", "external_id text", "view", **(options | {"external_id": "Nothing"}))
     with refused("HV00J", "sp:Nothing/v1"):
         session.execute(f"INSERT INTO {table} VALUES ('x')")
-    with refused("HV00J", "version"):
-        scratch.table("short", "external_id text", "view", space="sp", external_id="Pump")
+    with refused("HV00J", "external_id"):
+        scratch.table("short", "external_id text", "view", space="sp", version="v1")
     with refused("HV00D", "a table of view"):
         scratch.table("other", "external_id text", "assets", space="sp")
 
@@ -284,3 +284,87 @@ def test_arrays_of_documents_and_of_bytes(session, cdf, api, scratch):
     assert instance(cdf, "x")["properties"] == {"docs": docs, "blobs": ["AP8=", ""], "days": ["2024-02-29"]}
     row = session.execute(f"SELECT * FROM {table}").fetchone()
     assert row == ("x", docs, [b"\x00\xff", b""], [date(2024, 2, 29)])
+
+
+# ---- the newest version ----
+
+
+@pytest.fixture
+def newest(api, scratch, session) -> str:
+    """A table that names no version, of a view that has one."""
+    create_view(api, "Grow", {"name": "text"}, version="v9")
+    return scratch.table("grow", "external_id text, name text", "view", space="sp", external_id="Grow")
+
+
+def versions(cdf, path: str = "/models/instances") -> list[str]:
+    """The versions that requests name, in their order."""
+    bodies = [entry["body"] for entry in requests(cdf, path)]
+    named = [item for body in bodies for item in ([body] if "sources" in body else body["items"])]
+    return [source["source"]["version"] for item in named for source in item["sources"]]
+
+
+def test_a_table_without_a_version_means_the_newest(session, cdf, api, newest):
+    session.execute(f"INSERT INTO {newest} VALUES ('a', 'A')")
+    create_view(api, "Grow", {"name": "text"}, version="v1")
+    session.execute(f"INSERT INTO {newest} VALUES ('b', 'B')")
+    assert versions(cdf) == ["v9", "v1"]
+    assert session.execute(f"SELECT name FROM {newest} ORDER BY 1").fetchall() == [("A",), ("B",)]
+    assert session.execute(f"UPDATE {newest} SET name = 'C' WHERE external_id = 'a'").rowcount == 1
+    assert versions(cdf)[2:] == ["v1"] and versions(cdf, "/models/instances/list") == ["v1"]
+    # Writing a version again makes it no newer.
+    create_view(api, "Grow", {"name": "text"}, version="v9")
+    session.execute(f"INSERT INTO {newest} VALUES ('d', 'D')")
+    assert versions(cdf)[-1] == "v1"
+
+
+def test_a_transaction_means_one_version(session, cdf, api, newest):
+    with session.transaction():
+        session.execute(f"INSERT INTO {newest} VALUES ('a', 'A')")
+        create_view(api, "Grow", {"name": "text"}, version="v10")
+        session.execute(f"INSERT INTO {newest} VALUES ('b', 'B')")
+        assert session.execute(f"SELECT count(*) FROM {newest}").fetchone() == (2,)
+    assert paths(cdf).count("/models/views/byids") == 1 and versions(cdf) == ["v9", "v9"]
+    session.execute(f"SELECT * FROM {newest}")
+    assert versions(cdf, "/models/instances/list")[-1] == "v10"
+
+
+def test_the_newest_version_has_other_properties(session, cdf, api, scratch, newest):
+    session.execute(f"INSERT INTO {newest} VALUES ('a', 'A')")
+    create_view(api, "Grow", {"name": "text", "more": "text"}, version="v10")
+    scratch.execute("ALTER FOREIGN TABLE scratch.grow ADD COLUMN more text")
+    session.execute(f"INSERT INTO {newest} VALUES ('a', 'A', 'B')")
+    assert instance(cdf, "a")["properties"] == {"name": "A", "more": "B"}
+    create_view(api, "Grow", {"more": "text"}, version="v11")
+    with refused("HV00J", "sp:Grow/v11", '"name"'):
+        session.execute(f"SELECT * FROM {newest}")
+
+
+def test_errors_name_the_version_that_was_meant(session, cdf, api, scratch, newest):
+    create_view(api, "Must", {"name": "text!", "note": "text"}, version="v3")
+    table = scratch.table("must", "external_id text, name text, note text", "view", space="sp", external_id="Must")
+    with refused("22023", "sp:Must/v3", '("sp", "x")'):
+        session.execute(f"INSERT INTO {table} (external_id, note) VALUES ('x', 'N')")
+    table = scratch.table("none", "external_id text", "view", space="sp", external_id="Nothing")
+    for statement in (f"SELECT * FROM {table}", f"INSERT INTO {table} VALUES ('x')", f"EXPLAIN SELECT * FROM {table}"):
+        with refused("HV00J", "there is no view sp:Nothing in CDF"):
+            session.execute(statement)
+
+
+def test_explain_names_the_request_for_the_newest_version(session, cdf, newest):
+    explained = lambda statement: "\n".join(line for (line,) in session.execute(f"EXPLAIN (COSTS off) {statement}"))
+    scan = explained(f"SELECT * FROM {newest}")
+    assert "CDF Requests: POST /models/views/byids, POST /models/instances/list" in scan
+    assert "CDF View: sp:Grow/v9" in scan
+    insert = explained(f"INSERT INTO {newest} VALUES ('a', 'A')")
+    assert "CDF Requests: POST /models/views/byids, POST /models/instances at COMMIT" in insert
+    assert set(paths(cdf)) == {"/models/views/byids"}
+
+
+def test_a_prepared_statement_means_the_newest_version(session, cdf, api, newest):
+    session.execute(f"PREPARE add AS INSERT INTO {newest} VALUES ($1, $2)")
+    session.execute(f"PREPARE find AS SELECT name FROM {newest} WHERE external_id = $1")
+    for round, version in enumerate(["v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17"]):
+        create_view(api, "Grow", {"name": "text"}, version=version)
+        session.execute(f"EXECUTE add('p{round}', 'P')")
+        assert session.execute(f"EXECUTE find('p{round}')").fetchall() == [("P",)]
+        assert versions(cdf)[-1] == version and versions(cdf, "/models/instances/byids")[-1] == version

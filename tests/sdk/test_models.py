@@ -36,6 +36,25 @@ def test_views(models):
     assert models.spaces.retrieve("none") is None
 
 
+def test_versions_of_a_view(models, emulator):
+    container = dm.ContainerId("sp", "Pump")
+    mapped = {"name": dm.MappedPropertyApply(container, "name")}
+    for version in ("v3", "v2"):
+        models.views.apply(dm.ViewApply("sp", "Pump", version, properties=mapped))
+    retrieved = models.views.retrieve(("sp", "Pump"))
+    assert {view.version for view in retrieved} == {"v1", "v2", "v3"}
+    assert max(retrieved, key=lambda view: view.created_time).version == "v2"
+    assert [view.version for view in models.views.retrieve(("sp", "Pump"), all_versions=False)] == ["v2"]
+    assert [view.version for view in models.views.list(space="sp")] == ["v2"]
+    assert len(models.views.list(space="sp", all_versions=True)) == 3
+    # Another version of a view shows the same instances, of the same containers.
+    models.instances.apply([node("a", name="A", tags=["x"])])
+    newest = dm.ViewId("sp", "Pump", "v2")
+    assert models.instances.retrieve(nodes=("sp", "a"), sources=newest).nodes[0].properties[newest] == {"name": "A"}
+    view = {"space": "sp", "externalId": "Pump", "version": "v 1", "properties": {}}
+    emulator.refused("/models/views", {"items": [view]})
+
+
 def test_nodes(models):
     made = models.instances.apply([node("a", name="A", tags=["x"], parent={"space": "sp", "externalId": "b"})])
     assert (made.nodes[0].version, made.nodes[0].was_modified) == (1, True)

@@ -25,6 +25,8 @@ pub struct Models {
     containers: BTreeMap<Name, Value>,
     /// By name and version.
     views: BTreeMap<(Name, String), Value>,
+    /// When the last view was created: of two versions one is always the newer.
+    last_view: i64,
     /// Nodes and edges.
     pub instances: Instances,
 }
@@ -101,6 +103,16 @@ fn check_identifier(what: &str, text: &str, max: usize, more: &str) -> Result<()
     match text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(known) && ends_well {
         true if text.len() <= max => Ok(()),
         _ => Err(ApiError::bad_request(format!("{what} '{text}' does not match the expected pattern"))),
+    }
+}
+
+/// Checks the version of a view.
+fn check_version(version: &str) -> Result<(), ApiError> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    match version.chars().all(known) && ends(version.chars().next()) && ends(version.chars().last()) {
+        true if version.len() <= 43 => Ok(()),
+        _ => Err(ApiError::bad_request(format!("version '{version}' does not match the expected pattern"))),
     }
 }
 
@@ -245,8 +257,13 @@ fn create_views(project: &Project, request: &mut Request) -> Result<Reply, ApiEr
         if !models.has_space(&key.0 .0) {
             return Err(no_space(&key.0 .0));
         }
+        check_version(&key.1)?;
         let resolved = resolve(&models, item)?;
-        let stored = stamp(resolved, models.views.get(&key));
+        let mut stored = stamp(resolved, models.views.get(&key));
+        if !models.views.contains_key(&key) {
+            models.last_view = now_ms().max(models.last_view + 1);
+            stored["createdTime"] = json!(models.last_view);
+        }
         models.views.insert(key, stored.clone());
         made.push(stored);
     }
