@@ -14,6 +14,7 @@ use url::Url;
 use super::encode::gzip;
 use super::error::{ApiError, Error, Identity, Kind, RequestError};
 use super::link::{Link, TimedConnections};
+use super::owed::Owed;
 use super::retry::{parse_retry_after, Decision, Outcome, Policy, Stop};
 use super::token::{Credentials, TokenCache};
 use super::url_path::segment;
@@ -115,8 +116,8 @@ pub struct Request {
     pub path: String,
     pub body: Body,
     pub resend: Resend,
-    /// Ask for an answer in protobuf instead of JSON.
-    pub accept_protobuf: bool,
+    /// What acknowledges it.
+    pub owed: Owed,
 }
 
 impl Request {
@@ -140,10 +141,12 @@ pub struct Limits {
     pub max_retries: u32,
 }
 
-/// A successful answer (status 2xx).
+/// The answer that a request is owed.
 #[derive(Debug, Clone)]
 pub struct Response {
     pub status: u16,
+    /// What it answers, as in `POST /assets`.
+    pub endpoint: String,
     /// Decompressed.
     pub body: Bytes,
     /// CDF's `x-request-id`.
@@ -154,10 +157,20 @@ impl Response {
     /// The body, read as JSON.
     ///
     /// # Errors
-    /// `ServerFailure` if it is something else.
+    /// `ConnectionLost` if it is something else.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")))
+        serde_json::from_slice(&self.body).map_err(|error| self.unreadable(error))
+    }
+
+    /// The error for an answer that has the right form, and something in it that cannot be read.
+    pub fn unreadable(&self, why: impl std::fmt::Display) -> Error {
+        let Response { endpoint, status, .. } = self;
+        let error =
+            Error::new(Kind::ConnectionLost, format!("CDF's answer to {endpoint} cannot be read: {why}"));
+        error.detail(match &self.request_id {
+            Some(id) => format!("HTTP status {status}, x-request-id {id}"),
+            None => format!("HTTP status {status}, no x-request-id"),
+        })
     }
 }
 
@@ -218,8 +231,9 @@ impl Client {
     ///
     /// # Errors
     /// `Api` if CDF refuses; `Failed` if there is no answer of CDF to speak of, with the kind `CannotConnect`,
-    /// `ConnectionLost`, `NotAuthenticated`, `Throttled`, `ServerFailure`, `TimedOut` (the deadline passed while
-    /// waiting), `InvalidOption` (a redirect or unusable URL) or `InvalidValue` (a path that URLs cannot hold).
+    /// `ConnectionLost` (also for an answer that is not the one owed), `NotAuthenticated`, `Throttled`, `ServerFailure`,
+    /// `TimedOut` (the deadline passed while waiting), `InvalidOption` (an unusable URL) or `InvalidValue` (a path that
+    /// URLs cannot hold).
     pub async fn send(
         &self,
         connection: &Connection,
@@ -244,30 +258,21 @@ impl Client {
             path: "/api/v1/token/inspect".into(),
             body: Body::None,
             resend: Resend::Always,
-            accept_protobuf: false,
+            owed: Owed::Inspection,
         };
         let url = connection.url(&request.path)?;
-        let response = self.send_to(connection, url, &request, limits).await?;
-        match serde_json::from_slice::<Value>(&response.body) {
-            Ok(Value::Object(mut answer)) => Ok(Inspection {
-                subject: answer.get("subject").and_then(Value::as_str).unwrap_or_default().to_owned(),
-                projects: answer
-                    .get("projects")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|project| project.get("projectUrlName")?.as_str())
-                    .map(str::to_owned)
-                    .collect(),
-                capabilities: answer.remove("capabilities").unwrap_or_default(),
-            }),
-            _ => Err(Error::new(
-                Kind::ServerFailure,
-                format!("{} answered the inspection of the token with something else", cdf_at(connection)),
-            )
-            .hint("Check the base_url of the foreign server.")
-            .into()),
-        }
+        let mut answer: Value = self.send_to(connection, url, &request, limits).await?.json()?;
+        Ok(Inspection {
+            subject: answer["subject"].as_str().unwrap_or_default().to_owned(),
+            projects: answer["projects"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|project| project.get("projectUrlName")?.as_str())
+                .map(str::to_owned)
+                .collect(),
+            capabilities: answer["capabilities"].take(),
+        })
     }
 
     async fn send_to(
@@ -287,6 +292,7 @@ impl Client {
             name: cdf_at(connection),
             endpoint: request.endpoint(),
             resend: request.resend,
+            owed: request.owed,
             limits,
             client_secret: &connection.credentials.client_secret,
         };
@@ -297,7 +303,7 @@ impl Client {
             }
             let token = connection.token.get(self, &connection.credentials, limits).await?;
             let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-                .map_err(|_| Call::to_identity_provider(&connection.credentials, limits).not_a_token())?;
+                .map_err(|_| Error::internal("a token that no header can hold was kept"))?;
             authorization.set_sensitive(true);
             let mut prepared = self
                 .http
@@ -310,11 +316,12 @@ impl Client {
             Ok((prepared, Some(token)))
         };
         let answer = self.exchange(&call, prepare).await?;
-        Ok(Response { status: answer.status, body: answer.body, request_id: answer.request_id })
+        let (status, request_id) = (answer.status, answer.clean_request_id());
+        Ok(Response { status, endpoint: call.endpoint, body: answer.body, request_id })
     }
 
-    /// Sends what `prepare` makes until there is a success, or no sense in going on. `prepare` gives the request and
-    /// the token in it; it is told which token was refused.
+    /// Sends what `prepare` makes until there is the answer that is owed, or no sense in going on. `prepare` gives the
+    /// request and the token in it; it is told which token was refused.
     pub(super) async fn exchange<P, F>(&self, call: &Call<'_>, prepare: P) -> Result<Answer, RequestError>
     where
         P: Fn(Option<SecretString>) -> F,
@@ -332,13 +339,20 @@ impl Client {
                 Peer::Cdf { link, .. } => link.measured(attempt).await,
                 Peer::IdentityProvider => attempt.await,
             };
-            let (outcome, unsuccessful) = match answer {
-                Ok(answer) if (200..300).contains(&answer.status) => return Ok(answer),
+            let unsuccessful = match answer {
                 Ok(mut answer) => {
                     answer.secrets = token.iter().chain([call.client_secret]).cloned().collect();
-                    (Some(answer.outcome()), Ok(answer))
+                    match call.judge(&answer) {
+                        Verdict::Owed => return Ok(answer),
+                        Verdict::Refusal => Ok(answer),
+                        Verdict::Foreign(why) => Err(Failure::Foreign(Box::new(answer), why)),
+                    }
                 }
-                Err(failure) => (failure.outcome(), Err(failure)),
+                Err(failure) => Err(failure),
+            };
+            let outcome = match &unsuccessful {
+                Ok(answer) => Some(answer.outcome()),
+                Err(failure) => failure.outcome(),
             };
             let decision = match outcome {
                 Some(outcome) => policy.decide(outcome, Instant::now()),
@@ -407,7 +421,7 @@ fn encode(request: &Request, compress: bool) -> Result<(HeaderMap, Option<Bytes>
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");
     let mut headers = HeaderMap::new();
-    headers.insert(header::ACCEPT, if request.accept_protobuf { PROTOBUF } else { JSON });
+    headers.insert(header::ACCEPT, HeaderValue::from_static(request.owed.accept()));
     headers.insert(HeaderName::from_static("x-cdp-app"), HeaderValue::from_static(APPLICATION));
     headers.insert(HeaderName::from_static("cdf-version"), HeaderValue::from_static(API_VERSION));
     let (content_type, body) = match &request.body {
@@ -440,6 +454,8 @@ enum Failure {
     },
     /// Longer than this many bytes.
     TooLong(usize),
+    /// An answer that is not the one owed, nor a refusal, and why it is not: whether CDF has seen the request is unknown.
+    Foreign(Box<Answer>, String),
     /// No request could be made.
     Unusable(String),
 }
@@ -449,7 +465,7 @@ impl Failure {
     fn outcome(&self) -> Option<Outcome> {
         match self {
             Failure::NotConnected(_) => Some(Outcome::NotConnected),
-            Failure::Broken(_) | Failure::RequestTimeout => Some(Outcome::NotAnswered),
+            Failure::Broken(_) | Failure::RequestTimeout | Failure::Foreign(..) => Some(Outcome::NotAnswered),
             Failure::Untrusted(_) | Failure::Deadline { .. } | Failure::TooLong(_) | Failure::Unusable(_) => {
                 None
             }
@@ -518,11 +534,22 @@ fn cause(error: reqwest::Error) -> String {
     causes.join(": ")
 }
 
+/// What an answer is.
+enum Verdict {
+    /// The one that the request is owed.
+    Owed,
+    /// A refusal, CDF's or that of a gateway before it.
+    Refusal,
+    /// Something else, and why.
+    Foreign(String),
+}
+
 /// An answer, successful or not.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub status: u16,
     pub body: Bytes,
+    content_type: Option<String>,
     pub request_id: Option<String>,
     auto_retryable: bool,
     retry_after: Option<Duration>,
@@ -537,6 +564,7 @@ impl Answer {
         Answer {
             status,
             body: Bytes::new(),
+            content_type: text("content-type").map(|media_type| shorten(media_type, LONGEST_FOREIGN_TEXT)),
             request_id: text("x-request-id").map(|id| shorten(id, LONGEST_FOREIGN_TEXT)),
             auto_retryable: text("cdf-is-auto-retryable")
                 .is_some_and(|value| value.trim().eq_ignore_ascii_case("true")),
@@ -575,6 +603,20 @@ impl Answer {
         }
     }
 
+    /// What an answer that is none of CDF's is like, for whoever has to find out where it comes from.
+    fn description(&self, show_text: bool) -> String {
+        let media_type = match self.content_type.as_deref().unwrap_or_default() {
+            "" => "no content type".to_owned(),
+            media_type => format!("content type {}", self.scrub(media_type)),
+        };
+        let text = match shorten(&self.scrub(&plain_text(&self.body)), LONGEST_FOREIGN_TEXT) {
+            _ if self.body.is_empty() => "empty".to_owned(),
+            text if text.is_empty() || !show_text => format!("{} bytes", self.body.len()),
+            text => text,
+        };
+        format!("HTTP status {}, {media_type}: {text}", self.status)
+    }
+
     /// The answer as CDF's refusal.
     fn api_error(&self, endpoint: &str) -> ApiError {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
@@ -589,7 +631,23 @@ impl Answer {
             duplicated: identities("duplicated"),
             request_id: self.clean_request_id(),
             endpoint: endpoint.to_owned(),
+            of_cdf: json.get("error").is_some_and(|error| error.is_object() || error.is_string()),
         }
+    }
+
+    /// Where a redirect leads, as far as it takes to recognise the place: a query may hold anything.
+    fn redirects_to(&self) -> String {
+        let target = match self.location.as_deref().map(|location| (location, Url::parse(location))) {
+            None => "nowhere".to_owned(),
+            Some((_, Ok(url))) => format!("{}://{}{}", url.scheme(), host(&url), url.path()),
+            Some((location, Err(_))) => location.split(['?', '#']).next().unwrap_or_default().to_owned(),
+        };
+        shorten(&self.scrub(&target), LONGEST_FOREIGN_TEXT)
+    }
+
+    /// Whether the body is HTML, or looks like it.
+    fn is_markup(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"<")
     }
 
     fn clean_request_id(&self) -> Option<String> {
@@ -626,7 +684,7 @@ impl Answer {
 fn plain_text(body: &[u8]) -> String {
     let body = String::from_utf8_lossy(&body[..body.len().min(LONGEST_MESSAGE)]);
     let mut text = String::with_capacity(body.len());
-    let mut is_html = body.trim_start().starts_with('<');
+    let is_html = body.trim_start().starts_with('<');
     let mut in_tag = false;
     for character in body.chars() {
         match character {
@@ -640,8 +698,7 @@ fn plain_text(body: &[u8]) -> String {
             _ => text.push(character),
         }
     }
-    is_html &= in_tag;
-    let words: Vec<&str> = if is_html { Vec::new() } else { text.split_whitespace().collect() };
+    let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ")
 }
 
@@ -692,6 +749,7 @@ pub(super) struct Call<'a> {
     /// What is requested.
     endpoint: String,
     resend: Resend,
+    owed: Owed,
     limits: &'a Limits,
     client_secret: &'a SecretString,
 }
@@ -703,8 +761,25 @@ impl<'a> Call<'a> {
             name: format!("the identity provider at {}", host(&credentials.token_url)),
             endpoint: "the request for a token".into(),
             resend: Resend::Always,
+            owed: Owed::Token,
             limits,
             client_secret: &credentials.client_secret,
+        }
+    }
+
+    /// Tells the answer that is owed from refusals and from everything else.
+    fn judge(&self, answer: &Answer) -> Verdict {
+        match answer.status {
+            200..=299 => match self.owed.check(answer.content_type.as_deref(), &answer.body) {
+                Ok(()) => Verdict::Owed,
+                Err(why) => Verdict::Foreign(why),
+            },
+            400.. => Verdict::Refusal,
+            300..=399 => Verdict::Foreign(format!(
+                "it is a redirect to {}, and redirects are not followed",
+                answer.redirects_to()
+            )),
+            _ => Verdict::Foreign("it is no answer to a request".into()),
         }
     }
 
@@ -712,7 +787,6 @@ impl<'a> Call<'a> {
     fn refused(&self, answer: &Answer, stop: Stop, attempts: u32) -> RequestError {
         let Call { name, endpoint, .. } = self;
         let error = match (self.peer, answer.status) {
-            (_, 300..=399) => return self.redirected(answer).into(),
             (Peer::Cdf { project, .. }, 401) => Error::new(
                 Kind::NotAuthenticated,
                 format!("{name} does not accept the token for project \"{project}\": {}", answer.message()),
@@ -739,7 +813,7 @@ impl<'a> Call<'a> {
     fn failed(&self, failure: &Failure, stop: Stop, attempts: u32, before: Option<String>) -> Error {
         let kind = match failure {
             Failure::NotConnected(_) | Failure::Untrusted(_) => Kind::CannotConnect,
-            Failure::Broken(_) | Failure::RequestTimeout => Kind::ConnectionLost,
+            Failure::Broken(_) | Failure::RequestTimeout | Failure::Foreign(..) => Kind::ConnectionLost,
             Failure::Deadline { .. } => Kind::TimedOut,
             Failure::TooLong(_) => Kind::ServerFailure,
             Failure::Unusable(_) => Kind::InvalidOption,
@@ -753,6 +827,18 @@ impl<'a> Call<'a> {
                 "The certificate must be valid for this host, and its authority be among those that the operating system \
                  of the PostgreSQL server trusts.",
             );
+        }
+        if let Failure::Foreign(answer, _) = failure {
+            error = error.detail(answer.trace()).hint(match self.peer {
+                Peer::Cdf { .. } => {
+                    "Something between this server and CDF may have answered, such as a proxy. Otherwise check the base_url \
+                     of the foreign server."
+                }
+                Peer::IdentityProvider => {
+                    "Is token_url correct? Otherwise something between this server and the identity provider may have \
+                     answered, such as a proxy."
+                }
+            });
         }
         let unsure = self.resend == Resend::OnlyIfNotReceived && failure.may_have_been_applied();
         self.conclude(error, stop, attempts, unsure)
@@ -776,6 +862,12 @@ impl<'a> Call<'a> {
             }
             Failure::TooLong(longest) => format!("{name} answered {endpoint} with more than {longest} bytes"),
             Failure::Unusable(cause) => format!("{name} cannot be addressed: {cause}"),
+            Failure::Foreign(answer, why) => {
+                // Of an answer with a token in it nothing is shown, not even half of it.
+                let show_text = matches!(self.peer, Peer::Cdf { .. }) || answer.is_markup();
+                let description = answer.description(show_text);
+                format!("{name} gave no valid answer to {endpoint}: {why} ({description})")
+            }
         }
     }
 
@@ -802,22 +894,6 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn redirected(&self, answer: &Answer) -> Error {
-        // Only what is needed to recognise the place: a query may hold anything.
-        let target = match answer.location.as_deref().map(|location| (location, Url::parse(location))) {
-            None => "nowhere".to_owned(),
-            Some((_, Ok(url))) => format!("{}://{}{}", url.scheme(), host(&url), url.path()),
-            Some((location, Err(_))) => location.split(['?', '#']).next().unwrap_or_default().to_owned(),
-        };
-        let target = shorten(&answer.scrub(&target), LONGEST_FOREIGN_TEXT);
-        let Call { name, endpoint, .. } = self;
-        let message = format!("{name} redirected {endpoint} to {target}, and redirects are not followed");
-        Error::new(Kind::InvalidOption, message).detail(answer.trace()).hint(match self.peer {
-            Peer::Cdf { .. } => "Check the base_url of the foreign server.",
-            Peer::IdentityProvider => "Check the token_url of the user mapping.",
-        })
-    }
-
     /// The error for credentials that the identity provider refuses (RFC 6749, 5.2).
     fn credentials_refused(&self, answer: &Answer) -> Error {
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -834,8 +910,8 @@ impl<'a> Call<'a> {
             .hint("Check client_id, client_secret, scope and token_url of the user mapping.")
     }
 
-    /// The error for an answer of the identity provider that holds no usable token.
-    pub(super) fn not_a_token(&self) -> Error {
+    /// The error for a refusal that does not say why as OAuth has it.
+    fn not_a_token(&self) -> Error {
         let message = format!("{} did not answer with a token; is token_url correct?", self.name);
         Error::new(Kind::NotAuthenticated, message)
     }
@@ -857,6 +933,8 @@ mod tests {
 
     const SECRET: &str = "s3cr\"t+/=";
     const TOKEN: &str = "t0ken-of-the-test";
+    /// What acknowledges the requests of these tests.
+    const OK: &str = "{\"taken\":true}";
 
     /// A request as the server has read it.
     #[derive(Clone, Debug)]
@@ -932,7 +1010,9 @@ mod tests {
                 Act::ReplyAndClose(status, body) => (*status, &[], body),
                 Act::Close => return,
                 Act::Break => {
-                    let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
+                    let _ = (&stream).write_all(
+                        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{}",
+                    );
                     return;
                 }
                 Act::Hang => {
@@ -942,6 +1022,9 @@ mod tests {
                 }
             };
             let mut head = format!("HTTP/1.1 {status} Status\r\ncontent-length: {}\r\n", body.len());
+            if !headers.iter().any(|(name, _)| *name == "content-type") {
+                head += "content-type: application/json\r\n";
+            }
             for (name, value) in headers {
                 head += &format!("{name}: {value}\r\n");
             }
@@ -1024,7 +1107,7 @@ mod tests {
             path: "/assets?x=1".into(),
             body: Body::Json(Bytes::from_static(b"{\"items\":[]}")),
             resend,
-            accept_protobuf: false,
+            owed: Owed::Object,
         }
     }
 
@@ -1082,18 +1165,16 @@ mod tests {
 
     #[test]
     fn long_bodies_are_compressed_both_ways() {
-        let text = Bytes::from("x".repeat(5000));
+        let text = Bytes::from(format!("{{\"x\":\"{}\"}}", "x".repeat(5000)));
         let compressed = gzip::compress(&text).unwrap();
         let server =
             serve(vec![Act::Reply(200, vec![("content-encoding", "gzip".into())], compressed.clone())]);
-        let request =
-            Request { body: Body::Protobuf(text.clone()), accept_protobuf: true, ..post(Resend::Always) };
+        let request = Request { body: Body::Protobuf(text.clone()), ..post(Resend::Always) };
         let response = block_on(client().send(&server.connection(), &request, &limits(0))).unwrap();
         assert_eq!(response.body, text);
         let seen = &server.requests("/api")[0];
         assert_eq!(seen.headers["content-encoding"], "gzip");
         assert_eq!(seen.headers["content-type"], "application/protobuf");
-        assert_eq!(seen.headers["accept"], "application/protobuf");
         assert_eq!(seen.body, compressed);
     }
 
@@ -1109,7 +1190,7 @@ mod tests {
 
     #[test]
     fn nothing_is_compressed_for_a_server_that_is_near() {
-        let server = serve(vec![reply(200, "one"), reply(200, "two")]);
+        let server = serve(vec![reply(200, OK)]);
         let connection = server.connection();
         let request = Request { body: Body::Protobuf(Bytes::from("x".repeat(5000))), ..post(Resend::Always) };
         let client = client();
@@ -1128,8 +1209,8 @@ mod tests {
 
     #[test]
     fn a_server_error_is_retried() {
-        let server = serve(vec![reply(503, ""), reply(502, "<html>"), reply(200, "ok")]);
-        assert_eq!(send(&server, Resend::Always, &limits(5)).unwrap().body, "ok");
+        let server = serve(vec![reply(503, ""), reply(502, "<html>"), reply(200, OK)]);
+        assert_eq!(send(&server, Resend::Always, &limits(5)).unwrap().body, OK);
         assert_eq!(server.counts(), (1, 3));
     }
 
@@ -1173,7 +1254,7 @@ mod tests {
             (reply(504, "<html>Gateway timeout</html>"), Kind::ServerFailure),
             (reply(501, ""), Kind::ServerFailure),
         ] {
-            let server = serve(vec![act, reply(200, "twice")]);
+            let server = serve(vec![act, reply(200, OK)]);
             let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(5)));
             assert_eq!(error.kind, kind, "{error}");
             assert!(error.message.contains("may have been accepted"), "{error}");
@@ -1187,16 +1268,16 @@ mod tests {
             reply(429, ""),
             reply(401, ""),
             reply_with(503, "cdf-is-auto-retryable", "true"),
-            reply(200, "once"),
+            reply(200, OK),
         ]);
-        assert_eq!(send(&server, Resend::OnlyIfNotReceived, &limits(5)).unwrap().body, "once");
+        assert_eq!(send(&server, Resend::OnlyIfNotReceived, &limits(5)).unwrap().body, OK);
         assert_eq!(server.counts(), (2, 4));
     }
 
     #[test]
     fn a_broken_connection_is_retried_if_that_does_no_harm() {
-        let server = serve(vec![Act::Close, Act::Break, reply(200, "ok")]);
-        assert_eq!(send(&server, Resend::Always, &limits(5)).unwrap().body, "ok");
+        let server = serve(vec![Act::Close, Act::Break, reply(200, OK)]);
+        assert_eq!(send(&server, Resend::Always, &limits(5)).unwrap().body, OK);
         let server = serve(vec![Act::Close]);
         let error = failure(send(&server, Resend::Always, &limits(1)));
         assert_eq!(error.kind, Kind::ConnectionLost);
@@ -1205,12 +1286,12 @@ mod tests {
 
     #[test]
     fn a_pooled_connection_that_the_server_has_closed_does_no_harm() {
-        let server = serve(vec![Act::ReplyAndClose(200, b"one".to_vec()), reply(200, "two")]);
+        let server = serve(vec![Act::ReplyAndClose(200, br#"{"a":1}"#.to_vec()), reply(200, OK)]);
         let (client, connection, request, limits) =
             (client(), server.connection(), post(Resend::Always), limits(5));
         block_on(async {
-            assert_eq!(client.send(&connection, &request, &limits).await.unwrap().body, "one");
-            assert_eq!(client.send(&connection, &request, &limits).await.unwrap().body, "two");
+            assert_eq!(client.send(&connection, &request, &limits).await.unwrap().body, r#"{"a":1}"#);
+            assert_eq!(client.send(&connection, &request, &limits).await.unwrap().body, OK);
         });
     }
 
@@ -1255,8 +1336,8 @@ mod tests {
 
     #[test]
     fn a_refused_token_is_renewed_once() {
-        let server = serve(vec![reply(401, in_error("expired")), reply(200, "ok")]);
-        assert_eq!(send(&server, Resend::OnlyIfNotReceived, &limits(0)).unwrap().body, "ok");
+        let server = serve(vec![reply(401, in_error("expired")), reply(200, OK)]);
+        assert_eq!(send(&server, Resend::OnlyIfNotReceived, &limits(0)).unwrap().body, OK);
         assert_eq!(server.counts(), (2, 2));
 
         let server = serve(vec![reply(401, in_error("Could not authenticate."))]);
@@ -1267,21 +1348,107 @@ mod tests {
     }
 
     #[test]
-    fn redirects_are_refused_and_named() {
+    fn points_are_asked_for_in_protobuf() {
+        let message = b"\x0a\x02ab".to_vec();
+        let headers = || vec![("content-type", "application/protobuf".into())];
+        let server = serve(vec![Act::Reply(200, headers(), message.clone())]);
+        let request = Request { owed: Owed::Points, ..post(Resend::Always) };
+        let response = block_on(client().send(&server.connection(), &request, &limits(0))).unwrap();
+        assert_eq!(response.body, message);
+        assert_eq!(server.requests("/api")[0].headers["accept"], "application/protobuf");
+
+        let server = serve(vec![Act::Reply(200, headers(), b"\x0a\x03ab".to_vec())]);
+        let error = failure(block_on(client().send(&server.connection(), &request, &limits(0))));
+        assert_eq!(error.kind, Kind::ConnectionLost);
+        assert!(error.message.contains("content type application/protobuf"), "{error}");
+    }
+
+    /// Answers with a status of success that acknowledge nothing, and what an error tells of each.
+    fn foreign_answers() -> Vec<(Act, &'static str)> {
+        let html = |body: &str| Act::Reply(200, vec![("content-type", "text/html".into())], body.into());
+        vec![
+            (
+                html("<html><title>Sign in</title> with \u{7} care"),
+                "content type text/html: Sign in with care",
+            ),
+            (html("{}"), "it is not JSON"),
+            (html("<html><body class='x' "), "HTTP status 200"),
+            (reply(204, ""), "HTTP status 204, content type application/json: empty"),
+            (reply(200, "[]"), "it is no JSON object"),
+            (reply(202, "{\"items\":[{\"id\":1"), "it ends too early"),
+            (reply(200, in_error("nothing happened")), "it holds an error"),
+            (reply(302, ""), "it is a redirect to nowhere"),
+        ]
+    }
+
+    #[test]
+    fn an_answer_that_is_not_the_one_owed_is_an_unknown_outcome() {
+        for (act, words) in foreign_answers() {
+            let server = serve(vec![act]);
+            let error = failure(send(&server, Resend::Always, &limits(1)));
+            assert_eq!(error.kind, Kind::ConnectionLost, "{error}");
+            assert!(error.message.contains("no valid answer to POST /assets"), "{error}");
+            assert!(error.message.contains(words), "{words}: {error}");
+            assert!(!error.message.contains("may have been") && !error.message.contains('<'), "{error}");
+            assert!(error.detail.iter().any(|line| line.contains("after 2 attempts")), "{error:?}");
+            assert_eq!(server.counts(), (1, 2));
+        }
+        for (act, words) in foreign_answers() {
+            let server = serve(vec![act, reply(200, OK)]);
+            let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(5)));
+            assert_eq!(error.kind, Kind::ConnectionLost, "{error}");
+            assert!(error.message.contains("may have been accepted"), "{words}: {error}");
+            assert_eq!(server.counts(), (1, 1));
+        }
+    }
+
+    #[test]
+    fn an_unknown_outcome_may_be_followed_by_the_answer_that_is_owed() {
+        for (act, words) in foreign_answers() {
+            let server = serve(vec![act, reply(200, OK)]);
+            assert_eq!(send(&server, Resend::Always, &limits(1)).unwrap().body, OK, "{words}");
+        }
+    }
+
+    #[test]
+    fn as_many_items_come_back_as_were_sent() {
+        let request = Request { owed: Owed::Items(1), ..post(Resend::Always) };
+        let server = serve(vec![
+            reply(201, "{\"items\":[]}"),
+            reply(200, "{}"),
+            reply(201, "{\"items\":[{\"id\":1}]}"),
+        ]);
+        let response = block_on(client().send(&server.connection(), &request, &limits(5))).unwrap();
+        assert_eq!((response.status, server.counts()), (201, (1, 3)));
+    }
+
+    #[test]
+    fn half_of_a_compressed_answer_is_none() {
+        let compressed = gzip::compress(OK.as_bytes()).unwrap();
+        let half = compressed[..compressed.len() - 9].to_vec();
+        let act = Act::Reply(200, vec![("content-encoding", "gzip".into())], half);
+        let server = serve(vec![act]);
+        let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(5)));
+        assert_eq!(error.kind, Kind::ConnectionLost);
+        assert!(error.message.contains("may have been accepted"), "{error}");
+    }
+
+    #[test]
+    fn redirects_are_not_followed_and_named() {
         for status in [301, 307] {
-            let elsewhere = serve(vec![reply(200, "stolen")]);
+            let elsewhere = serve(vec![reply(200, OK)]);
             let location = format!("http://u:{TOKEN}@{}/else?{TOKEN}", elsewhere.address);
             let server = serve(vec![reply_with(status, "location", location)]);
-            let error = failure(send(&server, Resend::Always, &limits(5)));
-            assert_eq!(error.kind, Kind::InvalidOption);
+            let error = failure(send(&server, Resend::Always, &limits(1)));
+            assert_eq!(error.kind, Kind::ConnectionLost);
             assert!(error.message.contains(&format!("to http://{}/else,", elsewhere.address)), "{error}");
-            assert_eq!((server.counts(), elsewhere.counts()), ((1, 1), (0, 0)));
+            assert_eq!((server.counts(), elsewhere.counts()), ((1, 2), (0, 0)));
         }
     }
 
     #[test]
     fn parallel_requests_share_one_token() {
-        let server = serve(vec![reply(200, "ok")]);
+        let server = serve(vec![reply(200, OK)]);
         let (client, connection) = (client(), Arc::new(server.connection()));
         block_on(async {
             let mut tasks = Vec::new();
@@ -1292,7 +1459,7 @@ mod tests {
                 }));
             }
             for task in tasks {
-                assert_eq!(task.await.unwrap().unwrap().body, "ok");
+                assert_eq!(task.await.unwrap().unwrap().body, OK);
             }
         });
         assert_eq!(server.counts(), (1, 8));
@@ -1300,7 +1467,7 @@ mod tests {
 
     #[test]
     fn parallel_requests_share_a_failure_to_get_a_token() {
-        let server = serve_with(vec![reply(200, "ok")], |_| reply(400, in_error("invalid_scope")));
+        let server = serve_with(vec![reply(200, OK)], |_| reply(400, in_error("invalid_scope")));
         let (client, connection) = (client(), Arc::new(server.connection()));
         block_on(async {
             let mut tasks = Vec::new();
@@ -1319,7 +1486,7 @@ mod tests {
 
     #[test]
     fn a_token_without_life_is_renewed_for_each_request() {
-        let server = serve_with(vec![reply(200, "ok")], |_| token_answer("0"));
+        let server = serve_with(vec![reply(200, OK)], |_| token_answer("0"));
         let (client, connection, limits) = (client(), server.connection(), limits(0));
         block_on(async {
             client.send(&connection, &post(Resend::Always), &limits).await.unwrap();
@@ -1330,7 +1497,7 @@ mod tests {
 
     #[test]
     fn a_renewed_token_survives_the_refusal_of_its_predecessor() {
-        let server = serve(vec![reply(200, "ok")]);
+        let server = serve(vec![reply(200, OK)]);
         let (client, connection, limits) = (client(), server.connection(), limits(0));
         block_on(async {
             connection.token.get(&client, &connection.credentials, &limits).await.unwrap();
@@ -1345,7 +1512,7 @@ mod tests {
     #[test]
     fn refused_credentials_are_told_in_the_words_of_the_identity_provider() {
         let body = r#"{"error":"invalid_client","error_description":"Invalid secret s3cr\"t+/= or s3cr%22t%2B%2F%3D.\r\nTrace ID: 1"}"#;
-        let server = serve_with(vec![reply(200, "ok")], move |_| reply(401, body));
+        let server = serve_with(vec![reply(200, OK)], move |_| reply(401, body));
         let error = failure(send(&server, Resend::Always, &limits(5)));
         assert_eq!(error.kind, Kind::NotAuthenticated);
         assert!(error.message.ends_with("invalid_client: Invalid secret *** or ***."), "{error}");
@@ -1354,26 +1521,51 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_told_as_such() {
-        for (status, body) in
-            [(200, "<html>Log in</html>"), (404, "nothing here"), (200, "{\"access_token\":\"\"}")]
-        {
-            let server = serve_with(vec![reply(200, "ok")], move |_| reply(status, body));
-            let error = failure(send(&server, Resend::Always, &limits(5)));
-            assert_eq!(error.kind, Kind::NotAuthenticated);
-            assert!(error.message.ends_with("is token_url correct?"), "{error}");
+        let server = serve_with(vec![reply(200, OK)], |_| reply(404, "nothing here"));
+        let error = failure(send(&server, Resend::Always, &limits(5)));
+        assert_eq!(error.kind, Kind::NotAuthenticated);
+        assert!(error.message.ends_with("is token_url correct?"), "{error}");
+        for (answer, words) in [
+            ("<html>Log in</html>".to_owned(), "it is not JSON"),
+            (format!("{{\"access_token\":\"{TOKEN}"), "it is not JSON"),
+            (format!("access_token={TOKEN}"), "it is not JSON"),
+            ("{\"access_token\":\"\"}".to_owned(), "its access_token is empty"),
+            (format!("{{\"access_token\":\"{TOKEN}\\nb\"}}"), "characters that no request can carry"),
+            (
+                format!("{{\"access_token\":\"{TOKEN}\",\"token_type\":\"mac\"}}"),
+                "its token_type is none that CDF takes",
+            ),
+        ] {
+            let server = serve_with(vec![reply(200, OK)], move |_| reply(200, answer.clone()));
+            let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(1)));
+            assert_eq!(error.kind, Kind::ConnectionLost, "{error}");
+            assert!(error.message.contains("no valid answer to the request for a token"), "{error}");
+            assert!(error.message.contains(words) && error.message.contains(&server.address), "{error}");
+            assert_eq!(server.counts(), (2, 0));
         }
-        let server = serve_with(vec![reply(200, "ok")], |_| reply(200, "{\"access_token\":\"a\\nb\"}"));
-        assert_eq!(failure(send(&server, Resend::Always, &limits(5))).kind, Kind::NotAuthenticated);
+    }
+
+    #[test]
+    fn what_no_request_can_carry_is_not_kept_as_a_token() {
+        let server = serve_with(vec![reply(200, OK)], |before| match before {
+            0 => reply(200, format!("{{\"access_token\":\"{TOKEN}\\r\\nx: y\"}}")),
+            _ => token_answer("3600"),
+        });
+        let (client, connection) = (client(), server.connection());
+        let error = failure(block_on(client.send(&connection, &post(Resend::Always), &limits(0))));
+        assert_eq!(error.kind, Kind::ConnectionLost);
+        block_on(client.send(&connection, &post(Resend::Always), &limits(0))).unwrap();
+        assert_eq!(server.counts(), (2, 1));
     }
 
     #[test]
     fn a_failing_identity_provider_is_asked_again() {
-        let server = serve_with(vec![reply(200, "ok")], |before| match before {
+        let server = serve_with(vec![reply(200, OK)], |before| match before {
             0 => reply(500, SECRET),
             _ => token_answer("3600"),
         });
-        assert_eq!(send(&server, Resend::OnlyIfNotReceived, &limits(1)).unwrap().body, "ok");
-        let server = serve_with(vec![reply(200, "ok")], |_| reply(500, in_error(SECRET)));
+        assert_eq!(send(&server, Resend::OnlyIfNotReceived, &limits(1)).unwrap().body, OK);
+        let server = serve_with(vec![reply(200, OK)], |_| reply(500, in_error(SECRET)));
         let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(1)));
         assert_eq!(error.kind, Kind::ServerFailure);
         assert!(error.message.contains("identity provider") && error.message.ends_with("***"), "{error}");
@@ -1397,7 +1589,7 @@ mod tests {
 
     #[test]
     fn who_cannot_be_reached_is_named() {
-        let server = serve(vec![reply(200, "ok")]);
+        let server = serve(vec![reply(200, OK)]);
         let mut connection = server.connection();
         let address = nobody();
         connection.base_url = format!("http://{address}").parse().unwrap();
@@ -1453,7 +1645,7 @@ mod tests {
         assert!(error.detail.iter().any(|line| line.ends_with("HTTP status 503: under repair")), "{error:?}");
 
         let late = Limits { deadline: Instant::now(), ..limits(9) };
-        let server = serve(vec![reply(200, "ok")]);
+        let server = serve(vec![reply(200, OK)]);
         let error = failure(send(&server, Resend::OnlyIfNotReceived, &late));
         assert_eq!(error.kind, Kind::TimedOut);
         assert!(!error.message.contains("may have been"), "{error}");
@@ -1479,7 +1671,7 @@ mod tests {
     fn a_token_is_inspected() {
         let body = r#"{"subject":"sub","projects":[{"projectUrlName":"a","groups":[1]},{"projectUrlName":"b"}],
             "capabilities":[{"assetsAcl":{}}]}"#;
-        let server = serve(vec![reply(200, body), reply(200, "hello")]);
+        let server = serve(vec![reply(200, body), reply(200, OK)]);
         let (client, connection, limits) = (client(), server.connection(), limits(0));
         let inspection = block_on(client.inspect_token(&connection, &limits)).unwrap();
         assert_eq!(
@@ -1491,7 +1683,8 @@ mod tests {
         let Err(RequestError::Failed(error)) = block_on(client.inspect_token(&connection, &limits)) else {
             panic!("an inspection")
         };
-        assert_eq!(error.kind, Kind::ServerFailure);
+        assert_eq!(error.kind, Kind::ConnectionLost);
+        assert!(error.message.contains("GET /api/v1/token/inspect"), "{error}");
     }
 
     #[test]

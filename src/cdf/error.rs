@@ -170,6 +170,8 @@ pub struct ApiError {
     pub request_id: Option<String>,
     /// Method and path, as in `POST /assets`.
     pub endpoint: String,
+    /// Whether it has the form of CDF's refusals. A proxy may answer so, too, and knows nothing of CDF's items.
+    pub of_cdf: bool,
 }
 
 impl ApiError {
@@ -180,6 +182,7 @@ impl ApiError {
             403 => Kind::Forbidden,
             408 | 429 => Kind::Throttled,
             409 => Kind::Duplicate,
+            404 if !self.of_cdf => Kind::CannotConnect,
             400 | 404 | 422 if !self.missing.is_empty() || self.names_unknown_reference() => {
                 Kind::MissingReference
             }
@@ -199,6 +202,9 @@ impl ApiError {
             Kind::Forbidden => error.hint(format!(
                 "Grant the capability {capability} in CDF to a group of the client that the user mapping names."
             )),
+            Kind::CannotConnect => {
+                error.hint("Check the project of the user mapping and the base_url of the foreign server.")
+            }
             Kind::NotAuthenticated => {
                 error.hint("Check the client's access to the project and the credentials of the user mapping.")
             }
@@ -209,6 +215,9 @@ impl ApiError {
     /// Whether what was asked for is not there: CDF answers 400 or 404 for a RAW database, table or row that does not
     /// exist, and says so in words.
     pub fn is_absent(&self) -> bool {
+        if !self.of_cdf {
+            return false;
+        }
         let message = self.message.to_lowercase();
         matches!(self.status, 400 | 404) && (message.contains("not found") || message.contains("not exist"))
             || self.status == 404
@@ -284,6 +293,7 @@ mod tests {
             duplicated: vec![],
             request_id: Some("r-1".into()),
             endpoint: "POST /events".into(),
+            of_cdf: true,
         }
     }
 
@@ -305,6 +315,17 @@ mod tests {
         assert!(error.message.contains("POST /events") && error.message.contains("Forbidden"));
         assert!(error.detail.iter().any(|line| line.contains("r-1")));
         assert!(error.hint.as_ref().unwrap().contains("eventsAcl:WRITE"));
+    }
+
+    #[test]
+    fn only_cdf_knows_what_is_absent() {
+        let gone = refused(404, "Row not found");
+        assert!(gone.is_absent());
+        let page = ApiError { of_cdf: false, ..gone };
+        assert!(!page.is_absent());
+        let error = page.into_error("rawAcl:READ");
+        assert_eq!(error.kind.sqlstate(), "08001");
+        assert!(error.hint.as_ref().unwrap().contains("base_url"));
     }
 
     #[test]

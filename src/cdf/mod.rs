@@ -13,6 +13,7 @@ pub mod flush;
 pub mod hash;
 pub mod hierarchy;
 mod link;
+pub mod owed;
 pub mod read;
 pub mod resource;
 pub mod retry;

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use serde_json::{json, Value};
 
 use super::client::{Body, Client, Connection, Limits, Method, Request, Resend};
-use super::error::{Error, Kind, RequestError};
+use super::error::{Error, RequestError};
+use super::owed::Owed;
 use super::resource::view::LIST_ELEMENTS;
 use super::url_path::segment;
 
@@ -186,11 +187,10 @@ pub struct Definitions {
 impl Definitions {
     async fn send(&self, method: Method, path: String, body: Option<Value>) -> Result<Value, RequestError> {
         let body = body.map_or(Body::None, |body| Body::Json(Bytes::from(body.to_string())));
-        let request = Request { method, path, body, resend: Resend::Always, accept_protobuf: false };
+        // Definitions come as lists only.
+        let request = Request { method, path, body, resend: Resend::Always, owed: Owed::List };
         let response = self.client.send(&self.connection, &request, &self.limits).await?;
-        serde_json::from_slice(&response.body).map_err(|error| {
-            Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")).into()
-        })
+        Ok(response.json()?)
     }
 
     /// What a GET answers.

@@ -7,9 +7,11 @@ use serde_json::value::RawValue;
 use serde_json::Value;
 
 use crate::cdf::buffer::{Body, BodyBuilder, Destination, HEAD, TAIL};
+use crate::cdf::client::Response;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::{instance, json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 use crate::cdf::resource::{Create, Items, Resource, Rule};
 
@@ -115,7 +117,7 @@ impl<'b> Parsed<'b> {
     pub(super) fn check_immutable(
         &self,
         rows: &[usize],
-        answer: &Bytes,
+        answer: &Response,
         resource: &Resource,
     ) -> Result<(), Error> {
         let immutable = |rule: &Rule| matches!(rule, Rule::ImmutableBool | Rule::ImmutableText { .. });
@@ -154,7 +156,7 @@ impl<'b> Parsed<'b> {
     }
 
     /// Those of the rows that say something else than what CDF has returned.
-    pub(super) fn different(&self, rows: &[usize], answer: &Bytes) -> Result<Vec<usize>, Error> {
+    pub(super) fn different(&self, rows: &[usize], answer: &Response) -> Result<Vec<usize>, Error> {
         let existing = listing(answer)?;
         let differs = |at: &usize| {
             let properties = &self.items[*at].0;
@@ -190,27 +192,25 @@ pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Res
     Ok(made.build().bytes)
 }
 
-/// A create request as the resource takes it.
+/// A create request as the resource takes it, with its path and the answer that it is owed.
 pub(super) fn create_request(
     items: &Items,
     body: &Body,
     part: &[usize],
     strip_nulls: bool,
-) -> Result<(String, Bytes), Error> {
+) -> Result<(String, Bytes, Owed), Error> {
     let request = create_body(body, part, strip_nulls)?;
     match items.create {
-        Create::Many => Ok((items.path.to_owned(), request)),
+        Create::Many => Ok((items.path.to_owned(), request, Owed::Items(part.len()))),
         Create::One => {
             let item = request.slice(HEAD.len()..request.len() - TAIL.len());
-            Ok((format!("{}?overwrite=false", items.path), item))
+            Ok((format!("{}?overwrite=false", items.path), item, Owed::Item))
         }
     }
 }
 
-pub(super) fn listing(answer: &[u8]) -> Result<Vec<Value>, Error> {
-    serde_json::from_slice::<Listing>(answer)
-        .map(|listing| listing.items)
-        .map_err(|error| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")))
+pub(super) fn listing(answer: &Response) -> Result<Vec<Value>, Error> {
+    answer.json::<Listing>().map(|listing| listing.items)
 }
 
 pub(super) fn key_of(body: &Body, at: usize) -> Result<Option<Identity>, Error> {
@@ -238,7 +238,7 @@ pub(super) fn matching(body: &Body, part: &[usize], names: &[Identity]) -> Resul
 }
 
 /// Those of the rows that CDF returned.
-pub(super) fn present(body: &Body, rows: &[usize], answer: &Bytes) -> Result<HashSet<usize>, Error> {
+pub(super) fn present(body: &Body, rows: &[usize], answer: &Response) -> Result<HashSet<usize>, Error> {
     let mut keys = Vec::new();
     for item in listing(answer)? {
         keys.extend(item["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned())));

@@ -9,6 +9,7 @@ use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
 use crate::cdf::client::Resend;
 use crate::cdf::error::{Error, Identity, RequestError};
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::raw::rows_path;
 use crate::cdf::resource::{Items, Shape, Stage};
 
@@ -35,7 +36,7 @@ impl Delivery<'_> {
         let mut search = Search::new((0..body.items.len()).collect(), false);
         while let Some(mut part) = search.next() {
             let request = Body::from_fragments(part.iter().map(|at| body.fragment(*at))).bytes;
-            match self.post_json(path, request, Resend::Always).await {
+            match self.post_json(path, request, Resend::Always, Owed::Object).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(RequestError::Api(api)) if !api.missing.is_empty() => {
                     let names: Vec<&Identity> = api.missing.iter().collect();
@@ -80,10 +81,11 @@ impl Delivery<'_> {
             let keys = part.iter().map(|(_, id)| json!({ "id": id }).to_string());
             let keys: Vec<String> = keys.collect();
             let body = Body::from_fragments(keys.iter().map(|key| key.as_bytes()));
+            let path = format!("{}/delete", items.path);
             let mut ended = Search::new((0..part.len()).collect(), true);
             while let Some(rows) = ended.next() {
                 let request = Body::from_fragments(rows.iter().map(|at| body.fragment(*at))).bytes;
-                match self.post_json(&format!("{}/delete", items.path), request, Resend::Always).await {
+                match self.post_json(&path, request, Resend::Always, Owed::Object).await {
                     Ok(_) => self.accepted += rows.len(),
                     Err(RequestError::Api(api)) if !api.missing.is_empty() => {
                         let gone = matching(&body, &rows, &api.missing)?;

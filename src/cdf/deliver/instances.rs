@@ -13,6 +13,7 @@ use crate::cdf::client::Resend;
 use crate::cdf::encode::instance::{end_member, KEY};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Identity, RequestError};
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::view::ENDS;
 use crate::cdf::table::{OnConflict, Operation};
 
@@ -38,11 +39,14 @@ impl Delivery<'_> {
                 return Err(self.gone(body, &gone));
             }
         }
+        // CDF leaves out what it skips.
+        let skips = work.mode.on_conflict == OnConflict::Ignore;
         let mut search = Search::new(all, false);
         let mut conflicts = 0;
         while let Some(part) = search.next() {
             let request = self.apply_body(edges, work, &part, &listed)?;
-            match self.post_json("/models/instances", request, resend).await {
+            let owed = if skips { Owed::List } else { Owed::Items(part.len()) };
+            match self.post_json("/models/instances", request, resend, owed).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(RequestError::Api(api)) if api.status == 409 => {
                     if insert_only {
@@ -138,7 +142,7 @@ impl Delivery<'_> {
                 }));
             }
             let request = json!({ "items": items }).to_string().into_bytes();
-            match self.post_json("/models/instances/delete", request, Resend::Always).await {
+            match self.post_json("/models/instances/delete", request, Resend::Always, Owed::List).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(error) => self.narrow(&mut search, part, error, body)?,
             }
@@ -157,14 +161,12 @@ impl Delivery<'_> {
         }
         let request = json!({ "items": keys }).to_string().into_bytes();
         let answer = self
-            .post_json("/models/instances/byids", request, Resend::Always)
+            .post_json("/models/instances/byids", request, Resend::Always, Owed::List)
             .await
             .map_err(|error| error.into_error(&self.destination.resource.read_capability()))?;
         let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
-        let found: HashSet<(String, String)> = listing(&answer.body)?
-            .iter()
-            .map(|item| (text(item, "space"), text(item, "externalId")))
-            .collect();
+        let found: HashSet<(String, String)> =
+            listing(&answer)?.iter().map(|item| (text(item, "space"), text(item, "externalId"))).collect();
         let mut existing = Vec::new();
         for at in rows {
             if found.contains(&name(body, *at)?) {

@@ -22,6 +22,7 @@ use super::buffer::{Body, Destination};
 use super::client::{self, Client, Limits, Method, Request, Resend, Response};
 use super::encode::KeyKind;
 use super::error::{list_names, ApiError, Error, RequestError};
+use super::owed::Owed;
 use super::resource::Shape;
 use super::table::{Mode, Operation};
 
@@ -90,9 +91,14 @@ struct Delivery<'c> {
 }
 
 impl Delivery<'_> {
-    async fn post(&self, path: &str, body: client::Body, resend: Resend) -> Result<Response, RequestError> {
-        let request =
-            Request { method: Method::Post, path: path.to_owned(), body, resend, accept_protobuf: false };
+    async fn post(
+        &self,
+        path: &str,
+        body: client::Body,
+        resend: Resend,
+        owed: Owed,
+    ) -> Result<Response, RequestError> {
+        let request = Request { method: Method::Post, path: path.to_owned(), body, resend, owed };
         self.context.client.send(&self.destination.connection, &request, &self.context.limits).await
     }
 
@@ -101,8 +107,9 @@ impl Delivery<'_> {
         path: &str,
         body: impl Into<Bytes>,
         resend: Resend,
+        owed: Owed,
     ) -> Result<Response, RequestError> {
-        self.post(path, client::Body::Json(body.into()), resend).await
+        self.post(path, client::Body::Json(body.into()), resend, owed).await
     }
 
     /// The error of a refused request, with the rows it is about.

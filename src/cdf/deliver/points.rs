@@ -13,6 +13,7 @@ use super::{Delivery, Work};
 use crate::cdf::client::{self, Resend};
 use crate::cdf::encode::point::wire;
 use crate::cdf::error::{list_names, ApiError, Error, Identity, Kind, RequestError, NAMED_ROWS};
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::datapoints::POINTS_PER_REQUEST;
 use crate::cdf::table::OnConflict;
 
@@ -36,10 +37,8 @@ impl Delivery<'_> {
         let mut culprits: Vec<String> = Vec::new();
         let mut verdict: Option<ApiError> = None;
         while let Some((bytes, rows)) = queue.pop_front() {
-            let api = match self
-                .post("/timeseries/data", client::Body::Protobuf(bytes.clone()), Resend::Always)
-                .await
-            {
+            let content = client::Body::Protobuf(bytes.clone());
+            let api = match self.post("/timeseries/data", content, Resend::Always, Owed::Object).await {
                 Ok(_) => {
                     self.accepted += rows;
                     continue;
@@ -163,10 +162,10 @@ impl Delivery<'_> {
             });
             let request = request.to_string().into_bytes();
             let answer = self
-                .post_json("/timeseries/data/list", request, Resend::Always)
+                .post_json("/timeseries/data/list", request, Resend::Always, Owed::List)
                 .await
                 .map_err(|error| error.into_error(&self.destination.resource.read_capability()))?;
-            let Some(found) = listing(&answer.body)?.into_iter().next() else { return Ok(moments) };
+            let Some(found) = listing(&answer)?.into_iter().next() else { return Ok(moments) };
             let points = found["datapoints"].as_array().into_iter().flatten();
             moments.extend(points.filter_map(|point| point["timestamp"].as_i64()));
             match found["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) {
@@ -216,7 +215,7 @@ impl Delivery<'_> {
                     .map(|name| json!({ "externalId": name, "name": name, "isString": string }))
                     .collect();
                 let request = json!({ "items": items }).to_string().into_bytes();
-                match self.post_json("/timeseries", request, Resend::Always).await {
+                match self.post_json("/timeseries", request, Resend::Always, Owed::Items(part.len())).await {
                     Ok(_) => break,
                     Err(RequestError::Api(api)) if api.status == 409 && !api.duplicated.is_empty() => {
                         // Another request of this flush, or somebody else, was faster.

@@ -11,6 +11,7 @@ use crate::cdf::buffer::{Body, BodyBuilder};
 use crate::cdf::client::{Body as Content, Method, Request, Resend};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{list_names, Error, Kind, RequestError};
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::raw::{rows_path, ROWS_PER_PAGE};
 use crate::cdf::table::{NullHandling, OnConflict, Operation};
 use crate::cdf::url_path::segment;
@@ -38,7 +39,8 @@ impl Delivery<'_> {
         };
         let mut search = Search::new(all, false);
         while let Some(part) = search.next() {
-            match self.post_json(&path, create_body(body, &part, false)?, Resend::Always).await {
+            match self.post_json(&path, create_body(body, &part, false)?, Resend::Always, Owed::Object).await
+            {
                 Ok(_) => self.accepted += part.len(),
                 Err(error) => self.narrow(&mut search, part, error, body)?,
             }
@@ -116,7 +118,7 @@ impl Delivery<'_> {
         };
         if keys.len() <= SINGLE_READS {
             for key in keys {
-                if let Some(row) = self.get(&format!("{path}/{}", segment(key))).await? {
+                if let Some(row) = self.get(&format!("{path}/{}", segment(key)), Owed::RawRow).await? {
                     add(row);
                 }
             }
@@ -125,7 +127,7 @@ impl Delivery<'_> {
         let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
         let mut cursor = String::new();
         loop {
-            let page = self.get(&format!("{path}?limit={ROWS_PER_PAGE}{cursor}")).await?;
+            let page = self.get(&format!("{path}?limit={ROWS_PER_PAGE}{cursor}"), Owed::List).await?;
             let Some(mut page) = page else { return Ok(rows) };
             if let Value::Array(items) = page["items"].take() {
                 let of_ours = |row: &Value| row["key"].as_str().is_some_and(|key| wanted.contains(key));
@@ -142,13 +144,13 @@ impl Delivery<'_> {
     }
 
     /// None where CDF says that there is no such thing.
-    async fn get(&self, path: &str) -> Result<Option<Value>, Error> {
+    async fn get(&self, path: &str, owed: Owed) -> Result<Option<Value>, Error> {
         let request = Request {
             method: Method::Get,
             path: path.to_owned(),
             body: Content::None,
             resend: Resend::Always,
-            accept_protobuf: false,
+            owed,
         };
         match self.context.client.send(&self.destination.connection, &request, &self.context.limits).await {
             Ok(response) => response.json().map(Some),

@@ -12,6 +12,7 @@ use crate::cdf::buffer::{Body, BodyBuilder};
 use crate::cdf::client::Resend;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::error::{list_names, Error, Kind};
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::{ReferenceTarget, Resource, Rule};
 
 impl Delivery<'_> {
@@ -73,11 +74,11 @@ impl Delivery<'_> {
             let items: Vec<Value> = part.iter().map(|name| json!({ "externalId": name })).collect();
             let request = json!({ "items": items, "ignoreUnknownIds": true }).to_string().into_bytes();
             let response = self
-                .post_json(to.byids, request, Resend::Always)
+                .post_json(to.byids, request, Resend::Always, Owed::List)
                 .await
                 .map_err(|error| error.into_error(to.capability))?;
             let mut known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-            for item in listing(&response.body)? {
+            for item in listing(&response)? {
                 if let (Some(name), Some(id)) = (item["externalId"].as_str(), item["id"].as_i64()) {
                     known.insert((to.byids, name.to_owned()), id);
                 }

@@ -13,6 +13,7 @@ use crate::cdf::buffer::Body;
 use crate::cdf::client::Resend;
 use crate::cdf::encode::json::{self as json_writer, Properties};
 use crate::cdf::error::{Error, RequestError};
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::sequence_rows::{
     COLUMNS, COLUMNS_PER_ITEM, ITEMS_PER_REQUEST, ROWS_PER_REQUEST, ROW_NUMBER, VALUES_PER_REQUEST,
 };
@@ -44,7 +45,7 @@ impl Delivery<'_> {
                 last.extend(request.rows().map(|at| (at, position)));
             }
             for (position, request) in requests.iter().enumerate() {
-                match self.post_json("/sequences/data", request.body(), Resend::Always).await {
+                match self.post_json("/sequences/data", request.body(), Resend::Always, Owed::Object).await {
                     Ok(_) => {
                         let done = request.rows().filter(|at| last[at] == position && open.remove(at));
                         self.accepted += done.count();
@@ -73,7 +74,7 @@ impl Delivery<'_> {
             let (request, later) = deletion(&parsed, part)?;
             search.again(later);
             part = request.rows;
-            match self.post_json("/sequences/data/delete", request.body, Resend::Always).await {
+            match self.post_json("/sequences/data/delete", request.body, Resend::Always, Owed::Object).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(RequestError::Api(api)) if !api.missing.is_empty() => {
                     let gone = matching(body, &part, &api.missing)?;
@@ -108,7 +109,9 @@ impl Delivery<'_> {
             let mut taken: HashSet<i64> = HashSet::new();
             loop {
                 let body = request.to_string().into_bytes();
-                let answer = match self.post_json("/sequences/data/list", body, Resend::Always).await {
+                let asked =
+                    self.post_json("/sequences/data/list", body, Resend::Always, Owed::SequenceRows).await;
+                let answer = match asked {
                     Ok(answer) => answer,
                     // The write itself will say that the sequence is missing.
                     Err(RequestError::Api(api)) if !api.missing.is_empty() || api.is_absent() => break,

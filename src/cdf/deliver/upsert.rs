@@ -1,6 +1,5 @@
 //! Items: create → 409 → update, and the rows that are new, gone, or there already.
 
-use bytes::Bytes;
 use hashbrown::HashSet;
 
 use super::body::{create_request, matching, named, names, present, Parsed};
@@ -8,9 +7,10 @@ use super::search::Search;
 use super::sequences::ColumnChanges;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
-use crate::cdf::client::Resend;
+use crate::cdf::client::{Resend, Response};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Kind, RequestError};
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::{Create, Items};
 use crate::cdf::table::{OnConflict, Operation};
 
@@ -119,8 +119,8 @@ impl Delivery<'_> {
     ) -> Result<(), Error> {
         let mut search = creation(items, work, all);
         while let Some(part) = search.next() {
-            let (path, request) = create_request(items, body, &part, work.deferred)?;
-            match self.post_json(&path, request, Resend::OnlyIfNotReceived).await {
+            let (path, request, owed) = create_request(items, body, &part, work.deferred)?;
+            match self.post_json(&path, request, Resend::OnlyIfNotReceived, owed).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(error) => self.narrow(&mut search, part, error, body)?,
             }
@@ -280,8 +280,8 @@ impl Delivery<'_> {
         }
         let mut search = creation(items, work, all);
         while let Some(mut part) = search.next() {
-            let (path, request) = create_request(items, body, &part, work.deferred)?;
-            match self.post_json(&path, request, resend).await {
+            let (path, request, owed) = create_request(items, body, &part, work.deferred)?;
+            match self.post_json(&path, request, resend, owed).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(RequestError::Api(api)) if api.status == 409 || !api.duplicated.is_empty() => {
                     let mut duplicated = matching(body, &part, &api.duplicated)?;
@@ -345,10 +345,10 @@ impl Delivery<'_> {
             // Sent again after a lost answer, columns would be refused because of themselves.
             let changes_columns = part.iter().any(|at| columns.changes.contains_key(at));
             let resend = if changes_columns { Resend::OnlyIfNotReceived } else { Resend::Always };
-            match self.post_json(&path, request, resend).await {
+            match self.post_json(&path, request, resend, Owed::Items(part.len())).await {
                 Ok(response) => {
                     self.accepted += part.len();
-                    parsed.check_immutable(&part, &response.body, resource)?;
+                    parsed.check_immutable(&part, &response, resource)?;
                 }
                 // What became of it shows in the columns that CDF has now.
                 Err(RequestError::Failed(error))
@@ -398,16 +398,20 @@ impl Delivery<'_> {
         present(body, rows, &answer)
     }
 
-    pub(super) async fn retrieve(&self, items: &Items, body: &Body, rows: &[usize]) -> Result<Bytes, Error> {
+    pub(super) async fn retrieve(
+        &self,
+        items: &Items,
+        body: &Body,
+        rows: &[usize],
+    ) -> Result<Response, Error> {
         let parsed = Parsed::all(body)?;
         let keys: Vec<Vec<u8>> = rows.iter().map(|at| parsed.key_object(*at)).collect();
         let mut request = Body::from_fragments(keys.iter().map(|key| &**key)).bytes.to_vec();
         request.pop();
         request.extend_from_slice(b",\"ignoreUnknownIds\":true}");
-        match self.post_json(&format!("{}/byids", items.path), request, Resend::Always).await {
-            Ok(response) => Ok(response.body),
-            Err(error) => Err(error.into_error(&self.destination.resource.read_capability())),
-        }
+        self.post_json(&format!("{}/byids", items.path), request, Resend::Always, Owed::List)
+            .await
+            .map_err(|error| error.into_error(&self.destination.resource.read_capability()))
     }
 
     pub(super) fn conclude(&self, search: Search, body: &Body) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 use serde_json::{json, Map, Value};
 
 use super::overlay::ItemOverlay;
-use super::{filter, parse, take_page, Call, Field, Query, Row};
+use super::{filter, take_page, Call, Field, Query, Row};
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::resource::{Column, ColumnType, Items, ReferenceTarget, Rule};
 use crate::cdf::table::Binding;
@@ -94,7 +94,7 @@ impl ItemPages {
                 let path = format!("{}/list", self.path);
                 match call.ask(&path, &list_body(call.query, &filter, cursor)).await {
                     Ok(response) => {
-                        let (items, cursor) = take_page(parse(&response.body)?);
+                        let (items, cursor) = take_page(response.json()?);
                         self.step = match cursor {
                             Some(_) => Step::List { filter, cursor, others },
                             None => Step::list(others),

@@ -20,7 +20,8 @@ use serde_json::{json, Value};
 use super::buffer::Pending;
 use super::cell::{Cell, EPOCH_MILLIS};
 use super::client::{Body, Client, Connection, Limits, Method, Request, Resend, Response};
-use super::error::{Error, Identity, Kind, RequestError};
+use super::error::{Error, Identity, RequestError};
+use super::owed::Owed;
 use super::resource::{Resource, Rule, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
 use super::table::{Binding, Table, RAW_KEY};
 
@@ -372,34 +373,29 @@ impl Call<'_> {
         method: Method,
         path: &str,
         body: Body,
-        protobuf: bool,
+        owed: Owed,
     ) -> Result<Response, RequestError> {
-        let request = Request {
-            method,
-            path: path.to_owned(),
-            body,
-            resend: Resend::Always,
-            accept_protobuf: protobuf,
-        };
+        let request = Request { method, path: path.to_owned(), body, resend: Resend::Always, owed };
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.client.send(&self.query.connection, &request, &self.limits).await
     }
 
+    /// What a request for a list, or for what has some keys, is answered.
     async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
         let response = self.ask(path, body).await;
-        parse(&response.map_err(|error| self.failed(error))?.body)
+        response.map_err(|error| self.failed(error))?.json()
     }
 
     /// As `post`, for callers that know what to do about a refusal.
     async fn ask(&self, path: &str, body: &Value) -> Result<Response, RequestError> {
         let body = Body::Json(Bytes::from(body.to_string()));
-        self.send(Method::Post, path, body, false).await
+        self.send(Method::Post, path, body, Owed::List).await
     }
 
     /// As `post`, for GET; None where CDF says that there is no such thing.
-    async fn get(&self, path: &str) -> Result<Option<Value>, Error> {
-        match self.send(Method::Get, path, Body::None, false).await {
-            Ok(response) => parse(&response.body).map(Some),
+    async fn get(&self, path: &str, owed: Owed) -> Result<Option<Value>, Error> {
+        match self.send(Method::Get, path, Body::None, owed).await {
+            Ok(response) => response.json().map(Some),
             Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
             Err(error) => Err(self.failed(error)),
         }
@@ -411,11 +407,6 @@ impl Call<'_> {
         error.message = format!("{}: {}", resource.name, error.message);
         error
     }
-}
-
-fn parse(bytes: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {error}")))
 }
 
 /// Takes an answer's items and the cursor of the next page.

@@ -15,7 +15,8 @@ use crate::cdf::encode::point::wire::{
     InstanceId, ListItem, ListResponse, NumericPoint, NumericPoints, Points, Status, StringPoint,
     StringPoints,
 };
-use crate::cdf::error::{Error, Kind};
+use crate::cdf::error::Error;
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
 use crate::cdf::resource::EXTERNAL_ID_CHARS;
 use crate::cdf::table::Binding;
@@ -156,9 +157,9 @@ impl PointPages {
             "ignoreUnknownIds": true,
         });
         let body = Body::Json(Bytes::from(body.to_string()));
-        let response = call.send(Method::Post, "/timeseries/data/list", body, true).await;
+        let response = call.send(Method::Post, "/timeseries/data/list", body, Owed::Points).await;
         let response = response.map_err(|error| call.failed(error))?;
-        let answer = decode(&response.body)?;
+        let answer = decode(&response.body).map_err(|why| response.unreadable(why))?;
         let mut rows = Vec::new();
         for mut item in answer.items {
             self.overlay.apply(&mut item);
@@ -211,13 +212,11 @@ impl PointPages {
 
 /// The answer, which is protobuf as asked for, or JSON where a server has only that. No protobuf message begins with a
 /// brace: it would be the start of a group.
-fn decode(body: &Bytes) -> Result<ListResponse, Error> {
-    let unreadable =
-        |why: String| Error::new(Kind::ServerFailure, format!("CDF's answer cannot be read: {why}"));
+fn decode(body: &Bytes) -> Result<ListResponse, String> {
     if !body.starts_with(b"{") {
-        return ListResponse::decode(body.clone()).map_err(|error| unreadable(error.to_string()));
+        return ListResponse::decode(body.clone()).map_err(|error| error.to_string());
     }
-    let answer: JsonAnswer = serde_json::from_slice(body).map_err(|error| unreadable(error.to_string()))?;
+    let answer: JsonAnswer = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     Ok(ListResponse { items: answer.items.into_iter().map(JsonSeries::into_message).collect() })
 }
 

@@ -8,6 +8,7 @@ use super::filter::Moments;
 use super::overlay::RawOverlay;
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::error::Error;
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::raw::{rows_path, KEY_CHARS, ROWS_PER_PAGE};
 use crate::cdf::table::{Binding, RAW_KEY};
 use crate::cdf::url_path::segment;
@@ -92,7 +93,7 @@ impl RawPages {
                 };
                 let path = format!("{}/{}", rows_path(&database, &table), segment(&key));
                 // A table that does not exist has no rows: the first load creates it.
-                let item = call.get(&path).await?;
+                let item = call.get(&path, Owed::RawRow).await?;
                 self.step = Some(Step::ByKeys { database: database.clone(), table: table.clone(), keys });
                 Ok(Some(self.overlaid(call.query, (database, table), item.into_iter().collect())))
             }
@@ -148,7 +149,7 @@ impl RawPages {
             path.push_str("&cursor=");
             path.extend(segment(cursor));
         }
-        let (items, cursor) = call.get(&path).await?.map(take_page).unwrap_or_default();
+        let (items, cursor) = call.get(&path, Owed::List).await?.map(take_page).unwrap_or_default();
         if cursor.is_some() {
             self.step = Some(Step::Rows { database: database.clone(), table: table.clone(), cursor });
         }
@@ -176,7 +177,7 @@ async fn names(call: &Call<'_>, path: &str) -> Result<Vec<String>, Error> {
             page.push_str("&cursor=");
             page.extend(segment(cursor));
         }
-        let (items, next) = call.get(&page).await?.map(take_page).unwrap_or_default();
+        let (items, next) = call.get(&page, Owed::List).await?.map(take_page).unwrap_or_default();
         names.extend(items.iter().filter_map(|item| item["name"].as_str().map(str::to_owned)));
         cursor = next;
         if cursor.is_none() {

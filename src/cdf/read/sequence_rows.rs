@@ -6,9 +6,10 @@ use bytes::Bytes;
 use serde_json::{json, Map, Value};
 
 use super::overlay::SequenceRowOverlay;
-use super::{parse, take_page, Call, Comparison, Field, Operand, Query, Row};
+use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::client::{Body, Method};
 use crate::cdf::error::{Error, RequestError};
+use crate::cdf::owed::Owed;
 use crate::cdf::resource::sequence_rows::{COLUMNS, ROWS_PER_REQUEST, ROW_NUMBER};
 use crate::cdf::table::Binding;
 
@@ -82,8 +83,8 @@ impl SequenceRowPages {
             body["cursor"] = cursor.into();
         }
         let body = Body::Json(Bytes::from(body.to_string()));
-        let answer = match call.send(Method::Post, "/sequences/data/list", body, false).await {
-            Ok(response) => parse(&response.body)?,
+        let answer = match call.send(Method::Post, "/sequences/data/list", body, Owed::SequenceRows).await {
+            Ok(response) => response.json::<Value>()?,
             // A sequence that does not exist, or not any more, has no rows.
             Err(RequestError::Api(api)) if !api.missing.is_empty() || api.is_absent() => {
                 return Ok(Some(Vec::new()))

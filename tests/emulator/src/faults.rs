@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{json, Value};
 
 use crate::errors::ApiError;
-use crate::reply::Reply;
+use crate::reply::{Cut, Ending, Reply};
 
 /// What a fault does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -23,6 +23,8 @@ pub enum Mode {
     DropAfter,
     /// Never answers; ends when the client goes away.
     Stall,
+    /// Applies the request; of its answer only the first `bytes` come, and `ending` says how it ends.
+    Cut,
 }
 
 /// Whether the fault comes before or after the request is applied.
@@ -60,6 +62,10 @@ pub struct Fault {
     #[serde(default)]
     headers: std::collections::BTreeMap<String, String>,
     #[serde(default)]
+    bytes: usize,
+    #[serde(default)]
+    ending: Ending,
+    #[serde(default)]
     delay_ms: u64,
     times: Option<u64>,
     every: Option<u64>,
@@ -94,9 +100,14 @@ impl Fault {
     pub fn when(&self) -> When {
         match self.mode {
             Mode::DropBefore => When::Before,
-            Mode::DropAfter => When::After,
+            Mode::DropAfter | Mode::Cut => When::After,
             Mode::Status | Mode::Delay | Mode::Stall => self.when,
         }
+    }
+
+    /// What mode `cut` leaves of an answer.
+    pub fn cut(&self) -> Cut {
+        Cut { how: self.ending, bytes: self.bytes }
     }
 
     /// How long to wait first.
@@ -117,6 +128,7 @@ impl Fault {
                 content_type: "text/plain".into(),
                 body: text.clone().into_bytes(),
                 headers: Vec::new(),
+                cut: None,
             },
             Some(body) => Reply::json(status, body),
         };

@@ -1,7 +1,7 @@
 //! What a handler is given and what it answers, apart from HTTP's transport.
 
 use axum::http::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
 use crate::errors::ApiError;
@@ -117,6 +117,30 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Further headers.
     pub headers: Vec<(String, String)>,
+    /// Where the body ends too early, and how.
+    pub cut: Option<Cut>,
+}
+
+/// What is left of an answer that does not come whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// How it ends.
+    pub how: Ending,
+    /// After so many bytes.
+    pub bytes: usize,
+}
+
+/// How an answer ends too early.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// As if nothing were missing.
+    #[default]
+    Text,
+    /// So that HTTP's framing is whole, and gzip's is not.
+    Gzip,
+    /// The connection is closed in the middle of a chunked body.
+    Chunk,
 }
 
 impl Reply {
@@ -124,7 +148,7 @@ impl Reply {
     pub fn json(status: u16, body: &impl Serialize) -> Self {
         // Serialising our own maps of strings into memory cannot fail.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        Self { status, content_type: JSON.into(), body, headers: Vec::new() }
+        Self { status, content_type: JSON.into(), body, headers: Vec::new(), cut: None }
     }
 
     /// `{}` with 200: CDF's answer to deletes and to inserts of points and rows.

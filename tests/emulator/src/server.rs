@@ -16,7 +16,7 @@ use crate::errors::ApiError;
 use crate::faults::{Fault, Faults, Mode, When};
 use crate::limits::Limits;
 use crate::record::{Flight, Record};
-use crate::reply::{Counts, Reply, Request, JSON};
+use crate::reply::{Counts, Cut, Ending, Reply, Request, JSON};
 use crate::store::Store;
 use crate::{admin, resources};
 
@@ -135,7 +135,7 @@ async fn handle(State(app): State<Arc<App>>, request: axum::extract::Request) ->
 
     // Faults strike before anything else, as those of a gateway do.
     let faults = app.faults.strike(parts.method.as_str(), &relative);
-    if let Some(reply) = suffer(&faults, When::Before).await {
+    if let Some(reply) = suffer(&faults, When::Before, None).await {
         return respond(&mut flight, reply, gzip_wanted);
     }
     let permit = match app.limits.enter(&relative) {
@@ -147,18 +147,19 @@ async fn handle(State(app): State<Arc<App>>, request: axum::extract::Request) ->
         Incoming { method: parts.method, uri: parts.uri, headers: parts.headers, wire: wire.into() };
     let reply = apply(&app, &mut flight, target, request).unwrap_or_else(Reply::from);
 
-    let reply = suffer(&faults, When::After).await.unwrap_or(reply);
+    let reply = suffer(&faults, When::After, Some(&reply)).await.unwrap_or(reply);
     drop(permit);
     respond(&mut flight, reply, gzip_wanted)
 }
 
-/// Lets the faults of one side of the application strike. Some: they answer instead.
-async fn suffer(faults: &[Fault], when: When) -> Option<Reply> {
+/// Lets the faults of one side of the application strike, `reply` being its answer. Some: they answer instead.
+async fn suffer(faults: &[Fault], when: When, reply: Option<&Reply>) -> Option<Reply> {
     for fault in faults.iter().filter(|fault| fault.when() == when) {
         tokio::time::sleep(fault.delay()).await;
         match fault.mode() {
             Mode::Delay => {}
             Mode::Status => return Some(fault.reply()),
+            Mode::Cut => return reply.map(|reply| Reply { cut: Some(fault.cut()), ..reply.clone() }),
             Mode::DropBefore | Mode::DropAfter => hang_up(),
             // Dropped together with the connection when the client goes away.
             Mode::Stall => std::future::pending().await,
@@ -229,15 +230,27 @@ fn apply(app: &App, flight: &mut Flight<'_>, target: Target, incoming: Incoming)
 }
 
 fn respond(flight: &mut Flight<'_>, reply: Reply, gzip_wanted: bool) -> Response {
-    let compressed =
-        (gzip_wanted && reply.body.len() > COMPRESS_ABOVE).then(|| codec::gzip(&reply.body).ok()).flatten();
+    let gzip =
+        reply.cut.map_or(gzip_wanted && reply.body.len() > COMPRESS_ABOVE, |cut| cut.how == Ending::Gzip);
+    let compressed = gzip.then(|| codec::gzip(&reply.body).ok()).flatten();
     let encoded = compressed.is_some();
-    let body = compressed.unwrap_or(reply.body);
+    let mut body = compressed.unwrap_or(reply.body);
+    if let Some(cut) = reply.cut {
+        body.truncate(cut.bytes);
+    }
     let entry = &mut flight.entry;
     entry.status = reply.status;
     entry.response_bytes = body.len() as u64;
 
-    let mut response = Response::new(Body::from(body));
+    let body = match reply.cut {
+        Some(Cut { how: Ending::Chunk, .. }) => {
+            // Without a length the body is sent in chunks, and an error ends them without the last one.
+            let chunks = [Ok(body), Err(std::io::Error::other("cut on request"))];
+            Body::from_stream(futures_util::stream::iter(chunks))
+        }
+        _ => Body::from(body),
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &str| {

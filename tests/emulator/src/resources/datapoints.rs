@@ -605,7 +605,7 @@ pub fn point_json(at: i64, point: &Point, include_status: bool) -> Value {
 fn protobuf_reply(answers: Vec<Answer>) -> Reply {
     let items = answers.into_iter().map(protobuf_item).collect();
     let body = proto::ListResponse { items }.encode_to_vec();
-    Reply { status: 200, content_type: PROTOBUF.into(), body, headers: Vec::new() }
+    Reply { status: 200, content_type: PROTOBUF.into(), body, headers: Vec::new(), cut: None }
 }
 
 fn protobuf_item(answer: Answer) -> proto::ListItem {
