@@ -17,6 +17,7 @@ pub mod owed;
 pub mod read;
 pub mod resource;
 pub mod retry;
+pub mod seen;
 pub mod table;
 pub mod token;
 pub mod url_path;

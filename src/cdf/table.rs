@@ -148,7 +148,7 @@ impl Binding {
 #[derive(Debug)]
 pub struct Table {
     pub options: TableOptions,
-    /// One per column of the foreign table, in order; None for a dropped one.
+    /// One per column of the foreign table, in order; None for one without values: a dropped one.
     pub bindings: Vec<Option<Binding>>,
     /// The columns' SQL names, for errors.
     pub names: Vec<String>,

@@ -84,6 +84,10 @@ impl Writer {
         Ok(Writer { table, connection, on_conflict, encoder, upsert, lane: None, fragment: Vec::new() })
     }
 
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
     fn mode(&self, operation: Operation) -> Mode {
         mode(&self.table, self.on_conflict, operation)
     }

@@ -10,10 +10,10 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::errors::warn;
-use super::options;
 use super::pages::each_row;
 use super::text::from_server;
 use super::tuple::RowWriter;
+use super::{options, slot};
 use crate::cdf::error::Error;
 
 /// Rows that are read for each row of the sample: the whole table, where it has no more.
@@ -38,8 +38,17 @@ pub unsafe extern "C-unwind" fn analyze_foreign_table(
             return false;
         }
         *func = Some(acquire_sample_rows);
-        // Not zero, which would mean that the table was never analysed.
-        *totalpages = ((*(*relation).rd_rel).reltuples.max(0.0) as f64 / ROWS_PER_BLOCK) as u32 + 1;
+        // A table that has pages in the catalog is one that DuckDB reads in parts, by ranges of ctid. But of a parent's
+        // tables PostgreSQL samples only those that have some. It locks them less than the one that it analyses.
+        let itself = pg_sys::CheckRelationLockedByMe(
+            relation,
+            pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE,
+            false,
+        );
+        *totalpages = match itself {
+            true => 0,
+            false => ((*(*relation).rd_rel).reltuples.max(0.0) as f64 / ROWS_PER_BLOCK) as u32 + 1,
+        };
         true
     }
 }
@@ -115,16 +124,12 @@ unsafe fn sample(
             };
             read += 1;
             if place < wanted {
-                if let Some(clear) = (*(*slot).tts_ops).clear {
-                    clear(slot);
-                }
+                slot::clear(slot);
                 writer.store(row, slot)?;
-                let copy = (*(*slot).tts_ops).copy_heap_tuple;
-                let copy = copy.ok_or_else(|| Error::internal("a slot that cannot be copied"))?;
                 if place < sampled {
                     pg_sys::heap_freetuple(*rows.add(place));
                 }
-                *rows.add(place) = copy(slot);
+                *rows.add(place) = slot::heap_tuple(slot);
                 sampled = sampled.max(place + 1);
             }
             Ok(match read < wanted * READ_PER_SAMPLED {

@@ -12,6 +12,12 @@ use crate::cdf::error::{Error, Kind};
 
 const DAY_MICROS: i64 = 86_400_000_000;
 
+/// Whether the table's rows have a value in a column: not in a dropped one, nor in one that PostgreSQL computes when it is
+/// read (a virtual generated column, since PostgreSQL 18).
+pub fn holds_values(attribute: &pg_sys::FormData_pg_attribute) -> bool {
+    !attribute.attisdropped && matches!(attribute.attgenerated as u8, 0 | pg_sys::ATTRIBUTE_GENERATED_STORED)
+}
+
 /// How the values of one column are read.
 #[derive(Debug, Clone)]
 enum Reader {
@@ -102,7 +108,7 @@ impl RowReader {
         let mut columns = Vec::with_capacity(descriptor.len());
         for attribute in descriptor.iter() {
             columns.push(
-                (!attribute.attisdropped)
+                holds_values(attribute)
                     .then(|| Column { name: column_name(attribute), reader: Reader::of(attribute.atttypid) }),
             );
         }

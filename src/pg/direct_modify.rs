@@ -9,7 +9,7 @@ use super::explain;
 use super::list::pointers;
 use super::modify::checked_as;
 use super::scan::{self, open_table, ScanPlan, ScanState};
-use super::transaction;
+use super::{slot, transaction};
 use crate::cdf::encode::point::SeriesRef;
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::read::Comparison;
@@ -94,9 +94,7 @@ pub unsafe extern "C-unwind" fn iterate_direct_modify(
         let state = &mut *(*node).fdw_state.cast::<ScanState>();
         (*(*node).ss.ps.state).es_processed += delete(state, node).or_raise();
         let slot = (*node).ss.ss_ScanTupleSlot;
-        if let Some(clear) = (*(*slot).tts_ops).clear {
-            clear(slot);
-        }
+        slot::clear(slot);
         slot
     }
 }

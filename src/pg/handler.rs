@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{analyze, direct_modify, explain, import, modify, scan, truncate};
+use super::{analyze, direct_modify, explain, import, modify, row_identity, scan, truncate};
 
 /// The handler function of the foreign-data wrapper.
 #[pg_extern]
@@ -23,7 +23,8 @@ fn cdf_fdw_handler() -> PgBox<pg_sys::FdwRoutine> {
     routine.IsForeignRelUpdatable = Some(modify::is_foreign_rel_updatable);
     routine.PlanForeignModify = Some(modify::plan_foreign_modify);
     routine.BeginForeignModify = Some(modify::begin_foreign_modify);
-    routine.AddForeignUpdateTargets = Some(modify::add_foreign_update_targets);
+    routine.AddForeignUpdateTargets = Some(row_identity::add_foreign_update_targets);
+    routine.EndForeignModify = Some(modify::end_foreign_modify);
     routine.ExecForeignUpdate = Some(modify::exec_foreign_update);
     routine.ExecForeignDelete = Some(modify::exec_foreign_delete);
     routine.ExecForeignTruncate = Some(truncate::exec_foreign_truncate);

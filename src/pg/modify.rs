@@ -1,21 +1,21 @@
 //! INSERT, COPY, UPDATE and DELETE: a row goes from its slot into the transaction's buffer.
 
-use std::collections::HashSet;
-use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::PgMemoryContexts;
 
-use super::datum::{self, Change, RowReader};
+use super::datum::{self, holds_values, Change, RowReader};
 use super::errors::{raise, OrRaise};
 use super::list::{integers, pointers};
+use super::row_identity::{attribute, Places};
 use super::scan::open_table;
-use super::{coerce, on_conflict, options, transaction};
+use super::spill::StatementFile;
+use super::{coerce, on_conflict, options, system_columns, transaction};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::hash::hash_bytes;
+use crate::cdf::seen::SeenRows;
 use crate::cdf::table::{OnConflict, Operation};
 use crate::cdf::writer::Writer;
 
@@ -25,76 +25,29 @@ struct ModifyState {
     writer: Writer,
     /// PostgreSQL leaves NOT NULL and CHECK of foreign tables to the wrapper.
     constrained: bool,
-    /// Where the plan's rows have the key columns.
-    keys: Vec<(usize, i16)>,
-    /// Where the plan's rows have the whole row as it was, for the RETURNING of a DELETE.
-    whole: i16,
+    /// The policies whose WITH CHECK an inserted row has to pass.
+    policies: &'static [pg_sys::WCOKind::Type],
+    /// Where the plan's rows have what a row is found again by.
+    places: Places,
     /// The columns that an UPDATE sets.
     changed: Vec<bool>,
     /// A trigger may have changed other columns.
     triggered: bool,
     /// The rows that a statement which joins has changed: one that matches twice is changed, and counted, once.
-    seen: Option<HashSet<u64>>,
+    seen: Option<Seen>,
 }
 
-/// The name in a plan's rows under which the executor itself looks for the whole row.
-const WHOLE_ROW: &CStr = c"wholerow";
-
-/// The name in a plan's rows of a key column. Rows of several tables share it if the type is the same.
-unsafe fn key_name(descriptor: pg_sys::TupleDesc, column: usize) -> CString {
-    // SAFETY: the column is one of the descriptor's.
-    unsafe {
-        let attribute = attribute(descriptor, column);
-        let name = CStr::from_ptr((*attribute).attname.data.as_ptr()).to_string_lossy();
-        let (oid, typmod) = ((*attribute).atttypid.to_u32(), (*attribute).atttypmod);
-        CString::new(format!("cdf_{name}_{oid}_{typmod}")).unwrap_or_default()
-    }
+/// The rows that were changed: in memory up to a part of the transaction's, then in a file.
+struct Seen {
+    rows: SeenRows,
+    file: StatementFile,
+    _memory: transaction::SetAside,
 }
 
-unsafe fn attribute(descriptor: pg_sys::TupleDesc, column: usize) -> *const pg_sys::FormData_pg_attribute {
-    // SAFETY: the caller promises that there is such a column; it lives as long as the descriptor.
-    unsafe {
-        let descriptor = pgrx::PgTupleDesc::from_pg_unchecked(descriptor);
-        descriptor.get(column).map_or(std::ptr::null(), |attribute| &raw const *attribute)
-    }
-}
-
-/// What a row is found again by: its key columns, and with RETURNING the whole row as it was.
-#[pg_guard]
-pub unsafe extern "C-unwind" fn add_foreign_update_targets(
-    root: *mut pg_sys::PlannerInfo,
-    rtindex: pg_sys::Index,
-    target_rte: *mut pg_sys::RangeTblEntry,
-    target_relation: pg_sys::Relation,
-) {
-    // SAFETY: the planner passes an open relation that it is planning.
-    unsafe {
-        let table = open_table((*target_relation).rd_id, checked_as((*root).parse, target_rte));
-        for column in table.keys() {
-            let key = attribute((*target_relation).rd_att, *column);
-            let variable = pg_sys::makeVar(
-                rtindex as i32,
-                (*key).attnum,
-                (*key).atttypid,
-                (*key).atttypmod,
-                (*key).attcollation,
-                0,
-            );
-            let name = key_name((*target_relation).rd_att, *column);
-            // The planner keeps the name.
-            pg_sys::add_row_identity_var(root, variable, rtindex, pg_sys::pstrdup(name.as_ptr()));
-        }
-        if !(*(*root).parse).returningList.is_null() {
-            let variable = pg_sys::makeVar(
-                rtindex as i32,
-                0,
-                (*(*target_relation).rd_rel).reltype,
-                -1,
-                pg_sys::InvalidOid,
-                0,
-            );
-            pg_sys::add_row_identity_var(root, variable, rtindex, WHOLE_ROW.as_ptr());
-        }
+impl Seen {
+    fn new() -> Seen {
+        let memory = transaction::SetAside::new();
+        Seen { rows: SeenRows::new(memory.bytes), file: StatementFile::default(), _memory: memory }
     }
 }
 
@@ -117,12 +70,14 @@ pub unsafe extern "C-unwind" fn plan_foreign_modify(
     // SAFETY: the planner passes the plan that it is making, and the range table entry of a table that it has locked.
     unsafe {
         let operation = operation((*plan).operation);
+        let entry = *(*root).simple_rte_array.add(result_relation as usize);
+        let table = open_table((*entry).relid, checked_as((*root).parse, entry));
+        system_columns::check_written(plan, result_relation, subplan_index as usize, (*entry).relid, &table);
         if operation == Operation::Upsert {
             coerce::plan_reads_timestamps_as_utc((*plan).plan.lefttree);
             return std::ptr::null_mut();
         }
-        let entry = *(*root).simple_rte_array.add(result_relation as usize);
-        open_table((*entry).relid, checked_as((*root).parse, entry)).check_operation(operation).or_raise();
+        table.check_operation(operation).or_raise();
         match operation {
             Operation::Update => {
                 coerce::updates_read_timestamps_as_utc((*plan).plan.lefttree);
@@ -183,7 +138,9 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
             return;
         }
         // Whatever the statement is, this row is inserted: an UPDATE may move it here.
-        begin(mtstate, rinfo, Operation::Upsert, std::ptr::null_mut())
+        begin(mtstate, rinfo, Operation::Upsert, std::ptr::null_mut());
+        let state = &*(*rinfo).ri_FdwState.cast::<ModifyState>();
+        system_columns::check_routed(mtstate, rinfo, state.writer.table());
     }
 }
 
@@ -228,23 +185,11 @@ unsafe fn new_state(
         let connection = options::connection(server, user)?;
         let (on_conflict, listed) =
             on_conflict::of_statement(mtstate, &table).unwrap_or((table.options.mode.on_conflict, None));
-        let (mut keys, mut whole, mut joins) = (Vec::new(), 0, false);
+        let (mut places, mut repeats) = (Places::default(), false);
         if operation != Operation::Upsert {
             let subplan = (*(*mtstate).ps.lefttree).plan;
-            joins = (*subplan).type_ != pg_sys::NodeTag::T_ForeignScan;
-            let targets = (*subplan).targetlist;
-            for column in table.keys() {
-                let name = key_name((*relation).rd_att, *column);
-                let number = pg_sys::ExecFindJunkAttributeInTlist(targets, name.as_ptr());
-                if number == 0 {
-                    return Err(Error::internal(format!(
-                        "the plan has no column {}",
-                        name.to_string_lossy()
-                    )));
-                }
-                keys.push((*column, number));
-            }
-            whole = pg_sys::ExecFindJunkAttributeInTlist(targets, WHOLE_ROW.as_ptr());
+            repeats = may_repeat(subplan);
+            places = Places::of(&table, (*relation).rd_att, (*subplan).targetlist)?;
         }
         let on_conflict = match operation {
             Operation::Upsert => on_conflict,
@@ -253,11 +198,11 @@ unsafe fn new_state(
         let mut reader = RowReader::new((*relation).rd_att, context);
         table.metadata().for_each(|column| reader.read_pairs(column));
         Ok(ModifyState {
-            keys,
-            whole,
+            policies: policies((*mtstate).operation),
+            places,
             changed: vec![false; table.bindings.len()],
             triggered: false,
-            seen: joins.then(HashSet::new),
+            seen: repeats.then(Seen::new),
             reader,
             writer: Writer::new(Arc::new(table), connection, on_conflict, listed.as_deref())?,
             constrained: !(*(*relation).rd_att).constr.is_null(),
@@ -265,10 +210,54 @@ unsafe fn new_state(
     }
 }
 
+/// The policies that PostgreSQL checks when a statement inserts a row. An UPDATE inserts one that moves to another
+/// partition; of a MERGE both may be meant.
+fn policies(command: pg_sys::CmdType::Type) -> &'static [pg_sys::WCOKind::Type] {
+    const INSERTED: pg_sys::WCOKind::Type = pg_sys::WCOKind::WCO_RLS_INSERT_CHECK;
+    const UPDATED: pg_sys::WCOKind::Type = pg_sys::WCOKind::WCO_RLS_UPDATE_CHECK;
+    match command {
+        pg_sys::CmdType::CMD_UPDATE => &[UPDATED],
+        pg_sys::CmdType::CMD_INSERT => &[INSERTED],
+        _ => &[INSERTED, UPDATED],
+    }
+}
+
+/// Whether a plan may give a row of a table more than once: unless it reads tables one after another.
+///
+/// # Safety
+/// `plan` is a plan, or null.
+unsafe fn may_repeat(plan: *mut pg_sys::Plan) -> bool {
+    // SAFETY: the caller's promise; a node's tag tells its type.
+    unsafe {
+        if plan.is_null() {
+            return false;
+        }
+        match (*plan).type_ {
+            // One that stands for a join is none of this extension's.
+            pg_sys::NodeTag::T_ForeignScan => (*plan.cast::<pg_sys::ForeignScan>()).scan.scanrelid == 0,
+            pg_sys::NodeTag::T_SeqScan
+            | pg_sys::NodeTag::T_IndexScan
+            | pg_sys::NodeTag::T_IndexOnlyScan
+            | pg_sys::NodeTag::T_BitmapHeapScan
+            | pg_sys::NodeTag::T_TidScan
+            | pg_sys::NodeTag::T_TidRangeScan => false,
+            pg_sys::NodeTag::T_Result | pg_sys::NodeTag::T_Sort | pg_sys::NodeTag::T_LockRows => {
+                may_repeat((*plan).lefttree)
+            }
+            pg_sys::NodeTag::T_Append => {
+                pointers::<pg_sys::Plan>((*plan.cast::<pg_sys::Append>()).appendplans)
+                    .iter()
+                    .any(|plan| may_repeat(*plan))
+            }
+            _ => true,
+        }
+    }
+}
+
 /// The role whose rights a table of a query is used with; InvalidOid: the current one.
 ///
 /// # Safety
-/// The entry is one of the query's range table.
+/// The entry is one of the query's range table, or a partition of the table that the query changes.
 pub unsafe fn checked_as(query: *mut pg_sys::Query, entry: *mut pg_sys::RangeTblEntry) -> pg_sys::Oid {
     // SAFETY: the caller's promise.
     unsafe {
@@ -278,10 +267,17 @@ pub unsafe fn checked_as(query: *mut pg_sys::Query, entry: *mut pg_sys::RangeTbl
             (*entry).checkAsUser
         }
         #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        match (*entry).perminfoindex {
-            // A partition has none; its parent's rights were checked.
-            0 => pg_sys::InvalidOid,
-            _ => (*pg_sys::getRTEPermissionInfo((*query).rteperminfos, entry)).checkAsUser,
+        {
+            let mut entry = entry;
+            if (*entry).perminfoindex == 0 {
+                // A partition has none: the rights are those of the table that the statement names.
+                let entries = pointers::<pg_sys::RangeTblEntry>((*query).rtable);
+                match usize::try_from((*query).resultRelation - 1).ok().and_then(|at| entries.get(at)) {
+                    Some(target) if (**target).perminfoindex != 0 => entry = *target,
+                    _ => return pg_sys::InvalidOid,
+                }
+            }
+            (*pg_sys::getRTEPermissionInfo((*query).rteperminfos, entry)).checkAsUser
         }
     }
 }
@@ -329,6 +325,25 @@ unsafe fn may_miss_partition(rinfo: *mut pg_sys::ResultRelInfo) -> bool {
     }
 }
 
+/// Checks a row that is to be written against row security's WITH CHECK, which PostgreSQL leaves to the wrapper: only a
+/// parent can have policies, and they hold for what goes through it. It checks itself WITH CHECK OPTION of views.
+///
+/// # Safety
+/// All are of a statement that is running.
+unsafe fn check_policies(
+    kinds: &[pg_sys::WCOKind::Type],
+    rinfo: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    estate: *mut pg_sys::EState,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !(*rinfo).ri_WithCheckOptions.is_null() {
+            kinds.iter().for_each(|kind| pg_sys::ExecWithCheckOptions(*kind, rinfo, slot, estate));
+        }
+    }
+}
+
 #[pg_guard]
 pub unsafe extern "C-unwind" fn exec_foreign_insert(
     estate: *mut pg_sys::EState,
@@ -339,6 +354,7 @@ pub unsafe extern "C-unwind" fn exec_foreign_insert(
     // SAFETY: the executor passes what begin has prepared, and a slot that holds a row of the table.
     unsafe {
         let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
+        check_policies(state.policies, rinfo, slot, estate);
         if state.constrained {
             pg_sys::ExecConstraints(rinfo, slot, estate);
         }
@@ -393,15 +409,20 @@ pub unsafe extern "C-unwind" fn exec_foreign_update(
     // the row as it was in a slot of its own.
     unsafe {
         let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
+        check_policies(&[pg_sys::WCOKind::WCO_RLS_UPDATE_CHECK], rinfo, slot, estate);
         if state.constrained {
             pg_sys::ExecConstraints(rinfo, slot, estate);
         }
+        // PostgreSQL moves rows between its own tables only: this one has to stay where it is.
+        if (*(*(*rinfo).ri_RelationDesc).rd_rel).relispartition {
+            pg_sys::ExecPartitionCheck(rinfo, slot, estate, true);
+        }
         let old = if state.triggered { (*rinfo).ri_oldTupleSlot } else { std::ptr::null_mut() };
-        let ModifyState { reader, writer, keys, changed, seen, .. } = state;
+        let ModifyState { reader, writer, places, changed, seen, .. } = state;
         let first = reader
-            .read_change(plan_slot, keys, slot, old, |change| {
+            .read_change(plan_slot, &places.keys, slot, old, |change| {
                 let Change { keys, new, old } = &change;
-                if is_seen(seen, keys) {
+                if is_seen(seen, keys)? {
                     return Ok(false);
                 }
                 let differs = |at: usize| old.get(at).is_some_and(|old| new[at] != *old);
@@ -429,11 +450,11 @@ pub unsafe extern "C-unwind" fn exec_foreign_delete(
     // until the slot has been used.
     unsafe {
         let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
-        let ModifyState { reader, writer, keys, whole, seen, .. } = state;
+        let ModifyState { reader, writer, places, seen, .. } = state;
         let none = std::ptr::null_mut();
         let first = reader
-            .read_change(plan_slot, keys, none, none, |change| {
-                if is_seen(seen, &change.keys) {
+            .read_change(plan_slot, &places.keys, none, none, |change| {
+                if is_seen(seen, &change.keys)? {
                     return Ok(false);
                 }
                 transaction::write(|target| writer.delete(target, &change.keys)).map(|()| true)
@@ -442,8 +463,8 @@ pub unsafe extern "C-unwind" fn exec_foreign_delete(
         if !first {
             return std::ptr::null_mut();
         }
-        if *whole > 0 {
-            if let Some(row) = datum::value(plan_slot, i32::from(*whole)) {
+        if places.whole > 0 {
+            if let Some(row) = datum::value(plan_slot, i32::from(places.whole)) {
                 pg_sys::ExecStoreHeapTupleDatum(row, slot);
             }
         }
@@ -452,8 +473,26 @@ pub unsafe extern "C-unwind" fn exec_foreign_delete(
 }
 
 /// Whether the statement has changed the row with these keys before. Takes note of it.
-fn is_seen(seen: &mut Option<HashSet<u64>>, keys: &[Cell<'_>]) -> bool {
-    seen.as_mut().is_some_and(|seen| !seen.insert(hash_bytes(format!("{keys:?}").as_bytes())))
+fn is_seen(seen: &mut Option<Seen>, keys: &[Cell<'_>]) -> Result<bool, Error> {
+    match seen {
+        Some(Seen { rows, file, .. }) => rows.insert(keys, file).map(|new| !new),
+        None => Ok(false),
+    }
+}
+
+/// The state itself goes with the statement's memory.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn end_foreign_modify(
+    _estate: *mut pg_sys::EState,
+    rinfo: *mut pg_sys::ResultRelInfo,
+) {
+    // SAFETY: the executor passes a table of a statement that ends well; it has no state after EXPLAIN.
+    unsafe {
+        let state = (*rinfo).ri_FdwState.cast::<ModifyState>().as_mut();
+        if let Some(seen) = state.and_then(|state| state.seen.as_mut()) {
+            seen.file.close();
+        }
+    }
 }
 
 impl ModifyState {
@@ -467,7 +506,7 @@ impl ModifyState {
         unsafe {
             for at in 0..self.changed.len() {
                 let attribute = attribute((*relation).rd_att, at);
-                self.changed[at] |= (*attribute).attgenerated != 0 && !(*attribute).attisdropped;
+                self.changed[at] |= (*attribute).attgenerated != 0 && holds_values(&*attribute);
             }
             let triggers = (*relation).trigdesc;
             self.triggered = !triggers.is_null() && (*triggers).trig_update_before_row;

@@ -12,6 +12,7 @@ use pgrx::PgTupleDesc;
 use secrecy::SecretString;
 use url::{Host, Url};
 
+use super::datum::holds_values;
 use super::errors::{raise, raise_as};
 use super::list::pointers;
 use super::text::{column_name, from_server};
@@ -444,7 +445,7 @@ pub unsafe fn table_definition(
     let definitions: Vec<Option<ColumnDefinition>> = columns
         .iter()
         .map(|column| {
-            if column.attisdropped {
+            if !holds_values(column) {
                 return None;
             }
             // SAFETY: a catalog look-up by the column's own numbers.

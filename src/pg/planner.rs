@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{coerce, on_conflict};
+use super::{coerce, on_conflict, system_columns};
 
 static mut PREVIOUS_PLANNER: pg_sys::planner_hook_type = None;
 
@@ -26,9 +26,13 @@ unsafe extern "C-unwind" fn planner(
     // SAFETY: PostgreSQL passes an analysed and rewritten query, which the planner may change.
     unsafe {
         coerce::query_reads_timestamps_as_utc(query);
+        system_columns::check_inserted(query);
         on_conflict::query_resolves_conflicts(query);
         match PREVIOUS_PLANNER {
-            Some(previous) => previous(query, text, cursor_options, parameters),
+            // An error in it must not jump over this function's frame.
+            Some(previous) => {
+                pg_sys::ffi::pg_guard_ffi_boundary(|| previous(query, text, cursor_options, parameters))
+            }
             None => pg_sys::standard_planner(query, text, cursor_options, parameters),
         }
     }

@@ -12,7 +12,7 @@ use super::estimate::{estimate, is_key, Estimate};
 use super::list::{integers, pointers};
 use super::pushdown::{column_of, pushed, Condition, Pushed};
 use super::tuple::RowWriter;
-use super::{options, transaction, wait};
+use super::{options, slot, system_columns, transaction, wait};
 use crate::cdf::buffer::{Moment, Pending};
 use crate::cdf::error::Error;
 use crate::cdf::read::filter::keep_effective;
@@ -29,7 +29,8 @@ pub unsafe extern "C-unwind" fn get_foreign_rel_size(
     // SAFETY: the planner passes the relation that it is planning.
     unsafe {
         let table = open_table(foreigntableid, (*baserel).userid);
-        if (*baserel).tuples < 0.0 || (*baserel).tuples == 0.0 && (*baserel).pages == 0 {
+        system_columns::check_scan(root, baserel, foreigntableid, &table);
+        if (*baserel).tuples < 0.0 {
             (*baserel).tuples = f64::from(table.options.resource.usual_rows);
         }
         pg_sys::set_baserel_size_estimates(root, baserel);
@@ -399,9 +400,7 @@ pub unsafe extern "C-unwind" fn iterate_foreign_scan(
     unsafe {
         let state = &mut *(*node).fdw_state.cast::<ScanState>();
         let slot = (*node).ss.ss_ScanTupleSlot;
-        if let Some(clear) = (*(*slot).tts_ops).clear {
-            clear(slot);
-        }
+        slot::clear(slot);
         if let Some(row) = state.next(node).or_raise() {
             state.writer.store(row, slot).or_raise();
         }

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 
 use crate::cdf::buffer::{Extent, Spill};
 use crate::cdf::error::{Error, Kind};
+use crate::cdf::seen::{Pages, PAGE};
 
 /// The temporary file of the transaction, created when it is first written to.
 #[derive(Debug)]
@@ -60,18 +61,8 @@ impl Spill for TemporaryFile {
         let offset = self.end;
         let mut at = offset;
         for part in parts {
-            let mut rest = *part;
-            while !rest.is_empty() {
-                match write_at(file, rest, at) {
-                    // As PostgreSQL reads it: a write that stops short without saying why has found the disk full.
-                    0 => return Err(full(&IoError::from_raw_os_error(libc::ENOSPC))),
-                    written if written < 0 => return Err(full(&IoError::last_os_error())),
-                    written => {
-                        at += written as i64;
-                        rest = &rest[written as usize..];
-                    }
-                }
-            }
+            write_all(file, part, at)?;
+            at += part.len() as i64;
         }
         self.end = at;
         Ok(Extent { offset, len: (at - offset) as usize })
@@ -80,18 +71,45 @@ impl Spill for TemporaryFile {
     fn read(&mut self, extent: Extent) -> Result<Vec<u8>, Error> {
         let file = self.file.ok_or_else(|| Error::internal("a chunk in a temporary file that is closed"))?;
         let mut bytes = vec![0u8; extent.len];
-        let mut done = 0;
-        while done < bytes.len() {
-            match read_at(file, &mut bytes[done..], extent.offset + done as i64) {
-                read if read > 0 => done += read as usize,
-                0 => return Err(Error::internal("the temporary file is shorter than what was written")),
-                _ => {
-                    let why = IoError::last_os_error();
-                    return Err(Error::internal(format!("the temporary file cannot be read: {why}")));
-                }
-            }
-        }
+        read_all(file, &mut bytes, extent.offset)?;
         Ok(bytes)
+    }
+}
+
+/// A statement's own temporary file, in pages.
+///
+/// The statement closes it when it ends. PostgreSQL removes it where an error ends the statement, so that it must not be
+/// closed again when the statement's memory goes.
+#[derive(Debug, Default)]
+pub struct StatementFile {
+    file: Option<pg_sys::File>,
+}
+
+impl StatementFile {
+    /// Closes the file. The statement has ended without an error.
+    pub fn close(&mut self) {
+        if let Some(file) = self.file.take() {
+            // SAFETY: the file was opened by this statement, and is not used afterwards.
+            unsafe { pg_sys::FileClose(file) };
+        }
+    }
+}
+
+impl Pages for StatementFile {
+    fn read(&mut self, page: u64, into: &mut [u8; PAGE]) -> Result<(), Error> {
+        let file = self.file.ok_or_else(|| Error::internal("a page of a temporary file that is closed"))?;
+        read_all(file, into, page as i64 * PAGE as i64)
+    }
+
+    fn write(&mut self, page: u64, from: &[u8; PAGE]) -> Result<(), Error> {
+        let file = *self.file.get_or_insert_with(|| {
+            // SAFETY: a statement is running, whose resources the current owner holds.
+            unsafe {
+                pg_sys::PrepareTempTablespaces();
+                pg_sys::OpenTemporaryFile(false)
+            }
+        });
+        write_all(file, from, page as i64 * PAGE as i64)
     }
 }
 
@@ -99,6 +117,34 @@ fn full(why: &IoError) -> Error {
     Error::new(Kind::LimitExceeded, format!("rows cannot be kept in a temporary file: {why}")).hint(
         "Make room where temp_tablespaces are, raise cdf_fdw.buffer_memory, or load in smaller transactions.",
     )
+}
+
+fn write_all(file: pg_sys::File, bytes: &[u8], offset: i64) -> Result<(), Error> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match write_at(file, &bytes[done..], offset + done as i64) {
+            // As PostgreSQL reads it: a write that stops short without saying why has found the disk full.
+            0 => return Err(full(&IoError::from_raw_os_error(libc::ENOSPC))),
+            written if written < 0 => return Err(full(&IoError::last_os_error())),
+            written => done += written as usize,
+        }
+    }
+    Ok(())
+}
+
+fn read_all(file: pg_sys::File, bytes: &mut [u8], offset: i64) -> Result<(), Error> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match read_at(file, &mut bytes[done..], offset + done as i64) {
+            read if read > 0 => done += read as usize,
+            0 => return Err(Error::internal("the temporary file is shorter than what was written")),
+            _ => {
+                let why = IoError::last_os_error();
+                return Err(Error::internal(format!("the temporary file cannot be read: {why}")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes some of the bytes; gives how many, or a negative number and `errno`. Raises PostgreSQL's own ERROR at

@@ -28,12 +28,14 @@ struct State {
     file: TemporaryFile,
     /// Transactions that have ended.
     ended: u64,
+    /// Bytes of cdf_fdw.buffer_memory that statements use for themselves.
+    set_aside: usize,
 }
 
 thread_local! {
     /// The backend has one thread that runs transactions.
     static STATE: RefCell<State> =
-        const { RefCell::new(State { registered: false, subtransaction: 0, buffer: None, file: TemporaryFile::new(), ended: 0 }) };
+        const { RefCell::new(State { registered: false, subtransaction: 0, buffer: None, file: TemporaryFile::new(), ended: 0, set_aside: 0 }) };
 }
 
 /// Gets ready for rows of the current transaction: called before the first [`write`] of a statement.
@@ -62,10 +64,45 @@ pub fn number() -> u64 {
 /// Gives the place that rows are written to, to `write`.
 pub fn write<R>(write: impl FnOnce(Target<'_>) -> R) -> R {
     STATE.with_borrow_mut(|state| {
-        let new = || TransactionBuffer::new(settings::buffer_memory(), &wait::SecondThread);
+        let limit = settings::buffer_memory().saturating_sub(state.set_aside);
+        let new = || TransactionBuffer::new(limit, &wait::SecondThread);
         let buffer = state.buffer.get_or_insert_with(new);
         write(Target { buffer, subtransaction: state.subtransaction, spill: &mut state.file })
     })
+}
+
+/// Memory that a statement uses for itself, while it is there: a part of `cdf_fdw.buffer_memory`, which the buffer has
+/// the less of.
+#[derive(Debug)]
+pub struct SetAside {
+    pub bytes: usize,
+}
+
+impl SetAside {
+    /// An eighth of what is left, so that any number of statements leaves the buffer some.
+    pub fn new() -> SetAside {
+        let mut bytes = 0;
+        with_state(|state| {
+            bytes = settings::buffer_memory().saturating_sub(state.set_aside) / 8;
+            state.change_set_aside(bytes as isize);
+        });
+        SetAside { bytes }
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        with_state(|state| state.change_set_aside(-(self.bytes as isize)));
+    }
+}
+
+impl State {
+    fn change_set_aside(&mut self, by: isize) {
+        self.set_aside = self.set_aside.saturating_add_signed(by);
+        if let Some(buffer) = &mut self.buffer {
+            buffer.set_limit(settings::buffer_memory().saturating_sub(self.set_aside));
+        }
+    }
 }
 
 /// The present, for a scan that must not see what its own statement writes.

@@ -6,6 +6,7 @@ use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::IntoDatum;
 use serde_json::Value;
 
+use super::datum::holds_values;
 use super::text::{column_name, is_foreign};
 use crate::cdf::cell::EPOCH_MILLIS;
 use crate::cdf::encode::json::{decode_base64, iso8601};
@@ -43,7 +44,7 @@ impl RowWriter {
             let descriptor = pgrx::PgTupleDesc::from_pg_unchecked(descriptor);
             let mut columns = Vec::with_capacity(descriptor.len());
             for attribute in descriptor.iter() {
-                if attribute.attisdropped {
+                if !holds_values(attribute) {
                     columns.push(None);
                     continue;
                 }

@@ -349,3 +349,35 @@ def test_relationships_and_files(session, cdf):
         session.execute("UPDATE files SET name = 'other' WHERE external_id = 'f1'")
     assert session.execute("DELETE FROM files WHERE external_id = 'f1'").rowcount == 1
     assert names(cdf, "files") == ["f2"] and names(cdf, "relationships") == ["r1"]
+@pytest.mark.parametrize("change", ["UPDATE {} SET power = 2 FROM matching WHERE", "DELETE FROM {} USING matching WHERE"])
+def test_rows_that_match_often_are_known_exactly_within_the_memory(session, scratch, api, cdf, gateway, cluster, change):
+    """What a joining statement has changed is in the buffer's memory, and beyond its part of that in a temporary file."""
+    count = 2000
+    keys = [f"{i:05}" + "x" * 200 for i in range(count)]
+    api.create_raw("db", "t", **{key: {"power": 1} for key in keys})
+    table = scratch.table("rows", "key text, power int", "raw_rows", database="db", table="t")
+    session.execute(f"CREATE TEMP TABLE matching AS SELECT key, n FROM {table}, generate_series(1, 3) n")
+    session.execute("SET cdf_fdw.buffer_memory = '1MB'")
+    notices = []
+    session.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    statement = change.format(f"{table} r") + " r.key = matching.key"
+    with cluster.connect() as superuser:
+        superuser.execute(f"ALTER ROLE {gateway.username} SET temp_file_limit = 0")
+        try:
+            with gateway.connect(autocommit=True) as limited:
+                limited.execute("SET work_mem = '64MB'")
+                limited.execute("SET cdf_fdw.buffer_memory = '1MB'")
+                limited.execute(f"CREATE TEMP TABLE matching AS SELECT key, n FROM {table}, generate_series(1, 3) n")
+                with refused("53400", "temp_file_limit"):
+                    limited.execute(statement)
+        finally:
+            superuser.execute(f"ALTER ROLE {gateway.username} RESET temp_file_limit")
+    with session.transaction():
+        # One that ends with an error leaves nothing behind.
+        with refused("22012"), session.transaction():
+            session.execute(statement + " AND 1 / (1500 - (substr(r.key, 1, 5))::int) < 2")
+        assert session.execute(statement).rowcount == count
+        assert session.execute(statement).rowcount == (count if change.startswith("UPDATE") else 0)
+    left = [row["columns"].get("power") for row in dump(cdf, "raw")]
+    assert left == ([2] * count if change.startswith("UPDATE") else [])
+    assert notices == []

@@ -1045,6 +1045,11 @@ impl TransactionBuffer {
         self.memory
     }
 
+    /// Bytes that may stay on the heap from now on. What is there already leaves it when the next row comes.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Everything, as finished requests.
     pub fn finish(mut self) -> Result<Vec<Delivery>, Error> {
         self.check()?;
