@@ -340,7 +340,9 @@ impl Table {
             Some(Binding::RawColumn { key, .. }) => !key,
             // A point is replaced whole, with its status.
             Some(Binding::Column(column)) if column.rule == Rule::Part => {
-                matches!(column.name, "value" | "columns")
+                let end =
+                    |(_, space, external_id): &(_, &str, &str)| [*space, *external_id].contains(&column.name);
+                matches!(column.name, "value" | "columns") || ENDS.iter().any(end)
             }
             Some(Binding::Column(column)) => {
                 !matches!(column.rule, Rule::Id | Rule::ExternalId | Rule::ReadOnly)

@@ -977,3 +977,92 @@ def test_sent_items_hold_no_null_and_nothing_that_was_not_written(session, cdf):
     [entry] = requests(cdf, "/events")
     assert entry["body"] == {"items": [{"externalId": "e", "type": "x", "metadata": {}}]}
     assert keys_sent(entry) == ["e"]
+
+
+# ---- what a new row gets, and what an existing one gets ----
+
+FIRST = (
+    "INSERT INTO {} (external_id, type, description, source) VALUES ('e', 't1', 'not to be written', 'nor this')"
+    " ON CONFLICT (external_id) DO UPDATE SET type = EXCLUDED.type"
+)
+SECOND = (
+    "INSERT INTO {} (external_id, description, source) VALUES ('e', NULL, NULL)"
+    " ON CONFLICT (external_id) DO UPDATE SET description = EXCLUDED.description, source = EXCLUDED.source"
+)
+
+
+@pytest.mark.parametrize("handling", ["ignore", "set_null"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_values_for_a_new_row_do_not_reach_an_existing_one(session, scratch, api, cdf, handling, exists):
+    table = scratch.table("e", "external_id text, type text, description text, source text", "events", null_handling=handling)
+    if exists:
+        api.create("events", "e", description="old", source="old")
+    with session.transaction():
+        session.execute(FIRST.format(table))
+        session.execute(SECOND.format(table))
+        seen = session.execute(f"SELECT type, description, source FROM {table}").fetchone()
+    left = {True: ("old", "old"), False: ("not to be written", "nor this")}[exists]
+    wanted = ("t1", None, None) if handling == "set_null" else ("t1", *left)
+    e = stored(cdf, "events", "e")
+    assert seen == wanted == (e.get("type"), e.get("description"), e.get("source"))
+
+
+def test_raw_values_for_a_new_row_do_not_reach_an_existing_one(session, scratch, api, cdf):
+    table = scratch.table("r", "key text, a text, b text", "raw_rows", database="d", table="t")
+    api.create_raw("d", "t", old={"b": "kept", "hidden": 1})
+    with session.transaction():
+        for b in ("'not for the old'", "NULL"):
+            set_ = "a" if b != "NULL" else "b"
+            session.execute(
+                f"INSERT INTO {table} VALUES ('old', '1', {b}), ('new', '1', {b}) ON CONFLICT (key) DO UPDATE SET {set_} = EXCLUDED.{set_}"
+            )
+    assert stored(cdf, "raw", "old")["columns"] == {"a": "1", "b": "kept", "hidden": 1}
+    assert stored(cdf, "raw", "new")["columns"] == {"a": "1", "b": "not for the old"}
+
+
+def test_a_row_with_an_id_sets_only_what_the_statement_says(session, api, cdf):
+    (number,) = api.create("events", "e", type="old", source="old")
+    session.execute(
+        "INSERT INTO events (id, type, source) VALUES (%s, 'new', 'new') ON CONFLICT (id) DO UPDATE SET type = EXCLUDED.type",
+        (number,),
+    )
+    e = stored(cdf, "events", "e")
+    assert (e["type"], e["source"]) == ("new", "old")
+
+
+def test_a_reference_is_set_only_by_the_column_that_the_statement_names(session, api, cdf):
+    (first,) = api.create("datasets", "first")
+    (second,) = api.create("datasets", "second")
+    api.create("events", "e", dataSetId=first)
+    session.execute(
+        "INSERT INTO events (external_id, type, data_set_external_id) VALUES ('e', 't', 'second')"
+        " ON CONFLICT (external_id) DO UPDATE SET type = EXCLUDED.type, data_set_id = EXCLUDED.data_set_id"
+    )
+    assert (stored(cdf, "events", "e")["dataSetId"], stored(cdf, "events", "e")["type"]) == (first, "t")
+    session.execute(
+        "INSERT INTO events (external_id, data_set_external_id) VALUES ('e', 'second')"
+        " ON CONFLICT (external_id) DO UPDATE SET data_set_external_id = EXCLUDED.data_set_external_id"
+    )
+    assert stored(cdf, "events", "e")["dataSetId"] == second
+
+
+def test_a_parent_that_is_only_meant_for_a_new_asset_does_not_order_the_rows(session, cdf):
+    row = "INSERT INTO assets (external_id, name, parent_external_id) VALUES ({}) ON CONFLICT (external_id) DO UPDATE SET name = EXCLUDED.name"
+    with session.transaction():
+        session.execute(row.format("'child', 'C', 'parent'"))
+        session.execute(row.format("'parent', 'P', NULL"))
+        # The asset that exists by now keeps its parent.
+        session.execute(row.format("'child', 'C2', 'child'"))
+    child = stored(cdf, "assets", "child")
+    assert (child["name"], child["parentExternalId"]) == ("C2", "parent")
+
+
+def test_what_cannot_be_updated_may_be_written_again_as_far_as_the_statement_sets_it(session, api, cdf):
+    api.create("labels", "l", description="old")
+    session.execute(
+        "INSERT INTO labels (external_id, name, description) VALUES ('l', 'l', 'other') ON CONFLICT (external_id) DO UPDATE SET name = EXCLUDED.name"
+    )
+    with refused("0A000"):
+        session.execute(
+            "INSERT INTO labels (external_id, name) VALUES ('l', 'other') ON CONFLICT (external_id) DO UPDATE SET name = EXCLUDED.name"
+        )

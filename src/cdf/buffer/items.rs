@@ -5,8 +5,10 @@ use hashbrown::HashTable;
 use super::chunk::Body;
 use super::trace::KeyTrace;
 use super::Room;
-use crate::cdf::encode::{json, Encoded};
+use crate::cdf::encode::json::Properties;
+use crate::cdf::encode::{fragment, Encoded};
 use crate::cdf::error::Error;
+use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::Resource;
 
 /// Beginning and end of every such request.
@@ -25,16 +27,14 @@ const NO_PARENT: u64 = 0;
 /// What a second write of a key does with the first one.
 #[derive(Debug, Clone, Copy)]
 pub enum Merge {
-    /// Later columns of the resource win, others stay.
+    /// Later properties, or columns, of the resource win, others stay.
     Overlay(&'static Resource),
     /// The later one takes its place.
     Replace,
     /// The earlier one stays.
     Keep,
-    /// Later columns of a RAW row win, others stay.
-    OverlayColumns,
-    /// Properties that the later one lists win, others stay.
-    OverlayListed,
+    /// As `Overlay`, of rows that give an existing item less than a new one.
+    OverlayByExistence(&'static Resource),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -165,33 +165,23 @@ impl ItemBatch {
             self.push_new(fragment, encoded);
             return Ok(());
         };
-        let parent = encoded.parent.or(Some(self.slots[at].parent));
+        let earlier = self.fragment(&self.slots[at]);
+        let mut merged = Vec::new();
         match merge {
-            Merge::Keep => return Ok(()),
-            Merge::OverlayColumns => {
-                let mut merged = Vec::with_capacity(fragment.len() * 2);
-                json::overlay_columns(self.fragment(&self.slots[at]), fragment, &mut merged)?;
-                self.replace(at, &merged, encoded);
-            }
-            Merge::OverlayListed => {
-                let mut merged = Vec::with_capacity(fragment.len() * 2);
-                json::overlay_listed(self.fragment(&self.slots[at]), fragment, &mut merged)?;
-                self.replace(at, &merged, &Encoded { parent, ..*encoded });
-            }
+            Merge::Keep => {}
             Merge::Replace => self.replace(at, fragment, encoded),
             Merge::Overlay(resource) => {
-                let mut merged = Vec::with_capacity(fragment.len() * 2);
-                let twin = |property: &str| resource.twin(property);
-                let earlier = self.fragment(&self.slots[at]);
-                let mut whole = Vec::new();
-                let fragment = match resource.merged_inside() {
-                    Some(property) => {
-                        json::add_inside(earlier, fragment, property, &mut whole)?;
-                        &*whole
-                    }
-                    None => fragment,
-                };
-                json::overlay(earlier, fragment, twin, &mut merged)?;
+                merged.reserve(fragment.len() * 2);
+                fragment::merge(resource, earlier, fragment, &mut merged)?;
+                let parent = encoded.parent.or(Some(self.slots[at].parent));
+                self.replace(at, &merged, &Encoded { parent, ..*encoded });
+            }
+            Merge::OverlayByExistence(resource) => {
+                merged.reserve(fragment.len() * 2);
+                fragment::merge_by_existence(resource, earlier, fragment, &mut merged)?;
+                // The later row's parent is not set if it is only meant for a new item.
+                let parent = Properties::parse(&merged)?.get("parentExternalId");
+                let parent = parent.map(|name| hash_bytes(name.get().as_bytes()));
                 self.replace(at, &merged, &Encoded { parent, ..*encoded });
             }
         }

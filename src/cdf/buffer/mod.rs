@@ -458,10 +458,12 @@ impl Lane {
     fn merge(&self, mode: Mode, kind: KeyKind) -> Merge {
         match (&self.destination.resource.shape, mode.operation, mode.on_conflict) {
             (_, Operation::Delete, _) => Merge::Keep,
-            (Shape::Raw, Operation::Update, _) => Merge::OverlayColumns,
-            (_, _, OnConflict::UpdateListed) => Merge::OverlayListed,
+            (_, Operation::Upsert, OnConflict::UpdateListed) => {
+                Merge::OverlayByExistence(self.destination.resource)
+            }
             (_, _, OnConflict::Ignore) if kind == KeyKind::Key => Merge::Keep,
-            (Shape::Raw, ..) => Merge::Replace,
+            // CDF replaces a RAW row whole.
+            (Shape::Raw, Operation::Upsert, _) => Merge::Replace,
             _ => Merge::Overlay(self.destination.resource),
         }
     }

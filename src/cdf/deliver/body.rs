@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::cdf::buffer::{Body, BodyBuilder, Destination, HEAD, TAIL};
 use crate::cdf::client::Response;
+use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::{instance, json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
@@ -32,6 +33,12 @@ impl<'b> Parsed<'b> {
         Ok(Parsed { items })
     }
 
+    /// As `all`, each with what an existing item gets of it.
+    pub(super) fn existing(body: &'b Body) -> Result<Self, Error> {
+        let existing = |item: Properties<'b>| item.into_existing();
+        Ok(Parsed { items: Parsed::all(body)?.items.into_iter().map(existing).collect::<Result<_, _>>()? })
+    }
+
     pub(super) fn has(&self, at: usize, resource: &Resource, required: &[&str]) -> bool {
         required.iter().all(|name| {
             let property = resource.column(name).map_or(*name, |column| column.property);
@@ -47,16 +54,6 @@ impl<'b> Parsed<'b> {
         out
     }
 
-    /// Whether the row gives an existing item this property.
-    pub(super) fn updates_property(&self, at: usize, property: &str) -> bool {
-        let item = &self.items[at];
-        let listed = || match item.get(json_writer::LISTED) {
-            Some(_) => json_writer::listed(item).is_ok_and(|names| names.iter().any(|name| name == property)),
-            None => true,
-        };
-        item.get(property).is_some() && listed()
-    }
-
     /// The element of an update request, with what becomes of the columns of a sequence; None if the item changes nothing
     /// that can be changed.
     pub(super) fn update(
@@ -70,12 +67,7 @@ impl<'b> Parsed<'b> {
         out.pop();
         out.extend_from_slice(b",\"update\":{");
         let start = out.len();
-        let listed = self.items[at].get(json_writer::LISTED).map(|_| json_writer::listed(&self.items[at]));
-        let listed = listed.and_then(Result::ok);
         for (property, value) in &self.items[at].0[1..] {
-            if listed.as_ref().is_some_and(|listed| !listed.iter().any(|name| name == property)) {
-                continue;
-            }
             let Some(column) = resource.column(property) else {
                 continue;
             };
@@ -183,7 +175,7 @@ pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Res
         let mut fragment = Vec::new();
         let sent = |(property, value): &&(_, &RawValue)| {
             let property: &std::borrow::Cow<'_, str> = property;
-            property != json_writer::LISTED && value.get() != "null"
+            property != EXISTING && value.get() != "null"
         };
         let set = properties.0.iter().filter(sent);
         Properties::write(&mut fragment, set.map(|(property, value)| (&**property, *value)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use serde_json::{json, Value};
 
 use super::body::{key_of, listing};
@@ -28,13 +28,13 @@ impl Delivery<'_> {
         let resend = if insert_only { Resend::OnlyIfNotReceived } else { Resend::Always };
         let all: Vec<usize> = (0..body.items.len()).collect();
         // What an existing instance gets is less than what a new one does.
-        let listed = match (work.mode.operation, work.mode.on_conflict) {
+        let existing = match (work.mode.operation, work.mode.on_conflict) {
             (Operation::Upsert, OnConflict::UpdateListed) => self.existing(edges, body, &all).await?,
-            _ => Vec::new(),
+            _ => HashMap::new(),
         };
         if work.mode.operation == Operation::Update {
             let existing = self.existing(edges, body, &all).await?;
-            let gone: Vec<usize> = all.iter().copied().filter(|at| !existing.contains(at)).collect();
+            let gone: Vec<usize> = all.iter().copied().filter(|at| !existing.contains_key(at)).collect();
             if !gone.is_empty() {
                 return Err(self.gone(body, &gone));
             }
@@ -44,7 +44,7 @@ impl Delivery<'_> {
         let mut search = Search::new(all, false);
         let mut conflicts = 0;
         while let Some(part) = search.next() {
-            let request = self.apply_body(edges, work, &part, &listed)?;
+            let request = self.apply_body(edges, work, &part, &existing)?;
             let owed = if skips { Owed::List } else { Owed::Items(part.len()) };
             match self.post_json("/models/instances", request, resend, owed).await {
                 Ok(_) => self.accepted += part.len(),
@@ -53,6 +53,8 @@ impl Delivery<'_> {
                         let existing = self.existing(edges, body, &part).await?;
                         if !existing.is_empty() {
                             self.answer = Some(api);
+                            let mut existing: Vec<usize> = existing.into_keys().collect();
+                            existing.sort_unstable();
                             return Err(self.exists(body, &existing));
                         }
                     }
@@ -70,13 +72,13 @@ impl Delivery<'_> {
         self.conclude(search, body)
     }
 
-    /// The request that applies some of the rows.
+    /// The request that applies some of the rows. `existing`: what CDF has of those that get less than new ones do.
     fn apply_body(
         &self,
         edges: bool,
         work: &Work,
         part: &[usize],
-        listed: &[usize],
+        existing: &HashMap<usize, Value>,
     ) -> Result<Vec<u8>, Error> {
         let view = self.destination.view.as_ref();
         let view = view.ok_or_else(|| Error::internal("instances without a view"))?;
@@ -99,10 +101,20 @@ impl Delivery<'_> {
             }
             let mut properties = Vec::new();
             let row = Properties::parse(work.body.fragment(*at))?;
-            let only = match listed.contains(at) {
-                true => Some(json::listed(&row)?),
-                false => None,
+            let found = existing.get(at);
+            let row = match found {
+                Some(_) => row.into_existing()?,
+                None => row.into_new(),
             };
+            // CDF wants an edge's ends with every write of it.
+            for (_, end) in ends.iter().filter(|(member, _)| row.get(member).is_none()) {
+                if let Some(kept) = found.map(|found| &found[*end]).filter(|kept| !kept.is_null()) {
+                    out.push(b',');
+                    json::write(&mut out, *end);
+                    out.push(b':');
+                    json::write(&mut out, kept);
+                }
+            }
             for (member, value) in row.0 {
                 match ends.iter().find(|(end, _)| *end == member) {
                     Some((_, end)) => {
@@ -111,8 +123,7 @@ impl Delivery<'_> {
                         out.push(b':');
                         out.extend_from_slice(value.get().as_bytes());
                     }
-                    None if member == KEY || member == json::LISTED => {}
-                    None if only.as_ref().is_some_and(|only| !only.iter().any(|name| *name == member)) => {}
+                    None if member == KEY => {}
                     None => properties.push((member, value)),
                 }
             }
@@ -150,8 +161,13 @@ impl Delivery<'_> {
         self.conclude(search, body)
     }
 
-    /// Those of the rows that exist in CDF.
-    async fn existing(&self, edges: bool, body: &Body, rows: &[usize]) -> Result<Vec<usize>, Error> {
+    /// Those of the rows that exist in CDF, as it has them.
+    async fn existing(
+        &self,
+        edges: bool,
+        body: &Body,
+        rows: &[usize],
+    ) -> Result<HashMap<usize, Value>, Error> {
         let mut keys = Vec::with_capacity(rows.len());
         for at in rows {
             let (space, external_id) = name(body, *at)?;
@@ -165,13 +181,13 @@ impl Delivery<'_> {
             .await
             .map_err(|error| error.into_error(&self.destination.resource.read_capability()))?;
         let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
-        let found: HashSet<(String, String)> =
-            listing(&answer)?.iter().map(|item| (text(item, "space"), text(item, "externalId"))).collect();
-        let mut existing = Vec::new();
+        let mut found: HashMap<(String, String), Value> = listing(&answer)?
+            .into_iter()
+            .map(|item| ((text(&item, "space"), text(&item, "externalId")), item))
+            .collect();
+        let mut existing = HashMap::new();
         for at in rows {
-            if found.contains(&name(body, *at)?) {
-                existing.push(*at);
-            }
+            existing.extend(found.remove(&name(body, *at)?).map(|item| (*at, item)));
         }
         Ok(existing)
     }

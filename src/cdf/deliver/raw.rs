@@ -77,15 +77,17 @@ impl Delivery<'_> {
         }
         let mut made = BodyBuilder::default();
         for (at, key) in keys.iter().enumerate() {
+            let found = existing.remove(key);
             let properties = Properties::parse(work.body.fragment(at))?;
-            let listed = json::listed(&properties)?;
+            let properties = match &found {
+                Some(_) => properties.into_existing()?,
+                None => properties.into_new(),
+            };
             let written = properties.get("columns").map_or("{}", |columns| columns.get());
             let written: Map<String, Value> = serde_json::from_str(written)
                 .map_err(|error| Error::internal(format!("encoded columns are not JSON: {error}")))?;
-            let fresh = !existing.contains_key(key);
-            let mut columns = existing.remove(key).unwrap_or_default();
-            let all = work.mode.operation == Operation::Update || fresh;
-            for (name, value) in written.into_iter().filter(|(name, _)| all || listed.contains(name)) {
+            let mut columns = found.unwrap_or_default();
+            for (name, value) in written {
                 match value.is_null() && work.mode.null_handling == NullHandling::Ignore {
                     true => columns.remove(&name),
                     false => columns.insert(name, value),

@@ -10,6 +10,7 @@ use super::body::{listing, names, Parsed};
 use super::{Delivery, Work};
 use crate::cdf::buffer::{Body, BodyBuilder};
 use crate::cdf::client::Resend;
+use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::error::{list_names, Error, Kind};
 use crate::cdf::owed::Owed;
@@ -21,7 +22,9 @@ impl Delivery<'_> {
         let resource = self.destination.resource;
         let parsed = Parsed::all(&work.body)?;
         let mut wanted: HashMap<&'static str, (&'static ReferenceTarget, HashSet<String>)> = HashMap::new();
-        for (property, value) in parsed.items.iter().flat_map(|properties| &properties.0) {
+        let existing = Parsed::existing(&work.body)?;
+        let properties = parsed.items.iter().chain(&existing.items).flat_map(|item| &item.0);
+        for (property, value) in properties {
             if let Some((to, _, names)) = reference(resource, property, value)? {
                 wanted.entry(to.byids).or_insert_with(|| (to, HashSet::new())).1.extend(names);
             }
@@ -32,27 +35,8 @@ impl Delivery<'_> {
         let ids = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
         let mut made = BodyBuilder::default();
         for properties in &parsed.items {
-            let mut replaced = Vec::new();
-            let mut out: Vec<(&str, &RawValue)> = Vec::new();
-            for (property, value) in &properties.0 {
-                if let Some((to, target, names)) = reference(resource, property, value)? {
-                    let numbers: Vec<i64> =
-                        names.into_iter().filter_map(|name| ids.get(&(to.byids, name)).copied()).collect();
-                    let text = match value.get().starts_with('[') {
-                        true => serde_json::value::to_raw_value(&numbers),
-                        false => serde_json::value::to_raw_value(&numbers.first()),
-                    };
-                    let text = text.map_err(|error| Error::internal(format!("ids as JSON: {error}")))?;
-                    replaced.push((target, text));
-                } else {
-                    out.push((property, value));
-                }
-            }
-            // A NULL id column beside a reference asks for clearing what the reference sets.
-            out.retain(|(property, _)| replaced.iter().all(|(target, _)| target != property));
-            out.extend(replaced.iter().map(|(target, value)| (*target, &**value)));
             let mut fragment = Vec::new();
-            Properties::write(&mut fragment, out.into_iter());
+            write_resolved(resource, properties, &ids, &mut fragment)?;
             made.append(&fragment);
         }
         Ok(made.build())
@@ -108,6 +92,45 @@ impl Delivery<'_> {
         )
         .detail(format!("Rows refused: {}.", self::names(body, &rows))))
     }
+}
+
+/// Appends an object with external ids replaced by internal ones where CDF takes only those, also in what an existing item
+/// gets of it.
+fn write_resolved(
+    resource: &Resource,
+    properties: &Properties<'_>,
+    ids: &HashMap<(&'static str, String), i64>,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let raw = |text: Result<Box<RawValue>, serde_json::Error>| {
+        text.map_err(|error| Error::internal(format!("ids as JSON: {error}")))
+    };
+    let mut replaced = Vec::new();
+    let mut kept: Vec<(&str, &RawValue)> = Vec::new();
+    let mut existing = None;
+    for (property, value) in &properties.0 {
+        if property == EXISTING {
+            let mut resolved = Vec::new();
+            write_resolved(resource, &Properties::parse(value.get().as_bytes())?, ids, &mut resolved)?;
+            existing = Some(raw(serde_json::from_slice(&resolved))?);
+        } else if let Some((to, target, names)) = reference(resource, property, value)? {
+            let numbers: Vec<i64> =
+                names.into_iter().filter_map(|name| ids.get(&(to.byids, name)).copied()).collect();
+            let text = match value.get().starts_with('[') {
+                true => serde_json::value::to_raw_value(&numbers),
+                false => serde_json::value::to_raw_value(&numbers.first()),
+            };
+            replaced.push((target, raw(text)?));
+        } else {
+            kept.push((property, value));
+        }
+    }
+    // A NULL id column beside a reference asks for clearing what the reference sets.
+    kept.retain(|(property, _)| replaced.iter().all(|(target, _)| target != property));
+    kept.extend(replaced.iter().map(|(target, value)| (*target, &**value)));
+    kept.extend(existing.iter().map(|value| (EXISTING, &**value)));
+    Properties::write(out, kept.into_iter());
+    Ok(())
 }
 
 /// The reference that a property holds: where to, the property that CDF knows, and the external ids.

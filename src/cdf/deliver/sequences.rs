@@ -37,7 +37,7 @@ impl Delivery<'_> {
             return Ok(found);
         };
         let defining: Vec<usize> =
-            rows.iter().copied().filter(|at| parsed.updates_property(*at, property)).collect();
+            rows.iter().copied().filter(|at| parsed.items[*at].get(property).is_some()).collect();
         if defining.is_empty() {
             return Ok(found);
         }

@@ -152,7 +152,9 @@ impl Delivery<'_> {
         for _ in 0..ROUNDS {
             let duplicated = self.create(items, work, body, std::mem::take(&mut pending)).await?;
             match work.mode.on_conflict {
-                OnConflict::Update if !items.updatable => self.unchanged(items, body, &duplicated).await?,
+                OnConflict::Update | OnConflict::UpdateListed if !items.updatable => {
+                    self.unchanged(items, body, &duplicated).await?
+                }
                 OnConflict::Update | OnConflict::UpdateListed => existing.extend(duplicated),
                 OnConflict::Ignore => self.accepted += duplicated.len(),
                 OnConflict::Error => {}
@@ -193,7 +195,7 @@ impl Delivery<'_> {
             return Ok(());
         }
         let answer = self.retrieve(items, body, rows).await?;
-        let parsed = Parsed::all(body)?;
+        let parsed = Parsed::existing(body)?;
         let different = parsed.different(rows, &answer)?;
         if !different.is_empty() {
             let resource = self.destination.resource;
@@ -315,7 +317,7 @@ impl Delivery<'_> {
         body: &Body,
         all: Vec<usize>,
     ) -> Result<Vec<usize>, Error> {
-        let parsed = Parsed::all(body)?;
+        let parsed = Parsed::existing(body)?;
         let resource = self.destination.resource;
         let path = format!("{}/update", items.path);
         let mut columns = self.column_changes(items, &parsed, body, &all).await?;

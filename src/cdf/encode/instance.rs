@@ -4,7 +4,8 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
-use super::item::{as_text, integer, mismatch};
+use super::fragment::EXISTING;
+use super::item::{as_text, drop_comma, head, integer, mismatch};
 use super::json::{self, Refusal};
 use super::{refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
@@ -34,8 +35,8 @@ pub struct InstanceEncoder {
     ends: Vec<End>,
     fields: Vec<Field>,
     set_null: bool,
-    /// `,"":["name",…]`: the properties that an existing instance gets, if not all, and their columns.
-    listed: Option<(Vec<usize>, Vec<u8>)>,
+    /// Whether an existing instance gets each of the columns, if not all.
+    existing: Option<Vec<bool>>,
 }
 
 #[derive(Debug)]
@@ -55,13 +56,6 @@ struct Field {
     external_id: Option<usize>,
     /// `,"name":`.
     head: Vec<u8>,
-}
-
-fn head(member: &str) -> Vec<u8> {
-    let mut head = vec![b','];
-    json::write(&mut head, member);
-    head.push(b':');
-    head
 }
 
 impl InstanceEncoder {
@@ -115,15 +109,26 @@ impl InstanceEncoder {
             ends,
             fields,
             set_null: table.options.mode.null_handling == NullHandling::SetNull,
-            listed: listed.map(|columns| (columns.to_vec(), listing(table, columns))),
+            existing: listed.map(|set| (0..table.bindings.len()).map(|at| set.contains(&at)).collect()),
         })
     }
 
     /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
     pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Encoded, Error> {
         let encoded = self.encode_some(table, row, None, out)?;
-        if let Some((_, listing)) = &self.listed {
-            out.extend_from_slice(listing);
+        if let Some(existing) = &self.existing {
+            out.extend_from_slice(&head(EXISTING));
+            out.push(b'{');
+            let start = out.len();
+            for end in &self.ends {
+                let set = existing[end.space] || existing[end.external_id];
+                if set && self.both(table, row, end.space, end.external_id)? {
+                    self.encode_end(table, row, end, out)?;
+                }
+            }
+            self.encode_properties(table, row, Some(existing), self.set_null, out)?;
+            drop_comma(out, start);
+            out.push(b'}');
         }
         out.push(b'}');
         Ok(encoded)
@@ -205,18 +210,38 @@ impl InstanceEncoder {
         let encoded = self.encode_key(table, row, out)?;
         for end in &self.ends {
             if self.both(table, row, end.space, end.external_id)? {
-                out.extend_from_slice(&end.head);
-                relation(out, row, end.space, end.external_id)
-                    .map_err(|(at, refusal)| refused(at, refusal))?;
+                self.encode_end(table, row, end, out)?;
             } else if end.required {
                 let why = format!("the value is NULL; an {} needs it", table.options.resource.noun);
                 return Err(refused(end.external_id, (Kind::MissingValue, why)));
             }
         }
+        // What is created has nothing to clear.
+        let clears = changed.is_some() || self.set_null && self.existing.is_none();
+        self.encode_properties(table, row, changed, clears, out)?;
+        Ok(encoded)
+    }
+
+    /// Appends one of an instance's ends, which the row names.
+    fn encode_end(&self, table: &Table, row: &[Cell<'_>], end: &End, out: &mut Vec<u8>) -> Result<(), Error> {
+        out.extend_from_slice(&end.head);
+        relation(out, row, end.space, end.external_id)
+            .map_err(|(at, (kind, why))| refuse(kind, table, row, at, why))
+    }
+
+    /// Appends the row's properties, or those that `only` has a column of. A NULL `clears`, or is left out.
+    fn encode_properties(
+        &self,
+        table: &Table,
+        row: &[Cell<'_>],
+        only: Option<&[bool]>,
+        clears: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
         for field in &self.fields {
-            let is =
-                |columns: &dyn Fn(usize) -> bool| columns(field.at) || field.external_id.is_some_and(columns);
-            if changed.is_some_and(|changed| !is(&|at| changed[at])) {
+            let is = |columns: &[bool]| columns[field.at] || field.external_id.is_some_and(|at| columns[at]);
+            if only.is_some_and(|only| !is(only)) {
                 continue;
             }
             let written = match field.external_id {
@@ -224,8 +249,7 @@ impl InstanceEncoder {
                 None => !row[field.at].is_null(),
             };
             if !written {
-                let listed = self.listed.as_ref().is_none_or(|(columns, _)| is(&|at| columns.contains(&at)));
-                if changed.is_some() || self.set_null && listed {
+                if clears {
                     out.extend_from_slice(&field.head);
                     out.extend_from_slice(b"null");
                 }
@@ -240,7 +264,7 @@ impl InstanceEncoder {
                     .map_err(|refusal| refused(field.at, refusal))?,
             }
         }
-        Ok(encoded)
+        Ok(())
     }
 
     /// Whether a space and an external id are given; one alone is an error.
@@ -258,21 +282,6 @@ impl InstanceEncoder {
             }
         }
     }
-}
-
-/// `,"":["name",…]`: the properties behind some columns.
-fn listing(table: &Table, columns: &[usize]) -> Vec<u8> {
-    let mut names: Vec<String> = columns
-        .iter()
-        .filter_map(|at| match &table.bindings[*at] {
-            Some(Binding::Property { property, .. }) => Some(property.name.clone()),
-            _ => None,
-        })
-        .collect();
-    names.dedup();
-    let mut out = head(json::LISTED);
-    json::write(&mut out, &names);
-    out
 }
 
 /// `{"space":…,"externalId":…}` of two columns; a refusal comes with the column.

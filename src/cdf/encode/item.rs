@@ -3,6 +3,7 @@
 use hashbrown::HashSet;
 use serde_json::Value;
 
+use super::fragment::EXISTING;
 use super::json::{self, MetadataSize, Refusal};
 use super::{refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
@@ -22,8 +23,8 @@ pub struct ItemEncoder {
     ordered: Vec<(usize, usize)>,
     set_null: bool,
     shortest_key: usize,
-    /// What an existing item gets: the columns, and their properties as the member that lists them.
-    listed: Option<(Vec<usize>, Vec<u8>)>,
+    /// What an existing item gets, if that is not all: places in `fields`, and what a NULL clears.
+    existing: Option<Vec<(usize, Option<Vec<u8>>)>>,
 }
 
 /// A column that is written.
@@ -46,12 +47,6 @@ impl ItemEncoder {
             let Some(Binding::Column(column)) = binding else {
                 continue;
             };
-            let head = |property: &str| {
-                let mut head = vec![b','];
-                json::write(&mut head, property);
-                head.push(b':');
-                head
-            };
             let cleared = match column.rule {
                 _ if !column.nullable => None,
                 Rule::Reference { property, .. } | Rule::References { property, .. } => {
@@ -68,6 +63,20 @@ impl ItemEncoder {
             });
         }
         let twin = |name: &str| table.position(name);
+        let set_null = table.options.mode.null_handling == NullHandling::SetNull;
+        let existing = listed.map(|listed| {
+            let set = fields.iter().enumerate().filter(|(_, field)| listed.contains(&field.at));
+            let set = set.map(|(place, field)| {
+                let cleared = (set_null && field.column.nullable).then(|| cleared_property(field.column));
+                // Where the statement sets the id too, that says whether there is one.
+                let id = |property: &&str| {
+                    let id = table.options.resource.column(property).and_then(|id| table.position(id.name));
+                    id.is_none_or(|id| id == field.at || !listed.contains(&id))
+                };
+                (place, cleared.filter(id).map(|property| [&*head(property), b"null"].concat()))
+            });
+            set.collect()
+        });
         let exclusive = fields
             .iter()
             .filter_map(|field| {
@@ -91,8 +100,8 @@ impl ItemEncoder {
                 .iter()
                 .filter_map(|(first, second)| Some((table.position(first)?, table.position(second)?)))
                 .collect(),
-            set_null: table.options.mode.null_handling == NullHandling::SetNull,
-            listed: listed.map(|columns| (columns.to_vec(), listing(table, columns))),
+            set_null,
+            existing,
             fields,
             shortest_key: items.shortest_key,
         }
@@ -156,11 +165,8 @@ impl ItemEncoder {
                 continue;
             }
             if cell.is_null() {
-                if !self.set_null {
-                    continue;
-                }
-                let listed = self.listed.as_ref().is_none_or(|(columns, _)| columns.contains(&field.at));
-                let clears = kind != KeyKind::None && listed;
+                // What is created has nothing to clear.
+                let clears = self.set_null && kind != KeyKind::None && self.existing.is_none();
                 if let (true, Some(clear)) = (clears, &field.clear) {
                     out.extend_from_slice(clear);
                     deferred = true;
@@ -176,14 +182,31 @@ impl ItemEncoder {
                 _ => {}
             }
         }
-        if let (Some((_, listing)), true) = (&self.listed, kind == KeyKind::Key) {
-            out.extend_from_slice(listing);
+        if let (Some(existing), true) = (&self.existing, kind != KeyKind::None) {
+            out.extend_from_slice(&head(EXISTING));
+            out.push(b'{');
+            let start = out.len();
+            for (place, clear) in existing {
+                let field = &self.fields[*place];
+                match (row[field.at].is_null(), clear) {
+                    _ if Some(field.at) == key_at => {}
+                    (true, Some(clear)) => out.extend_from_slice(clear),
+                    (true, None) => {}
+                    (false, _) => {
+                        out.extend_from_slice(&field.head);
+                        write_value(out, &field.column.rule, &row[field.at])
+                            .map_err(|refusal| refused(field.at, refusal))?;
+                    }
+                }
+            }
+            drop_comma(out, start);
+            out.push(b'}');
             deferred = true;
         }
         out.push(b'}');
         // Without a key the first property has a comma before it.
-        if kind == KeyKind::None && out.get(body) == Some(&b',') {
-            out.remove(body);
+        if kind == KeyKind::None {
+            drop_comma(out, body);
         }
         let complete = self.required.iter().all(|(_, at)| cell(*at).is_some());
         Ok(Encoded { kind, prefix, hash, deferred, parent, complete })
@@ -219,10 +242,7 @@ impl ItemEncoder {
                     let why = "CDF cannot clear this; it needs a value".to_owned();
                     return Err(refused(field.at, (Kind::MissingValue, why)));
                 }
-                let property = match rule {
-                    Rule::Reference { property, .. } | Rule::References { property, .. } => property,
-                    _ => field.column.property,
-                };
+                let property = cleared_property(field.column);
                 let twin = table.options.resource.column(property).and_then(|id| table.position(id.name));
                 // The id that the same statement sets counts.
                 if twin.is_some_and(|id| id != field.at && changed[id]) {
@@ -309,20 +329,27 @@ impl ItemEncoder {
     }
 }
 
-/// `,"":["name",…]`: the properties behind some columns, also as they are called once references are resolved.
-fn listing(table: &Table, columns: &[usize]) -> Vec<u8> {
-    let mut names = Vec::new();
-    for at in columns {
-        if let Some(Binding::Column(column)) = &table.bindings[*at] {
-            names.push(column.property);
-            names.extend(table.options.resource.twin(column.property));
-        }
+/// `,"name":`, ready to append.
+pub(super) fn head(member: &str) -> Vec<u8> {
+    let mut head = vec![b','];
+    json::write(&mut head, member);
+    head.push(b':');
+    head
+}
+
+/// Takes out the comma that the first of an object's members begins with.
+pub(super) fn drop_comma(out: &mut Vec<u8>, at: usize) {
+    if out.get(at) == Some(&b',') {
+        out.remove(at);
     }
-    let mut out = vec![b','];
-    json::write(&mut out, json::LISTED);
-    out.push(b':');
-    json::write(&mut out, &names);
-    out
+}
+
+/// The property that a NULL in the column clears: for a reference the one that CDF knows.
+fn cleared_property(column: &Column) -> &'static str {
+    match column.rule {
+        Rule::Reference { property, .. } | Rule::References { property, .. } => property,
+        _ => column.property,
+    }
 }
 
 fn check_order(table: &Table, row: &[Cell<'_>], first: usize, second: usize) -> Result<(), Error> {

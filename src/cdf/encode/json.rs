@@ -317,14 +317,6 @@ impl<'a> Properties<'a> {
         self.0.iter().find(|(property, _)| property == name).map(|(_, value)| *value)
     }
 
-    /// Takes the named members of another object over.
-    pub fn take_over(&mut self, other: &Properties<'a>, names: &[String]) {
-        for (name, value) in other.0.iter().filter(|(name, _)| names.iter().any(|wanted| wanted == name)) {
-            self.0.retain(|(property, _)| property != name);
-            self.0.push((name.clone(), value));
-        }
-    }
-
     /// Appends the object that has these properties.
     pub fn write<'p>(out: &mut Vec<u8>, properties: impl Iterator<Item = (&'p str, &'p RawValue)>) {
         out.push(b'{');
@@ -360,118 +352,6 @@ impl<'de> Deserialize<'de> for Properties<'de> {
         }
         deserializer.deserialize_map(All)
     }
-}
-
-/// The later write of an item, with the members of one property, an object, added that only the earlier write has.
-pub fn add_inside(
-    earlier: &[u8],
-    later: &[u8],
-    property: &str,
-    out: &mut Vec<u8>,
-) -> Result<(), crate::cdf::error::Error> {
-    let unreadable =
-        |error: serde_json::Error| crate::cdf::error::Error::internal(format!("merging rows: {error}"));
-    let (first, mut second) = (Properties::parse(earlier)?, Properties::parse(later)?);
-    let merged;
-    if let (Some(before), Some(after)) = (first.get(property), second.get(property)) {
-        let mut text = Vec::new();
-        overlay(before.get().as_bytes(), after.get().as_bytes(), |_| None, &mut text)?;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        merged = RawValue::from_string(text).map_err(unreadable)?;
-        second.0.iter_mut().filter(|(name, _)| name == property).for_each(|(_, value)| *value = &merged);
-    }
-    Properties::write(out, second.0.iter().map(|(name, value)| (&**name, *value)));
-    Ok(())
-}
-
-/// Lays the later write of an item over the earlier one, column by column, into `out`. `twin` names the property that
-/// says the same in another way: the later one of the two counts.
-pub fn overlay(
-    earlier: &[u8],
-    later: &[u8],
-    twin: impl Fn(&str) -> Option<&'static str>,
-    out: &mut Vec<u8>,
-) -> Result<(), crate::cdf::error::Error> {
-    let mut merged = Properties::parse(earlier)?;
-    let later = Properties::parse(later)?;
-    merged.0.retain(|(name, _)| twin(name).is_none_or(|twin| later.get(twin).is_none()));
-    for (property, value) in later.0 {
-        match merged.0.iter_mut().find(|(name, _)| *name == property) {
-            Some(slot) => slot.1 = value,
-            None => merged.0.push((property, value)),
-        }
-    }
-    Properties::write(out, merged.0.iter().map(|(property, value)| (&**property, *value)));
-    Ok(())
-}
-
-/// The member of an encoded row that lists what an existing item gets of it. No property of CDF has an empty name.
-pub const LISTED: &str = "";
-
-fn raw(text: Vec<u8>) -> Result<Box<RawValue>, crate::cdf::error::Error> {
-    serde_json::from_slice(&text)
-        .map_err(|error| crate::cdf::error::Error::internal(format!("merged columns: {error}")))
-}
-
-/// The members that a row lists under [`LISTED`].
-pub fn listed(row: &Properties<'_>) -> Result<Vec<String>, crate::cdf::error::Error> {
-    let text = row.get(LISTED).map_or("[]", RawValue::get);
-    serde_json::from_str(text)
-        .map_err(|error| crate::cdf::error::Error::internal(format!("a list of properties: {error}")))
-}
-
-/// Of the later write of an item, what it lists goes over the earlier one: the item exists by then. RAW rows list
-/// columns.
-pub fn overlay_listed(
-    earlier: &[u8],
-    later: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<(), crate::cdf::error::Error> {
-    let mut merged = Properties::parse(earlier)?;
-    let later = Properties::parse(later)?;
-    let mut names = listed(&merged)?;
-    let more = listed(&later)?;
-    let columns: Box<RawValue>;
-    if let (Some(before), Some(after)) = (merged.get("columns"), later.get("columns")) {
-        let mut before = Properties::parse(before.get().as_bytes())?;
-        before.take_over(&Properties::parse(after.get().as_bytes())?, &more);
-        let mut text = Vec::new();
-        Properties::write(&mut text, before.0.iter().map(|(name, value)| (&**name, *value)));
-        columns = raw(text)?;
-        merged.0.retain(|(property, _)| property != "columns");
-        merged.0.push((Cow::Borrowed("columns"), &columns));
-    } else {
-        merged.take_over(&later, &more);
-    }
-    for name in more {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    let names = serde_json::value::to_raw_value(&names)
-        .map_err(|error| crate::cdf::error::Error::internal(format!("names as JSON: {error}")))?;
-    merged.0.retain(|(property, _)| property != LISTED);
-    let all = merged.0.iter().map(|(property, value)| (&**property, *value)).chain([(LISTED, &*names)]);
-    Properties::write(out, all);
-    Ok(())
-}
-
-/// Lays the columns of the later write of a RAW row over those of the earlier one.
-pub fn overlay_columns(
-    earlier: &[u8],
-    later: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<(), crate::cdf::error::Error> {
-    let (earlier, later) = (Properties::parse(earlier)?, Properties::parse(later)?);
-    let columns = |row: &Properties<'_>| row.get("columns").map_or("{}", RawValue::get).to_owned();
-    let mut merged = Vec::new();
-    overlay(columns(&earlier).as_bytes(), columns(&later).as_bytes(), |_| None, &mut merged)?;
-    let merged = raw(merged)?;
-    Properties::write(
-        out,
-        later.0.iter().map(|(name, value)| (&**name, if name == "columns" { &*merged } else { *value })),
-    );
-    Ok(())
 }
 
 #[cfg(test)]
@@ -530,29 +410,6 @@ mod tests {
         {
             assert_eq!(value(&mut Vec::new(), &cell).unwrap_err().0, Kind::OutOfRange);
         }
-    }
-
-    #[test]
-    fn a_later_write_wins_column_by_column() {
-        let merged = |earlier: &str, later: &str| {
-            let mut out = Vec::new();
-            let twin = |name: &str| match name {
-                "id" => Some("name"),
-                "name" => Some("id"),
-                _ => None,
-            };
-            overlay(earlier.as_bytes(), later.as_bytes(), twin, &mut out).unwrap();
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(
-            merged(r#"{"k":"a","x":1,"y":"\u00e9"}"#, r#"{"k":"a","x":2,"z":null}"#),
-            r#"{"k":"a","x":2,"y":"\u00e9","z":null}"#
-        );
-        assert_eq!(merged(r#"{"k":"a","name":"n"}"#, r#"{"k":"a","id":2}"#), r#"{"k":"a","id":2}"#);
-        assert_eq!(
-            merged(r#"{"k":"a","id":1}"#, r#"{"k":"a","id":null,"name":"n"}"#),
-            r#"{"k":"a","id":null,"name":"n"}"#
-        );
     }
 
     #[test]

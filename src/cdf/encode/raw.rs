@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::item::as_text;
+use super::fragment::EXISTING;
+use super::item::{as_text, head};
 use super::json::{self, Properties, Refusal};
 use super::{refuse, Encoded, KeyKind};
 use crate::cdf::cell::Cell;
@@ -18,8 +19,8 @@ pub struct RawEncoder {
     columns: Columns,
     set_null: bool,
     last_updated: Option<usize>,
-    /// What an existing row gets: the columns, and their names as the member that lists them.
-    listed: Option<(Vec<usize>, Vec<u8>)>,
+    /// Whether an existing row gets each of the columns, if not all.
+    existing: Option<Vec<bool>>,
 }
 
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl RawEncoder {
                 columns: Columns::Typed(columns),
                 set_null,
                 last_updated: None,
-                listed: listed.map(|at| (at.to_vec(), listing(table, at))),
+                existing: listed.map(|set| (0..table.bindings.len()).map(|at| set.contains(&at)).collect()),
             });
         }
         let need = |name: &str| {
@@ -83,7 +84,7 @@ impl RawEncoder {
             set_null,
             last_updated: table.position("last_updated_time"),
             // CDF replaces the columns, of which there is one here, whole.
-            listed: None,
+            existing: None,
         })
     }
 
@@ -132,22 +133,8 @@ impl RawEncoder {
                 Some((at, other)) => return Err(refused(at, super::item::mismatch(other, "a JSON object"))),
             },
             Columns::Typed(columns) => {
-                out.push(b'{');
-                let mut first = true;
-                for (at, head) in columns {
-                    let cell = &row[*at];
-                    let listed = self.listed.as_ref().is_none_or(|(columns, _)| columns.contains(at));
-                    if cell.is_null() && !(self.set_null && listed) {
-                        continue;
-                    }
-                    if !first {
-                        out.push(b',');
-                    }
-                    first = false;
-                    out.extend_from_slice(head);
-                    write_column(out, cell).map_err(|refusal| refused(*at, refusal))?;
-                }
-                out.push(b'}');
+                let set = columns.iter().filter(|(at, _)| self.set_null || !row[*at].is_null());
+                self.encode_columns(table, row, set, out)?
             }
         }
         if out.len() - body > ROW_BYTES {
@@ -155,8 +142,13 @@ impl RawEncoder {
                 format!("the row's columns have {} bytes as JSON; CDF takes {ROW_BYTES}", out.len() - body);
             return Err(refused(self.key, (Kind::TooLong, why)));
         }
-        if let Some((_, listing)) = &self.listed {
-            out.extend_from_slice(listing);
+        if let (Some(existing), Columns::Typed(columns)) = (&self.existing, &self.columns) {
+            out.extend_from_slice(&head(EXISTING));
+            out.extend_from_slice(b"{\"columns\":");
+            let set =
+                columns.iter().filter(|(at, _)| existing[*at] && (self.set_null || !row[*at].is_null()));
+            self.encode_columns(table, row, set, out)?;
+            out.push(b'}');
         }
         out.push(b'}');
         Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
@@ -197,20 +189,37 @@ impl RawEncoder {
     ) -> Result<Encoded, Error> {
         let mut encoded = self.encode_delete(table, row, out)?;
         out.pop();
-        out.extend_from_slice(b",\"columns\":{");
-        if let Columns::Typed(columns) = &self.columns {
-            let mut first = true;
-            for (at, head) in columns.iter().filter(|(at, _)| changed[*at]) {
-                if !std::mem::take(&mut first) {
-                    out.push(b',');
-                }
-                out.extend_from_slice(head);
-                write_column(out, &row[*at]).map_err(|(kind, why)| refuse(kind, table, row, *at, why))?;
+        out.extend_from_slice(b",\"columns\":");
+        match &self.columns {
+            Columns::Typed(columns) => {
+                self.encode_columns(table, row, columns.iter().filter(|(at, _)| changed[*at]), out)?
             }
+            Columns::Generic { .. } => out.extend_from_slice(b"{}"),
         }
-        out.extend_from_slice(b"}}");
+        out.push(b'}');
         encoded.deferred = true;
         Ok(encoded)
+    }
+
+    /// Appends an object of some typed columns.
+    fn encode_columns<'s>(
+        &self,
+        table: &Table,
+        row: &[Cell<'_>],
+        columns: impl Iterator<Item = &'s (usize, Vec<u8>)>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        out.push(b'{');
+        let mut first = true;
+        for (at, head) in columns {
+            if !std::mem::take(&mut first) {
+                out.push(b',');
+            }
+            out.extend_from_slice(head);
+            write_column(out, &row[*at]).map_err(|(kind, why)| refuse(kind, table, row, *at, why))?;
+        }
+        out.push(b'}');
+        Ok(())
     }
 
     /// Appends the object that names a row.
@@ -229,22 +238,6 @@ impl RawEncoder {
         out.push(b'}');
         Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
     }
-}
-
-/// `,"":["name",…]`: the RAW columns behind some columns.
-fn listing(table: &Table, columns: &[usize]) -> Vec<u8> {
-    let names: Vec<&str> = columns
-        .iter()
-        .filter_map(|at| match &table.bindings[*at] {
-            Some(Binding::RawColumn { name, .. }) => Some(name.as_str()),
-            _ => None,
-        })
-        .collect();
-    let mut out = vec![b','];
-    json::write(&mut out, json::LISTED);
-    out.push(b':');
-    json::write(&mut out, &names);
-    out
 }
 
 /// Appends one column's value.

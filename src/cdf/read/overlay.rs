@@ -4,8 +4,8 @@ use hashbrown::HashMap;
 use serde_json::{json, Map, Value};
 
 use crate::cdf::buffer::{PendingItem, PendingPoints};
+use crate::cdf::encode::fragment::{for_existing, EXISTING};
 use crate::cdf::encode::instance::{end_member, KEY};
-use crate::cdf::encode::json::LISTED;
 use crate::cdf::encode::point::wire::{
     self, ListItem, NumericPoint, NumericPoints, Points, StringPoint, StringPoints,
 };
@@ -27,6 +27,20 @@ struct Write {
     object: Object,
 }
 
+impl Write {
+    /// What an item gets of it that exists, or that does not.
+    fn members(&self, exists: bool) -> impl Iterator<Item = (&String, &Value)> {
+        let existing = for_existing(&self.object).filter(|_| exists);
+        existing.unwrap_or(&self.object).iter().filter(|(name, _)| *name != EXISTING)
+    }
+
+    /// As `members`, of those that are in an object of their own.
+    fn columns(&self, exists: bool) -> impl Iterator<Item = (&String, &Value)> {
+        let existing = for_existing(&self.object).filter(|_| exists);
+        existing.unwrap_or(&self.object).get(COLUMNS).and_then(Value::as_object).into_iter().flatten()
+    }
+}
+
 /// Writes to items, by what they address.
 #[derive(Debug, Default)]
 pub struct ItemOverlay {
@@ -46,11 +60,6 @@ pub struct Rest {
 fn object(fragment: &[u8]) -> Result<Object, Error> {
     serde_json::from_slice(fragment)
         .map_err(|error| Error::internal(format!("an encoded row is not JSON: {error}")))
-}
-
-/// The members that an existing item gets, if not all.
-fn listed(object: &Object) -> Option<Vec<&str>> {
-    object.get(LISTED)?.as_array().map(|names| names.iter().filter_map(Value::as_str).collect())
 }
 
 impl ItemOverlay {
@@ -145,13 +154,8 @@ fn apply(resource: &Resource, item: &mut Option<Value>, write: &Write) {
         (Operation::Delete, ..) => *item = None,
         (Operation::Update, _, false) | (Operation::Upsert, OnConflict::Ignore, true) => {}
         _ => {
-            let listed = listed(&write.object).filter(|_| exists);
             let properties = item.get_or_insert_with(|| Value::Object(Map::new()));
-            for (name, value) in &write.object {
-                let unlisted = listed.as_ref().is_some_and(|listed| !listed.contains(&&**name));
-                if name == LISTED || unlisted && name != "externalId" {
-                    continue;
-                }
+            for (name, value) in write.members(exists) {
                 if let (Some(twin), Value::Object(properties)) = (resource.twin(name), &mut *properties) {
                     properties.remove(twin);
                 }
@@ -219,12 +223,8 @@ fn apply_raw(row: &mut Option<Value>, write: &Write) {
         (Operation::Delete, ..) => *row = None,
         (Operation::Update, _, false) | (Operation::Upsert, OnConflict::Ignore, true) => {}
         _ if exists && partial => {
-            let listed = listed(&write.object);
             let Some(row) = row else { return };
-            for (name, value) in write.object["columns"].as_object().into_iter().flatten() {
-                if listed.as_ref().is_some_and(|listed| !listed.contains(&&**name)) {
-                    continue;
-                }
+            for (name, value) in write.columns(exists) {
                 match (value, &mut row["columns"]) {
                     (Value::Null, Value::Object(columns))
                         if write.mode.null_handling == NullHandling::Ignore =>
@@ -265,10 +265,11 @@ impl InstanceOverlay {
     /// An instance of CDF as it will be after COMMIT; None if it is deleted.
     pub fn apply(&mut self, view: &View, item: Value) -> Option<Value> {
         let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
-        let writes = self.writes.remove(&(text("space"), text("externalId")));
-        let mut item = Some(item);
-        writes.iter().flatten().for_each(|write| apply_properties(view, &mut item, write));
-        item
+        let key = (text("space"), text("externalId"));
+        let Some(writes) = self.writes.remove(&key) else { return Some(item) };
+        let item = written(view, Some(item), &writes);
+        // Deleted and written again, it is another one of the same key.
+        item.map(|item| with_key(item, key))
     }
 
     /// The keys that CDF has not been seen to have.
@@ -279,17 +280,22 @@ impl InstanceOverlay {
     /// The instances that CDF does not have yet.
     pub fn rest(&mut self, view: &View) -> Vec<Value> {
         let mut items = Vec::new();
-        for ((space, external_id), writes) in self.writes.drain() {
-            let mut item = None;
-            writes.iter().for_each(|write| apply_properties(view, &mut item, write));
-            if let Some(item) = &mut item {
-                item["space"] = space.into();
-                item["externalId"] = external_id.into();
-            }
-            items.extend(item);
+        for (key, writes) in self.writes.drain() {
+            items.extend(written(view, None, &writes).map(|item| with_key(item, key)));
         }
         items
     }
+}
+
+fn written(view: &View, mut item: Option<Value>, writes: &[Write]) -> Option<Value> {
+    writes.iter().for_each(|write| apply_properties(view, &mut item, write));
+    item
+}
+
+fn with_key(mut item: Value, (space, external_id): (String, String)) -> Value {
+    item["space"] = space.into();
+    item["externalId"] = external_id.into();
+    item
 }
 
 fn apply_properties(view: &View, item: &mut Option<Value>, write: &Write) {
@@ -298,14 +304,11 @@ fn apply_properties(view: &View, item: &mut Option<Value>, write: &Write) {
         (Operation::Delete, ..) => *item = None,
         (Operation::Update, _, false) | (Operation::Upsert, OnConflict::Ignore, true) => {}
         _ => {
-            let listed = listed(&write.object).filter(|_| exists);
             let item = item.get_or_insert_with(|| json!({}));
-            for (name, value) in &write.object {
+            for (name, value) in write.members(exists) {
                 let end = ENDS.iter().find(|(end, ..)| end_member(end) == *name);
                 match end {
                     Some((end, ..)) => item[*end] = value.clone(),
-                    None if name == LISTED => {}
-                    None if listed.as_ref().is_some_and(|listed| !listed.contains(&&**name)) => {}
                     None => {
                         let place = format!("{}/{}", view.name.external_id, view.name.version);
                         item["properties"][&view.name.space][&place][name] = value.clone();
@@ -377,8 +380,9 @@ impl SequenceRowOverlay {
 fn apply_cells(row: &mut Option<Value>, write: &Write) {
     match (write.mode.operation, row) {
         (Operation::Delete, row) => *row = None,
+        (_, Some(_)) if write.mode.on_conflict == OnConflict::Ignore => {}
         (_, Some(row)) => {
-            for (name, value) in write.object[COLUMNS].as_object().into_iter().flatten() {
+            for (name, value) in write.columns(true) {
                 row[COLUMNS][name] = value.clone();
             }
         }

@@ -1,0 +1,12 @@
+"""Random writes of the same rows in a transaction: what arrives is what the statements mean one after another."""
+
+from __future__ import annotations
+
+import pytest
+from random_writes import all_kinds, instances, run, transactions
+from support import api, scratch, session, stored  # noqa: F401  (fixtures)
+
+
+def test_random_merges(session, scratch, api, cdf):
+    kinds = [*all_kinds(scratch), *instances(scratch, api)]
+    run(session, cdf, kinds, transactions())
