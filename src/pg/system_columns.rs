@@ -132,6 +132,12 @@ pub unsafe fn check_scan(
                 refuse(relid, Some(table), &column(name));
             }
         }
+        // Of a condition that it takes for true, as that a system column is not NULL, PostgreSQL 17 makes none of these.
+        if let Some(named) = named(root, baserel) {
+            if let Some(name) = first((*(*root).parse).jointree.cast(), (*named).relid) {
+                refuse(relid, Some(table), &column(name));
+            }
+        }
         let mut shown = Vec::new();
         for (at, target) in pointers::<pg_sys::Expr>((*(*baserel).reltarget).exprs).iter().enumerate() {
             let Some(name) = first((*target).cast(), entry) else { continue };
@@ -159,28 +165,40 @@ enum Usage {
     Other,
 }
 
+/// The table that the query names, of which a foreign table is, or is a part. None if that is no table: a part of UNION ALL,
+/// whose output the query may use as it likes.
+///
 /// # Safety
-/// The planner is planning the relation, of which the column is needed.
-unsafe fn usage(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo, number: i32) -> Usage {
+/// The planner is planning the relation.
+unsafe fn named(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+) -> Option<*mut pg_sys::RelOptInfo> {
     // SAFETY: the caller's promise: the planner's arrays go by the numbers of range table entries.
     unsafe {
-        // What is needed, and for what, is known of the table that the query names.
         let mut named = baserel;
         while (*named).reloptkind != pg_sys::RelOptKind::RELOPT_BASEREL {
-            let parent = *(*root).append_rel_array.add((*named).relid as usize);
-            if parent.is_null() {
-                return Usage::Other;
-            }
-            let parent = (*parent).parent_relid as usize;
-            // Not one that inherits, but a part of UNION ALL, whose output the query may use as it likes.
+            let parent =
+                (*(*root).append_rel_array.add((*named).relid as usize)).as_ref()?.parent_relid as usize;
             if (**(*root).simple_rte_array.add(parent)).rtekind != pg_sys::RTEKind::RTE_RELATION {
-                return Usage::Other;
+                return None;
             }
             named = *(*root).simple_rel_array.add(parent);
             if named.is_null() {
-                return Usage::Other;
+                return None;
             }
         }
+        Some(named)
+    }
+}
+
+/// # Safety
+/// The planner is planning the relation, of which the column is needed.
+unsafe fn usage(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo, number: i32) -> Usage {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // What is needed, and for what, is known of this one.
+        let Some(named) = named(root, baserel) else { return Usage::Other };
         let query = (*root).parse;
         let needed = *(*named).attr_needed.add((number - i32::from((*named).min_attr)) as usize);
         if !pg_sys::bms_is_subset(needed, pg_sys::bms_make_singleton(0))

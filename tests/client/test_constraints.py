@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from support import dump, names, refused, requests, scratch, session, stored  # noqa: F401
+from support import api, columns, dump, names, refused, requests, scratch, session, stored  # noqa: F401
 
 
 def copy(session, target: str, *lines: str) -> None:
@@ -47,6 +47,46 @@ def test_defaults_and_generated_columns(session, cdf, scratch, write):
     write(session, f"{table} (external_id, name)", "b\tpump")
     assert (stored(cdf, "assets", "a")["name"], stored(cdf, "assets", "a")["source"]) == ("unnamed", "UNNAMED")
     assert stored(cdf, "assets", "b")["source"] == "PUMP"
+
+
+@pytest.fixture
+def virtual(session, scratch, api):
+    """A table with virtual generated columns, one of which has the name of a property in CDF and one has not."""
+    if session.info.server_version < 180000:
+        pytest.skip("virtual generated columns came with PostgreSQL 18")
+    api.create("assets", "old", source="kept", description="kept")
+    return scratch.table(
+        "made",
+        "external_id text, name text, source text GENERATED ALWAYS AS (upper(name)) VIRTUAL,"
+        " shout text GENERATED ALWAYS AS (name || '!'), description text GENERATED ALWAYS AS (lower(name)) STORED",
+        "assets",
+        null_handling="set_null",
+    )
+
+
+@both
+def test_virtual_generated_columns_are_not_written(session, cdf, virtual, write):
+    write(session, f"{virtual} (external_id, name)", "new\tPump", "old\tValve")
+    assert "source" not in stored(cdf, "assets", "new") and stored(cdf, "assets", "new")["description"] == "pump"
+    assert stored(cdf, "assets", "old")["source"] == "kept"
+    rows = session.execute(f"SELECT external_id, source, shout, description FROM {virtual} WHERE shout = 'Pump!'").fetchall()
+    assert rows == [("new", "PUMP", "Pump!", "pump")]
+
+
+def test_an_update_leaves_virtual_generated_columns_alone(session, cdf, virtual):
+    row = session.execute(f"UPDATE {virtual} SET name = 'Valve' WHERE external_id = 'old' RETURNING source, shout").fetchone()
+    assert row == ("VALVE", "Valve!")
+    old = stored(cdf, "assets", "old")
+    assert (old["name"], old["source"], old["description"]) == ("Valve", "kept", "valve")
+    assert session.execute(f"DELETE FROM {virtual} WHERE source = 'VALVE' RETURNING shout").fetchall() == [("Valve!",)]
+
+
+def test_virtual_generated_columns_of_raw_rows(session, cdf, virtual, scratch, api):
+    api.create_raw("db", "t", k1={"v": 1, "double": "kept"})
+    table = scratch.table("raw", "key text, v int, double int GENERATED ALWAYS AS (v * 2)", "raw_rows", database="db", table="t")
+    assert session.execute(f"SELECT * FROM {table}").fetchall() == [("k1", 1, 2)]
+    assert session.execute(f"UPDATE {table} SET v = 5 RETURNING double").fetchall() == [(10,)]
+    assert columns(cdf, "k1") == {"v": 5, "double": "kept"}
 
 
 def test_a_generated_column_takes_no_value(session, scratch):
