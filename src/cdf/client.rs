@@ -72,10 +72,13 @@ impl Connection {
             return Err(unusable("it names no host".into()));
         }
         // URLs cannot hold the segments `.` and `..`, not even percent-encoded: they would name something else.
-        let slashes = |path: &str| path.bytes().filter(|byte| *byte == b'/').count();
         let plain = path.split('?').next().unwrap_or(path);
-        if slashes(url.path()) != slashes(base.path().trim_end_matches('/')) + slashes(plain) {
-            return Err(Error::new(Kind::InvalidValue, format!("{plain} cannot be addressed in a URL")));
+        if url.path() != format!("{}{plain}", base.path().trim_end_matches('/')) {
+            let why = format!(
+                "{plain} cannot be requested: URLs take the names \".\" and \"..\" for directions, so that nothing called so \
+                 can be reached"
+            );
+            return Err(Error::new(Kind::InvalidValue, why));
         }
         Ok(url)
     }
@@ -1696,7 +1699,14 @@ mod tests {
         let url = |path: &str| connection.project_url(path).map(|url| url.to_string());
         let prefix = "https://host.example:8443/prefix/api/v1/projects/a%20b%2Fc";
         assert_eq!(url("/x%2Fy?a=b%2F/..").unwrap(), format!("{prefix}/x%2Fy?a=b%2F/.."));
-        for path in ["/raw/dbs/../tables", "/raw/dbs/%2E%2e/tables", "/raw/dbs/./tables"] {
+        for path in [
+            "/raw/dbs/../tables",
+            "/raw/dbs/%2E%2e/tables",
+            "/raw/dbs/./tables",
+            "/rows/.",
+            "/rows/..",
+            "/rows/%2e",
+        ] {
             assert_eq!(url(path).unwrap_err().kind, Kind::InvalidValue, "{path}");
         }
         connection.base_url = "mailto:someone".parse().unwrap();

@@ -12,11 +12,11 @@ use crate::cdf::client::{Body as Content, Method, Request, Resend};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{list_names, Error, Kind, RequestError};
 use crate::cdf::owed::Owed;
-use crate::cdf::resource::raw::{rows_path, ROWS_PER_PAGE};
+use crate::cdf::resource::raw::{row_path, rows_path, ROWS_PER_PAGE};
 use crate::cdf::table::{NullHandling, OnConflict, Operation};
 use crate::cdf::url_path::segment;
 
-/// Up to so many rows are read one by one, more by reading the whole table.
+/// Up to so many rows are read one by one, as far as URLs can name them, more by reading the table.
 const SINGLE_READS: usize = 50;
 
 impl Delivery<'_> {
@@ -118,21 +118,21 @@ impl Delivery<'_> {
                 rows.insert(key, columns);
             }
         };
+        let mut wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
         if keys.len() <= SINGLE_READS {
-            for key in keys {
-                if let Some(row) = self.get(&format!("{path}/{}", segment(key)), Owed::RawRow).await? {
+            for (key, path) in keys.iter().filter_map(|key| Some((key, row_path(path, key)?))) {
+                wanted.remove(&**key);
+                if let Some(row) = self.get(&path, Owed::RawRow).await? {
                     add(row);
                 }
             }
-            return Ok(rows);
         }
-        let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
         let mut cursor = String::new();
-        loop {
+        while !wanted.is_empty() {
             let page = self.get(&format!("{path}?limit={ROWS_PER_PAGE}{cursor}"), Owed::List).await?;
             let Some(mut page) = page else { return Ok(rows) };
             if let Value::Array(items) = page["items"].take() {
-                let of_ours = |row: &Value| row["key"].as_str().is_some_and(|key| wanted.contains(key));
+                let of_ours = |row: &Value| row["key"].as_str().is_some_and(|key| wanted.remove(key));
                 items.into_iter().filter(of_ours).for_each(&mut add);
             }
             match page["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) {
@@ -140,9 +140,10 @@ impl Delivery<'_> {
                     cursor = "&cursor=".to_owned();
                     cursor.extend(segment(next));
                 }
-                None => return Ok(rows),
+                None => break,
             }
         }
+        Ok(rows)
     }
 
     /// None where CDF says that there is no such thing.

@@ -37,7 +37,10 @@ impl RawEncoder {
         let set_null = table.options.mode.null_handling == NullHandling::SetNull;
         if let (Some(database), Some(name)) = (&table.options.database, &table.options.table) {
             for (name, max) in [(database, DATABASE_CHARS), (name, TABLE_CHARS)] {
-                check_name(name, max).map_err(|(_, why)| Error::new(Kind::InvalidOption, why))?;
+                check_name(name, max).map_err(|(kind, why)| match kind {
+                    Kind::InvalidValue => Error::new(kind, why),
+                    _ => Error::new(Kind::InvalidOption, why),
+                })?;
             }
             let mut key = None;
             let mut columns = Vec::new();
@@ -255,7 +258,8 @@ pub fn check_name(name: &str, max: usize) -> Result<(), Refusal> {
     match name.chars().count() {
         // URLs take these two for directions, even percent-encoded.
         _ if name == "." || name == ".." => {
-            Err((Kind::InvalidValue, format!("\"{name}\" cannot be addressed in a URL")))
+            let why = "CDF names databases and tables in URLs, which take \".\" and \"..\" for directions";
+            Err((Kind::InvalidValue, format!("nothing called \"{name}\" can be reached: {why}")))
         }
         0 => Err((Kind::InvalidValue, "the name is empty".into())),
         chars if chars > max => {

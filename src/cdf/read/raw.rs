@@ -9,9 +9,9 @@ use super::overlay::RawOverlay;
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::error::Error;
 use crate::cdf::owed::Owed;
-use crate::cdf::resource::raw::{rows_path, KEY_CHARS, ROWS_PER_PAGE};
+use crate::cdf::resource::raw::{can_exist, row_path, rows_path, KEY_CHARS, ROWS_PER_PAGE};
 use crate::cdf::table::{Binding, RAW_KEY};
-use crate::cdf::url_path::segment;
+use crate::cdf::url_path::{segment, CURSOR, LONGEST};
 
 /// Databases and tables per request, CDF's maximum.
 const NAMES: usize = 1000;
@@ -24,6 +24,8 @@ pub struct RawPages {
     tables: VecDeque<(String, String)>,
     /// The only keys wanted.
     keys: Option<Vec<String>>,
+    /// How many of them the list of a table has shown so far.
+    found: usize,
     /// Between which the rows were last changed.
     changed: Moments,
     /// `&columns=…`: CDF sends only those.
@@ -35,8 +37,8 @@ enum Step {
     Discover { database: Option<String>, table: Option<String> },
     /// Rows of a table.
     Rows { database: String, table: String, cursor: Option<String> },
-    /// One row of a table after the other, the last key first.
-    ByKeys { database: String, table: String, keys: Vec<String> },
+    /// One row of a table after the other, the last path first.
+    ByKeys { database: String, table: String, paths: Vec<String> },
 }
 
 impl RawPages {
@@ -55,6 +57,12 @@ impl RawPages {
                 }
             },
         };
+        let can_exist = match &step {
+            Step::Discover { database, table } => can_exist(database.as_deref(), table.as_deref()),
+            Step::Rows { database, table, .. } | Step::ByKeys { database, table, .. } => {
+                can_exist(Some(database), Some(table))
+            }
+        };
         let overlay = RawOverlay::new(&query.pending.items)?;
         // What is merged into a row, or listed with it, needs all of its columns.
         let projection = match query.pending.is_empty() {
@@ -63,10 +71,11 @@ impl RawPages {
         };
         let changed = changed(query);
         Ok(RawPages {
-            step: (!changed.is_empty()).then_some(step),
+            step: (!changed.is_empty() && can_exist).then_some(step),
             overlay,
             tables: VecDeque::new(),
             keys: keys(query),
+            found: 0,
             changed,
             projection,
         })
@@ -82,25 +91,31 @@ impl RawPages {
                 self.discover(call, database, table).await?;
                 Ok(Some(Vec::new()))
             }
-            Some(Step::Rows { database, table, cursor: None }) if self.keys.is_some() => {
-                let keys = self.keys.clone().unwrap_or_default();
-                self.step = Some(Step::ByKeys { database, table, keys });
-                Ok(Some(Vec::new()))
-            }
-            Some(Step::ByKeys { database, table, mut keys }) => {
-                let Some(key) = keys.pop() else {
+            Some(Step::ByKeys { database, table, mut paths }) => {
+                let Some(path) = paths.pop() else {
                     return Ok(Some(self.overlaid(call.query, (database, table), Vec::new())));
                 };
-                let path = format!("{}/{}", rows_path(&database, &table), segment(&key));
                 // A table that does not exist has no rows: the first load creates it.
                 let item = call.get(&path, Owed::RawRow).await?;
-                self.step = Some(Step::ByKeys { database: database.clone(), table: table.clone(), keys });
+                self.step = Some(Step::ByKeys { database: database.clone(), table: table.clone(), paths });
                 Ok(Some(self.overlaid(call.query, (database, table), item.into_iter().collect())))
             }
             Some(Step::Rows { database, table, cursor }) => {
+                if cursor.is_none() {
+                    self.found = 0;
+                    if let Some(paths) = self.row_paths(&rows_path(&database, &table)) {
+                        self.step = Some(Step::ByKeys { database, table, paths });
+                        return Ok(Some(Vec::new()));
+                    }
+                }
                 self.rows(call, database, table, cursor).await.map(Some)
             }
         }
+    }
+
+    /// The paths of the rows that are wanted, if few are and URLs can name all of them.
+    fn row_paths(&self, rows: &str) -> Option<Vec<String>> {
+        self.keys.as_ref()?.iter().map(|key| row_path(rows, key)).collect()
     }
 
     async fn discover(
@@ -144,12 +159,25 @@ impl RawPages {
     ) -> Result<Vec<Row>, Error> {
         let path = rows_path(&database, &table);
         let changed = times(self.changed);
-        let mut path = format!("{path}?limit={}{}{changed}", call.query.page(ROWS_PER_PAGE), self.projection);
+        // Where rows are looked for by their keys, few of a page are of use.
+        let limit = if self.keys.is_some() { ROWS_PER_PAGE } else { call.query.page(ROWS_PER_PAGE) };
+        let mut path = format!("{path}?limit={limit}{changed}");
+        // Beyond that CDF sends all columns.
+        if path.len() + self.projection.len() <= LONGEST - CURSOR {
+            path.push_str(&self.projection);
+        }
         if let Some(cursor) = &cursor {
             path.push_str("&cursor=");
             path.extend(segment(cursor));
         }
-        let (items, cursor) = call.get(&path, Owed::List).await?.map(take_page).unwrap_or_default();
+        let (mut items, mut cursor) = call.get(&path, Owed::List).await?.map(take_page).unwrap_or_default();
+        if let Some(keys) = &self.keys {
+            items.retain(|item| {
+                item["key"].as_str().is_some_and(|key| keys.iter().any(|wanted| wanted == key))
+            });
+            self.found += items.len();
+            cursor = cursor.filter(|_| self.found < keys.len());
+        }
         if cursor.is_some() {
             self.step = Some(Step::Rows { database: database.clone(), table: table.clone(), cursor });
         }

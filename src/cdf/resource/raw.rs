@@ -1,7 +1,7 @@
 //! RAW rows (API description, `POST /raw/dbs/{dbName}/tables/{tableName}/rows`).
 
 use super::*;
-use crate::cdf::url_path::segment;
+use crate::cdf::url_path::{is_segment, segment, LONGEST};
 
 /// Rows per insert request; CDF takes 10 000, the official SDKs send half of it.
 pub const ROWS_PER_REQUEST: usize = 5_000;
@@ -38,4 +38,32 @@ pub const COLUMN_CHARS: usize = 2_621_440;
 /// The path of a RAW table's rows.
 pub fn rows_path(database: &str, table: &str) -> String {
     format!("/raw/dbs/{}/tables/{}/rows", segment(database), segment(table))
+}
+
+/// The path of a row below that of its table's rows. None for a row that no URL can name, or only one that gateways refuse
+/// for its length: it is found in the list of rows.
+pub fn row_path(rows: &str, key: &str) -> Option<String> {
+    let path = format!("{rows}/{}", segment(key));
+    (is_segment(key) && path.len() <= LONGEST).then_some(path)
+}
+
+/// Whether there can be a database and a table called so.
+pub fn can_exist(database: Option<&str>, table: Option<&str>) -> bool {
+    let fits = |name: Option<&str>, max| name.is_none_or(|name| (1..=max).contains(&name.chars().count()));
+    fits(database, DATABASE_CHARS) && fits(table, TABLE_CHARS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_urls_cannot_name_have_no_path() {
+        assert_eq!(row_path("/rows", "a/b").as_deref(), Some("/rows/a%2Fb"));
+        let longest = "x".repeat(KEY_CHARS);
+        assert!(row_path(&rows_path("d", "t"), &longest).is_some());
+        for key in ["", ".", "..", &" ".repeat(KEY_CHARS), &"\u{1F600}".repeat(KEY_CHARS)] {
+            assert_eq!(row_path("/rows", key), None, "{key}");
+        }
+    }
 }

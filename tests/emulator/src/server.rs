@@ -23,6 +23,9 @@ use crate::{admin, resources};
 /// Answers larger than this are compressed for clients that ask for it.
 const COMPRESS_ABOVE: usize = 1024;
 
+/// Longer URLs are refused.
+const LONGEST_URL: usize = 8 << 10;
+
 /// Everything the emulator knows.
 #[derive(Default)]
 pub struct App {
@@ -96,6 +99,29 @@ impl Target {
     }
 }
 
+/// A path as HTTP servers and clients understand it: `.` and `..` are directions, percent-encoded too.
+fn without_directions(path: &str) -> String {
+    let direction = |segment: &str| segment.to_ascii_lowercase().replace("%2e", ".");
+    let mut segments: Vec<&str> = Vec::new();
+    let mut parts = path.split('/').peekable();
+    while let Some(part) = parts.next() {
+        let is_last = parts.peek().is_none();
+        match &*direction(part) {
+            "." | ".." if is_last => {
+                if direction(part) == ".." && segments.len() > 1 {
+                    segments.pop();
+                }
+                segments.push("");
+            }
+            "." => {}
+            ".." if segments.len() > 1 => drop(segments.pop()),
+            ".." => {}
+            _ => segments.push(part),
+        }
+    }
+    segments.join("/")
+}
+
 /// Closes the connection without an answer. hyper has no such answer, but each connection is a task of its own,
 /// and a task that unwinds drops its socket. `resume_unwind` does so without the message of a panic.
 fn hang_up() -> ! {
@@ -110,8 +136,9 @@ async fn handle(State(app): State<Arc<App>>, request: axum::extract::Request) ->
     let mut flight = app.record.begin();
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
-    let target = Target::of(parts.uri.path());
-    let relative = target.relative(parts.uri.path()).to_owned();
+    let path = without_directions(parts.uri.path());
+    let target = Target::of(&path);
+    let relative = target.relative(&path).to_owned();
     let gzip_wanted =
         text(headers, header::ACCEPT_ENCODING).split(',').any(|coding| coding.trim().starts_with("gzip"));
 
@@ -133,6 +160,18 @@ async fn handle(State(app): State<Arc<App>>, request: axum::extract::Request) ->
     let Ok(wire) = to_bytes(body, codec::MAX_BODY).await else { hang_up() };
     flight.entry.body_bytes = wire.len() as u64;
 
+    // So do the gateways that CDF's customers have between them and CDF.
+    if parts.uri.to_string().len() > LONGEST_URL {
+        let page = "<html><head><title>414 Request-URI Too Large</title></head></html>".into();
+        let reply = Reply {
+            status: 414,
+            content_type: "text/html".into(),
+            body: page,
+            headers: Vec::new(),
+            cut: None,
+        };
+        return respond(&mut flight, reply, gzip_wanted);
+    }
     // Faults strike before anything else, as those of a gateway do.
     let faults = app.faults.strike(parts.method.as_str(), &relative);
     if let Some(reply) = suffer(&faults, When::Before, None).await {
@@ -275,6 +314,23 @@ fn respond(flight: &mut Flight<'_>, reply: Reply, gzip_wanted: bool) -> Response
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directions_are_followed() {
+        for (path, meant) in [
+            ("/a/b", "/a/b"),
+            ("/rows/.", "/rows/"),
+            ("/rows/..", "/"),
+            ("/t/rows/%2E%2e", "/t/"),
+            ("/t/./rows", "/t/rows"),
+            ("/../x", "/x"),
+            ("/rows/...", "/rows/..."),
+            ("/rows/%252e", "/rows/%252e"),
+            ("/rows/", "/rows/"),
+        ] {
+            assert_eq!(without_directions(path), meant, "{path}");
+        }
+    }
 
     #[test]
     fn targets_and_relative_paths() {
