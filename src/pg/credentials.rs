@@ -1,16 +1,13 @@
-//! cdf_register_credentials: a role, its credentials and its tables in one call; and what keeps client secrets out of
-//! the server log and out of pg_stat_activity.
+//! cdf_register_credentials: a role, its credentials and its tables in one call.
 //!
 //! Everything is done by PostgreSQL's own commands with the caller's rights. The two that carry a secret are handed over
 //! as parse trees, so that no text of a statement has it, which an error's context, a module that logs or counts
 //! statements, or pg_stat_activity could show.
 
 use std::ffi::{c_char, CStr};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
-use once_cell::sync::OnceCell;
 use pgrx::fcinfo::{pg_arg_is_null, pg_getarg, pg_getarg_datum_raw};
 use pgrx::pg_sys::AsPgCStr;
 use pgrx::prelude::*;
@@ -19,8 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::errors::{raise_as, OrRaise};
-use super::text::from_server;
-use super::{options, settings, wait};
+use super::{options, preload, redact, settings, trust, wait};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::error::{Error, Kind, RequestError};
 use crate::cdf::resource::RESOURCES;
@@ -60,7 +56,7 @@ struct Registered {
 #[no_mangle]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn cdf_register_credentials(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    hide_statement();
+    redact::show_current_statement();
     // SAFETY: `fcinfo` is that of a call with the declared arguments and result.
     unsafe {
         pg_sys::PreventCommandIfReadOnly(c"cdf_register_credentials".as_ptr());
@@ -70,7 +66,7 @@ pub unsafe extern "C-unwind" fn cdf_register_credentials(fcinfo: pg_sys::Functio
 }
 
 /// The planner's support function of cdf_register_credentials. It has no advice; but calling it loads this library, and
-/// with it the hook below, before PostgreSQL finds that the caller may not execute the function, and logs that.
+/// with it what masks the secret, before PostgreSQL finds that the caller may not execute the function, and logs that.
 ///
 /// # Safety
 /// Called by PostgreSQL.
@@ -79,7 +75,7 @@ pub unsafe extern "C-unwind" fn cdf_register_credentials(fcinfo: pg_sys::Functio
 pub unsafe extern "C-unwind" fn cdf_register_credentials_support(
     _fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    hide_statement();
+    redact::show_current_statement();
     pg_sys::Datum::null()
 }
 
@@ -179,7 +175,7 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
             .hint("Name a role that you may alter, or a new one."));
         }
     }
-    let known_server = existing_server(&wanted);
+    let known_server = existing_server(&wanted, caller)?;
     check_with_cdf(&wanted)?;
 
     let username = match wanted.username.clone() {
@@ -208,11 +204,11 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
         }
     };
     let mapped_before = map_role(&username, server_oid, &wanted);
-    let schema_before = check_schema(&username)?;
+    let schema_before = check_schema(&username, caller)?;
     if !schema_before {
         run(&format!("CREATE SCHEMA {role}"))?;
     }
-    let missing = missing_tables(&username, server_oid, &wanted.server)?;
+    let missing = missing_tables(&username, server_oid, &wanted.server, caller)?;
     if !missing.is_empty() {
         let names = missing.join(", ");
         run(&format!("IMPORT FOREIGN SCHEMA cdf LIMIT TO ({names}) FROM SERVER {server} INTO {role}"))?;
@@ -220,18 +216,19 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
     // Where the role was registered before, what an administrator has since changed stays as it is.
     let again = mapped_before && schema_before;
     let granted = if again { missing } else { RESOURCES.iter().map(|resource| resource.name).collect() };
-    if !granted.is_empty() {
-        let tables: Vec<String> = granted.iter().map(|table| format!("{role}.{table}")).collect();
+    let tables: Vec<String> = granted.iter().map(|table| format!("{role}.{table}")).collect();
+    if !tables.is_empty() {
         run(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {} TO {role}", tables.join(", ")))?;
     }
     let database = current_database();
     if !again {
         run(&format!("GRANT USAGE ON SCHEMA {role} TO {role}"))?;
+        check_rights(&username, &tables)?;
         // The schema is in this database only, so the settings hold in it only.
         let place = format!("ALTER ROLE {role} IN DATABASE {}", quote_identifier(&database));
         run(&format!("{place} SET search_path = {role}"))?;
         run(&format!("{place} SET TimeZone = 'UTC'"))?;
-        if let Some(libraries) = libraries_to_preload() {
+        if let Some(libraries) = preload::wanted(&username)? {
             run(&format!("{place} SET session_preload_libraries = {libraries}"))?;
         }
     }
@@ -240,29 +237,6 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
         username,
         password: password.map(|password| password.expose_secret().to_owned()),
         database,
-    })
-}
-
-/// What the role's sessions have to preload, as it stands in SQL; None if they preload this library already, or if the
-/// caller may not set it.
-///
-/// Without it the first statement of a session is planned before this library is loaded: an ON CONFLICT would look for
-/// a unique index.
-fn libraries_to_preload() -> Option<String> {
-    let setting = |name: &CStr| {
-        // SAFETY: both settings exist in every version; the text is NUL-terminated.
-        unsafe { from_server(pg_sys::GetConfigOption(name.as_ptr(), false, false)) }
-    };
-    let preloads = |libraries: &str| libraries.split(',').any(|name| name.contains("cdf_fdw"));
-    let session = setting(c"session_preload_libraries");
-    // SAFETY: reads what the session's role may do.
-    let may_set = unsafe { pg_sys::superuser() };
-    if !may_set || preloads(&session) || preloads(&setting(c"shared_preload_libraries")) {
-        return None;
-    }
-    Some(match session.trim() {
-        "" => "cdf_fdw".to_owned(),
-        others => format!("{others}, cdf_fdw"),
     })
 }
 
@@ -333,8 +307,8 @@ fn role_oid(name: &str) -> Option<pg_sys::Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
-/// OID and base_url of a server.
-fn server_named(name: &str) -> Option<(pg_sys::Oid, Option<String>)> {
+/// OID, owner and base_url of a server.
+fn server_named(name: &str) -> Option<(pg_sys::Oid, pg_sys::Oid, Option<String>)> {
     // SAFETY: look-ups in the catalogs; a server that is there has a wrapper.
     unsafe {
         let server = pg_sys::GetForeignServerByName(name.as_pg_cstr(), true).as_ref()?;
@@ -346,13 +320,20 @@ fn server_named(name: &str) -> Option<(pg_sys::Oid, Option<String>)> {
                     .hint("Give another name in the parameter server."),
             );
         }
-        Some((server.serverid, options::Stored::read(server.options).get("base_url").map(str::to_owned)))
+        let base_url = options::Stored::read(server.options).get("base_url").map(str::to_owned);
+        Some((server.serverid, server.owner, base_url))
     }
 }
 
-/// The wanted server, if it is there already, with the same base_url.
-fn existing_server(wanted: &Wanted) -> Option<pg_sys::Oid> {
-    let (server, base_url) = server_named(&wanted.server)?;
+/// The wanted server, if it is there already, with the same base_url. The owner of a server decides where the rows of all
+/// its roles go.
+fn existing_server(wanted: &Wanted, caller: pg_sys::Oid) -> Result<Option<pg_sys::Oid>, Error> {
+    let Some((server, owner, base_url)) = server_named(&wanted.server) else { return Ok(None) };
+    if !trust::may_rely_on(owner, caller) {
+        return Err(somebody_elses("server", &wanted.server, owner).hint(
+            "Give another name in the parameter server, or have the server's owner register the role.",
+        ));
+    }
     let base_url = base_url.unwrap_or_default();
     let same =
         |url: &Url| url.as_str().trim_end_matches('/') == wanted.base_url.as_str().trim_end_matches('/');
@@ -367,7 +348,19 @@ fn existing_server(wanted: &Wanted) -> Option<pg_sys::Oid> {
             .hint("Give another name in the parameter server."),
         );
     }
-    Some(server)
+    Ok(Some(server))
+}
+
+/// An object that is neither the caller's nor a superuser's.
+fn somebody_elses(kind: &str, name: &str, owner: pg_sys::Oid) -> Error {
+    Error::new(
+        Kind::Forbidden,
+        format!(
+            "{kind} \"{name}\" exists, and belongs to {}, who is not a superuser",
+            trust::role_name(owner)
+        ),
+    )
+    .detail("Whoever owns it could have the credentials or the rows sent elsewhere.")
 }
 
 /// Stores the credentials in the role's user mapping. Whether there was one before.
@@ -484,59 +477,112 @@ fn run(sql: &str) -> Result<(), Error> {
     Spi::run(sql).map_err(spi_error)
 }
 
-fn spi_error(error: spi::Error) -> Error {
+pub(super) fn spi_error(error: spi::Error) -> Error {
     Error::internal(format!("cannot run a statement: {error}"))
 }
 
-/// Whether the schema is there. One that somebody else owns is refused: its owner could put other tables in the place of
-/// the role's.
-fn check_schema(name: &str) -> Result<bool, Error> {
-    let owned = Spi::connect(|client| {
-        let query = "SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = $1";
-        match client.select(query, Some(1), &[name.into()])?.first().get_one::<bool>() {
+/// Whether the schema is there. The owner of a schema could put other tables in the place of the role's.
+fn check_schema(name: &str, caller: pg_sys::Oid) -> Result<bool, Error> {
+    let owner = Spi::connect(|client| {
+        let query = "SELECT nspowner FROM pg_namespace WHERE nspname = $1";
+        match client.select(query, Some(1), &[name.into()])?.first().get_one::<pg_sys::Oid>() {
             Err(spi::Error::InvalidPosition) => Ok(None),
-            owned => owned,
+            owner => owner,
         }
     })
     .map_err(spi_error)?;
-    match owned {
-        Some(false) => {
-            Err(Error::new(Kind::Forbidden, format!("schema \"{name}\" exists and is somebody else's"))
-                .hint("Give another username, or have the schema's owner register the role."))
-        }
-        owned => Ok(owned.is_some()),
+    match owner {
+        Some(owner) if !trust::may_rely_on(owner, caller) => Err(somebody_elses("schema", name, owner)
+            .hint("Give another username, or have the schema's owner register the role.")),
+        owner => Ok(owner.is_some()),
     }
+}
+
+/// A relation of the schema, as far as it matters here.
+struct Relation {
+    name: String,
+    owner: pg_sys::Oid,
+    /// The resource, for a table of the wanted server.
+    resource: Option<String>,
 }
 
 /// The built-in tables that the schema lacks. Anything else of the name of one is an error, since the role would write
 /// to it and believe the rows in CDF.
-fn missing_tables(schema: &str, server: pg_sys::Oid, server_name: &str) -> Result<Vec<&'static str>, Error> {
-    let found: Vec<(String, bool)> = Spi::connect(|client| {
-        let query = "SELECT c.relname::text, coalesce(t.ftserver = $2, false) \
-                     FROM pg_class c LEFT JOIN pg_foreign_table t ON t.ftrelid = c.oid \
+fn missing_tables(
+    schema: &str,
+    server: pg_sys::Oid,
+    server_name: &str,
+    caller: pg_sys::Oid,
+) -> Result<Vec<&'static str>, Error> {
+    let found: Vec<Relation> = Spi::connect(|client| {
+        let query = "SELECT c.relname::text, c.relowner, o.option_value \
+                     FROM pg_class c \
+                     LEFT JOIN pg_foreign_table t ON t.ftrelid = c.oid AND t.ftserver = $2 \
+                     LEFT JOIN pg_options_to_table(t.ftoptions) o ON o.option_name = 'resource' \
                      WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)";
         client
             .select(query, None, &[schema.into(), server.into()])?
-            .map(|row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)?.unwrap_or(false))))
+            .map(|row| {
+                Ok(Relation {
+                    name: row.get(1)?.unwrap_or_default(),
+                    owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
+                    resource: row.get(3)?,
+                })
+            })
             .collect::<Result<_, spi::Error>>()
     })
     .map_err(spi_error)?;
     let mut missing = Vec::new();
     for resource in RESOURCES {
-        match found.iter().find(|(name, _)| name == resource.name) {
-            None => missing.push(resource.name),
-            Some((_, true)) => {}
-            Some((name, false)) => raise_as(
+        let Some(relation) = found.iter().find(|relation| relation.name == resource.name) else {
+            missing.push(resource.name);
+            continue;
+        };
+        if !trust::may_rely_on(relation.owner, caller) {
+            let name = format!("{schema}.{}", relation.name);
+            return Err(somebody_elses("relation", &name, relation.owner)
+                .hint("Have it dropped, or give another username."));
+        }
+        if relation.resource.as_deref() != Some(resource.name) {
+            let what = match &relation.resource {
+                Some(other) => format!("a table of {other}"),
+                None => format!("not a table of server \"{server_name}\""),
+            };
+            raise_as(
                 PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
                 Error::new(
                     Kind::Duplicate,
-                    format!("schema \"{schema}\" has a relation \"{name}\" that is not a table of server \"{server_name}\""),
+                    format!("schema \"{schema}\" has a relation \"{}\" that is {what}", relation.name),
                 )
                 .hint("Move it away, or give another username or server."),
-            ),
+            )
         }
     }
     Ok(missing)
+}
+
+/// PostgreSQL only warns whoever grants what he has no right to grant.
+fn check_rights(username: &str, tables: &[String]) -> Result<(), Error> {
+    let role = username.to_owned();
+    let lacking = Spi::connect(|client| {
+        let query = "SELECT format('schema %I', $1) WHERE NOT has_schema_privilege($1, $1, 'USAGE') UNION ALL \
+                     SELECT format('table %s', name) FROM unnest($2) name WHERE NOT has_table_privilege($1, name, 'SELECT') \
+                     OR NOT has_table_privilege($1, name, 'INSERT') OR NOT has_table_privilege($1, name, 'UPDATE') \
+                     OR NOT has_table_privilege($1, name, 'DELETE')";
+        match client.select(query, Some(1), &[role.into(), tables.to_vec().into()])?.first().get_one::<String>() {
+            Err(spi::Error::InvalidPosition) => Ok(None),
+            lacking => lacking,
+        }
+    })
+    .map_err(spi_error)?;
+    match lacking {
+        Some(object) => Err(Error::new(
+            Kind::Forbidden,
+            format!("permission denied to grant role \"{username}\" its rights on {object}"),
+        )
+        .hint("Have its owner register the role, or give another username.")),
+        None => Ok(()),
+    }
 }
 
 /// A name that neither a role nor a schema has.
@@ -586,146 +632,9 @@ unsafe fn row(fcinfo: pg_sys::FunctionCallInfo, registered: &Registered) -> pg_s
     }
 }
 
-/// What stands in the log and in pg_stat_activity instead of a statement.
-const HIDDEN: &CStr = c"<hidden by cdf_fdw, since it holds a client secret>";
-
-/// By these words a text that may hold a secret is known: a call of the function, or the option of a user mapping.
-const WORDS: [&[u8]; 2] = [b"cdf_register_credentials", b"client_secret"];
-
-/// The statement under way that holds a secret: its text's address and its start. Its text need not have those words in
-/// it: EXECUTE of a prepared statement does not.
-static HIDDEN_TEXT: AtomicUsize = AtomicUsize::new(0);
-static HIDDEN_START: AtomicI64 = AtomicI64::new(0);
-
-/// The hook that was there before.
-static PREVIOUS_HOOK: OnceCell<pg_sys::emit_log_hook_type> = OnceCell::new();
-
-/// Installs the log hook. Called once, from `_PG_init`.
-pub fn init() {
-    // SAFETY: the main thread is the only one, so nobody else looks at the hook meanwhile.
-    unsafe {
-        if PREVIOUS_HOOK.set(pg_sys::emit_log_hook).is_ok() {
-            pg_sys::emit_log_hook = Some(hide_in_log);
-        }
-    }
-}
-
-/// Takes the statement under way out of pg_stat_activity, and marks it for the log hook.
-pub(super) fn hide_statement() {
-    // SAFETY: both are the session's own; the text is copied.
-    unsafe {
-        HIDDEN_TEXT.store(pg_sys::debug_query_string as usize, Ordering::Relaxed);
-        HIDDEN_START.store(pg_sys::GetCurrentStatementStartTimestamp(), Ordering::Relaxed);
-        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, HIDDEN.as_ptr());
-    }
-}
-
-/// Removes the secret from a message on its way to the server log.
-///
-/// # Safety
-/// Called by PostgreSQL, with the message in its own memory context.
-unsafe extern "C-unwind" fn hide_in_log(error: *mut pg_sys::ErrorData) {
-    // SAFETY: PostgreSQL passes a valid message, of which each text is NULL or NUL-terminated and allocated in
-    // the current memory context. Nothing here raises an error or panics, which would recurse into reporting.
-    unsafe {
-        redact(&mut *error);
-        if let Some(Some(previous)) = PREVIOUS_HOOK.get() {
-            previous(error);
-        }
-    }
-}
-
-/// # Safety
-/// As `hide_in_log`.
-unsafe fn redact(error: &mut pg_sys::ErrorData) {
-    // SAFETY: the caller's promise; the statement's text is NULL or NUL-terminated.
-    unsafe {
-        let query = bytes(pg_sys::debug_query_string);
-        let mut hidden = query.is_some_and(|query| {
-            has_word(query)
-                || (HIDDEN_TEXT.load(Ordering::Relaxed) == pg_sys::debug_query_string as usize
-                    && HIDDEN_START.load(Ordering::Relaxed) == pg_sys::GetCurrentStatementStartTimestamp())
-        });
-        let names = |text: *const c_char| bytes(text).is_some_and(has_word);
-        if hidden || names(error.context) {
-            error.hide_stmt = true;
-            error.hide_ctx = true;
-        }
-        // A statement within a function, logged as QUERY.
-        if hidden || names(error.internalquery) {
-            error.internalquery = std::ptr::null_mut();
-        }
-        // A syntax error quotes the statement, in the worst case the rest of it. The client is told all the same.
-        if hidden && error.sqlerrcode == PgSqlErrorCode::ERRCODE_SYNTAX_ERROR as i32 {
-            error.output_to_server = false;
-        }
-        if error.elevel > pg_sys::LOG_SERVER_ONLY as i32 {
-            return;
-        }
-        // Statements are logged as messages of their own. The detail has parameters, or the prepared statement that an
-        // EXECUTE is about.
-        let quoted = query
-            .filter(|_| hidden)
-            .is_some_and(|query| bytes(error.message).is_some_and(|message| contains(message, query)));
-        if quoted || names(error.message) || names(error.detail) {
-            let duration = bytes(error.message).and_then(duration).unwrap_or_default();
-            let text = [duration, b"statement: ", HIDDEN.to_bytes_with_nul()].concat();
-            error.message = pg_sys::pstrdup(text.as_ptr().cast());
-            hidden = true;
-        }
-        if hidden {
-            error.hide_stmt = true;
-            error.detail = std::ptr::null_mut();
-            error.detail_log = std::ptr::null_mut();
-        }
-    }
-}
-
-/// # Safety
-/// `text` is null or NUL-terminated, and outlives the result.
-unsafe fn bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
-    // SAFETY: the caller's promise.
-    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text).to_bytes() })
-}
-
-fn has_word(text: &[u8]) -> bool {
-    WORDS.iter().any(|word| contains(text, word))
-}
-
-/// Whether `text` has `part` in it, in whatever case: SQL folds names.
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    !part.is_empty() && text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
-}
-
-/// The beginning of a message of log_min_duration_statement that has no statement in it.
-fn duration(message: &[u8]) -> Option<&[u8]> {
-    const END: &[u8] = b" ms  ";
-    let length = message.windows(END.len()).position(|window| window == END)? + END.len();
-    message.starts_with(b"duration: ").then(|| &message[..length])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_found_in_any_case() {
-        assert!(has_word(b"select * from CDF_Register_Credentials('x')"));
-        assert!(has_word(b"alter user mapping for me server s options (set Client_Secret 'x')"));
-        assert!(!has_word(b"select 1"));
-        assert!(!has_word(b""));
-        assert!(!contains(b"select 1", b""));
-    }
-
-    #[test]
-    fn durations_are_kept_without_the_statement() {
-        assert_eq!(
-            duration(b"duration: 1.5 ms  execute p: select cdf_register_credentials($1)"),
-            Some(&b"duration: 1.5 ms  "[..])
-        );
-        assert_eq!(duration(b"statement: select 1 ms  "), None);
-        assert_eq!(duration(b"duration: 1.5 ms"), None);
-    }
 
     #[test]
     fn passwords_have_160_bits() {

@@ -13,10 +13,10 @@ use secrecy::SecretString;
 use url::{Host, Url};
 
 use super::datum::holds_values;
-use super::errors::{raise, raise_as};
+use super::errors::{raise, raise_as, OrRaise};
 use super::list::pointers;
 use super::text::{column_name, from_server};
-use super::{credentials, settings, views};
+use super::{settings, trust, views};
 use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::{raw, Resource, Shape};
@@ -98,6 +98,8 @@ struct Descriptor {
     required: bool,
     /// Never shown.
     secret: bool,
+    /// Decides where secrets and tokens are sent.
+    steers: bool,
     tables: Tables,
 }
 
@@ -112,6 +114,11 @@ impl Descriptor {
         self
     }
 
+    const fn steers(mut self) -> Self {
+        self.steers = true;
+        self
+    }
+
     const fn only(mut self, tables: Tables) -> Self {
         self.tables = tables;
         self
@@ -119,14 +126,14 @@ impl Descriptor {
 }
 
 const fn option(name: &'static str, places: &'static [Place], takes: Takes) -> Descriptor {
-    Descriptor { name, places, takes, required: false, secret: false, tables: Tables::All }
+    Descriptor { name, places, takes, required: false, secret: false, steers: false, tables: Tables::All }
 }
 
 /// Every option there is, in the order in which errors list them.
 static OPTIONS: &[Descriptor] = &[
-    option("base_url", &[Place::Server], Takes::Url { query: false }).required(),
+    option("base_url", &[Place::Server], Takes::Url { query: false }).required().steers(),
     option("project", &[Place::UserMapping], Takes::Text).required(),
-    option("token_url", &[Place::UserMapping], Takes::Url { query: true }).required(),
+    option("token_url", &[Place::UserMapping], Takes::Url { query: true }).required().steers(),
     option("client_id", &[Place::UserMapping], Takes::Text).required(),
     option("client_secret", &[Place::UserMapping], Takes::Text).required().secret(),
     option("scope", &[Place::UserMapping], Takes::Text),
@@ -146,6 +153,26 @@ static OPTIONS: &[Descriptor] = &[
     option("name", &[Place::Column], Takes::Text),
 ];
 
+/// The names of the options that hold a secret.
+pub(super) fn secrets() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().filter(|option| option.secret).map(|option| option.name)
+}
+
+/// The names of a server's options that decide where tokens and rows are sent.
+pub(super) fn steering_server() -> impl Iterator<Item = &'static str> {
+    steering(Place::Server)
+}
+
+/// The names of a user mapping's options that decide where its secrets are sent.
+pub(super) fn steering_mapping() -> impl Iterator<Item = &'static str> {
+    steering(Place::UserMapping)
+}
+
+fn steering(place: Place) -> impl Iterator<Item = &'static str> {
+    let of_place = move |option: &&Descriptor| option.steers && option.places.contains(&place);
+    OPTIONS.iter().filter(of_place).map(|option| option.name)
+}
+
 /// Why options are refused: by SQLSTATE.
 #[derive(Debug, PartialEq)]
 enum Refusal {
@@ -161,19 +188,22 @@ impl From<Error> for Refusal {
     }
 }
 
-/// The validator of the foreign-data wrapper: `options` are all that the object is going to have.
+/// The validator of the foreign-data wrapper: `options` are all that the object is going to have. Everybody may call it,
+/// so it does nothing but to check them.
 #[pg_extern]
-fn cdf_fdw_validator(options: Vec<String>, catalog: pg_sys::Oid) {
+fn cdf_fdw_validator(options: Vec<String>, catalog: pg_sys::Oid, call: pg_sys::FunctionCallInfo) {
     let place = Place::of_catalog(catalog);
-    if place == Some(Place::UserMapping) {
-        credentials::hide_statement();
-    }
     // PostgreSQL refuses option names with an equals sign in them.
     let pairs = options.iter().filter_map(|option| option.split_once('=')).collect::<Vec<_>>();
     match check(place, &pairs, settings::allow_http()) {
         Ok(()) => {}
         Err(Refusal::Name(error)) => raise_as(PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME, error),
         Err(Refusal::Value(error)) => raise(error),
+    }
+    // SAFETY: the call's own information. A command calls the validator without an expression, unlike a query.
+    let by_command = unsafe { (*(*call).flinfo).fn_expr.is_null() };
+    if place == Some(Place::UserMapping) && by_command {
+        trust::check_new_mapping(&pairs).or_raise();
     }
 }
 

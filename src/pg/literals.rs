@@ -1,0 +1,496 @@
+//! Which literals of a statement hold a client secret: the value of an option, or an argument of a function, by the
+//! grammar of the statement. A comment, a text or a column that mentions one of the names is none of them.
+//!
+//! PostgreSQL's own parser cannot be asked: the server log wants the answer also for a statement that does not parse,
+//! and while an error is being reported, when the parser must not raise another one.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use super::options;
+use super::tokens::{tokens, unquoted, Kind, Rules, Token};
+
+/// A function of the extension that takes secrets.
+struct Function {
+    name: &'static str,
+    /// Its secret parameters: position, from 0, and name.
+    secrets: &'static [(usize, &'static str)],
+}
+
+static FUNCTIONS: &[Function] =
+    &[Function { name: "cdf_register_credentials", secrets: &[(2, "client_secret")] }];
+
+/// Texts within texts, and prepared statements, that are followed at most.
+const DEPTH: usize = 6;
+
+/// What kind of text it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    /// Statements of SQL, as a client sends them.
+    Statements,
+    /// The body of a function or of DO, and SQL that it puts together.
+    Body,
+    /// A message of the server log, which may have SQL in it.
+    Message,
+    /// What such a message says of the code that was running.
+    Context,
+}
+
+impl Text {
+    fn is_message(self) -> bool {
+        matches!(self, Text::Message | Text::Context)
+    }
+}
+
+/// What the session knows of the names in a text.
+pub trait Names {
+    /// Whether a function of this name, in this schema or else in the search_path, may be the extension's.
+    fn is_ours(&self, schema: Option<&[u8]>, function: &[u8]) -> bool;
+    /// The text of a prepared statement.
+    fn prepared(&self, name: &[u8]) -> Option<Vec<u8>>;
+    /// Whether a backslash is special in plain texts.
+    fn backslashes(&self) -> bool;
+}
+
+/// The secrets of a text.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// Where literals with secrets stand, without their quotes.
+    pub ranges: Vec<Range<usize>>,
+    /// The parameters (`$1` is 1) that bring secrets.
+    pub parameters: Vec<u16>,
+    /// Whether a secret has its place in the text, but is put in by whoever uses the text: `format('… %L')`.
+    open: bool,
+}
+
+impl Secrets {
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.parameters.is_empty()
+    }
+
+    /// The text with each byte of a secret replaced, so that every position in it stays what it is.
+    pub fn masked(&self, text: &[u8]) -> Vec<u8> {
+        let mut masked = text.to_vec();
+        for range in &self.ranges {
+            masked[range.clone()].fill(b'*');
+        }
+        masked
+    }
+}
+
+/// The words by which a text that may hold a secret is known. Each has an underscore.
+fn words() -> &'static [&'static str] {
+    static WORDS: OnceLock<Vec<&'static str>> = OnceLock::new();
+    WORDS.get_or_init(|| FUNCTIONS.iter().map(|function| function.name).chain(options::secrets()).collect())
+}
+
+/// Whether the text has one of the words in it, in whatever case: SQL folds names. It is asked for each statement, and
+/// statements may be megabytes long.
+pub fn may_hold(text: &[u8]) -> bool {
+    first_word(text).is_some()
+}
+
+/// Where the first of the words ends.
+fn first_word(text: &[u8]) -> Option<usize> {
+    const CHUNK: usize = 64;
+    let ends_at = |underscore: usize| {
+        words().iter().find_map(|word| {
+            let start = underscore.checked_sub(word.find('_')?)?;
+            let found = text.get(start..start + word.len())?;
+            found.eq_ignore_ascii_case(word.as_bytes()).then_some(start + word.len())
+        })
+    };
+    text.chunks(CHUNK).enumerate().find_map(|(number, chunk)| {
+        let any = chunk.iter().fold(false, |any, byte| any | (*byte == b'_'));
+        any.then(|| {
+            let underscores = chunk.iter().enumerate().filter(|(_, byte)| **byte == b'_');
+            underscores.map(|(at, _)| number * CHUNK + at).find_map(ends_at)
+        })
+        .flatten()
+    })
+}
+
+/// Finds the secrets of a text.
+pub fn find(text: &[u8], kind: Text, names: &dyn Names) -> Secrets {
+    find_at_depth(text, kind, names, 0)
+}
+
+fn find_at_depth(text: &[u8], kind: Text, names: &dyn Names, depth: usize) -> Secrets {
+    if depth > DEPTH {
+        return Secrets::default();
+    }
+    let rules = Rules { backslashes: names.backslashes(), names: !kind.is_message() };
+    let finder = Finder {
+        text,
+        kind,
+        names,
+        depth,
+        tokens: &tokens(text, rules),
+        found: Secrets::default(),
+        templates: Vec::new(),
+        waiting: false,
+    };
+    finder.run()
+}
+
+struct Finder<'t> {
+    text: &'t [u8],
+    kind: Text,
+    names: &'t dyn Names,
+    depth: usize,
+    tokens: &'t [Token],
+    found: Secrets,
+    /// Literals of the statement that are SQL about secrets themselves.
+    templates: Vec<usize>,
+    /// Whether one of them waits for its secret.
+    waiting: bool,
+}
+
+impl Finder<'_> {
+    fn run(mut self) -> Secrets {
+        let mut start = 0;
+        let mut nesting = 0usize;
+        for at in 0..self.tokens.len() {
+            match self.tokens[at].kind {
+                Kind::Symbol(b'(' | b'[') => nesting += 1,
+                Kind::Symbol(b')' | b']') => nesting = nesting.saturating_sub(1),
+                Kind::Symbol(b';') if nesting == 0 => {
+                    self.end_statement(start..at);
+                    start = at + 1;
+                }
+                Kind::Word | Kind::Quoted => self.name(at, start),
+                Kind::Literal { .. } if self.is_code(start, nesting) => self.code(at),
+                _ => {}
+            }
+        }
+        self.end_statement(start..self.tokens.len());
+        self.unclosed();
+        self.found
+    }
+
+    fn is_word(&self, at: usize, word: &str) -> bool {
+        self.tokens.get(at).is_some_and(|token| token.is_word(self.text, word))
+    }
+
+    fn is_symbol(&self, at: usize, symbol: u8) -> bool {
+        self.tokens.get(at).is_some_and(|token| token.is_symbol(symbol))
+    }
+
+    fn name_at(&self, at: usize) -> Option<Vec<u8>> {
+        self.tokens.get(at)?.name(self.text)
+    }
+
+    /// What a word or name at this place begins, in the statement that begins at `start`.
+    fn name(&mut self, at: usize, start: usize) {
+        if self.is_word(at, "options") && self.is_symbol(at + 1, b'(') && self.takes_options(start) {
+            self.options(at + 1);
+        } else if self.is_word(at, "execute") && self.is_symbol(at + 2, b'(') {
+            self.execute(at + 1);
+        } else if self.is_symbol(at + 1, b'(') {
+            self.call(at);
+        }
+    }
+
+    fn takes_options(&self, start: usize) -> bool {
+        self.kind != Text::Statements
+            || ["create", "alter", "import"].iter().any(|word| self.is_word(start, word))
+    }
+
+    /// Whether a literal of the statement is code in another language.
+    fn is_code(&self, start: usize, nesting: usize) -> bool {
+        match self.kind {
+            Text::Message => false,
+            Text::Body | Text::Context => true,
+            Text::Statements => {
+                let creates = self.is_word(start, "create")
+                    && (start + 1..start + 4)
+                        .any(|at| self.is_word(at, "function") || self.is_word(at, "procedure"));
+                nesting == 0 && (creates || self.is_word(start, "do"))
+            }
+        }
+    }
+
+    /// The parts of a list in parentheses, of which the first is at `open`.
+    fn entries(&self, open: usize) -> Vec<Range<usize>> {
+        let mut entries = Vec::new();
+        let mut start = open + 1;
+        let mut nesting = 0;
+        for at in open + 1..self.tokens.len() {
+            match self.tokens[at].kind {
+                Kind::Symbol(b'(' | b'[') => nesting += 1,
+                Kind::Symbol(b')' | b']') if nesting > 0 => nesting -= 1,
+                Kind::Symbol(b',') if nesting == 0 => {
+                    entries.push(start..at);
+                    start = at + 1;
+                }
+                Kind::Symbol(b')' | b']') | Kind::Symbol(b';') if nesting == 0 => {
+                    entries.push(start..at);
+                    return entries;
+                }
+                _ => {}
+            }
+        }
+        entries.push(start..self.tokens.len());
+        entries
+    }
+
+    /// `OPTIONS (name 'value', SET name 'value')`
+    fn options(&mut self, open: usize) {
+        for entry in self.entries(open) {
+            let action = ["set", "add", "drop"].iter().any(|word| self.is_word(entry.start, word));
+            let label = match action && self.name_at(entry.start + 1).is_some() {
+                true => entry.start + 1,
+                false => entry.start,
+            };
+            let is_secret = self.name_at(label).is_some_and(|name| {
+                options::secrets().any(|secret| secret.as_bytes().eq_ignore_ascii_case(&name))
+            });
+            if label < entry.end && is_secret {
+                // Anything but a literal is an error here, a secret without quotes for one.
+                self.mask(label + 1..entry.end, self.kind == Text::Statements);
+            }
+        }
+    }
+
+    /// `function (value, name => value)`
+    fn call(&mut self, at: usize) {
+        let Some(name) = self.name_at(at) else { return };
+        let Some(function) = FUNCTIONS.iter().find(|function| function.name.as_bytes() == name) else {
+            return;
+        };
+        let schema = if at >= 2 && self.is_symbol(at - 1, b'.') { self.name_at(at - 2) } else { None };
+        if !self.names.is_ours(schema.as_deref(), &name) {
+            return;
+        }
+        for (position, argument) in self.entries(at + 1).into_iter().enumerate() {
+            let named = self.tokens.get(argument.start + 1).is_some_and(|token| token.kind == Kind::Arrow);
+            let is_secret = match self.name_at(argument.start).filter(|_| named) {
+                Some(name) => function.secrets.iter().any(|(_, secret)| secret.as_bytes() == name),
+                None => function.secrets.iter().any(|(secret, _)| *secret == position),
+            };
+            if is_secret {
+                let value = argument.start + if named { 2 } else { 0 };
+                self.mask(value.min(argument.end)..argument.end, false);
+            }
+        }
+    }
+
+    /// `EXECUTE statement (value, value)`
+    fn execute(&mut self, at: usize) {
+        let Some(prepared) = self.name_at(at).and_then(|name| self.names.prepared(&name)) else { return };
+        let wanted = find_at_depth(&prepared, Text::Statements, self.names, self.depth + 1).parameters;
+        for (position, argument) in self.entries(at + 1).into_iter().enumerate() {
+            if wanted.iter().any(|number| usize::from(*number) == position + 1) {
+                self.mask(argument, false);
+            }
+        }
+    }
+
+    /// Masks the literals among these tokens, which are a secret's expression.
+    fn mask(&mut self, expression: Range<usize>, words: bool) {
+        let mut any = false;
+        for token in &self.tokens[expression] {
+            match token.kind {
+                Kind::Parameter(number) => self.found.parameters.push(number),
+                Kind::Literal { .. } | Kind::Number | Kind::Quoted => {
+                    self.found.ranges.push(token.body.clone())
+                }
+                Kind::Word if words => self.found.ranges.push(token.body.clone()),
+                _ => continue,
+            }
+            any = true;
+        }
+        self.found.open |= !any;
+    }
+
+    /// A literal that is code, or may be SQL that the code runs.
+    fn code(&mut self, at: usize) {
+        let token = &self.tokens[at];
+        if self.found.ranges.contains(&token.body) {
+            return;
+        }
+        let (content, places) = unquoted(self.text, token);
+        let inner = find_at_depth(&content, Text::Body, self.names, self.depth + 1);
+        if inner.open || !inner.is_empty() {
+            self.templates.push(at);
+        }
+        self.waiting |= inner.open || !inner.parameters.is_empty();
+        self.found
+            .ranges
+            .extend(inner.ranges.into_iter().map(|range| places[range.start]..places[range.end]));
+    }
+
+    /// The secret of SQL that waits for one stands in the same statement: after USING, or as an argument of format().
+    fn end_statement(&mut self, statement: Range<usize>) {
+        if matches!(self.kind, Text::Body | Text::Context) && self.waiting {
+            let others = statement.filter(|at| self.tokens[*at].is_literal() && !self.templates.contains(at));
+            let bodies = others.map(|at| self.tokens[at].body.clone());
+            self.found.ranges.extend(bodies);
+        }
+        self.waiting = false;
+        self.templates.clear();
+    }
+
+    /// A quote that is not closed: which literals there were meant to be is anybody's guess.
+    fn unclosed(&mut self) {
+        let Some(last) = self.tokens.last().filter(|token| !token.closed) else { return };
+        let Some(word) = first_word(self.text) else { return };
+        if !self.kind.is_message() {
+            self.found.ranges.push(word..self.text.len());
+        } else if last.body.start > word {
+            self.found.ranges.push(last.body.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Session {
+        ours: bool,
+    }
+
+    impl Names for Session {
+        fn is_ours(&self, schema: Option<&[u8]>, _: &[u8]) -> bool {
+            self.ours && schema.is_none_or(|schema| schema == b"public")
+        }
+
+        fn prepared(&self, name: &[u8]) -> Option<Vec<u8>> {
+            let text: &[u8] = match name {
+                b"p" => b"SELECT * FROM cdf_register_credentials($2, 'id', client_secret => $1)",
+                b"loop" => b"SELECT execute loop (cdf_register_credentials(1, 2, $1))",
+                _ => return None,
+            };
+            Some(text.to_vec())
+        }
+
+        fn backslashes(&self) -> bool {
+            false
+        }
+    }
+
+    fn hidden_in(text: &str, kind: Text) -> String {
+        let found = find(text.as_bytes(), kind, &Session { ours: true });
+        String::from_utf8(found.masked(text.as_bytes())).unwrap()
+    }
+
+    /// The secret is always `hush`.
+    fn hides(text: &str) {
+        assert_eq!(hidden_in(text, Text::Statements), text.replace("hush", "****"));
+    }
+
+    fn keeps(text: &str) {
+        assert_eq!(hidden_in(text, Text::Statements), text);
+    }
+
+    #[test]
+    fn options_are_hidden_by_their_place_in_the_grammar() {
+        hides("CREATE USER MAPPING FOR a SERVER s OPTIONS (project 'p', client_secret 'hush', scope 'x')");
+        hides(
+            "alter user mapping for a server s options (SET Client_Secret 'hush', add scope 'x');SELECT 'y'",
+        );
+        hides("ALTER USER MAPPING FOR a SERVER s OPTIONS (SET \"client_secret\" E'hush', DROP scope)");
+        hides("SELECT 'a'; /* x */ CREATE USER MAPPING FOR a SERVER s OPTIONS(client_secret $x$hush$x$)");
+        // Where they do not belong, or without the quotes.
+        hides("CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (base_url 'x', client_secret 'hush')");
+        hides(
+            "CREATE FOREIGN TABLE t (a text OPTIONS (client_secret 'hush')) SERVER s OPTIONS (resource 'x')",
+        );
+        hides("CREATE USER MAPPING FOR a SERVER s OPTIONS (client_secret hush, scope 'x')");
+        hides("CREATE USER MAPPING FOR a SERVER s OPTIONS (client_secret = \"hush\")");
+    }
+
+    #[test]
+    fn what_only_mentions_a_secret_is_kept() {
+        keeps("SELECT 1 /* client_secret 'x' */ + 2 -- OPTIONS (client_secret 'y')\n, 'z'");
+        keeps("SELECT 'CREATE USER MAPPING FOR a SERVER s OPTIONS (client_secret ''x'')'");
+        keeps("INSERT INTO t (client_secret) VALUES ('x')");
+        keeps("SELECT client_secret, 'x' FROM options (client_secret 'x')");
+        keeps("CREATE TABLE t (client_secret text DEFAULT 'x')");
+        keeps("SELECT 'cdf_register_credentials', 'x', cdf_register_credentials");
+        keeps("GRANT EXECUTE ON FUNCTION cdf_register_credentials(text, text, text) TO a");
+        keeps("SELECT mallory.cdf_register_credentials('a', 'b', 'x')");
+        keeps("CREATE USER MAPPING FOR a SERVER s OPTIONS (project 'client_secret', scope 'x')");
+        let text = "SELECT cdf_register_credentials('a', 'b', 'x')";
+        assert!(find(text.as_bytes(), Text::Statements, &Session { ours: false }).is_empty());
+    }
+
+    #[test]
+    fn arguments_are_hidden_by_position_and_by_name() {
+        hides("SELECT * FROM cdf_register_credentials('a', 'b', 'hush', 'd', 'e')");
+        hides(
+            "SELECT * FROM public.CDF_Register_Credentials (f('a', 'b'), 'b', ('hush' || 'hush')::text, 'd')",
+        );
+        hides("SELECT (cdf_register_credentials(scope => 'x', client_secret := 'hush', project => 'p')).username");
+        hides("EXPLAIN VERBOSE SELECT * FROM \"cdf_register_credentials\"('a', 'b', $$hush$$)");
+        hides("EXECUTE p('hush', 'url')");
+        hides("CREATE TABLE t AS EXECUTE p ('hush', 'url')");
+        hides("EXECUTE loop('hush')");
+        let found = find(
+            b"SELECT cdf_register_credentials($1, $2, $3, $4)",
+            Text::Statements,
+            &Session { ours: true },
+        );
+        assert_eq!((found.ranges.len(), found.parameters), (0, vec![3]));
+    }
+
+    #[test]
+    fn code_is_looked_into() {
+        hides("DO $$BEGIN PERFORM cdf_register_credentials('a', 'b', 'hush'); PERFORM 'x'; END$$");
+        hides("DO LANGUAGE plpgsql 'BEGIN CREATE USER MAPPING FOR a SERVER s OPTIONS (client_secret ''hush''); END'");
+        hides("DO $$BEGIN EXECUTE 'ALTER USER MAPPING FOR a SERVER s OPTIONS (SET client_secret ''hush'')'; END$$");
+        hides(
+            "CREATE OR REPLACE FUNCTION f() RETURNS void LANGUAGE plpgsql SET a = 'b' AS \
+             'BEGIN EXECUTE $x$SELECT cdf_register_credentials(''a'', ''b'', ''hush'')$x$; END'",
+        );
+        // The secret is put in by the code.
+        hides("DO $$BEGIN PERFORM 'x'; \
+             EXECUTE format('ALTER USER MAPPING FOR a SERVER s OPTIONS (SET client_secret %L)', 'hush'); END$$");
+        hides(
+            "DO $$BEGIN EXECUTE 'CREATE USER MAPPING FOR a SERVER s OPTIONS (client_secret ' \
+             || quote_literal('hush') || chr(41); END$$",
+        );
+        hides("DO $$BEGIN EXECUTE 'SELECT cdf_register_credentials($1, $2, $3)' USING 'hush', 'hush', 'hush'; END$$");
+    }
+
+    #[test]
+    fn a_text_whose_quotes_do_not_match_is_hidden_from_the_first_word_on() {
+        let text = "SELECT 1; ALTER USER MAPPING FOR a SERVER s OPTIONS (SET client_secret 'hush, scope 'x')";
+        let word = text.find(" 'hush").unwrap();
+        let shown = hidden_in(text, Text::Statements);
+        assert_eq!(&shown[..word], &text[..word]);
+        assert!(shown[word..].bytes().all(|byte| byte == b'*'));
+        keeps("SELECT 'open");
+    }
+
+    #[test]
+    fn messages_are_searched_for_sql() {
+        let hides = |text: &str| assert_eq!(hidden_in(text, Text::Message), text.replace("hush", "****"));
+        hides("SQL statement \"ALTER USER MAPPING FOR a SERVER s OPTIONS (SET client_secret 'hush')\"");
+        hides("AUDIT: SESSION,1,1,READ,SELECT,,,\"SELECT \"\"cdf_register_credentials\"\"('a','b','hush')\",<none>");
+        hides("duration: 1 ms  plan:\nFunction Call: cdf_register_credentials('a'::text, 'b'::text, 'hush'::text)");
+        hides("prepare: EXECUTE p('hush', 'url')");
+        hides("permission denied for function cdf_register_credentials");
+        let text =
+            "SQL expression \"'ALTER USER MAPPING FOR a SERVER s OPTIONS (SET client_secret ''hush'')'\"";
+        assert_eq!(hidden_in(text, Text::Context), text.replace("hush", "****"));
+        assert_eq!(hidden_in(text, Text::Message), text);
+        let text = "SQL expression \"format('ALTER USER MAPPING FOR a SERVER s OPTIONS (SET client_secret %L)', 'hush')\"";
+        assert_eq!(hidden_in(text, Text::Context), text.replace("hush", "****"));
+    }
+
+    #[test]
+    fn words_are_found_wherever_they_stand() {
+        for padding in 0..200 {
+            let mut text = "x".repeat(padding);
+            assert!(!may_hold(text.as_bytes()));
+            text.push_str(" a_b Client_Secret");
+            assert_eq!(first_word(text.as_bytes()), Some(text.len()));
+            text.push_str("_ ");
+            assert!(may_hold(text.as_bytes()));
+            text.truncate(padding + " a_b Client_Secre".len());
+            assert!(!may_hold(text.as_bytes()));
+        }
+    }
+}
