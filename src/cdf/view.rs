@@ -6,7 +6,7 @@ use serde_json::{json, Value};
 use super::client::{Body, Client, Connection, Limits, Method, Request, Resend};
 use super::error::{Error, RequestError};
 use super::owed::Owed;
-use super::resource::view::LIST_ELEMENTS;
+use super::resource::view::{LIST_ELEMENTS, LIST_RELATIONS, TEXT_BYTES};
 use super::url_path::segment;
 
 /// The capability that reading definitions needs.
@@ -131,6 +131,53 @@ pub struct Property {
     pub property_type: PropertyType,
     /// Elements of a list; None for a single value.
     pub list: Option<usize>,
+    /// UTF-8 bytes of a text.
+    pub text_bytes: usize,
+    /// The values of an enumeration that can be written.
+    pub values: Option<Vec<String>>,
+    /// Whether a value can be cleared.
+    pub nullable: bool,
+}
+
+impl Property {
+    /// A property without limits of its own.
+    pub fn new(name: impl Into<String>, property_type: PropertyType, list: bool) -> Property {
+        let most = match property_type {
+            PropertyType::Direct => LIST_RELATIONS,
+            _ => LIST_ELEMENTS,
+        };
+        Property {
+            name: name.into(),
+            property_type,
+            list: list.then_some(most),
+            text_bytes: TEXT_BYTES,
+            values: None,
+            nullable: true,
+        }
+    }
+
+    /// Reads a property of a definition as CDF answers it.
+    fn read(name: &str, property: &Value) -> Property {
+        let definition = &property["type"];
+        let number = |name: &str| definition[name].as_u64().and_then(|most| usize::try_from(most).ok());
+        let of = PropertyType::of(definition["type"].as_str().unwrap_or_default());
+        let list = definition["list"].as_bool().unwrap_or_default();
+        let mut read = Property::new(name, of, list);
+        if let (Some(most), Some(own)) = (&mut read.list, number("maxListSize")) {
+            *most = own;
+        }
+        if let Some(own) = number("maxTextSize") {
+            read.text_bytes = own.min(TEXT_BYTES);
+        }
+        if definition["type"] == "enum" {
+            let unknown = definition["unknownValue"].as_str();
+            let names = definition["values"].as_object().into_iter().flatten().map(|(name, _)| name);
+            // The value that stands for those that a reader does not know cannot be written.
+            read.values = Some(names.filter(|name| Some(name.as_str()) != unknown).cloned().collect());
+        }
+        read.nullable = property["nullable"].as_bool().unwrap_or(true);
+        read
+    }
 }
 
 /// A view's definition.
@@ -157,16 +204,7 @@ impl View {
         // Connections have no container.
         let own =
             view["properties"].as_object()?.iter().filter(|(_, property)| property["container"].is_object());
-        let properties = own.map(|(name, property)| {
-            let definition = &property["type"];
-            let list = definition["list"].as_bool().unwrap_or_default();
-            let most = definition["maxListSize"].as_u64().map_or(LIST_ELEMENTS, |most| most as usize);
-            Property {
-                name: name.clone(),
-                property_type: PropertyType::of(definition["type"].as_str().unwrap_or_default()),
-                list: list.then_some(most),
-            }
-        });
+        let properties = own.map(|(name, property)| Property::read(name, property));
         let properties = properties.collect();
         Some(View { name, used_for, properties, created: view["createdTime"].as_i64().unwrap_or_default() })
     }
@@ -260,14 +298,24 @@ mod tests {
             "space": "sp", "externalId": "Pump", "version": "v1", "usedFor": "all", "createdTime": 7,
             "properties": {
                 "name": { "container": container, "type": { "type": "text", "list": false } },
-                "tags": { "container": container, "type": { "type": "enum", "list": true, "maxListSize": 5 } },
+                "tags": { "container": container, "type": { "type": "text", "list": true, "maxListSize": 5, "maxTextSize": 9 } },
+                "parts": { "container": container, "type": { "type": "direct", "list": true }, "nullable": false },
+                "state": { "container": container, "type": {
+                    "type": "enum", "values": { "on": {}, "off": { "name": "Off" }, "other": {} }, "unknownValue": "other",
+                } },
                 "edges": { "connectionType": "multi_edge_connection" },
             },
         }))
         .unwrap();
         assert_eq!(view.used_for, UsedFor::Both);
-        assert_eq!(view.properties.len(), 2);
-        assert_eq!(view.property("tags").unwrap().list, Some(5));
+        assert_eq!(view.properties.len(), 4);
+        let tags = view.property("tags").unwrap();
+        assert_eq!((tags.list, tags.text_bytes, tags.nullable), (Some(5), 9, true));
+        let parts = view.property("parts").unwrap();
+        assert_eq!((parts.list, parts.nullable), (Some(100), false));
+        let state = view.property("state").unwrap();
+        assert_eq!(state.values, Some(vec!["on".to_owned(), "off".to_owned()]));
+        assert_eq!(state.property_type.sql(), "text");
         assert_eq!(view.property("name").unwrap().property_type, PropertyType::Text);
         assert_eq!(view.name.to_string(), "sp:Pump/v1");
         let newest = ViewReference { space: "sp".into(), external_id: "Pump".into(), version: None };

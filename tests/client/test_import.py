@@ -77,6 +77,12 @@ def test_the_views_of_a_space(session, cdf, api, mapped):
     assert session.execute('SELECT type_space_ FROM scratch."Odd_Name"').fetchall() == [("y",)]
 
 
+def test_an_enumeration_is_a_text(api, session, mapped):
+    create_view(api, "Valve", {"state": {"type": "enum", "values": {"on": {}, "off": {}}}})
+    mapped.execute('IMPORT FOREIGN SCHEMA "space:sp" FROM SERVER cdf INTO scratch')
+    assert types(mapped, "Valve")["state"] == "text"
+
+
 def test_the_newest_version(api, session, mapped):
     create_view(api, "Pump", {"old": "text"}, version="v2")
     create_view(api, "Pump", {"new": "text"}, version="v1")

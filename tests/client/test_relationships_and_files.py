@@ -116,3 +116,14 @@ def test_the_key_of_a_relationship_is_not_empty(session, cdf):
     with refused("22023", "external_id", "empty"):
         session.execute(RELATIONSHIP.format(more="confidence", values="0.5").replace("'r'", "''"))
     assert requests(cdf) == []
+
+
+def test_a_file_without_assets(session, cdf):
+    """CDF takes no empty list of assets when a file is created."""
+    session.execute("INSERT INTO files (external_id, name, asset_ids, labels) VALUES ('f', 'F', '{}', '{}')")
+    assert stored(cdf, "files", "f").get("assetIds", []) == []
+    session.execute("INSERT INTO assets (external_id, name) VALUES ('a', 'A')")
+    session.execute("INSERT INTO files (external_id, asset_external_ids) VALUES ('f', '{a}')")
+    assert len(stored(cdf, "files", "f")["assetIds"]) == 1
+    session.execute("INSERT INTO files (external_id, name, asset_external_ids) VALUES ('f', 'F', '{}'), ('g', 'G', '{}')")
+    assert [item.get("assetIds", []) for item in dump(cdf, "files")] == [[], []]

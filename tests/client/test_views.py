@@ -38,8 +38,9 @@ def create_view(api, external_id: str, types: dict, used_for: str = "node", spac
     for name, kind in types.items():
         nullable = not (isinstance(kind, str) and kind.endswith("!"))
         is_list = isinstance(kind, list)
-        kind = kind[0] if is_list else kind.rstrip("!")
-        properties[name] = {"type": {"type": kind, "list": is_list}, "nullable": nullable}
+        kind = kind[0] if is_list else kind if isinstance(kind, dict) else kind.rstrip("!")
+        kind = kind if isinstance(kind, dict) else {"type": kind, "list": is_list}
+        properties[name] = {"type": kind, "nullable": nullable}
     api.post(
         "/models/containers",
         {"space": space, "externalId": external_id, "usedFor": used_for, "properties": properties},
@@ -198,6 +199,172 @@ def test_refused_at_the_row(session, cdf, pump, column, value, sqlstate, text):
     with refused(sqlstate, f'"{column}"', text):
         session.execute(f"INSERT INTO {pump} (space, external_id, {column}) VALUES ('sp', 'p', %s)", (value,))
     assert "/models/instances" not in paths(cdf)
+
+
+RELATION = {"space": "sp", "externalId": "x"}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "sqlstate", "text"),
+    [
+        ("tags", [], "22023", "1 to 1000"),
+        ("samples", [], "22023", "1 to 1000"),
+        ("others", [], "22023", "1 to 100"),
+        ("others", [Jsonb(RELATION)] * 101, "22001", "101 elements; CDF takes 100"),
+        ("tags", ["x" * 64_001] * 2, "22001", "128000"),
+        ("info", Jsonb({"a": {"k" * 129: 1}}), "22001", "129 characters"),
+        ("info", Jsonb([{f"k{i}": i for i in range(257)}]), "22001", "256 keys"),
+        ("info", Jsonb({"a": {"b": "x" * 10_241}}), "22001", '"b"'),
+        ("info", Jsonb({"k": ["x" * 5_117, "y" * 5_117]}), "22001", "10241 bytes"),
+        ("info", Jsonb([{"k": "x" * 10_000}] * 5), "22001", "40960"),
+    ],
+)
+def test_what_cdf_forbids_is_refused_at_the_row(session, cdf, pump, column, value, sqlstate, text):
+    """The first write is refused, whole; so is the same by UPDATE and in an upsert."""
+    session.execute(f"INSERT INTO {pump} (space, external_id, name) VALUES ('sp', 'p', 'x')")
+    written = paths(cdf).count("/models/instances")
+    for statement in (
+        f"INSERT INTO {pump} (space, external_id, {column}) VALUES ('sp', 'p', %s)",
+        f"UPDATE {pump} SET {column} = %s WHERE external_id = 'p'",
+        f"INSERT INTO {pump} (space, external_id, {column}) VALUES ('sp', 'p', %s)"
+        f" ON CONFLICT (space, external_id) DO UPDATE SET {column} = EXCLUDED.{column}",
+    ):
+        with session.transaction(force_rollback=True):
+            with refused(sqlstate, f'"{column}"', text):
+                session.execute(statement, (value,))
+    assert paths(cdf).count("/models/instances") == written
+    assert instance(cdf, "p")["properties"] == {"name": "x"}
+
+
+def test_what_cdf_just_takes_arrives(session, cdf, pump):
+    others = [{"space": "sp", "externalId": f"x{i}"} for i in range(100)]
+    documents = [
+        {"k" * 128: 1, "ü" * 128: None},
+        {f"k{i}": {f"k{j}": j for j in range(15)} for i in range(256)},
+        {"k": "x" * 10_240, "l": ["y" * 10_236], "m": "ü" * 5_120, "n": "\\" * 5_000},
+        "x" * 40_958,
+        [],
+        {},
+        None,
+    ]
+    for document in documents:
+        session.execute(
+            f"INSERT INTO {pump} (space, external_id, others, tags, info) VALUES ('sp', 'p', %s, %s, %s)",
+            ([Jsonb(other) for other in others], ["x" * 128] * 1000, Jsonb(document)),
+        )
+        written = instance(cdf, "p")["properties"]
+        assert (written["others"], len(written["tags"]), written.get("info")) == (others, 1000, document)
+        assert session.execute(f"SELECT info FROM {pump} WHERE external_id = 'p'").fetchone() == (document,)
+
+
+def test_the_limits_of_the_property_go_before_those_of_its_type(session, cdf, api, scratch):
+    types = {
+        "few": {"type": "text", "list": True, "maxListSize": 2},
+        "many": {"type": "direct", "list": True, "maxListSize": 2000},
+        "short": {"type": "text", "maxTextSize": 5},
+    }
+    create_view(api, "Own", types)
+    table = scratch.table(
+        "own", "external_id text, few text[], many jsonb, short text", "view", space="sp", external_id="Own", version="v1"
+    )
+    insert = f"INSERT INTO {table} VALUES ('x', %s, %s, %s)"
+    session.execute(insert, (["a", "b"], Jsonb([RELATION] * 2000), "ü1ü"))
+    assert len(instance(cdf, "x")["properties"]["many"]) == 2000
+    with refused("22001", '"few"', "CDF takes 2"):
+        session.execute(insert, (["a", "b", "c"], None, None))
+    with refused("22001", '"many"', "CDF takes 2000"):
+        session.execute(insert, (None, Jsonb([RELATION] * 2001), None))
+    with refused("22001", '"short"', "CDF takes 5"):
+        session.execute(insert, (None, None, "üüü"))
+    with refused("22023", '"many"', "1 to 2000"):
+        session.execute(insert, (None, Jsonb([]), None))
+
+
+STATE = {"type": "enum", "values": {"on": {"name": "On"}, "off": {}, "other": {}}, "unknownValue": "other"}
+
+
+def test_an_enumeration(session, cdf, api, scratch):
+    create_view(api, "Valve", {"state": STATE, "name": "text"})
+    options = {"space": "sp", "external_id": "Valve", "version": "v1"}
+    table = scratch.table("valve", "external_id text, state text, name text", "view", **options)
+    session.execute(f"INSERT INTO {table} VALUES ('v', 'on', 'V')")
+    session.execute(f"UPDATE {table} SET state = 'off'")
+    assert instance(cdf, "v")["properties"] == {"state": "off", "name": "V"}
+    for value in ("On", "broken", "other", ""):
+        with refused("22023", '"state"', "on, off"):
+            session.execute(f"INSERT INTO {table} VALUES ('v', %s, 'W')", (value,))
+    assert session.execute(f"SELECT state FROM {table} WHERE state = 'off' AND state IS NOT NULL").fetchall() == [("off",)]
+    session.execute(f"UPDATE {table} SET state = NULL")
+    assert instance(cdf, "v")["properties"] == {"name": "V"}
+    # A value that is new in the enumeration is known after a transaction that has failed.
+    create_view(api, "Valve", {"state": STATE | {"values": STATE["values"] | {"broken": {}}}, "name": "text"})
+    with refused("22023"):
+        session.execute(f"INSERT INTO {table} VALUES ('v', 'broken', 'W')")
+    session.execute(f"INSERT INTO {table} VALUES ('v', 'broken', 'W')")
+    assert instance(cdf, "v")["properties"] == {"state": "broken", "name": "W"}
+
+
+def test_a_row_with_nothing_but_its_keys(session, cdf, api, scratch, pump):
+    """It makes a node, which has no data in the view, and leaves one that exists as it is."""
+    insert = f"INSERT INTO {pump} (space, external_id) VALUES ('sp', %s)"
+    assert session.execute(insert, ("bare",)).rowcount == 1
+    assert instance(cdf, "bare")["properties"] == {}
+    session.execute(f"INSERT INTO {pump} (space, external_id, name) VALUES ('sp', 'full', 'x')")
+    session.execute(insert, ("full",))
+    assert instance(cdf, "full")["properties"] == {"name": "x"}
+    assert session.execute(f"SELECT external_id FROM {pump}").fetchall() == [("full",)]
+    with session.transaction():
+        session.execute(insert, ("both",))
+        session.execute(insert, ("more",))
+        session.execute(f"INSERT INTO {pump} (space, external_id, name) VALUES ('sp', 'both', 'y')")
+    assert instance(cdf, "both")["properties"] == {"name": "y"} and instance(cdf, "more")["properties"] == {}
+    # An upsert that sets something else of a row that exists has nothing to write.
+    session.execute(
+        f"INSERT INTO {pump} (space, external_id, name) VALUES ('sp', 'full', 'z')"
+        " ON CONFLICT (space, external_id) DO UPDATE SET flag = EXCLUDED.flag"
+    )
+    assert instance(cdf, "full")["properties"] == {"name": "x"}
+    for entry in requests(cdf, "/models/instances"):
+        for item in entry["body"]["items"]:
+            assert "sources" not in item or item["sources"][0]["properties"]
+
+
+def test_an_edge_with_nothing_but_its_ends(session, cdf, api, scratch):
+    create_view(api, "Node", {"name": "text"})
+    create_view(api, "Flow", {"rate": "float64"}, used_for="edge")
+    options = {"space": "sp", "version": "v1"}
+    node = scratch.table("node", "space text, external_id text, name text", "view", external_id="Node", **options)
+    definition = (
+        "space text, external_id text, type_space text, type_external_id text, start_node_space text,"
+        "start_node_external_id text, end_node_space text, end_node_external_id text, rate float8"
+    )
+    flow = scratch.table("flow", definition, "view", external_id="Flow", **options)
+    with session.transaction():
+        session.execute(f"INSERT INTO {node} (space, external_id) VALUES ('sp', 'a'), ('sp', 'b')")
+        session.execute(f"INSERT INTO {flow} VALUES ('sp', 'e', 'sp', 't', 'sp', 'a', 'sp', 'b', NULL)")
+    assert instance(cdf, "e")["endNode"] == {"space": "sp", "externalId": "b"}
+    assert instance(cdf, "e")["properties"] == {}
+    assert session.execute(f"UPDATE {flow} SET rate = 1").rowcount == 0
+
+
+def test_a_value_that_a_property_needs_cannot_be_cleared(session, cdf, api, scratch):
+    create_view(api, "Must", {"name": "text!", "note": "text"})
+    options = {"space": "sp", "external_id": "Must", "version": "v1"}
+    table = scratch.table("must", "external_id text, name text, note text", "view", **options)
+    session.execute(f"INSERT INTO {table} VALUES ('x', 'N', 'n')")
+    with refused("22004", '"name"', "needs one"):
+        session.execute(f"UPDATE {table} SET name = NULL")
+    session.execute(f"UPDATE {table} SET note = NULL")
+    assert instance(cdf, "x")["properties"] == {"name": "N"}
+
+
+def test_conditions_that_hold_for_nothing_ask_for_nothing(session, cdf, pump):
+    session.execute(f"INSERT INTO {pump} (space, external_id, name, tags, parent) VALUES ('sp', 'p', 'x', '{{a}}', %s)", (Jsonb(RELATION),))
+    seen = len(requests(cdf))
+    for condition in ("external_id = ANY ('{}')", "space = ANY ('{}')", "name = ANY ('{}')", "tags && '{}'", "space = '1'"):
+        assert session.execute(f"SELECT count(*) FROM {pump} WHERE {condition}").fetchone() == (0,), condition
+    assert len(requests(cdf)) == seen
+    assert session.execute(f"SELECT count(*) FROM {pump} WHERE tags @> '{{}}'").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("key", [("1sp", "x"), ("sp", "x" * 257), ("sp", None), (None, "x")])

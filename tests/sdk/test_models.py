@@ -155,3 +155,69 @@ def test_refused_filters(models, filter):
     with pytest.raises(CogniteAPIError) as refused:
         models.instances.list(sources=VIEW, filter=filter)
     assert refused.value.code == 400
+
+
+def raw(properties, **more):
+    source = {"source": VIEW.dump(), "properties": properties}
+    return {"instanceType": "node", "space": "sp", "externalId": "x", "sources": [source], **more}
+
+
+def test_limits_of_the_description(models, emulator):
+    extra = {
+        "info": dm.ContainerProperty(dm.data_types.Json()),
+        "others": dm.ContainerProperty(dm.data_types.DirectRelation(is_list=True)),
+        "more": dm.ContainerProperty(dm.data_types.DirectRelation(is_list=True, max_list_size=2000)),
+        "state": dm.ContainerProperty(dm.data_types.Enum({"on": dm.data_types.EnumValue(), "odd": dm.data_types.EnumValue()}, "odd")),
+    }
+    models.containers.apply(dm.ContainerApply("sp", "Extra", extra, used_for="all"))
+    container = dm.ContainerId("sp", "Extra")
+    mapped = {name: dm.MappedPropertyApply(container, name) for name in extra}
+    view = dm.ViewId("sp", "Extra", "v1")
+    models.views.apply(dm.ViewApply("sp", "Extra", "v1", properties=mapped))
+    assert isinstance(models.views.retrieve(view)[0].properties["state"].type, dm.data_types.Enum)
+    target = {"space": "sp", "externalId": "t"}
+    apply = lambda **properties: models.instances.apply(dm.NodeApply("sp", "x", sources=[dm.NodeOrEdgeData(view, properties)]))
+    for good in [
+        {"others": [target] * 100, "more": [target] * 2000, "state": "on"},
+        {"info": {"k" * 128: "x" * 10_240}},
+        {"info": {f"k{i}": i for i in range(256)}},
+        {"others": None, "state": None},
+    ]:
+        apply(**good)
+    for bad in [
+        {},
+        {"others": []},
+        {"others": [target] * 101},
+        {"more": [target] * 2001},
+        {"state": "off"},
+        {"state": "odd"},
+        {"state": 1},
+        {"info": {"k" * 129: 1}},
+        {"info": {"a": {f"k{i}": i for i in range(257)}}},
+        {"info": {"k": "x" * 10_241}},
+        {"info": {f"k{i}": "x" * 10_000 for i in range(5)}},
+    ]:
+        with pytest.raises(CogniteAPIError) as refused:
+            apply(**bad)
+        assert refused.value.code == 400, bad
+    kind = {"type": "enum", "values": {"true": {}}}
+    emulator.refused("/models/containers", {"items": [{"space": "sp", "externalId": "E", "properties": {"e": {"type": kind}}}]})
+
+
+def test_null_is_no_value(models, emulator):
+    post = lambda path, body: emulator.call("POST", path, json=body)
+    nothing = dict.fromkeys(("replace", "autoCreateDirectRelations", "autoCreateStartNodes", "skipOnVersionConflict"))
+    assert post("/models/instances", {"items": [raw(None, type=None)], **nothing}).status_code == 200
+    assert post("/models/instances", {"items": [{"instanceType": "node", "space": "sp", "externalId": "y"}]}).status_code == 200
+    listed = post("/models/instances/list", {"instanceType": "node", "cursor": None, "limit": None, "sort": None}).json()
+    assert [item["externalId"] for item in listed["items"]] == ["x", "y"]
+    error = emulator.refused("/models/instances", {"items": [raw({"name": None})]})
+    assert error["message"] == "Invalid value for non-nullable property 'name'. Value cannot be null."
+    assert models.instances.list(sources=VIEW, filter=dm.filters.HasData(views=[VIEW])) == []
+
+
+@pytest.mark.parametrize(
+    "item", [raw({}), raw({"name": "N"}, sources=[]), raw({"name": "N"}, sources=["x"]), raw({"name": "N"}, existingVersion="1")]
+)
+def test_refused_items(models, emulator, item):
+    emulator.refused("/models/instances", {"items": [item]})

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::Value;
 
-use crate::cdf::buffer::{Body, BodyBuilder, Destination, HEAD, TAIL};
+use crate::cdf::buffer::{Body, BodyBuilder, Destination};
 use crate::cdf::client::Response;
 use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
@@ -191,12 +191,21 @@ pub(super) fn create_request(
     part: &[usize],
     strip_nulls: bool,
 ) -> Result<(String, Bytes, Owed), Error> {
-    let request = create_body(body, part, strip_nulls)?;
     match items.create {
-        Create::Many => Ok((items.path.to_owned(), request, Owed::Items(part.len()))),
+        Create::Many => {
+            Ok((items.path.to_owned(), create_body(body, part, strip_nulls)?, Owed::Items(part.len())))
+        }
         Create::One => {
-            let item = request.slice(HEAD.len()..request.len() - TAIL.len());
-            Ok((format!("{}?overwrite=false", items.path), item, Owed::Item))
+            // CDF takes no empty list here, and a new item has none to be emptied.
+            let mut item = Vec::new();
+            let properties = part.first().map(|at| Properties::parse(body.fragment(*at))).transpose()?;
+            let properties = properties.unwrap_or_default();
+            let sent = properties
+                .0
+                .iter()
+                .filter(|(property, value)| property != EXISTING && !matches!(value.get(), "null" | "[]"));
+            Properties::write(&mut item, sent.map(|(property, value)| (&**property, *value)));
+            Ok((format!("{}?overwrite=false", items.path), item.into(), Owed::Item))
         }
     }
 }

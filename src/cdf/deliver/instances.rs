@@ -127,6 +127,11 @@ impl Delivery<'_> {
                     None => properties.push((member, value)),
                 }
             }
+            // A row that has nothing but its keys: CDF takes no source without a property.
+            if properties.is_empty() {
+                out.push(b'}');
+                continue;
+            }
             out.extend_from_slice(b",\"sources\":[{\"source\":");
             out.extend_from_slice(source.as_bytes());
             out.extend_from_slice(b",\"properties\":");

@@ -4,6 +4,7 @@ use serde_json::Value;
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
+use super::document::{check_size, document, Size};
 use super::fragment::EXISTING;
 use super::item::{as_text, drop_comma, head, integer, mismatch};
 use super::json::{self, Refusal};
@@ -11,7 +12,7 @@ use super::{refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::view::{ENDS, INSTANCE_ID_CHARS, JSON_BYTES, TEXT_BYTES};
+use crate::cdf::resource::view::{ENDS, INSTANCE_ID_CHARS, TEXT_BYTES};
 use crate::cdf::resource::{Rule, Shape};
 use crate::cdf::table::{Binding, NullHandling, Part, Table};
 use crate::cdf::view::{Property, PropertyType};
@@ -23,6 +24,9 @@ pub const KEY: &str = "(space, external_id)";
 pub fn end_member(end: &str) -> String {
     format!("({end})")
 }
+
+/// Values of an enumeration that an error names.
+const VALUES_NAMED: usize = 20;
 
 /// Encodes the rows of one table.
 #[derive(Debug)]
@@ -250,6 +254,10 @@ impl InstanceEncoder {
             };
             if !written {
                 if clears {
+                    if !field.property.nullable {
+                        let why = "the value is NULL; the property needs one".to_owned();
+                        return Err(refused(field.at, (Kind::MissingValue, why)));
+                    }
                     out.extend_from_slice(&field.head);
                     out.extend_from_slice(b"null");
                 }
@@ -353,7 +361,7 @@ pub fn check_external_id(text: &str) -> Result<(), Refusal> {
 /// Appends a property's value.
 fn property(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Refusal> {
     let Some(most) = property.list else {
-        return one(out, property.property_type, cell);
+        return one(out, property, cell);
     };
     let parsed;
     let cells: &[Cell<'_>] = match cell {
@@ -366,36 +374,51 @@ fn property(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(
                     "the property is a list; the JSON document is no array".into(),
                 ));
             };
-            return list(out, most, elements.len(), |out, at| {
-                from_json(out, property.property_type, &elements[at])
+            return list(out, property, most, elements.len(), |out, at| {
+                from_json(out, property, &elements[at])
             });
         }
         other => return Err(mismatch(other, "an array")),
     };
-    list(out, most, cells.len(), |out, at| match &cells[at] {
+    list(out, property, most, cells.len(), |out, at| match &cells[at] {
         Cell::Null => Err((Kind::MissingValue, format!("element {} of the array is NULL", at + 1))),
-        cell => one(out, property.property_type, cell),
+        cell => one(out, property, cell),
     })
 }
 
 fn list(
     out: &mut Vec<u8>,
+    property: &Property,
     most: usize,
     count: usize,
     mut element: impl FnMut(&mut Vec<u8>, usize) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
+    if count == 0 {
+        let why = format!("the array is empty; CDF takes 1 to {most} elements, and NULL for none");
+        return Err((Kind::InvalidValue, why));
+    }
     if count > most {
         return Err((Kind::TooLong, format!("the array has {count} elements; CDF takes {most}")));
     }
+    let start = out.len();
+    let mut text = 0;
     out.push(b'[');
     for at in 0..count {
         if at > 0 {
             out.push(b',');
         }
+        let start = out.len();
         element(out, at)?;
+        if matches!(property.property_type, PropertyType::Text | PropertyType::Reference) {
+            text += Size::of(&out[start + 1..out.len() - 1]).bytes;
+        }
     }
     out.push(b']');
-    Ok(())
+    check_bytes("array of texts", text, TEXT_BYTES)?;
+    match property.property_type {
+        PropertyType::Json => check_size(out.len() - start),
+        _ => Ok(()),
+    }
 }
 
 fn parse(text: &str) -> Result<Value, Refusal> {
@@ -404,8 +427,8 @@ fn parse(text: &str) -> Result<Value, Refusal> {
 }
 
 /// A value out of a jsonb column, for a property that is no JSON itself.
-fn from_json(out: &mut Vec<u8>, to: PropertyType, value: &Value) -> Result<(), Refusal> {
-    if matches!(to, PropertyType::Json | PropertyType::Direct) {
+fn from_json(out: &mut Vec<u8>, to: &Property, value: &Value) -> Result<(), Refusal> {
+    if matches!(to.property_type, PropertyType::Json | PropertyType::Direct) {
         return one(out, to, &Cell::Json(&value.to_string()));
     }
     match value {
@@ -420,10 +443,11 @@ fn from_json(out: &mut Vec<u8>, to: PropertyType, value: &Value) -> Result<(), R
     }
 }
 
-fn one(out: &mut Vec<u8>, to: PropertyType, cell: &Cell<'_>) -> Result<(), Refusal> {
+fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Refusal> {
+    let to = property.property_type;
     match (to, cell) {
         (PropertyType::Json | PropertyType::Direct, _) => {}
-        (_, Cell::Json(text)) => return from_json(out, to, &parse(text)?),
+        (_, Cell::Json(text)) => return from_json(out, property, &parse(text)?),
         _ => {}
     }
     match to {
@@ -431,10 +455,21 @@ fn one(out: &mut Vec<u8>, to: PropertyType, cell: &Cell<'_>) -> Result<(), Refus
             if let Cell::Bytes(_) = cell {
                 let start = out.len();
                 json::value(out, cell)?;
-                return check_bytes("text", out.len() - start - 2, TEXT_BYTES);
+                return check_bytes("text", out.len() - start - 2, property.text_bytes);
             }
             let text = as_text(cell)?;
-            check_bytes("text", text.len(), TEXT_BYTES)?;
+            check_bytes("text", text.len(), property.text_bytes)?;
+            if text.contains('\0') {
+                return Err((Kind::InvalidValue, "the text holds a NUL, which CDF does not take".into()));
+            }
+            if let Some(values) = &property.values {
+                if !values.iter().any(|value| *value == text) {
+                    let known = values.iter().take(VALUES_NAMED).map(String::as_str).collect::<Vec<_>>();
+                    let more = if values.len() > known.len() { ", …" } else { "" };
+                    let why = format!("the value is \"{text}\"; CDF takes {}{more}", known.join(", "));
+                    return Err((Kind::InvalidValue, why));
+                }
+            }
             json::text(out, &text);
         }
         PropertyType::Boolean => match cell {
@@ -461,10 +496,12 @@ fn one(out: &mut Vec<u8>, to: PropertyType, cell: &Cell<'_>) -> Result<(), Refus
             };
             let bits = if to == PropertyType::Float32 { 32 } else { 64 };
             let most = if bits == 32 { f64::from(f32::MAX) } else { f64::MAX };
-            if size.is_finite() && size.abs() > most {
+            let digits =
+                matches!(cell, Cell::Number(digits) if digits.bytes().any(|byte| byte.is_ascii_digit()));
+            if size.abs() > most && (size.is_finite() || digits) {
                 return Err((
                     Kind::OutOfRange,
-                    format!("{size} does not fit the property, a float of {bits} bits"),
+                    format!("the number does not fit the property, a float of {bits} bits"),
                 ));
             }
             json::value(out, cell)?;
@@ -478,10 +515,13 @@ fn one(out: &mut Vec<u8>, to: PropertyType, cell: &Cell<'_>) -> Result<(), Refus
                     parse(text)?;
                     text
                 }
-                other => return json::value(out, other),
+                other => {
+                    let mut text = Vec::new();
+                    json::value(&mut text, other)?;
+                    return document(out, &String::from_utf8_lossy(&text));
+                }
             };
-            check_bytes("JSON document", text.len(), JSON_BYTES)?;
-            out.extend_from_slice(text.as_bytes());
+            document(out, text)?;
         }
         PropertyType::Direct => {
             let (Cell::Json(text) | Cell::Text(text)) = cell else {
@@ -548,7 +588,7 @@ mod tests {
 
     fn written(to: PropertyType, cell: Cell<'_>) -> Result<String, Kind> {
         let mut out = Vec::new();
-        one(&mut out, to, &cell).map_err(|(kind, _)| kind)?;
+        one(&mut out, &Property::new("p", to, false), &cell).map_err(|(kind, _)| kind)?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -581,11 +621,63 @@ mod tests {
         assert_eq!(written(PropertyType::Int32, Cell::Int(1 << 31)), Err(Kind::OutOfRange));
         assert_eq!(written(PropertyType::Float32, Cell::Float(1e39)), Err(Kind::OutOfRange));
         assert_eq!(written(PropertyType::Float64, Cell::Float(f64::NAN)), Err(Kind::OutOfRange));
+        let digits = format!("1{}", "0".repeat(400));
+        for beyond in [Cell::Number(&digits), Cell::Number("Infinity"), Cell::Float(f64::INFINITY)] {
+            assert_eq!(written(PropertyType::Float64, beyond), Err(Kind::OutOfRange));
+        }
+        assert_eq!(written(PropertyType::Text, Cell::Json("\"a\\u0000\"")), Err(Kind::InvalidValue));
         assert_eq!(written(PropertyType::Text, Cell::Text(&"x".repeat(128_001))), Err(Kind::TooLong));
         assert_eq!(written(PropertyType::Direct, Cell::Json("{\"space\": \"sp\"}")), Err(Kind::InvalidValue));
         for (name, good) in [("a", true), ("a-b_1", true), ("1a", false), ("", false), ("ä", false)] {
             assert_eq!(check_space(name).is_ok(), good, "{name}");
         }
         assert!(check_space(&"a".repeat(43)).is_ok() && check_space(&"a".repeat(44)).is_err());
+    }
+
+    #[test]
+    fn lists_have_elements_and_no_more_than_their_property_takes() {
+        let listed = |to: PropertyType, own: Option<usize>, cell: Cell<'_>| {
+            let mut list = Property::new("p", to, true);
+            list.list = own.or(list.list);
+            let mut out = Vec::new();
+            property(&mut out, &list, &cell)?;
+            Ok::<_, Refusal>(String::from_utf8(out).unwrap())
+        };
+        let kind = |result: Result<String, Refusal>| result.unwrap_err().0;
+        for to in [PropertyType::Text, PropertyType::Json, PropertyType::Direct, PropertyType::Int32] {
+            assert_eq!(kind(listed(to, None, Cell::List(&[]))), Kind::InvalidValue);
+            assert_eq!(kind(listed(to, None, Cell::Json("[]"))), Kind::InvalidValue);
+        }
+        let relations = |count: usize| {
+            let one = "{\"space\":\"sp\",\"externalId\":\"x\"}";
+            format!("[{}]", vec![one; count].join(","))
+        };
+        assert!(listed(PropertyType::Direct, None, Cell::Json(&relations(100))).is_ok());
+        assert_eq!(kind(listed(PropertyType::Direct, None, Cell::Json(&relations(101)))), Kind::TooLong);
+        assert!(listed(PropertyType::Direct, Some(2000), Cell::Json(&relations(2000))).is_ok());
+        assert!(listed(PropertyType::Int64, None, Cell::List(&[Cell::Int(1); 1000])).is_ok());
+        assert_eq!(kind(listed(PropertyType::Int64, None, Cell::List(&[Cell::Int(1); 1001]))), Kind::TooLong);
+        let text = "\"".repeat(64_000);
+        let texts = [Cell::Text(&text), Cell::Text(&text), Cell::Text("x")];
+        assert!(listed(PropertyType::Text, None, Cell::List(&texts[..2])).is_ok());
+        assert_eq!(kind(listed(PropertyType::Text, None, Cell::List(&texts))), Kind::TooLong);
+        let document = format!("[\"{}\"]", "x".repeat(20_474));
+        let documents = [Cell::Json(&document), Cell::Json(&document), Cell::Json("1")];
+        assert!(listed(PropertyType::Json, None, Cell::List(&documents[..2])).is_ok());
+        assert_eq!(kind(listed(PropertyType::Json, None, Cell::List(&documents))), Kind::TooLong);
+    }
+
+    #[test]
+    fn enumerations_and_short_texts() {
+        let mut limited = Property::new("p", PropertyType::Reference, false);
+        limited.values = Some(vec!["on".to_owned(), "off".to_owned()]);
+        let mut out = Vec::new();
+        assert!(one(&mut out, &limited, &Cell::Text("off")).is_ok());
+        let (kind, why) = one(&mut out, &limited, &Cell::Text("of")).unwrap_err();
+        assert!(kind == Kind::InvalidValue && why.contains("on, off"), "{why}");
+        let mut short = Property::new("p", PropertyType::Text, false);
+        short.text_bytes = 3;
+        assert!(one(&mut out, &short, &Cell::Text("äx")).is_ok());
+        assert_eq!(one(&mut out, &short, &Cell::Text("ää")).unwrap_err().0, Kind::TooLong);
     }
 }

@@ -1,5 +1,6 @@
 //! Cells to wire bytes: one pass, straight into the request that will be sent.
 
+pub mod document;
 pub mod fragment;
 pub mod gzip;
 pub mod instance;

@@ -380,7 +380,7 @@ mod tests {
     use super::*;
 
     fn parts_of(of: PropertyType, list: bool, conditions: &[(Comparison, Operand)]) -> Option<Vec<Value>> {
-        let property = Property { name: "p".into(), property_type: of, list: list.then_some(1000) };
+        let property = Property::new("p", of, list);
         let mut parts = Parts::default();
         for (comparison, operand) in conditions {
             let condition = Condition { column: 0, comparison: *comparison, operand: operand.clone() };

@@ -10,10 +10,18 @@ pub const REQUESTS_IN_PARALLEL: usize = 4;
 pub const INSTANCE_ID_CHARS: usize = 256;
 /// UTF-8 bytes of a text.
 pub const TEXT_BYTES: usize = 128_000;
-/// Bytes of a JSON document.
+/// Bytes of a JSON document, or of a list of them.
 pub const JSON_BYTES: usize = 40_960;
+/// Keys of an object in a JSON document.
+pub const JSON_KEYS: usize = 256;
+/// Characters of a key in a JSON document.
+pub const JSON_KEY_CHARS: usize = 128;
+/// Bytes of what an object in a JSON document holds under a key.
+pub const JSON_VALUE_BYTES: usize = 10_240;
 /// Elements of a list, where the property sets no limit of its own.
 pub const LIST_ELEMENTS: usize = 1000;
+/// As [`LIST_ELEMENTS`], of direct relations.
+pub const LIST_RELATIONS: usize = 100;
 
 const fn part(name: &'static str, property: &'static str) -> Column {
     fixed(name, property, ColumnType::Text, Rule::Part)

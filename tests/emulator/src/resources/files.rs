@@ -1,10 +1,11 @@
 //! Files: their metadata. Content cannot be uploaded here.
 
-use serde_json::{json, Map};
+use serde_json::{json, Map, Value};
 
 use super::classic::{Hooks, Kind, Operation};
 use super::fields::{Dangling, Field, FieldType, MetadataLimits, Target};
 use super::filter::Filter;
+use crate::errors::ApiError;
 
 static METADATA: MetadataLimits = MetadataLimits { pairs: 256, key: 128, value: 10_240, total: 10_240 };
 const ASSETS: Target = Target { path: "assets", dangling: Dangling::Listed("Asset ids not found") };
@@ -63,5 +64,12 @@ pub static KIND: Kind = Kind {
         ("labels", Filter::Labels),
         ("geoLocation", Filter::NotEmulated),
     ],
-    hooks: Hooks::NONE,
+    hooks: Hooks { admit, ..Hooks::NONE },
 };
+
+fn admit(file: &Map<String, Value>, create: bool) -> Result<(), ApiError> {
+    match file.get("assetIds").and_then(Value::as_array).is_some_and(Vec::is_empty) && create {
+        true => Err(ApiError::bad_request("assetIds: size must be between 1 and 1000, got 0")),
+        false => Ok(()),
+    }
+}

@@ -18,7 +18,12 @@ const ACL: &str = "dataModelInstancesAcl";
 const MAX_ITEMS: usize = 1000;
 const MAX_TEXT: usize = 128_000;
 const MAX_JSON: usize = 40_960;
-const MAX_LIST: usize = 1000;
+const MAX_KEYS: usize = 256;
+const MAX_KEY_CHARS: usize = 128;
+const MAX_VALUE: usize = 10_240;
+const MAX_LIST: u64 = 1000;
+const MAX_RELATIONS: u64 = 100;
+const MAX_SOURCES: usize = 100;
 
 /// By kind (`node`, `edge`), space and external id.
 pub type Instances = BTreeMap<Key, Instance>;
@@ -101,19 +106,24 @@ fn relation(value: &Value) -> Option<Name> {
 }
 
 fn check(property: &str, definition: &Value, value: &Value) -> Result<(), ApiError> {
-    let kind = definition["type"]["type"].as_str().unwrap_or_default();
+    let of = &definition["type"];
+    let kind = of["type"].as_str().unwrap_or_default();
     let wrong =
         |what: &str| Err(ApiError::bad_request(format!("Invalid value for property '{property}': {what}")));
     if value.is_null() {
         return match definition["nullable"] == json!(false) {
-            true => wrong("the property is not nullable"),
+            true => Err(ApiError::bad_request(format!(
+                "Invalid value for non-nullable property '{property}'. Value cannot be null."
+            ))),
             false => Ok(()),
         };
     }
+    let max_text = of["maxTextSize"].as_u64().map_or(MAX_TEXT, |most| MAX_TEXT.min(most as usize));
     let one = |value: &Value| {
         let good = match kind {
-            "text" => value.as_str().is_some_and(|text| text.len() <= MAX_TEXT),
+            "text" => value.as_str().is_some_and(|text| text.len() <= max_text && !text.contains('\0')),
             "timeseries" | "file" | "sequence" => value.is_string(),
+            "enum" => value.as_str().is_some_and(|value| is_in(of, value)),
             "boolean" => value.is_boolean(),
             "int32" => value.as_i64().is_some_and(|value| i32::try_from(value).is_ok()),
             "int64" => value.is_i64(),
@@ -121,7 +131,7 @@ fn check(property: &str, definition: &Value, value: &Value) -> Result<(), ApiErr
             "float64" => value.is_number(),
             "timestamp" => value.as_str().is_some_and(is_timestamp),
             "date" => value.as_str().is_some_and(is_date),
-            "json" => value.to_string().len() <= MAX_JSON,
+            "json" => return check_json(value).or_else(|what| wrong(&what)),
             "direct" => relation(value).is_some(),
             _ => false,
         };
@@ -133,11 +143,52 @@ fn check(property: &str, definition: &Value, value: &Value) -> Result<(), ApiErr
             )),
         }
     };
-    match (definition["type"]["list"] == json!(true), value) {
-        (true, Value::Array(list)) if list.len() > MAX_LIST => wrong("the list is too long"),
-        (true, Value::Array(list)) => list.iter().try_for_each(one),
+    let most = of["maxListSize"].as_u64();
+    let most = most.unwrap_or(if kind == "direct" { MAX_RELATIONS } else { MAX_LIST });
+    match (of["list"] == json!(true), value) {
+        (true, Value::Array(list)) if !(1..=most).contains(&(list.len() as u64)) => {
+            wrong(&format!("the size of the list must be between 1 and {most}, got {}", list.len()))
+        }
+        (true, Value::Array(list)) => {
+            let texts: usize = list.iter().filter_map(Value::as_str).map(str::len).sum();
+            if texts > MAX_TEXT || kind == "json" && value.to_string().len() > MAX_JSON {
+                return wrong("the list is too large");
+            }
+            list.iter().try_for_each(one)
+        }
         (true, _) => wrong("expected a list"),
         (false, value) => one(value),
+    }
+}
+
+/// Whether an enumeration has a value that may be written: the one for unknown values may not.
+fn is_in(of: &Value, value: &str) -> bool {
+    of["values"].get(value).is_some() && of["unknownValue"].as_str() != Some(value)
+}
+
+/// The limits of a JSON document: its size, and of each object in it keys and values.
+fn check_json(value: &Value) -> Result<(), String> {
+    let size = |value: &Value| value.as_str().map_or_else(|| value.to_string().len(), str::len);
+    if value.to_string().len() > MAX_JSON {
+        return Err(format!("the JSON value has more than {MAX_JSON} bytes"));
+    }
+    match value {
+        Value::Array(list) => list.iter().try_for_each(check_json),
+        Value::Object(object) => {
+            if object.len() > MAX_KEYS {
+                return Err(format!("the JSON object has more than {MAX_KEYS} keys"));
+            }
+            object.iter().try_for_each(|(key, value)| match () {
+                () if key.chars().count() > MAX_KEY_CHARS => {
+                    Err(format!("a key of the JSON object has more than {MAX_KEY_CHARS} characters"))
+                }
+                () if size(value) > MAX_VALUE => {
+                    Err(format!("a value of the JSON object has more than {MAX_VALUE} bytes"))
+                }
+                () => check_json(value),
+            })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -170,6 +221,8 @@ fn is_timestamp(text: &str) -> bool {
 
 fn apply(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let mut body = request.json()?;
+    // As recorded: null is no value.
+    body.retain(|_, value| !value.is_null());
     let wanted = items(&mut body, MAX_ITEMS)?;
     let flags = ["replace", "autoCreateDirectRelations", "autoCreateStartNodes", "autoCreateEndNodes"];
     let known = [&flags[..], &["skipOnVersionConflict", "delete"]].concat();
@@ -215,7 +268,11 @@ fn apply(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
             )));
         }
         let before = models.instances.get(&key);
-        if let Some(expected) = item.get("existingVersion").and_then(Value::as_i64) {
+        let expected = item.get("existingVersion").filter(|version| !version.is_null());
+        if expected.is_some_and(|version| !version.is_i64()) {
+            return Err(ApiError::bad_request("existingVersion: expected an integer"));
+        }
+        if let Some(expected) = expected.and_then(Value::as_i64) {
             if before.is_some_and(|before| before.version > expected) {
                 if skip {
                     continue;
@@ -308,9 +365,27 @@ fn write_sources(
     replace: bool,
     refers_to: &mut dyn FnMut(Name),
 ) -> Result<(), ApiError> {
-    for source in item.get("sources").and_then(Value::as_array).into_iter().flatten() {
+    let none = Vec::new();
+    let sources = match item.get("sources").filter(|sources| !sources.is_null()) {
+        None => &none,
+        Some(Value::Array(sources)) if (1..=MAX_SOURCES).contains(&sources.len()) => sources,
+        Some(_) => {
+            let what = format!("sources: expected a list of 1 to {MAX_SOURCES} elements");
+            return Err(ApiError::bad_request(what));
+        }
+    };
+    for source in sources {
+        let members = source.as_object().ok_or_else(|| ApiError::bad_request("sources: expected objects"))?;
+        refuse_unknown("sources", members, &["source", "properties"])?;
         let mapping = mapping(models, &source["source"])?;
-        let given = source["properties"].as_object().cloned().unwrap_or_default();
+        let given = match &source["properties"] {
+            Value::Null => Map::new(),
+            Value::Object(given) if !given.is_empty() => given.clone(),
+            Value::Object(_) => {
+                return Err(ApiError::bad_request("properties: at least one property is needed"))
+            }
+            _ => return Err(ApiError::bad_request("properties: expected an object")),
+        };
         let mut touched: BTreeMap<Name, Map<String, Value>> = BTreeMap::new();
         for (property, value) in given {
             let Some((container, behind, definition)) = mapping.get(&property) else {
@@ -412,6 +487,7 @@ fn sources(models: &Models, body: &Map<String, Value>) -> Result<Vec<(Value, Map
 fn by_ids(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let mut body = request.json()?;
     let wanted = items(&mut body, MAX_ITEMS)?;
+    body.retain(|_, value| !value.is_null());
     refuse_unknown("the request", &body, &["sources", "includeTyping"])?;
     let models = project.models();
     let sources = sources(&models, &body)?;
@@ -425,6 +501,7 @@ fn by_ids(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
 
 fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let mut body = request.json()?;
+    body.retain(|_, value| !value.is_null());
     refuse_unknown(
         "the request",
         &body,
@@ -639,16 +716,19 @@ fn compile(models: &Models, kind: &str, filter: &Value) -> Result<Predicate, Api
     let (subject, definition) = subject(models, kind, &operand["property"])?;
     let of = definition["type"]["type"].as_str().unwrap_or_default().to_owned();
     let many = definition["type"]["list"] == json!(true);
+    let mut single = definition["type"].clone();
+    single["list"] = json!(false);
+    let single = json!({ "type": single });
     let fits = |given: &Value| match given.is_null() {
         true => Err(wrong("a value is needed")),
-        false => check("value", &json!({ "type": { "type": of } }), given),
+        false => check("value", &single, given),
     };
     let given_values = || -> Result<Vec<Value>, ApiError> {
         let values = list(&operand["values"])?;
         values.iter().try_for_each(fits)?;
         Ok(values)
     };
-    let single = |what: &str| match many {
+    let no_list = |what: &str| match many {
         true => Err(wrong(what)),
         false => Ok(()),
     };
@@ -656,13 +736,13 @@ fn compile(models: &Models, kind: &str, filter: &Value) -> Result<Predicate, Api
     Ok(match operator.as_str() {
         "exists" => Box::new(move |key, instance| !value(&subject, key, instance).is_null()),
         "equals" => {
-            single("the property is a list")?;
+            no_list("the property is a list")?;
             let wanted = operand["value"].clone();
             fits(&wanted)?;
             Box::new(move |key, instance| same(&of, &value(&subject, key, instance), &wanted))
         }
         "in" => {
-            single("the property is a list")?;
+            no_list("the property is a list")?;
             let wanted = given_values()?;
             Box::new(move |key, instance| {
                 let value = value(&subject, key, instance);
@@ -679,7 +759,7 @@ fn compile(models: &Models, kind: &str, filter: &Value) -> Result<Predicate, Api
             })
         }
         "range" => {
-            single("the property is a list")?;
+            no_list("the property is a list")?;
             if matches!(of.as_str(), "boolean" | "json" | "direct") {
                 return Err(wrong("values of this type have no order"));
             }

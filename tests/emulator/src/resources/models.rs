@@ -172,7 +172,7 @@ fn spaces_by_ids(project: &Project, request: &mut Request) -> Result<Reply, ApiE
 }
 
 fn create_containers(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
-    const TYPES: [&str; 13] = [
+    const TYPES: [&str; 14] = [
         "text",
         "boolean",
         "float32",
@@ -186,6 +186,7 @@ fn create_containers(project: &Project, request: &mut Request) -> Result<Reply, 
         "timeseries",
         "file",
         "sequence",
+        "enum",
     ];
     let items = items(&mut request.json()?, MAX_ITEMS)?;
     let mut models = project.models();
@@ -206,7 +207,9 @@ fn create_containers(project: &Project, request: &mut Request) -> Result<Reply, 
                     "Unknown type '{kind}' of property '{identifier}'"
                 )));
             }
-            if property["type"]["list"].is_null() {
+            if kind == "enum" {
+                check_enum(identifier, &property["type"])?;
+            } else if property["type"]["list"].is_null() {
                 property["type"]["list"] = json!(false);
             }
             for (field, default) in [("nullable", true), ("immutable", false), ("autoIncrement", false)] {
@@ -224,6 +227,26 @@ fn create_containers(project: &Project, request: &mut Request) -> Result<Reply, 
         made.push(stored);
     }
     Ok(Reply::items(200, made, None))
+}
+
+/// Checks the values of an enumeration: 1 to 32 identifiers.
+fn check_enum(property: &str, of: &Value) -> Result<(), ApiError> {
+    let wrong = |what: &str| ApiError::bad_request(format!("enum values of property '{property}': {what}"));
+    let values = of["values"].as_object().ok_or_else(|| wrong("expected an object"))?;
+    if !(1..=32).contains(&values.len()) {
+        return Err(wrong("expected 1 to 32 of them"));
+    }
+    for name in values.keys() {
+        let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && name.len() <= 128;
+        if !first || !rest || matches!(name.as_str(), "true" | "false" | "null") {
+            return Err(wrong(&format!("'{name}' does not match the expected pattern")));
+        }
+    }
+    match of["unknownValue"].as_str().filter(|unknown| !values.contains_key(*unknown)) {
+        Some(unknown) => Err(wrong(&format!("the unknown value '{unknown}' is none of them"))),
+        None => Ok(()),
+    }
 }
 
 /// CDF's refusal of a space that does not exist.
