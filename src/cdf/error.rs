@@ -29,6 +29,8 @@ pub enum Kind {
     OutOfRange,
     /// A value that CDF requires is NULL.
     MissingValue,
+    /// A text that is not, or has no form, in the encoding that it has to be in.
+    InvalidEncoding,
     /// Any other value that CDF does not take.
     InvalidValue,
     /// Throttled for longer than the settings allow.
@@ -60,6 +62,7 @@ impl Kind {
             Kind::TooLong => "22001",
             Kind::OutOfRange => "22003",
             Kind::MissingValue => "22004",
+            Kind::InvalidEncoding => "22021",
             Kind::InvalidValue => "22023",
             Kind::Throttled => "53000",
             Kind::LimitExceeded => "53400",

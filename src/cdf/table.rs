@@ -386,6 +386,33 @@ impl Table {
         Ok(())
     }
 
+    /// Whether a statement may go over every row that the table stands for; `statement` as it stands in SQL.
+    ///
+    /// # Errors
+    /// `Unsupported`, unless the table's option allows it.
+    pub fn check_whole(&self, statement: &str) -> Result<(), Error> {
+        if self.options.truncatable {
+            return Ok(());
+        }
+        let resource = self.options.resource.name;
+        let (message, way_out) = match statement {
+            "TRUNCATE" => (format!("cannot truncate a foreign table of {resource}"), "If that is wanted, "),
+            _ => (
+                format!(
+                    "cannot {statement} all rows of a foreign table of {resource}: no condition tells its rows apart"
+                ),
+                "Add a WHERE clause on the table's columns or, if it is wanted for all, ",
+            ),
+        };
+        let whole = match self.options.table.is_some() {
+            true => "RAW table",
+            false => "resource",
+        };
+        Err(Error::new(Kind::Unsupported, message)
+            .detail(format!("{statement} would go over the whole {whole} in CDF."))
+            .hint(format!("{way_out}set the table's option truncatable to \"true\".")))
+    }
+
     /// Of an instance's space and external id one alone says nothing.
     fn check_pairs(&self) -> Result<(), Error> {
         let half = |have: &str, miss: &str| {

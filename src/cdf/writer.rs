@@ -84,6 +84,7 @@ impl Writer {
         Ok(Writer { table, connection, on_conflict, encoder, upsert, lane: None, fragment: Vec::new() })
     }
 
+    /// The table that the rows are written to.
     pub fn table(&self) -> &Table {
         &self.table
     }

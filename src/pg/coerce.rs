@@ -1,8 +1,9 @@
-//! Timestamps without time zone, written to columns with one, are UTC whatever the session's TimeZone.
+//! Moments that are written to a column of another type are UTC whatever the session's TimeZone.
 //!
-//! Npgsql, psycopg and others bind moments as `timestamp`. PostgreSQL would add a cast that reads them in the session's
-//! TimeZone, so that the same load would mean other moments in another session. That implicit cast is replaced by one
-//! to UTC, in INSERTs into this extension's tables only; a cast that the user has written stays.
+//! Npgsql, psycopg and others bind moments as `timestamp`, and tables may have `timestamp`, `date` and `time` columns.
+//! PostgreSQL would add a cast that goes through the session's TimeZone, so that the same load would mean other moments
+//! in another session. That implicit cast is replaced by one in UTC, in what is written to this extension's tables only;
+//! a cast that the user has written stays.
 
 use std::ffi::CStr;
 
@@ -10,12 +11,38 @@ use pgrx::pg_sys;
 
 use super::list::pointers;
 
-/// `timestamptz(timestamp)` and `timestamptz(date)`, the implicit casts (pg_proc.dat).
+/// The implicit casts that look at the session's TimeZone (pg_proc.dat): `timestamptz(timestamp)`, `timestamptz(date)`,
+/// `timestamp(timestamptz)`, `date(timestamptz)`, `time(timestamptz)`, `timetz(timestamptz)` and `timetz(time)`.
 const TIMESTAMP_TO_TIMESTAMPTZ: u32 = 2028;
 const DATE_TO_TIMESTAMPTZ: u32 = 1174;
-/// `timestamp(date)` and `timezone(text, timestamp)` (pg_proc.dat).
-const DATE_TO_TIMESTAMP: u32 = 2024;
-const TIMESTAMP_AT_ZONE: u32 = 2069;
+const TIMESTAMPTZ_TO_TIMESTAMP: u32 = 2027;
+const TIMESTAMPTZ_TO_DATE: u32 = 1178;
+const TIMESTAMPTZ_TO_TIME: u32 = 2019;
+const TIMESTAMPTZ_TO_TIMETZ: u32 = 1388;
+const TIME_TO_TIMETZ: u32 = 2047;
+const LOCAL_CASTS: [u32; 7] = [
+    TIMESTAMP_TO_TIMESTAMPTZ,
+    DATE_TO_TIMESTAMPTZ,
+    TIMESTAMPTZ_TO_TIMESTAMP,
+    TIMESTAMPTZ_TO_DATE,
+    TIMESTAMPTZ_TO_TIME,
+    TIMESTAMPTZ_TO_TIMETZ,
+    TIME_TO_TIMETZ,
+];
+
+/// A built-in function (pg_proc.dat) and the type that it gives.
+type Function = (u32, pg_sys::Oid);
+
+/// `timestamp(date)`, `date(timestamp)`, `time(timestamp)`, `timetz(timestamptz)`, and `date + time`.
+const DATE_TO_TIMESTAMP: Function = (2024, pg_sys::TIMESTAMPOID);
+const TIMESTAMP_TO_DATE: Function = (2029, pg_sys::DATEOID);
+const TIMESTAMP_TO_TIME: Function = (1316, pg_sys::TIMEOID);
+const TO_TIMETZ: Function = (TIMESTAMPTZ_TO_TIMETZ, pg_sys::TIMETZOID);
+const DATE_AND_TIME: Function = (1272, pg_sys::TIMESTAMPOID);
+/// `timezone(text, timestamp)`, `timezone(text, timestamptz)` and `timezone(text, timetz)`: AT TIME ZONE.
+const TIMESTAMP_AT_ZONE: Function = (2069, pg_sys::TIMESTAMPTZOID);
+const TIMESTAMPTZ_AT_ZONE: Function = (1159, pg_sys::TIMESTAMPOID);
+const TIMETZ_AT_ZONE: Function = (2037, pg_sys::TIMETZOID);
 
 /// Rewrites what a plan hands to the insertion, wherever in it the casts are evaluated.
 ///
@@ -212,7 +239,7 @@ unsafe fn for_each_listed(lists: *mut pg_sys::List, change: &mut dyn FnMut(&mut 
     }
 }
 
-/// Whether the expression's type may be, or hold, a timestamp with time zone: true for any but the usual others.
+/// Whether the expression's type may be, or hold, a moment: true for any but the usual others.
 unsafe fn may_be_a_moment(expression: *mut pg_sys::Expr) -> bool {
     // SAFETY: an expression is a node, or missing.
     let oid = unsafe { pg_sys::exprType(expression.cast()) };
@@ -259,7 +286,7 @@ unsafe fn inner(expression: *mut pg_sys::Expr) -> Option<*mut *mut pg_sys::Expr>
     }
 }
 
-/// The moment without time zone that the expression casts implicitly, and the function by which it does.
+/// The moment that the expression casts implicitly by the session's TimeZone, and the function by which it does.
 unsafe fn implicit_cast(expression: *mut pg_sys::Expr) -> Option<(*mut pg_sys::Expr, u32)> {
     // SAFETY: an expression is a node, whose tag tells its type; a cast has an argument.
     unsafe {
@@ -267,13 +294,16 @@ unsafe fn implicit_cast(expression: *mut pg_sys::Expr) -> Option<(*mut pg_sys::E
             return None;
         }
         let function = (*expression.cast::<pg_sys::FuncExpr>()).funcid.to_u32();
-        let known = matches!(function, TIMESTAMP_TO_TIMESTAMPTZ | DATE_TO_TIMESTAMPTZ);
-        inner(expression).filter(|_| known).map(|argument| (*argument, function))
+        let local = LOCAL_CASTS.contains(&function);
+        inner(expression).filter(|_| local).map(|argument| (*argument, function))
     }
 }
 
 /// Whether the expression reads a moment in the session's TimeZone.
-unsafe fn is_local_cast(expression: *mut pg_sys::Expr) -> bool {
+///
+/// # Safety
+/// `expression` is an expression, or null.
+pub unsafe fn is_local_cast(expression: *mut pg_sys::Expr) -> bool {
     // SAFETY: as for `inner`; arguments may be missing, never dangling.
     unsafe {
         !expression.is_null()
@@ -283,7 +313,10 @@ unsafe fn is_local_cast(expression: *mut pg_sys::Expr) -> bool {
 }
 
 /// The expression, or its replacement if it is one of the casts, or has one inside.
-unsafe fn rewritten(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr {
+///
+/// # Safety
+/// `expression` is an expression, or null.
+pub unsafe fn rewritten(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr {
     // SAFETY: an expression is a node; what is made here is allocated in the current memory context, as the tree is.
     unsafe {
         if expression.is_null() {
@@ -295,14 +328,38 @@ unsafe fn rewritten(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr {
             }
             return expression;
         };
-        let moment = match cast {
-            DATE_TO_TIMESTAMPTZ => {
-                let arguments = pg_sys::lappend(std::ptr::null_mut(), argument.cast());
-                function(DATE_TO_TIMESTAMP, pg_sys::TIMESTAMPOID, pg_sys::InvalidOid, arguments)
+        let in_utc = |moment| call(TIMESTAMPTZ_AT_ZONE, &[utc(), moment]);
+        let timetz = |moment| call(TIMETZ_AT_ZONE, &[utc(), call(TO_TIMETZ, &[moment])]);
+        match cast {
+            TIMESTAMPTZ_TO_TIMESTAMP => in_utc(argument),
+            TIMESTAMPTZ_TO_DATE => call(TIMESTAMP_TO_DATE, &[in_utc(argument)]),
+            TIMESTAMPTZ_TO_TIME => call(TIMESTAMP_TO_TIME, &[in_utc(argument)]),
+            TIMESTAMPTZ_TO_TIMETZ => timetz(argument),
+            TIME_TO_TIMETZ => {
+                // Any day will do: in UTC all are alike.
+                let day = pg_sys::makeConst(
+                    pg_sys::DATEOID,
+                    -1,
+                    pg_sys::InvalidOid,
+                    std::mem::size_of::<i32>() as i32,
+                    pg_sys::Datum::from(0_i32),
+                    false,
+                    true,
+                );
+                let moment = call(DATE_AND_TIME, &[day.cast(), argument]);
+                timetz(call(TIMESTAMP_AT_ZONE, &[utc(), moment]))
             }
-            _ => argument,
-        };
-        let zone = pg_sys::makeConst(
+            DATE_TO_TIMESTAMPTZ => call(TIMESTAMP_AT_ZONE, &[utc(), call(DATE_TO_TIMESTAMP, &[argument])]),
+            _ => call(TIMESTAMP_AT_ZONE, &[utc(), argument]),
+        }
+    }
+}
+
+/// The zone as a constant.
+unsafe fn utc() -> *mut pg_sys::Expr {
+    // SAFETY: both are allocated in the current memory context.
+    unsafe {
+        pg_sys::makeConst(
             pg_sys::TEXTOID,
             -1,
             pg_sys::DEFAULT_COLLATION_OID,
@@ -310,24 +367,26 @@ unsafe fn rewritten(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr {
             pg_sys::cstring_to_text(c"UTC".as_ptr()).into(),
             false,
             false,
-        );
-        let arguments = pg_sys::lappend(pg_sys::lappend(std::ptr::null_mut(), zone.cast()), moment.cast());
-        function(TIMESTAMP_AT_ZONE, pg_sys::TIMESTAMPTZOID, pg_sys::DEFAULT_COLLATION_OID, arguments)
+        )
+        .cast()
     }
 }
 
-unsafe fn function(
-    oid: u32,
-    result: pg_sys::Oid,
-    collation: pg_sys::Oid,
-    arguments: *mut pg_sys::List,
-) -> *mut pg_sys::Expr {
-    // SAFETY: built-in functions of these OIDs exist in every supported version.
+unsafe fn call((oid, result): Function, arguments: &[*mut pg_sys::Expr]) -> *mut pg_sys::Expr {
+    // SAFETY: built-in functions of these OIDs exist in every supported version, and are given what they take.
     unsafe {
+        let list = arguments
+            .iter()
+            .fold(std::ptr::null_mut(), |list, argument| pg_sys::lappend(list, argument.cast()));
+        // A function that takes a text has its collation.
+        let collation = match pg_sys::exprType(arguments[0].cast()) {
+            pg_sys::TEXTOID => pg_sys::DEFAULT_COLLATION_OID,
+            _ => pg_sys::InvalidOid,
+        };
         pg_sys::makeFuncExpr(
             oid.into(),
             result,
-            arguments,
+            list,
             pg_sys::InvalidOid,
             collation,
             pg_sys::CoercionForm::COERCE_IMPLICIT_CAST,

@@ -1,12 +1,14 @@
 //! Slot to typed cells: the one place that reads a Datum of a row.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 use bumpalo::Bump;
 use pgrx::pg_sys::{self, Datum, Oid};
 
 use super::jsonb;
-use super::text::{column_name, is_foreign, utf8};
+use super::text::{column_name, decode, is_foreign, not_unicode, utf8};
+use super::transmission::TextForm;
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 
@@ -43,6 +45,7 @@ enum Reader {
     /// By the type's output function: uuid, enums, and whatever else has a text form.
     Output {
         output: Oid,
+        form: TextForm,
     },
 }
 
@@ -65,6 +68,8 @@ pub struct RowReader {
     arena: Bump,
     /// Texts of the database have to be converted.
     recode: bool,
+    /// What the texts that output functions print hang on.
+    form: TextForm,
     /// The emptied cells of the last row, for their memory.
     cells: Vec<Cell<'static>>,
 }
@@ -122,7 +127,15 @@ impl RowReader {
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             )
         };
-        RowReader { columns, context, arena: Bump::new(), recode: is_foreign(), cells: Vec::new() }
+        let form = columns.iter().flatten().map(|column| column.reader.form()).max();
+        RowReader {
+            columns,
+            context,
+            arena: Bump::new(),
+            recode: is_foreign(),
+            form: form.unwrap_or(TextForm::Fixed),
+            cells: Vec::new(),
+        }
     }
 
     /// Frees what the last row has allocated: of most rows nothing, and then the calls would cost more than all else.
@@ -173,6 +186,7 @@ impl RowReader {
             )
         };
         let mut result = Ok(());
+        let fixed = (self.form != TextForm::Fixed).then(|| self.form.fix());
         let memory = self.memory();
         cells.resize(self.columns.len(), Cell::Null);
         for (((column, datum), null), cell) in self.columns.iter().zip(values).zip(nulls).zip(&mut cells) {
@@ -189,6 +203,9 @@ impl RowReader {
                     break;
                 }
             }
+        }
+        if let Some(fixed) = fixed {
+            fixed.end();
         }
         let result = result.and_then(|()| use_row(&cells));
         cells.clear();
@@ -226,10 +243,12 @@ impl RowReader {
                 true => Ok(Vec::new()),
                 false => self.cells(|at| value(slot, at as i32 + 1)),
             };
+            let fixed = self.form.fix();
             let place = |at: usize| keys.iter().find(|(column, _)| *column == at);
             let change = self
                 .cells(|at| place(at).and_then(|(_, number)| value(plan, i32::from(*number))))
                 .and_then(|keys| Ok(Change { keys, new: row(new)?, old: row(old)? }));
+            fixed.end();
             change.and_then(use_change)
         }
     }
@@ -279,6 +298,14 @@ pub unsafe fn value(slot: *mut pg_sys::TupleTableSlot, number: i32) -> Option<Da
 type Refusal = (Kind, String);
 
 impl Reader {
+    fn form(&self) -> TextForm {
+        match self {
+            Reader::Output { form, .. } => *form,
+            Reader::Array(element) => element.reader.form(),
+            _ => TextForm::Fixed,
+        }
+    }
+
     fn of(oid: Oid) -> Reader {
         // SAFETY: catalog look-ups of a type that a column has.
         unsafe {
@@ -314,7 +341,7 @@ impl Reader {
                     pg_sys::getTypeOutputInfo(oid, &mut output, &mut varlena);
                     match oid {
                         pg_sys::NUMERICOID => Reader::Numeric { output },
-                        _ => Reader::Output { output },
+                        _ => Reader::Output { output, form: TextForm::of(oid) },
                     }
                 }
             }
@@ -381,7 +408,10 @@ impl Reader {
                 },
                 Reader::Date => match datum.value() as i32 {
                     i32::MIN | i32::MAX => return Err(infinite()),
-                    days => Cell::Timestamp(i64::from(days) * DAY_MICROS),
+                    days => match i64::from(days).checked_mul(DAY_MICROS) {
+                        Some(micros) => Cell::Timestamp(micros),
+                        None => return Err((Kind::OutOfRange, "the date is beyond all that CDF takes".into())),
+                    },
                 },
                 Reader::Jsonb { pairs } => {
                     if *pairs && !memory.recode {
@@ -397,7 +427,7 @@ impl Reader {
                     Cell::Json(text(CStr::from_ptr(printed).to_bytes(), memory)?)
                 }
                 Reader::Numeric { output } => Cell::Number(text(printed(*output, datum, memory), memory)?),
-                Reader::Output { output } => Cell::Text(text(printed(*output, datum, memory), memory)?),
+                Reader::Output { output, .. } => Cell::Text(text(printed(*output, datum, memory), memory)?),
                 Reader::Array(element) => Cell::List(element.read(datum, memory)?),
             })
         }
@@ -505,23 +535,15 @@ unsafe fn printed<'a>(output: Oid, datum: Datum, memory: Memory<'a>) -> &'a [u8]
 }
 
 /// # Safety
-/// The bytes are text in the database's encoding, and live as what is allocated in the memory does.
+/// The bytes are text in the database's encoding.
 unsafe fn text<'a>(bytes: &'a [u8], memory: Memory<'a>) -> Result<&'a str, Refusal> {
-    let bytes = match memory.recode {
-        false => bytes,
-        true => {
-            // SAFETY: the caller's promise; the result is the argument itself or NUL-terminated.
-            unsafe {
-                let pointer: *const std::ffi::c_char = bytes.as_ptr().cast();
-                let converted = memory.within(|| {
-                    pg_sys::pg_server_to_any(pointer, bytes.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32)
-                });
-                match std::ptr::eq(converted, pointer) {
-                    true => bytes,
-                    false => CStr::from_ptr(converted).to_bytes(),
-                }
-            }
-        }
+    let converted = match memory.recode {
+        false => utf8(bytes).map(Cow::Borrowed),
+        true => decode(bytes),
     };
-    utf8(bytes).ok_or_else(|| (Kind::InvalidValue, "the text is not valid UTF-8".to_owned()))
+    match converted {
+        Some(Cow::Borrowed(text)) => Ok(text),
+        Some(Cow::Owned(text)) => Ok(memory.arena.alloc_str(&text)),
+        None => Err((Kind::InvalidEncoding, not_unicode())),
+    }
 }

@@ -1,9 +1,12 @@
 //! Rust errors as PostgreSQL's: one ERROR with SQLSTATE, message, DETAIL and HINT.
 
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode};
+use std::cell::Cell;
+use std::ffi::{c_char, c_int, CString};
 
-use super::text::is_foreign;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
+
+use super::text::{encode_lossy, is_foreign};
 use crate::cdf::error::{Error, Report};
 
 /// Keeps Rust backtraces out of what users see: pgrx appends a captured one to DETAIL.
@@ -38,6 +41,10 @@ pub fn warn(error: Error) {
 #[track_caller]
 fn report(level: PgLogLevel, code: PgSqlErrorCode, error: Error) {
     let Report { message, detail, hint, .. } = error.into_report();
+    if is_foreign() {
+        let texts = [Some(message.clone()), (!detail.is_empty()).then(|| detail.join("\n")), hint.clone()];
+        encode_next(texts);
+    }
     let mut report = ErrorReport::new(code, printable(message), "cdf_fdw");
     if !detail.is_empty() {
         report = report.set_detail(printable(detail.join("\n")));
@@ -63,21 +70,69 @@ impl<T> OrRaise<T> for Result<T, Error> {
     }
 }
 
-/// PostgreSQL's messages end at the first NUL, and CDF's words may hold one. They are in the database's encoding: where
-/// that is not UTF-8, what is beyond ASCII is escaped.
-fn printable(text: String) -> String {
-    let foreign = !text.is_ascii() && is_foreign();
-    escaped(text, foreign)
+/// Message, detail and hint in the database's encoding.
+type EncodedTexts = [Option<CString>; 3];
+
+thread_local! {
+    /// The texts of the error that is on its way. The backend has one thread.
+    static ENCODED: Cell<Option<EncodedTexts>> = const { Cell::new(None) };
 }
 
-fn escaped(text: String, foreign: bool) -> String {
-    let text = if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
-    match foreign {
+/// Has the texts of the error that is raised next put into the database's encoding: a Rust text, which is what becomes the
+/// error on its way out of Rust, is UTF-8. PostgreSQL calls this callback when it makes the error, and forgets it when that
+/// has been caught.
+fn encode_next(texts: [Option<String>; 3]) {
+    static mut CALLBACK: pg_sys::ErrorContextCallback = pg_sys::ErrorContextCallback {
+        previous: std::ptr::null_mut(),
+        callback: Some(put_encoded),
+        arg: std::ptr::null_mut(),
+    };
+    ENCODED.set(Some(texts.map(|text| text.map(|text| encode_lossy(&text)))));
+    // SAFETY: the backend has one thread. Those whose callbacks are on the stack have called this code, so that they are
+    // there until the error is made. One that is there already is not put there again, which would make a circle.
+    unsafe {
+        let ours = &raw mut CALLBACK;
+        let mut known = pg_sys::error_context_stack;
+        while !known.is_null() && known != ours {
+            known = (*known).previous;
+        }
+        if known.is_null() {
+            (*ours).previous = pg_sys::error_context_stack;
+            pg_sys::error_context_stack = ours;
+        }
+    }
+}
+
+extern "C-unwind" {
+    // utils/elog.h; pgrx keeps its declarations to itself.
+    fn errmsg(format: *const c_char, ...) -> c_int;
+    fn errdetail(format: *const c_char, ...) -> c_int;
+    fn errhint(format: *const c_char, ...) -> c_int;
+}
+
+/// Replaces the texts of the error that is being made.
+unsafe extern "C-unwind" fn put_encoded(_arg: *mut std::ffi::c_void) {
+    let Some([message, detail, hint]) = ENCODED.take() else { return };
+    let format = c"%s".as_ptr();
+    // SAFETY: called while an error is being made, which these functions change; they copy the NUL-terminated texts.
+    unsafe {
+        if let Some(message) = message {
+            errmsg(format, message.as_ptr());
+        }
+        if let Some(detail) = detail {
+            errdetail(format, detail.as_ptr());
+        }
+        if let Some(hint) = hint {
+            errhint(format, hint.as_ptr());
+        }
+    }
+}
+
+/// PostgreSQL's messages end at the first NUL, and CDF's words may hold one.
+fn printable(text: String) -> String {
+    match text.contains('\0') {
+        true => text.replace('\0', "\u{fffd}"),
         false => text,
-        true => text
-            .chars()
-            .map(|c| if c.is_ascii() { c.to_string() } else { c.escape_unicode().to_string() })
-            .collect(),
     }
 }
 
@@ -102,7 +157,7 @@ mod tests {
 
     #[test]
     fn messages_hold_no_nul() {
-        assert_eq!(escaped("a\0b".into(), false), "a\u{fffd}b");
-        assert_eq!(escaped("aø…".into(), true), "a\\u{f8}\\u{2026}");
+        assert_eq!(printable("a\0b".into()), "a\u{fffd}b");
+        assert_eq!(printable("aø…".into()), "aø…");
     }
 }

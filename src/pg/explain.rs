@@ -1,6 +1,6 @@
 //! EXPLAIN: the requests that a statement would make. It makes none itself.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgrx::pg_sys;
@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 use super::errors::OrRaise;
 use super::list::pointers;
 use super::scan::{self, statistics, ScanPlan};
+use super::text::{encode_lossy, from_server_lossy};
 use super::{modify, on_conflict, options};
 use crate::cdf::explain;
 use crate::cdf::read::Comparison;
@@ -52,8 +53,7 @@ pub unsafe fn explain_scan(
         let context = pg_sys::set_deparse_context_plan((*es).deparse_cxt, plan.cast(), std::ptr::null_mut());
         let values = pointers::<pg_sys::Node>((*plan).fdw_exprs);
         let deparse = |value: *mut pg_sys::Node| {
-            let value = pg_sys::deparse_expression(value, context, false, false);
-            CStr::from_ptr(value).to_string_lossy().into_owned()
+            from_server_lossy(pg_sys::deparse_expression(value, context, false, false))
         };
         let filters: Vec<String> = conditions
             .iter()
@@ -150,7 +150,7 @@ fn condition(column: &str, comparison: Comparison, value: &str) -> String {
 
 /// Adds a property to the report, in whichever format it is.
 unsafe fn text(es: *mut pg_sys::ExplainState, label: &CStr, value: &str) {
-    let value = CString::new(value.replace('\0', "")).unwrap_or_default();
+    let value = encode_lossy(value);
     // SAFETY: the report is EXPLAIN's, and both texts are NUL-terminated.
     unsafe { pg_sys::ExplainPropertyText(label.as_ptr(), value.as_ptr(), es) }
 }

@@ -1,7 +1,7 @@
 //! IMPORT FOREIGN SCHEMA: the built-in tables, those of a data-model space, and those of a RAW database.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fmt::Write;
 
 use pgrx::prelude::*;
@@ -9,7 +9,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::errors::{raise_as, warn, OrRaise};
 use super::list::pointers;
-use super::text::{from_server, is_foreign};
+use super::text::{from_server, from_server_lossy, is_foreign};
 use super::{options, views, wait};
 use crate::cdf::error::{list_names, Error, Kind, NAMED_ROWS};
 use crate::cdf::read::sample::{self, SampledColumn};
@@ -46,7 +46,7 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
     unsafe {
         let statement = &*statement;
         if let Some(option) = pointers::<pg_sys::DefElem>(statement.options).first() {
-            let name = CStr::from_ptr((**option).defname).to_string_lossy();
+            let name = from_server_lossy((**option).defname);
             raise_as(
                 PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
                 Error::new(

@@ -2,12 +2,14 @@
 
 mod analyze;
 mod coerce;
+mod copy_defaults;
 mod credentials;
 mod datum;
 mod direct_modify;
 mod errors;
 mod estimate;
 mod explain;
+mod extent;
 mod handler;
 mod import;
 mod jsonb;
@@ -31,6 +33,7 @@ mod system_columns;
 mod text;
 mod tokens;
 mod transaction;
+mod transmission;
 mod truncate;
 mod trust;
 mod tuple;

@@ -8,11 +8,12 @@ use pgrx::PgMemoryContexts;
 
 use super::datum::{self, holds_values, Change, RowReader};
 use super::errors::{raise, OrRaise};
+use super::extent::{extent, Extent};
 use super::list::{integers, pointers};
 use super::row_identity::{attribute, Places};
 use super::scan::open_table;
 use super::spill::StatementFile;
-use super::{coerce, on_conflict, options, system_columns, transaction};
+use super::{coerce, copy_defaults, on_conflict, options, system_columns, transaction};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::seen::SeenRows;
@@ -29,10 +30,15 @@ struct ModifyState {
     policies: &'static [pg_sys::WCOKind::Type],
     /// Where the plan's rows have what a row is found again by.
     places: Places,
+    /// How many of the table's rows an UPDATE or DELETE changes.
+    extent: Extent,
+    operation: Operation,
     /// The columns that an UPDATE sets.
     changed: Vec<bool>,
     /// A trigger may have changed other columns.
     triggered: bool,
+    /// What COPY has computed otherwise than it should.
+    defaults: Vec<copy_defaults::Default>,
     /// The rows that a statement which joins has changed: one that matches twice is changed, and counted, once.
     seen: Option<Seen>,
 }
@@ -59,7 +65,8 @@ pub unsafe extern "C-unwind" fn is_foreign_rel_updatable(_relation: pg_sys::Rela
         .fold(0, |all, command| all | 1 << command as std::ffi::c_int)
 }
 
-/// The plan's private list: the columns that an UPDATE sets, counted from 1.
+/// The plan's private list, for UPDATE and DELETE: how many of the table's rows are changed, then the columns that an UPDATE
+/// sets, counted from 1.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn plan_foreign_modify(
     root: *mut pg_sys::PlannerInfo,
@@ -78,16 +85,16 @@ pub unsafe extern "C-unwind" fn plan_foreign_modify(
             return std::ptr::null_mut();
         }
         table.check_operation(operation).or_raise();
-        match operation {
-            Operation::Update => {
-                coerce::updates_read_timestamps_as_utc((*plan).plan.lefttree);
-                let lists = pointers::<pg_sys::List>((*plan).updateColnosLists);
-                lists.get(subplan_index as usize).map_or(std::ptr::null_mut(), |list| {
-                    pg_sys::copyObjectImpl(list.cast_const().cast()).cast()
-                })
+        let extent = extent(root, plan, result_relation).to_integer();
+        let mut private = pg_sys::lappend_int(std::ptr::null_mut(), extent);
+        if operation == Operation::Update {
+            coerce::updates_read_timestamps_as_utc((*plan).plan.lefttree);
+            let lists = pointers::<pg_sys::List>((*plan).updateColnosLists);
+            if let Some(list) = lists.get(subplan_index as usize) {
+                private = pg_sys::list_concat(private, *list);
             }
-            _ => std::ptr::null_mut(),
         }
+        private
     }
 }
 
@@ -127,7 +134,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
             raise(
                 Error::new(
                     Kind::Unsupported,
-                    "a timestamp without time zone would be read in the session's TimeZone, not as UTC",
+                    "a moment would be read in the session's TimeZone, not as UTC",
                 )
                 .detail("The statement was planned before this session had loaded cdf_fdw, and writes to a partition.")
                 .hint("Run it again, or have cdf_fdw in session_preload_libraries."),
@@ -139,8 +146,11 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
         }
         // Whatever the statement is, this row is inserted: an UPDATE may move it here.
         begin(mtstate, rinfo, Operation::Upsert, std::ptr::null_mut());
-        let state = &*(*rinfo).ri_FdwState.cast::<ModifyState>();
+        let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
         system_columns::check_routed(mtstate, rinfo, state.writer.table());
+        if plan.is_null() {
+            state.defaults = copy_defaults::in_utc(rinfo, (*mtstate).ps.state);
+        }
     }
 }
 
@@ -152,7 +162,7 @@ unsafe fn begin(
     mtstate: *mut pg_sys::ModifyTableState,
     rinfo: *mut pg_sys::ResultRelInfo,
     operation: Operation,
-    set: *mut pg_sys::List,
+    private: *mut pg_sys::List,
 ) {
     // SAFETY: the caller's promise: the relation is open, and the executor state lives until the statement ends.
     unsafe {
@@ -161,8 +171,14 @@ unsafe fn begin(
         let context = (*estate).es_query_cxt;
         let mut state =
             new_state(relation, acting_user(rinfo, estate), mtstate, operation, context).or_raise();
-        if !set.is_null() {
-            state.sets(relation, &integers(set));
+        if let Some((extent, set)) = integers(private).split_first() {
+            state.extent = Extent::from_integer(*extent);
+            if state.extent == Extent::All {
+                state.check_whole();
+            }
+            if operation == Operation::Update {
+                state.sets(relation, set);
+            }
         }
         transaction::begin();
         // Dropped with the statement's memory: at an ERROR end_foreign_modify is not called.
@@ -200,8 +216,11 @@ unsafe fn new_state(
         Ok(ModifyState {
             policies: policies((*mtstate).operation),
             places,
+            extent: Extent::Part,
+            operation,
             changed: vec![false; table.bindings.len()],
             triggered: false,
+            defaults: Vec::new(),
             seen: repeats.then(Seen::new),
             reader,
             writer: Writer::new(Arc::new(table), connection, on_conflict, listed.as_deref())?,
@@ -354,6 +373,9 @@ pub unsafe extern "C-unwind" fn exec_foreign_insert(
     // SAFETY: the executor passes what begin has prepared, and a slot that holds a row of the table.
     unsafe {
         let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
+        if !state.defaults.is_empty() {
+            copy_defaults::put(&state.defaults, slot, estate);
+        }
         check_policies(state.policies, rinfo, slot, estate);
         if state.constrained {
             pg_sys::ExecConstraints(rinfo, slot, estate);
@@ -417,6 +439,9 @@ pub unsafe extern "C-unwind" fn exec_foreign_update(
         if (*(*(*rinfo).ri_RelationDesc).rd_rel).relispartition {
             pg_sys::ExecPartitionCheck(rinfo, slot, estate, true);
         }
+        if state.extent != Extent::Part {
+            state.check_whole();
+        }
         let old = if state.triggered { (*rinfo).ri_oldTupleSlot } else { std::ptr::null_mut() };
         let ModifyState { reader, writer, places, changed, seen, .. } = state;
         let first = reader
@@ -450,6 +475,9 @@ pub unsafe extern "C-unwind" fn exec_foreign_delete(
     // until the slot has been used.
     unsafe {
         let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
+        if state.extent != Extent::Part {
+            state.check_whole();
+        }
         let ModifyState { reader, writer, places, seen, .. } = state;
         let none = std::ptr::null_mut();
         let first = reader
@@ -496,6 +524,15 @@ pub unsafe extern "C-unwind" fn end_foreign_modify(
 }
 
 impl ModifyState {
+    /// Refuses a statement that goes over the whole table, where the table's option does not allow that.
+    fn check_whole(&self) {
+        let statement = match self.operation {
+            Operation::Delete => "DELETE",
+            _ => "UPDATE",
+        };
+        self.writer.table().check_whole(statement).or_raise();
+    }
+
     /// Takes note of the columns that an UPDATE sets, counted from 1. Generated columns follow others.
     ///
     /// # Safety

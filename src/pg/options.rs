@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
-use pgrx::PgTupleDesc;
+use pgrx::{AnyArray, PgTupleDesc};
 use secrecy::SecretString;
 use url::{Host, Url};
 
 use super::datum::holds_values;
 use super::errors::{raise, raise_as, OrRaise};
 use super::list::pointers;
-use super::text::{column_name, from_server};
+use super::text::{column_name, from_array, from_server};
 use super::{settings, trust, views};
 use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
@@ -191,8 +191,10 @@ impl From<Error> for Refusal {
 /// The validator of the foreign-data wrapper: `options` are all that the object is going to have. Everybody may call it,
 /// so it does nothing but to check them.
 #[pg_extern]
-fn cdf_fdw_validator(options: Vec<String>, catalog: pg_sys::Oid, call: pg_sys::FunctionCallInfo) {
+fn cdf_fdw_validator(options: AnyArray, catalog: pg_sys::Oid, call: pg_sys::FunctionCallInfo) {
     let place = Place::of_catalog(catalog);
+    // SAFETY: the extension's script declares an array of texts.
+    let options = unsafe { from_array(options.datum()) }.or_raise();
     // PostgreSQL refuses option names with an equals sign in them.
     let pairs = options.iter().filter_map(|option| option.split_once('=')).collect::<Vec<_>>();
     match check(place, &pairs, settings::allow_http()) {

@@ -4,7 +4,9 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::list::pointers;
+use super::text;
 use crate::cdf::cell::EPOCH_MILLIS;
+use crate::cdf::error::Error;
 use crate::cdf::read::filter::{is_exact, operand_kind};
 use crate::cdf::read::{filters_on, Comparison, Operand, OperandKind};
 use crate::cdf::table::Table;
@@ -88,7 +90,7 @@ impl OperandType {
 
     /// # Safety
     /// The datum is of this type.
-    unsafe fn read(self, datum: pg_sys::Datum) -> Option<Operand> {
+    unsafe fn read(self, datum: pg_sys::Datum) -> Result<Option<Operand>, Error> {
         // Infinity is beyond all that CDF has; it must not wrap around.
         let micros = |datum: pg_sys::Datum| {
             Operand::Micros((datum.value() as i64).saturating_add(EPOCH_MILLIS * 1000))
@@ -96,13 +98,13 @@ impl OperandType {
         // SAFETY: the caller's promise; the functions take a value of the type that they are given.
         unsafe {
             let convert = |function| pg_sys::OidFunctionCall1Coll(function, pg_sys::InvalidOid, datum);
-            Some(match self {
-                OperandType::Text => Operand::Text(String::from_datum(datum, false)?),
+            Ok(Some(match self {
+                OperandType::Text => Operand::Text(text::from_datum(datum)?),
                 OperandType::Int2 => Operand::Int(i64::from(datum.value() as i16)),
                 OperandType::Int4 => Operand::Int(i64::from(datum.value() as i32)),
                 OperandType::Int8 => Operand::Int(datum.value() as i64),
-                OperandType::Float4 => float(f64::from(f32::from_datum(datum, false)?)),
-                OperandType::Float8 | OperandType::Float8OfReal => float(f64::from_datum(datum, false)?),
+                OperandType::Float4 => float(f64::from(f32::from_bits(datum.value() as u32))),
+                OperandType::Float8 | OperandType::Float8OfReal => float(f64::from_bits(datum.value() as u64)),
                 OperandType::Day => Operand::Int(i64::from(datum.value() as i32)),
                 OperandType::Timestamp => micros(datum),
                 OperandType::LocalTimestamp => match datum.value() as i64 {
@@ -116,10 +118,13 @@ impl OperandType {
                 },
                 OperandType::Bool => Operand::Bool(datum.value() & 0xff != 0),
                 OperandType::Jsonb => {
-                    let json = pgrx::datum::JsonB::from_datum(datum, false)?;
-                    Operand::Json(json.0.to_string())
+                    let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+                    let size = pgrx::varlena::varsize_4b(jsonb.cast()) as i32;
+                    let printed =
+                        pg_sys::JsonbToCString(std::ptr::null_mut(), &raw mut (*jsonb).root, size);
+                    Operand::Json(text::from_server(printed))
                 }
-            })
+            }))
         }
     }
 
@@ -127,24 +132,24 @@ impl OperandType {
     ///
     /// # Safety
     /// The datum is an array of this type.
-    unsafe fn read_array(self, datum: pg_sys::Datum) -> Option<Vec<Operand>> {
+    unsafe fn read_array(self, datum: pg_sys::Datum) -> Result<Option<Vec<Operand>>, Error> {
         fn list<T>(elements: Vec<Option<T>>, operand: impl Fn(T) -> Operand) -> Vec<Operand> {
             elements.into_iter().flatten().map(operand).collect()
         }
         let int = Operand::Int;
         // SAFETY: the caller's promise.
         unsafe {
-            Some(match self {
-                OperandType::Text => list(FromDatum::from_datum(datum, false)?, Operand::Text),
-                OperandType::Int2 => {
-                    list(FromDatum::from_datum(datum, false)?, |value: i16| int(value.into()))
+            Ok(match self {
+                OperandType::Text => {
+                    Some(text::from_array(datum)?.into_iter().map(Operand::Text).collect())
                 }
-                OperandType::Int4 => {
-                    list(FromDatum::from_datum(datum, false)?, |value: i32| int(value.into()))
-                }
-                OperandType::Int8 => list(FromDatum::from_datum(datum, false)?, int),
-                OperandType::Float8 => list(FromDatum::from_datum(datum, false)?, float),
-                _ => return None,
+                OperandType::Int2 => Vec::from_datum(datum, false)
+                    .map(|elements| list(elements, |value: i16| int(value.into()))),
+                OperandType::Int4 => Vec::from_datum(datum, false)
+                    .map(|elements| list(elements, |value: i32| int(value.into()))),
+                OperandType::Int8 => Vec::from_datum(datum, false).map(|elements| list(elements, int)),
+                OperandType::Float8 => Vec::from_datum(datum, false).map(|elements| list(elements, float)),
+                _ => None,
             })
         }
     }
@@ -296,7 +301,7 @@ impl Condition {
     ///
     /// # Safety
     /// The datum is what the condition's expression has given, and not NULL.
-    pub unsafe fn read(&self, datum: pg_sys::Datum) -> Option<Operand> {
+    pub unsafe fn read(&self, datum: pg_sys::Datum) -> Result<Option<Operand>, Error> {
         // SAFETY: the caller's promise; the expression is an array where the comparison is with several values.
         unsafe {
             let array = match self.comparison {
@@ -305,7 +310,7 @@ impl Condition {
                 _ => false,
             };
             match array {
-                true => self.operand.read_array(datum).map(Operand::List),
+                true => Ok(self.operand.read_array(datum)?.map(Operand::List)),
                 false => self.operand.read(datum),
             }
         }
@@ -362,7 +367,11 @@ unsafe fn like_is_prefix(comparison: Comparison, value: *mut pg_sys::Expr) -> bo
             return false;
         }
         let value = value.cast::<pg_sys::Const>();
-        String::from_datum((*value).constvalue, (*value).constisnull).is_some_and(|pattern| {
+        let pattern = match (*value).constisnull {
+            true => None,
+            false => text::from_datum((*value).constvalue).ok(),
+        };
+        pattern.is_some_and(|pattern| {
             pattern.ends_with('%') && !pattern[..pattern.len() - 1].contains(['%', '_', '\\'])
         })
     }

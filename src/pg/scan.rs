@@ -493,7 +493,12 @@ impl ScanState {
                 if null {
                     return Ok(None);
                 }
-                condition.read(datum)
+                let column = &self.table.names[condition.column];
+                condition.read(datum).map_err(|mut error| {
+                    error.message =
+                        format!("column \"{column}\" is compared with what cannot be sent: {}", error.message);
+                    error
+                })?
             };
             let operand = operand.ok_or_else(|| Error::internal("a condition without a value"))?;
             let (column, comparison) = (condition.column, condition.comparison());

@@ -1,29 +1,201 @@
-//! Names and texts of PostgreSQL, which are in the database's encoding.
+//! Texts of PostgreSQL, which are in the database's encoding; everything on the CDF side is UTF-8. All that goes from one to
+//! the other is converted here.
 
-use std::ffi::{c_char, CStr};
+use std::borrow::Cow;
+use std::ffi::{c_char, CStr, CString};
 
 use pgrx::pg_sys;
 
-/// Whether the database's texts have to be converted: everything on the CDF side is UTF-8.
-pub fn is_foreign() -> bool {
+use super::errors::raise;
+use crate::cdf::error::{Error, Kind};
+
+/// A character takes at most so many times its bytes in another encoding (`MAX_CONVERSION_GROWTH`, mb/pg_wchar.h).
+const GROWTH: usize = 4;
+
+const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
+const SQL_ASCII: i32 = pg_sys::pg_enc::PG_SQL_ASCII as i32;
+
+fn encoding() -> i32 {
     // SAFETY: reads a variable of the backend.
-    unsafe { pg_sys::GetDatabaseEncoding() != pg_sys::pg_enc::PG_UTF8 as i32 }
+    unsafe { pg_sys::GetDatabaseEncoding() }
 }
 
-/// A text of the database.
+/// The name of the database's encoding.
+fn encoding_name() -> String {
+    // SAFETY: the name is a constant.
+    unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()).to_string_lossy().into_owned() }
+}
+
+/// Whether the database's texts have to be converted, or at least may be something else than UTF-8.
+pub fn is_foreign() -> bool {
+    encoding() != UTF8
+}
+
+/// Why a text of the database cannot be sent.
+pub fn not_unicode() -> String {
+    format!("the text is not valid in the encoding {}, or has characters that UTF-8 lacks", match encoding() {
+        SQL_ASCII => "UTF8".to_owned(),
+        _ => encoding_name(),
+    })
+}
+
+/// Why a text of CDF cannot be read.
+pub fn not_in_database(text: &str) -> String {
+    let shown: String = text.chars().take(100).collect();
+    format!("the database's encoding {} lacks a character of \"{shown}\"", encoding_name())
+}
+
+/// A text of the database; None if it is not valid, or has characters that UTF-8 lacks.
+pub fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    match encoding() {
+        // SQL_ASCII has bytes beyond ASCII, and does not say what they mean.
+        UTF8 | SQL_ASCII => utf8(bytes).map(Cow::Borrowed),
+        _ if is_ascii(bytes) => utf8(bytes).map(Cow::Borrowed),
+        encoding => {
+            let (converted, read) = convert(bytes, encoding, UTF8);
+            (read == bytes.len()).then_some(())?;
+            String::from_utf8(converted).ok().map(Cow::Owned)
+        }
+    }
+}
+
+/// A text in the database's encoding; None if that lacks one of its characters.
+pub fn encode(text: &str) -> Option<Cow<'_, [u8]>> {
+    match encoding() {
+        UTF8 | SQL_ASCII => Some(Cow::Borrowed(text.as_bytes())),
+        _ if is_ascii(text.as_bytes()) => Some(Cow::Borrowed(text.as_bytes())),
+        encoding => {
+            let (converted, read) = convert(text.as_bytes(), UTF8, encoding);
+            (read == text.len()).then_some(Cow::Owned(converted))
+        }
+    }
+}
+
+/// As [`encode`], with `?` for what the encoding lacks, and for NUL: for messages, which must not fail on their way.
+pub fn encode_lossy(text: &str) -> CString {
+    let mut bytes = Vec::new();
+    let text = text.replace('\0', "\u{fffd}");
+    let mut rest = text.as_str();
+    // Outside of a transaction there is no catalog to find the conversion in.
+    // SAFETY: reads variables of the backend.
+    let can_convert = unsafe { pg_sys::IsTransactionState() };
+    while !rest.is_empty() {
+        match encoding() {
+            UTF8 | SQL_ASCII => {
+                bytes.extend_from_slice(rest.as_bytes());
+                break;
+            }
+            encoding if can_convert => {
+                let (converted, read) = convert(rest.as_bytes(), UTF8, encoding);
+                bytes.extend_from_slice(&converted);
+                let mut left = rest[rest.floor_char_boundary(read)..].chars();
+                if left.next().is_some() {
+                    bytes.push(b'?');
+                }
+                rest = left.as_str();
+            }
+            _ => {
+                bytes.extend(rest.chars().map(|c| if c.is_ascii() { c as u8 } else { b'?' }));
+                break;
+            }
+        }
+    }
+    CString::new(bytes).unwrap_or_default()
+}
+
+/// As much of a text as has a form in the other encoding, and how many bytes of it that is.
+fn convert(bytes: &[u8], from: i32, to: i32) -> (Vec<u8>, usize) {
+    let Ok(len) = i32::try_from(bytes.len().saturating_mul(GROWTH) + 1) else {
+        return (Vec::new(), 0);
+    };
+    let mut converted = vec![0; len as usize];
+    // SAFETY: a look-up in the catalogs, and a conversion that does not raise errors, into a buffer that has room.
+    let read = unsafe {
+        match pg_sys::FindDefaultConversionProc(from, to) {
+            pg_sys::InvalidOid => 0,
+            function => pg_sys::pg_do_encoding_conversion_buf(
+                function,
+                from,
+                to,
+                bytes.as_ptr().cast_mut(),
+                bytes.len() as i32,
+                converted.as_mut_ptr(),
+                len,
+                true,
+            ),
+        }
+    };
+    converted.truncate(converted.iter().position(|byte| *byte == 0).unwrap_or(converted.len()));
+    (converted, usize::try_from(read).unwrap_or(0))
+}
+
+/// A name, an option or another text of the database's own.
 ///
 /// # Safety
 /// `text` is NUL-terminated and in the database's encoding.
 pub unsafe fn from_server(text: *const c_char) -> String {
-    // SAFETY: the caller's promise; the converted text is a copy in the current memory context, or the text itself.
-    unsafe {
-        let len = CStr::from_ptr(text).to_bytes().len() as i32;
-        let converted = match is_foreign() {
-            true => pg_sys::pg_server_to_any(text, len, pg_sys::pg_enc::PG_UTF8 as i32).cast_const(),
-            false => text,
-        };
-        CStr::from_ptr(converted).to_string_lossy().into_owned()
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { CStr::from_ptr(text).to_bytes() };
+    match decode(bytes) {
+        Some(text) => text.into_owned(),
+        None => raise(refused(bytes)),
     }
+}
+
+/// As [`from_server`], for what only is shown.
+///
+/// # Safety
+/// As for [`from_server`].
+pub unsafe fn from_server_lossy(text: *const c_char) -> String {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { CStr::from_ptr(text).to_bytes() };
+    decode(bytes).unwrap_or_else(|| String::from_utf8_lossy(bytes)).into_owned()
+}
+
+fn refused(bytes: &[u8]) -> Error {
+    let shown = String::from_utf8_lossy(bytes);
+    Error::new(Kind::InvalidEncoding, not_unicode()).detail(format!("The text is \"{shown}\"."))
+}
+
+/// The text that a datum of `text`, `varchar` or `jsonb`'s input is.
+///
+/// # Safety
+/// The datum is a varlena that holds text in the database's encoding.
+pub unsafe fn from_datum(datum: pg_sys::Datum) -> Result<String, Error> {
+    // SAFETY: the caller's promise; what is unpacked is a copy in the current memory context.
+    let bytes = unsafe {
+        let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        pgrx::varlena::varlena_to_byte_slice(packed)
+    };
+    decode(bytes).map(Cow::into_owned).ok_or_else(|| refused(bytes))
+}
+
+/// The texts of an array that are not NULL.
+///
+/// # Safety
+/// The datum is an array of `text` or `varchar`.
+pub unsafe fn from_array(datum: pg_sys::Datum) -> Result<Vec<String>, Error> {
+    // SAFETY: the caller's promise; deconstruct_array fills two arrays of `count` elements. A text has a varlena header
+    // and is aligned as an integer.
+    unsafe {
+        let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        let align = pg_sys::TYPALIGN_INT as c_char;
+        pg_sys::deconstruct_array(array, (*array).elemtype, -1, false, align, &mut values, &mut nulls, &mut count);
+        let present = (0..count as usize).filter(|at| !*nulls.add(*at));
+        present.map(|at| from_datum(*values.add(at))).collect()
+    }
+}
+
+/// A text for PostgreSQL, NUL-terminated.
+///
+/// # Errors
+/// `InvalidEncoding`, if the database's encoding lacks one of its characters, or if it holds a NUL.
+pub fn to_server(text: &str) -> Result<CString, Error> {
+    let refused = || Error::new(Kind::InvalidEncoding, not_in_database(text));
+    CString::new(encode(text).ok_or_else(refused)?).map_err(|_| {
+        Error::new(Kind::InvalidEncoding, format!("\"{}\" holds a NUL", text.replace('\0', "\\0")))
+    })
 }
 
 /// Bytes as a text, if they are UTF-8. Most texts are ASCII, which is seen several times as fast.

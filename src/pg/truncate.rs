@@ -13,7 +13,7 @@ use super::{options, transaction};
 use crate::cdf::cell::Cell;
 use crate::cdf::client::Connection;
 use crate::cdf::encode::point::SeriesRef;
-use crate::cdf::error::{Error, Kind};
+use crate::cdf::error::Error;
 use crate::cdf::read::Field;
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
 use crate::cdf::resource::timeseries::TIMESERIES;
@@ -42,12 +42,7 @@ unsafe fn truncate(relation: pg_sys::Relation) -> Result<(), Error> {
     let (server, table) = unsafe { options::table_definition(relation, pg_sys::GetUserId()) }?;
     // SAFETY: reads a variable of the backend.
     let connection = options::connection(server, unsafe { pg_sys::GetUserId() })?;
-    let resource = table.options.resource.name;
-    if !table.options.truncatable {
-        return Err(Error::new(Kind::Unsupported, format!("cannot truncate a foreign table of {resource}"))
-            .detail("TRUNCATE would delete the whole resource in CDF.")
-            .hint("If that is wanted, set the table's option truncatable to \"true\"."));
-    }
+    table.check_whole("TRUNCATE")?;
     table.check_operation(Operation::Delete)?;
     transaction::begin();
     let table = Arc::new(table);

@@ -1,16 +1,16 @@
 //! Read fields to Datums: the counterpart of [`super::datum`].
 
-use std::ffi::CString;
-
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::IntoDatum;
 use serde_json::Value;
 
 use super::datum::holds_values;
-use super::text::{column_name, is_foreign};
+use super::text::{column_name, is_foreign, to_server};
+use super::transmission::TextForm;
 use crate::cdf::cell::EPOCH_MILLIS;
 use crate::cdf::encode::json::{decode_base64, iso8601};
 use crate::cdf::error::{Error, Kind};
+use crate::cdf::read::zone::in_utc;
 use crate::cdf::read::Field;
 
 /// Makes the rows of one table from what CDF answered.
@@ -30,6 +30,8 @@ struct Column {
     is_domain: bool,
     /// The type of an array's elements; InvalidOid if the column is no array.
     element: Oid,
+    /// What the type's texts hang on.
+    form: TextForm,
     typmod: i32,
     input: pg_sys::FmgrInfo,
     parameter: Oid,
@@ -54,6 +56,7 @@ impl RowWriter {
                     base,
                     is_domain: base != attribute.atttypid,
                     element: pg_sys::get_element_type(base),
+                    form: input_form(attribute.atttypid),
                     typmod: attribute.atttypmod,
                     input: pg_sys::FmgrInfo::default(),
                     parameter: pg_sys::InvalidOid,
@@ -120,6 +123,7 @@ impl Column {
                 return match millis
                     .checked_mul(1000)
                     .and_then(|micros| micros.checked_sub(EPOCH_MILLIS * 1000))
+                    .filter(|micros| (FIRST_MICROS..END_MICROS).contains(micros))
                 {
                     Some(micros) => Ok(Datum::from(micros)),
                     None => Err(self.unfit(&millis.to_string())),
@@ -143,6 +147,7 @@ impl Column {
                 iso8601(i128::from(millis) * 1000).map_err(|_| self.unfit(&millis.to_string()))?
             }
             Field::Text(text) if self.is_json() => Value::String(text).to_string(),
+            Field::Text(text) if has_no_zone(self.base) => in_utc(&text).unwrap_or(text),
             Field::Text(text) => text,
             Field::Json(value) if self.is_json() => value.to_string(),
             Field::Json(Value::Array(elements)) if self.element != pg_sys::InvalidOid => {
@@ -151,18 +156,23 @@ impl Column {
             Field::Json(Value::Number(number)) => digits(&number),
             Field::Json(value) => value.to_string(),
         };
-        let text = CString::new(text)
-            .map_err(|error| self.unfit(&String::from_utf8_lossy(&error.into_vec()).replace('\0', "\\0")))?;
-        // SAFETY: the input function was looked up for this type; it raises PostgreSQL's own ERROR for a text that the
-        // type does not take. The recoded text is in the current memory context.
-        unsafe {
-            let mut pointer = text.as_ptr().cast_mut();
-            if recode {
-                let len = text.as_bytes().len() as i32;
-                pointer = pg_sys::pg_any_to_server(pointer, len, pg_sys::pg_enc::PG_UTF8 as i32);
-            }
-            Ok(pg_sys::InputFunctionCall(&mut self.input, pointer, self.parameter, self.typmod))
+        if text.contains('\0') {
+            return Err(self.unfit(&text.replace('\0', "\\0")));
         }
+        let text = to_server(&text).map_err(|mut error| {
+            error.message = format!("column \"{}\": {}", self.name, error.message);
+            error.hint("A database whose encoding is UTF8 holds every text.")
+        })?;
+        let fixed = (self.form != TextForm::Fixed).then(|| self.form.fix());
+        // SAFETY: the input function was looked up for this type; it raises PostgreSQL's own ERROR for a text that the
+        // type does not take.
+        let datum = unsafe {
+            pg_sys::InputFunctionCall(&mut self.input, text.as_ptr().cast_mut(), self.parameter, self.typmod)
+        };
+        if let Some(fixed) = fixed {
+            fixed.end();
+        }
+        Ok(datum)
     }
 
     /// Whether values can be made without the type's input function, which checks domains and lengths.
@@ -182,6 +192,26 @@ impl Column {
         )
         .hint("Declare the column as text or jsonb.")
     }
+}
+
+/// The moments that a timestamp of PostgreSQL can hold (datatype/timestamp.h): beyond them are its infinities.
+const FIRST_MICROS: i64 = -211_813_488_000_000_000;
+const END_MICROS: i64 = 9_223_371_331_200_000_000;
+
+/// What the texts hang on that a type is read from: a moment without a zone is UTC.
+fn input_form(oid: Oid) -> TextForm {
+    // SAFETY: look-ups in the catalogs, of a type that a column has.
+    let base = unsafe { pg_sys::getBaseType(oid) };
+    match base {
+        pg_sys::TIMESTAMPOID | pg_sys::DATEOID | pg_sys::TIMEOID | pg_sys::BYTEAOID => TextForm::Fixed,
+        pg_sys::FLOAT4OID | pg_sys::FLOAT8OID => TextForm::Fixed,
+        base => TextForm::of(base),
+    }
+}
+
+/// Whether PostgreSQL ignores a zone that is written to the type.
+fn has_no_zone(oid: Oid) -> bool {
+    matches!(oid, pg_sys::TIMESTAMPOID | pg_sys::DATEOID)
 }
 
 fn float(value: f64) -> String {
@@ -225,6 +255,9 @@ fn array(elements: &[Value], of: Oid) -> String {
             Value::Bool(value) => text.push(if *value { 't' } else { 'f' }),
             Value::Number(number) => text.push_str(&digits(number)),
             Value::Array(inner) => text.push_str(&array(inner, of)),
+            Value::String(inner) if has_no_zone(of) => {
+                quote(&mut text, &in_utc(inner).unwrap_or_else(|| inner.clone()));
+            }
             Value::String(inner) => quote(&mut text, inner),
             Value::Object(_) => quote(&mut text, &element.to_string()),
         }

@@ -9,6 +9,7 @@ mod properties;
 mod raw;
 pub mod sample;
 mod sequence_rows;
+pub mod zone;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -46,7 +47,7 @@ impl Field {
             Field::Int(value) => Cell::Int(*value),
             Field::Float(value) => Cell::Float(*value),
             Field::Text(text) => Cell::Text(text),
-            Field::Millis(millis) => Cell::Timestamp((millis - EPOCH_MILLIS) * 1000),
+            Field::Millis(millis) => Cell::Timestamp(millis.saturating_sub(EPOCH_MILLIS).saturating_mul(1000)),
             Field::Json(value) => value.as_i64().map_or(Cell::Null, Cell::Int),
         }
     }
