@@ -86,6 +86,19 @@ pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) 
     }
 }
 
+/// The requests that find out which rows of a statement exist; `single`: it has one.
+pub fn existing(table: &Table, single: bool) -> Vec<String> {
+    let is_raw_key = |at: usize| match &table.bindings[at] {
+        Some(Binding::Column(column)) => column.name == RAW_KEY,
+        Some(Binding::RawColumn { key, .. }) => *key,
+        _ => false,
+    };
+    // One row of RAW can be asked for; of several the table is read.
+    let named = table.keys().iter().filter(|at| single || !is_raw_key(**at));
+    let conditions: Vec<_> = named.map(|at| (*at, Comparison::AnyOf)).collect();
+    scan(table, &conditions, &vec![false; table.bindings.len()])
+}
+
 /// The requests that the rows of a statement go with, and how many rows there are in one at most.
 pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
     let (create, rows) = create(table);

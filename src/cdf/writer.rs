@@ -10,8 +10,9 @@ use super::encode::item::ItemEncoder;
 use super::encode::point::{PointEncoder, SeriesRef};
 use super::encode::raw::RawEncoder;
 use super::encode::sequence::SequenceRowEncoder;
-use super::encode::Encoded;
+use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
+use super::read::existing::RowKey;
 use super::resource::Resource;
 use super::resource::Shape;
 use super::table::{Mode, NullHandling, OnConflict, Operation, Table};
@@ -85,8 +86,13 @@ impl Writer {
     }
 
     /// The table that the rows are written to.
-    pub fn table(&self) -> &Table {
+    pub fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// What they are sent over.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
     }
 
     fn mode(&self, operation: Operation) -> Mode {
@@ -132,6 +138,37 @@ impl Writer {
                     encoder.encode(table, row, timestamp, out)
                 })
             }
+        }
+    }
+
+    /// What tells the row apart from those that exist; None if nothing does. A row that CDF would not take is refused.
+    pub fn key(&mut self, row: &[Cell<'_>]) -> Result<Option<RowKey>, Error> {
+        let table = &*self.table;
+        self.fragment.clear();
+        let encoded = match &self.encoder {
+            Encoder::Points(encoder) => {
+                let series = encoder.series(table, row)?;
+                let timestamp = encoder.timestamp(table, row)?;
+                encoder.encode(table, row, timestamp, &mut self.fragment)?;
+                return Ok(Some(RowKey::At(series.identity(), timestamp)));
+            }
+            Encoder::Items(encoder) => encoder.encode(table, row, &mut self.fragment)?,
+            Encoder::SequenceRows(encoder) => encoder.encode(table, row, &mut self.fragment)?,
+            Encoder::Instances(encoder) => encoder.encode(table, row, &mut self.fragment)?,
+            Encoder::Raw(encoder) => encoder.encode(table, row, &mut self.fragment)?,
+        };
+        if encoded.kind == KeyKind::None {
+            return Ok(None);
+        }
+        let prefix = &self.fragment[..encoded.prefix];
+        let place = match &self.encoder {
+            Encoder::Raw(encoder) => Some(encoder.destination(table, row)?),
+            _ => None,
+        };
+        let place = place.as_ref().map(|(database, table)| (&**database, &**table));
+        match RowKey::of_fragment(prefix, place) {
+            Some(key) => Ok(Some(key)),
+            None => Err(Error::internal("an encoded row without its key")),
         }
     }
 

@@ -30,7 +30,8 @@ pub unsafe fn in_utc(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys::ESt
         let mut defaults = Vec::new();
         for attribute in descriptor.iter() {
             let member = i32::from(attribute.attnum) - pg_sys::FirstLowInvalidHeapAttributeNumber;
-            if attribute.attisdropped || attribute.attgenerated != 0 || pg_sys::bms_is_member(member, columns) {
+            if attribute.attisdropped || attribute.attgenerated != 0 || pg_sys::bms_is_member(member, columns)
+            {
                 continue;
             }
             let expression: *mut pg_sys::Expr =

@@ -410,7 +410,9 @@ impl Reader {
                     i32::MIN | i32::MAX => return Err(infinite()),
                     days => match i64::from(days).checked_mul(DAY_MICROS) {
                         Some(micros) => Cell::Timestamp(micros),
-                        None => return Err((Kind::OutOfRange, "the date is beyond all that CDF takes".into())),
+                        None => {
+                            return Err((Kind::OutOfRange, "the date is beyond all that CDF takes".into()))
+                        }
                     },
                 },
                 Reader::Jsonb { pairs } => {

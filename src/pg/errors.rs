@@ -35,15 +35,20 @@ pub fn raise_as(code: PgSqlErrorCode, error: Error) -> ! {
 /// Tells of an error as PostgreSQL's WARNING, after which the statement goes on.
 #[track_caller]
 pub fn warn(error: Error) {
+    // SAFETY: a variable of the backend. What is put there for the texts' encoding is of no use afterwards, whether
+    // anybody has asked for it or not.
+    let callbacks = unsafe { pg_sys::error_context_stack };
     report(PgLogLevel::WARNING, sqlstate(error.kind.sqlstate()), error);
+    // SAFETY: as above: this is what was there.
+    unsafe { pg_sys::error_context_stack = callbacks };
+    ENCODED.set(None);
 }
 
 #[track_caller]
 fn report(level: PgLogLevel, code: PgSqlErrorCode, error: Error) {
     let Report { message, detail, hint, .. } = error.into_report();
     if is_foreign() {
-        let texts = [Some(message.clone()), (!detail.is_empty()).then(|| detail.join("\n")), hint.clone()];
-        encode_next(texts);
+        encode_next([Some(message.clone()), (!detail.is_empty()).then(|| detail.join("\n")), hint.clone()]);
     }
     let mut report = ErrorReport::new(code, printable(message), "cdf_fdw");
     if !detail.is_empty() {

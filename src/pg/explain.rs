@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 use super::errors::OrRaise;
 use super::list::pointers;
+use super::new_rows::{self, Asking};
 use super::scan::{self, statistics, ScanPlan};
 use super::text::{encode_lossy, from_server_lossy};
 use super::{modify, on_conflict, options};
@@ -99,8 +100,14 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
         let (_, table) = options::table_definition((*rinfo).ri_RelationDesc, user).or_raise();
         let operation = modify::operation((*mtstate).operation);
         let (requests, rows) = explain::modify(&table, operation);
+        let asking = new_rows::of_statement(mtstate, rinfo);
+        let asked = match asking {
+            Asking::Never | Asking::AtCommit => Vec::new(),
+            asking => explain::existing(&table, asking == Asking::AtRow),
+        };
         let at_commit = format!("{} at COMMIT", requests.join(", "));
-        let requests: Vec<String> = explain::definition(&table).into_iter().chain([at_commit]).collect();
+        let requests: Vec<String> =
+            explain::definition(&table).into_iter().chain(asked).chain([at_commit]).collect();
         text(es, c"CDF Requests", &requests.join(", "));
         newest_version(es, &table);
         text(es, c"Rows per Request", &rows.to_string());
@@ -112,7 +119,11 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
             OnConflict::Update => "update",
             OnConflict::UpdateListed => "update some columns",
             OnConflict::Error => "error",
-            OnConflict::Ignore => "ignore",
+            OnConflict::Ignore => match asking {
+                Asking::Never => "ignore",
+                Asking::AtCommit => "ignore; found at COMMIT, they count as inserted",
+                _ => "ignore, not counted",
+            },
         };
         text(es, c"Existing Rows", on_conflict);
     }

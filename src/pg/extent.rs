@@ -71,7 +71,8 @@ unsafe fn tells_rows_apart(clause: *mut pg_sys::Expr, relation: pg_sys::Index) -
         pg_sys::pull_varattnos(clause.cast(), relation, &mut used);
         // Attribute 0 is the whole row; system columns are below.
         let before_whole_row = -pg_sys::FirstLowInvalidHeapAttributeNumber - 1;
-        pg_sys::bms_next_member(used, before_whole_row) >= 0 || pg_sys::contain_volatile_functions(clause.cast())
+        pg_sys::bms_next_member(used, before_whole_row) >= 0
+            || pg_sys::contain_volatile_functions(clause.cast())
     }
 }
 

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{analyze, direct_modify, explain, import, modify, row_identity, scan, truncate};
+use super::{analyze, direct_modify, explain, import, modify, new_rows, row_identity, scan, truncate};
 
 /// The handler function of the foreign-data wrapper.
 #[pg_extern]
@@ -30,6 +30,8 @@ fn cdf_fdw_handler() -> PgBox<pg_sys::FdwRoutine> {
     routine.ExecForeignTruncate = Some(truncate::exec_foreign_truncate);
     routine.ExecForeignInsert = Some(modify::exec_foreign_insert);
     routine.BeginForeignInsert = Some(modify::begin_foreign_insert);
+    routine.GetForeignModifyBatchSize = Some(new_rows::get_foreign_modify_batch_size);
+    routine.ExecForeignBatchInsert = Some(new_rows::exec_foreign_batch_insert);
     routine.ExplainForeignModify = Some(explain::explain_foreign_modify);
 
     routine.AnalyzeForeignTable = Some(analyze::analyze_foreign_table);

@@ -1,7 +1,6 @@
 //! IMPORT FOREIGN SCHEMA: the built-in tables, those of a data-model space, and those of a RAW database.
 
 use std::collections::HashSet;
-use std::ffi::CString;
 use std::fmt::Write;
 
 use pgrx::prelude::*;
@@ -9,7 +8,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::errors::{raise_as, warn, OrRaise};
 use super::list::pointers;
-use super::text::{from_server, from_server_lossy, is_foreign};
+use super::text::{encode, from_server, from_server_lossy, to_server};
 use super::{options, views, wait};
 use crate::cdf::error::{list_names, Error, Kind, NAMED_ROWS};
 use crate::cdf::read::sample::{self, SampledColumn};
@@ -84,10 +83,8 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
         };
         statements.into_iter().fold(std::ptr::null_mut(), |list, statement: String| {
             // The names of CDF that hold a NUL, or what the database has no characters for, were left out.
-            let statement = CString::new(statement).unwrap_or_default();
-            let len = statement.as_bytes().len() as i32;
-            let recoded = pg_sys::pg_any_to_server(statement.as_ptr(), len, pg_sys::pg_enc::PG_UTF8 as i32);
-            pg_sys::lappend(list, pg_sys::pstrdup(recoded).cast())
+            let statement = to_server(&statement).or_raise();
+            pg_sys::lappend(list, pg_sys::pstrdup(statement.as_ptr()).cast())
         })
     }
 }
@@ -211,25 +208,9 @@ fn flaw(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("the name is empty"),
         _ if name.contains('\0') => Some("the name holds a NUL"),
-        _ if is_foreign() && !has_characters(name) => {
-            Some("the database's encoding lacks characters of the name")
-        }
+        _ if encode(name).is_none() => Some("the database's encoding lacks characters of the name"),
         _ => None,
     }
-}
-
-/// Whether the database's encoding has all characters of a text.
-fn has_characters(text: &str) -> bool {
-    PgTryBuilder::new(|| {
-        // SAFETY: the text is UTF-8 and of that length; what comes of it is allocated in the current memory context.
-        unsafe {
-            pg_sys::pg_any_to_server(text.as_ptr().cast(), text.len() as i32, pg_sys::pg_enc::PG_UTF8 as i32);
-        }
-        true
-    })
-    .catch_when(PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER, |_| false)
-    .catch_when(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, |_| false)
-    .execute()
 }
 
 /// Tells of a table that cannot be imported: the others are.

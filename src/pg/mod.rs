@@ -17,6 +17,7 @@ mod list;
 mod literals;
 mod log_text;
 mod modify;
+mod new_rows;
 mod on_conflict;
 mod options;
 mod pages;

@@ -10,6 +10,7 @@ use super::datum::{self, holds_values, Change, RowReader};
 use super::errors::{raise, OrRaise};
 use super::extent::{extent, Extent};
 use super::list::{integers, pointers};
+use super::new_rows::NewRows;
 use super::row_identity::{attribute, Places};
 use super::scan::open_table;
 use super::spill::StatementFile;
@@ -21,9 +22,11 @@ use crate::cdf::table::{OnConflict, Operation};
 use crate::cdf::writer::Writer;
 
 /// What a statement needs to write rows to one foreign table.
-struct ModifyState {
-    reader: RowReader,
-    writer: Writer,
+pub struct ModifyState {
+    pub reader: RowReader,
+    pub writer: Writer,
+    /// Which rows are new, for a statement that leaves the others alone.
+    pub new_rows: NewRows,
     /// PostgreSQL leaves NOT NULL and CHECK of foreign tables to the wrapper.
     constrained: bool,
     /// The policies whose WITH CHECK an inserted row has to pass.
@@ -169,8 +172,9 @@ unsafe fn begin(
         let estate = (*mtstate).ps.state;
         let relation = (*rinfo).ri_RelationDesc;
         let context = (*estate).es_query_cxt;
-        let mut state =
-            new_state(relation, acting_user(rinfo, estate), mtstate, operation, context).or_raise();
+        let new_rows = NewRows::of_statement(mtstate, rinfo);
+        let user = acting_user(rinfo, estate);
+        let mut state = new_state(relation, user, mtstate, operation, context, new_rows).or_raise();
         if let Some((extent, set)) = integers(private).split_first() {
             state.extent = Extent::from_integer(*extent);
             if state.extent == Extent::All {
@@ -194,6 +198,7 @@ unsafe fn new_state(
     mtstate: *mut pg_sys::ModifyTableState,
     operation: Operation,
     context: pg_sys::MemoryContext,
+    new_rows: NewRows,
 ) -> Result<ModifyState, Error> {
     // SAFETY: the caller's promise.
     unsafe {
@@ -223,6 +228,7 @@ unsafe fn new_state(
             defaults: Vec::new(),
             seen: repeats.then(Seen::new),
             reader,
+            new_rows,
             writer: Writer::new(Arc::new(table), connection, on_conflict, listed.as_deref())?,
             constrained: !(*(*relation).rd_att).constr.is_null(),
         })
@@ -363,16 +369,18 @@ unsafe fn check_policies(
     }
 }
 
-#[pg_guard]
-pub unsafe extern "C-unwind" fn exec_foreign_insert(
-    estate: *mut pg_sys::EState,
+/// What PostgreSQL leaves to the wrapper before a row is inserted.
+///
+/// # Safety
+/// All belong to a statement that is running; the slot holds a row of the table.
+pub unsafe fn check_row(
+    state: &ModifyState,
     rinfo: *mut pg_sys::ResultRelInfo,
     slot: *mut pg_sys::TupleTableSlot,
-    _plan_slot: *mut pg_sys::TupleTableSlot,
-) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: the executor passes what begin has prepared, and a slot that holds a row of the table.
+    estate: *mut pg_sys::EState,
+) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
         if !state.defaults.is_empty() {
             copy_defaults::put(&state.defaults, slot, estate);
         }
@@ -383,10 +391,27 @@ pub unsafe extern "C-unwind" fn exec_foreign_insert(
         if may_miss_partition(rinfo) {
             pg_sys::ExecPartitionCheck(rinfo, slot, estate, true);
         }
+    }
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn exec_foreign_insert(
+    estate: *mut pg_sys::EState,
+    rinfo: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    _plan_slot: *mut pg_sys::TupleTableSlot,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the executor passes what begin has prepared, and a slot that holds a row of the table.
+    unsafe {
+        let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
+        check_row(state, rinfo, slot, estate);
         if slot == (*rinfo).ri_newTupleSlot {
             take_rows_as_they_are(estate, rinfo);
         }
-        let ModifyState { reader, writer, .. } = state;
+        let ModifyState { reader, writer, new_rows, .. } = state;
+        if new_rows.asks_by_row() && !new_rows.is_new(reader, writer, slot).or_raise() {
+            return std::ptr::null_mut();
+        }
         reader.read(slot, |row| transaction::write(|target| writer.insert(target, row))).or_raise();
     }
     slot

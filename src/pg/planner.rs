@@ -16,24 +16,43 @@ pub fn init() {
     }
 }
 
-#[pg_guard]
+extern "C-unwind" {
+    /// optimizer/planner.h, as it is: with pgrx's guard around it each error would be made anew, without its position, and
+    /// with a message that is UTF-8 whatever the database's encoding is.
+    #[link_name = "standard_planner"]
+    fn postgres_planner(
+        query: *mut pg_sys::Query,
+        text: *const std::ffi::c_char,
+        cursor_options: std::ffi::c_int,
+        parameters: pg_sys::ParamListInfo,
+    ) -> *mut pg_sys::PlannedStmt;
+}
+
+/// Has no guard of its own: an error of the planner goes over this frame, which has nothing in it that would have to be
+/// dropped.
 unsafe extern "C-unwind" fn planner(
     query: *mut pg_sys::Query,
     text: *const std::ffi::c_char,
     cursor_options: std::ffi::c_int,
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: PostgreSQL passes what a planner takes.
+    unsafe {
+        prepare(query);
+        match PREVIOUS_PLANNER {
+            Some(previous) => previous(query, text, cursor_options, parameters),
+            None => postgres_planner(query, text, cursor_options, parameters),
+        }
+    }
+}
+
+/// Changes the query before it is planned.
+#[pg_guard]
+unsafe extern "C-unwind" fn prepare(query: *mut pg_sys::Query) {
     // SAFETY: PostgreSQL passes an analysed and rewritten query, which the planner may change.
     unsafe {
         coerce::query_reads_timestamps_as_utc(query);
         system_columns::check_inserted(query);
         on_conflict::query_resolves_conflicts(query);
-        match PREVIOUS_PLANNER {
-            // An error in it must not jump over this function's frame.
-            Some(previous) => {
-                pg_sys::ffi::pg_guard_ffi_boundary(|| previous(query, text, cursor_options, parameters))
-            }
-            None => pg_sys::standard_planner(query, text, cursor_options, parameters),
-        }
     }
 }

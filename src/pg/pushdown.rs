@@ -104,7 +104,9 @@ impl OperandType {
                 OperandType::Int4 => Operand::Int(i64::from(datum.value() as i32)),
                 OperandType::Int8 => Operand::Int(datum.value() as i64),
                 OperandType::Float4 => float(f64::from(f32::from_bits(datum.value() as u32))),
-                OperandType::Float8 | OperandType::Float8OfReal => float(f64::from_bits(datum.value() as u64)),
+                OperandType::Float8 | OperandType::Float8OfReal => {
+                    float(f64::from_bits(datum.value() as u64))
+                }
                 OperandType::Day => Operand::Int(i64::from(datum.value() as i32)),
                 OperandType::Timestamp => micros(datum),
                 OperandType::LocalTimestamp => match datum.value() as i64 {
@@ -120,8 +122,7 @@ impl OperandType {
                 OperandType::Jsonb => {
                     let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
                     let size = pgrx::varlena::varsize_4b(jsonb.cast()) as i32;
-                    let printed =
-                        pg_sys::JsonbToCString(std::ptr::null_mut(), &raw mut (*jsonb).root, size);
+                    let printed = pg_sys::JsonbToCString(std::ptr::null_mut(), &raw mut (*jsonb).root, size);
                     Operand::Json(text::from_server(printed))
                 }
             }))
@@ -140,9 +141,7 @@ impl OperandType {
         // SAFETY: the caller's promise.
         unsafe {
             Ok(match self {
-                OperandType::Text => {
-                    Some(text::from_array(datum)?.into_iter().map(Operand::Text).collect())
-                }
+                OperandType::Text => Some(text::from_array(datum)?.into_iter().map(Operand::Text).collect()),
                 OperandType::Int2 => Vec::from_datum(datum, false)
                     .map(|elements| list(elements, |value: i16| int(value.into()))),
                 OperandType::Int4 => Vec::from_datum(datum, false)

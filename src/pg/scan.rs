@@ -495,8 +495,10 @@ impl ScanState {
                 }
                 let column = &self.table.names[condition.column];
                 condition.read(datum).map_err(|mut error| {
-                    error.message =
-                        format!("column \"{column}\" is compared with what cannot be sent: {}", error.message);
+                    error.message = format!(
+                        "column \"{column}\" is compared with what cannot be sent: {}",
+                        error.message
+                    );
                     error
                 })?
             };

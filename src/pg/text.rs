@@ -33,10 +33,13 @@ pub fn is_foreign() -> bool {
 
 /// Why a text of the database cannot be sent.
 pub fn not_unicode() -> String {
-    format!("the text is not valid in the encoding {}, or has characters that UTF-8 lacks", match encoding() {
-        SQL_ASCII => "UTF8".to_owned(),
-        _ => encoding_name(),
-    })
+    format!(
+        "the text is not valid in the encoding {}, or has characters that UTF-8 lacks",
+        match encoding() {
+            SQL_ASCII => "UTF8".to_owned(),
+            _ => encoding_name(),
+        }
+    )
 }
 
 /// Why a text of CDF cannot be read.
@@ -181,7 +184,16 @@ pub unsafe fn from_array(datum: pg_sys::Datum) -> Result<Vec<String>, Error> {
         let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
         let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
         let align = pg_sys::TYPALIGN_INT as c_char;
-        pg_sys::deconstruct_array(array, (*array).elemtype, -1, false, align, &mut values, &mut nulls, &mut count);
+        pg_sys::deconstruct_array(
+            array,
+            (*array).elemtype,
+            -1,
+            false,
+            align,
+            &mut values,
+            &mut nulls,
+            &mut count,
+        );
         let present = (0..count as usize).filter(|at| !*nulls.add(*at));
         present.map(|at| from_datum(*values.add(at))).collect()
     }

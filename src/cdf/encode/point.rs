@@ -8,7 +8,7 @@ use super::item::{as_text, integer, internal_id, micros_to_millis, millis, misma
 use super::json::Refusal;
 use super::{json, refuse, KeyKind};
 use crate::cdf::cell::Cell;
-use crate::cdf::error::{Error, Kind};
+use crate::cdf::error::{Error, Identity, Kind};
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LARGEST_VALUE, LAST_TIMESTAMP, STRING_BYTES};
 use crate::cdf::resource::{status, EXTERNAL_ID_CHARS};
 use crate::cdf::table::Table;
@@ -134,6 +134,18 @@ pub enum SeriesRef<'a> {
 }
 
 impl SeriesRef<'_> {
+    /// The same, on its own.
+    pub fn identity(&self) -> Identity {
+        match self {
+            SeriesRef::Id(id) => Identity::Id(*id),
+            SeriesRef::ExternalId(name) => Identity::ExternalId(name.clone().into_owned()),
+            SeriesRef::Instance(space, external_id) => Identity::Instance {
+                space: space.clone().into_owned(),
+                external_id: external_id.clone().into_owned(),
+            },
+        }
+    }
+
     /// How the series is addressed.
     pub fn kind(&self) -> KeyKind {
         match self {

@@ -1,5 +1,6 @@
 //! Reading: which requests answer a SELECT, page by page.
 
+pub mod existing;
 pub mod filter;
 mod instances;
 mod items;
@@ -47,7 +48,9 @@ impl Field {
             Field::Int(value) => Cell::Int(*value),
             Field::Float(value) => Cell::Float(*value),
             Field::Text(text) => Cell::Text(text),
-            Field::Millis(millis) => Cell::Timestamp(millis.saturating_sub(EPOCH_MILLIS).saturating_mul(1000)),
+            Field::Millis(millis) => {
+                Cell::Timestamp(millis.saturating_sub(EPOCH_MILLIS).saturating_mul(1000))
+            }
             Field::Json(value) => value.as_i64().map_or(Cell::Null, Cell::Int),
         }
     }

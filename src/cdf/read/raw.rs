@@ -16,7 +16,7 @@ use crate::cdf::url_path::{segment, CURSOR, LONGEST};
 /// Databases and tables per request, CDF's maximum.
 const NAMES: usize = 1000;
 /// Rows that are rather asked for one by one than found in the whole table.
-const KEYS: usize = 20;
+pub(super) const KEYS: usize = 20;
 
 pub struct RawPages {
     step: Option<Step>,

@@ -1,0 +1,355 @@
+//! Which of some rows exist: in CDF, or by what the transaction has written. For statements that leave existing rows alone,
+//! and say how many were new.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use serde_json::Value;
+
+use super::raw::KEYS;
+use super::{Comparison, Condition, Field, Operand, Query, Reader, Row, Statistics};
+use crate::cdf::buffer::Pending;
+use crate::cdf::cell::Cell;
+use crate::cdf::client::{Client, Connection, Limits};
+use crate::cdf::encode::instance::KEY;
+use crate::cdf::error::{Error, Identity};
+use crate::cdf::resource::sequence_rows::ROW_NUMBER;
+use crate::cdf::resource::Shape;
+use crate::cdf::table::{Binding, Table, RAW_KEY};
+
+/// What tells a row apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RowKey {
+    Item(Identity),
+    Raw {
+        database: String,
+        table: String,
+        key: String,
+    },
+    /// A point of a series, by its milliseconds; a row of a sequence, by its number.
+    At(Identity, i64),
+}
+
+impl RowKey {
+    /// The key of an encoded row, from the beginning of its fragment that holds it, and the RAW database and table that
+    /// the row goes to. None: there is none.
+    pub fn of_fragment(prefix: &[u8], place: Option<(&str, &str)>) -> Option<RowKey> {
+        let mut object = prefix.to_vec();
+        object.push(b'}');
+        let object: Value = serde_json::from_slice(&object).ok()?;
+        if let Some((database, table)) = place {
+            let key = object["key"].as_str()?.to_owned();
+            return Some(RowKey::Raw { database: database.to_owned(), table: table.to_owned(), key });
+        }
+        if let Some(key) = object.get(KEY) {
+            let (space, external_id) = (key[0].as_str()?.to_owned(), key[1].as_str()?.to_owned());
+            return Some(RowKey::Item(Identity::Instance { space, external_id }));
+        }
+        let identity = Identity::from_json(&object)?;
+        Some(match object.get(ROW_NUMBER).and_then(Value::as_i64) {
+            Some(number) => RowKey::At(identity, number),
+            None => RowKey::Item(identity),
+        })
+    }
+
+    /// The bytes that an encoded row of the key begins with, where the buffer finds rows by them.
+    fn prefix(&self) -> Option<Vec<u8>> {
+        let (property, value) = match self {
+            RowKey::Item(Identity::ExternalId(name)) => ("externalId", name),
+            RowKey::Raw { key, .. } => ("key", key),
+            _ => return None,
+        };
+        Some(format!("{{\"{property}\":{}", Value::from(value.as_str())).into_bytes())
+    }
+}
+
+/// A question for CDF, and what the buffer is asked for besides.
+pub struct Question {
+    pub query: Query,
+    /// As [`TransactionBuffer::pending`] takes them; None: everything.
+    ///
+    /// [`TransactionBuffer::pending`]: crate::cdf::buffer::TransactionBuffer::pending
+    pub prefixes: Option<Vec<Vec<u8>>>,
+    keys: HashSet<RowKey>,
+}
+
+/// The questions that find out which of these rows exist: as few as CDF allows.
+pub fn questions(table: &Arc<Table>, connection: &Arc<Connection>, keys: &HashSet<RowKey>) -> Vec<Question> {
+    // One for each way in which rows are named, and for each place that a request is about.
+    let mut groups: HashMap<(u8, String, String), Vec<&RowKey>> = HashMap::new();
+    for key in keys {
+        let of_instance = |identity: &Identity| match (&table.options.resource.shape, identity) {
+            (_, Identity::Id(_)) => (0, String::new(), String::new()),
+            (_, Identity::ExternalId(_)) => (1, String::new(), String::new()),
+            (Shape::Instances { .. }, Identity::Instance { space, .. }) => (2, space.clone(), String::new()),
+            (_, Identity::Instance { space, external_id }) => (2, space.clone(), external_id.clone()),
+        };
+        let group = match key {
+            RowKey::Item(identity) | RowKey::At(identity, _) => of_instance(identity),
+            RowKey::Raw { database, table, .. } => (3, database.clone(), table.clone()),
+        };
+        groups.entry(group).or_default().push(key);
+    }
+    let needed: Vec<bool> = (0..table.bindings.len()).map(|at| table.keys().contains(&at)).collect();
+    groups
+        .into_values()
+        .map(|keys| Question {
+            query: Query {
+                table: table.clone(),
+                connection: connection.clone(),
+                conditions: conditions(table, &keys),
+                needed: needed.clone(),
+                limit: None,
+                pending: Pending::default(),
+            },
+            prefixes: keys.iter().map(|key| key.prefix()).collect(),
+            keys: keys.into_iter().cloned().collect(),
+        })
+        .collect()
+}
+
+/// What the rows of one group have in common.
+fn conditions(table: &Table, keys: &[&RowKey]) -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    let mut add = |column: Option<usize>, comparison: Comparison, operand: Operand| {
+        conditions.extend(column.map(|column| Condition { column, comparison, operand }));
+    };
+    let any_of = |operands: Vec<Operand>| (Comparison::AnyOf, Operand::List(operands));
+    let identities = keys.iter().filter_map(|key| match key {
+        RowKey::Item(identity) | RowKey::At(identity, _) => Some(identity),
+        RowKey::Raw { .. } => None,
+    });
+    let mut distinct: Vec<&Identity> = identities.collect::<HashSet<_>>().into_iter().collect();
+    distinct.sort_by_key(|identity| identity.to_string());
+    let names = |pick: fn(&Identity) -> Option<Operand>| -> Vec<Operand> {
+        distinct.iter().filter_map(|identity| pick(identity)).collect()
+    };
+    match distinct.first() {
+        Some(Identity::Id(_)) => {
+            let (comparison, operand) = any_of(names(|identity| match identity {
+                Identity::Id(id) => Some(Operand::Int(*id)),
+                _ => None,
+            }));
+            add(table.position("id"), comparison, operand);
+        }
+        Some(Identity::ExternalId(_)) => {
+            let (comparison, operand) = any_of(names(|identity| match identity {
+                Identity::ExternalId(name) => Some(Operand::Text(name.clone())),
+                _ => None,
+            }));
+            add(table.position("external_id"), comparison, operand);
+        }
+        Some(Identity::Instance { space, external_id }) => {
+            let equal = |text: &String| (Comparison::Equal, Operand::Text(text.clone()));
+            match &table.options.resource.shape {
+                Shape::Instances { .. } => {
+                    let (comparison, operand) = equal(space);
+                    add(table.position("space"), comparison, operand);
+                    let (comparison, operand) = any_of(names(|identity| match identity {
+                        Identity::Instance { external_id, .. } => Some(Operand::Text(external_id.clone())),
+                        _ => None,
+                    }));
+                    add(table.position("external_id"), comparison, operand);
+                }
+                _ => {
+                    for (column, text) in [("instance_space", space), ("instance_external_id", external_id)] {
+                        let (comparison, operand) = equal(text);
+                        add(table.position(column), comparison, operand);
+                    }
+                }
+            }
+        }
+        None => {}
+    }
+    let moments: Vec<i64> = keys
+        .iter()
+        .filter_map(|key| match key {
+            RowKey::At(_, moment) => Some(*moment),
+            _ => None,
+        })
+        .collect();
+    if let (Some(first), Some(last)) = (moments.iter().min(), moments.iter().max()) {
+        let (column, operand): (_, fn(i64) -> Operand) = match &table.options.resource.shape {
+            Shape::Datapoints { .. } => {
+                (table.position("timestamp"), |millis| Operand::Micros(millis.saturating_mul(1000)))
+            }
+            _ => (table.position(ROW_NUMBER_COLUMN), Operand::Int),
+        };
+        add(column, Comparison::GreaterOrEqual, operand(*first));
+        add(column, Comparison::LessOrEqual, operand(*last));
+    }
+    if let Some(RowKey::Raw { database, table: name, .. }) = keys.first() {
+        for (column, text) in [("db_name", database), ("table_name", name)] {
+            add(table.position(column), Comparison::Equal, Operand::Text(text.clone()));
+        }
+    }
+    conditions
+}
+
+/// The column of a sequence row's number.
+const ROW_NUMBER_COLUMN: &str = "row_number";
+
+/// Those of the rows that exist.
+pub async fn existing(
+    client: Client,
+    questions: Vec<Question>,
+    limits: Limits,
+) -> Result<HashSet<RowKey>, Error> {
+    let mut found = HashSet::new();
+    for question in questions {
+        match &question.query.table.options.resource.shape {
+            Shape::Raw => of_raw_table(&client, question, limits.clone(), &mut found).await?,
+            _ => read_all(&client, question.query, limits.clone(), &mut found).await?,
+        }
+    }
+    Ok(found)
+}
+
+async fn read_all(
+    client: &Client,
+    query: Query,
+    limits: Limits,
+    found: &mut HashSet<RowKey>,
+) -> Result<(), Error> {
+    let table = query.table.clone();
+    let mut reader = Reader::new(client.clone(), query)?;
+    while let Some(rows) = reader.page(limits.clone()).await? {
+        rows.iter().for_each(|row| keys_of(&table, row, None, found));
+    }
+    Ok(())
+}
+
+/// RAW can be asked for one row, or for all of a table. One row is asked for; for several the table is read, until that has
+/// taken more than a request and only few are left to be asked for one by one.
+async fn of_raw_table(
+    client: &Client,
+    question: Question,
+    limits: Limits,
+    found: &mut HashSet<RowKey>,
+) -> Result<(), Error> {
+    let Question { query, keys: mut missing, .. } = question;
+    let table = query.table.clone();
+    let Some(RowKey::Raw { database, table: name, .. }) = missing.iter().next().cloned() else {
+        return Ok(());
+    };
+    let place = Some((&*database, &*name));
+    let key_column = table.bindings.iter().position(|binding| match binding {
+        Some(Binding::Column(column)) => column.name == RAW_KEY,
+        Some(Binding::RawColumn { key, .. }) => *key,
+        _ => false,
+    });
+    if missing.len() > 1 {
+        let statistics = Arc::new(Statistics::default());
+        let mut reader = Reader::counting(client.clone(), query.clone(), statistics.clone())?;
+        loop {
+            let Some(rows) = reader.page(limits.clone()).await? else { return Ok(()) };
+            let mut page = HashSet::new();
+            rows.iter().for_each(|row| keys_of(&table, row, place, &mut page));
+            missing.retain(|key| !page.contains(key));
+            found.extend(page);
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let requests = statistics.requests.load(std::sync::atomic::Ordering::Relaxed);
+            if requests > 1 && missing.len() <= KEYS {
+                break;
+            }
+        }
+    }
+    let mut query = query;
+    let operands = missing.iter().filter_map(|key| match key {
+        RowKey::Raw { key, .. } => Some(Operand::Text(key.clone())),
+        _ => None,
+    });
+    let (comparison, operand) = (Comparison::AnyOf, Operand::List(operands.collect()));
+    query.conditions.extend(key_column.map(|column| Condition { column, comparison, operand }));
+    let mut reader = Reader::new(client.clone(), query)?;
+    while let Some(rows) = reader.page(limits.clone()).await? {
+        rows.iter().for_each(|row| keys_of(&table, row, place, found));
+    }
+    Ok(())
+}
+
+/// Adds the keys by which a row that was read may be known. `place`: RAW's database and table, if the row does not say.
+fn keys_of(table: &Table, row: &Row, place: Option<(&str, &str)>, found: &mut HashSet<RowKey>) {
+    let field = |name: &str| table.position(name).map(|at| &row[at]);
+    let text = |name: &str| field(name).and_then(as_text);
+    let number = |name: &str| match field(name).map(Field::cell) {
+        Some(Cell::Int(value)) => Some(value),
+        _ => None,
+    };
+    let named = [
+        number("id").map(Identity::Id),
+        text("external_id").map(Identity::ExternalId),
+        text("instance_space")
+            .zip(text("instance_external_id"))
+            .map(|(space, external_id)| Identity::Instance { space, external_id }),
+    ];
+    match &table.options.resource.shape {
+        Shape::Items(_) => found.extend(named.into_iter().flatten().map(RowKey::Item)),
+        Shape::Instances { .. } => {
+            let own_space = || table.view.as_ref().map(|view| view.name.space.clone());
+            let space = text("space").or_else(own_space);
+            let instance = space.zip(text("external_id"));
+            found.extend(
+                instance.map(|(space, external_id)| RowKey::Item(Identity::Instance { space, external_id })),
+            );
+        }
+        Shape::Datapoints { .. } => {
+            if let Some(Field::Millis(millis)) = field("timestamp") {
+                found.extend(named.into_iter().flatten().map(|series| RowKey::At(series, *millis)));
+            }
+        }
+        Shape::SequenceRows => {
+            if let Some(number) = number(ROW_NUMBER_COLUMN) {
+                found.extend(named.into_iter().flatten().map(|sequence| RowKey::At(sequence, number)));
+            }
+        }
+        Shape::Raw => {
+            let key = table.bindings.iter().zip(row).find_map(|(binding, field)| match binding {
+                Some(Binding::RawColumn { key: true, .. }) => as_text(field),
+                _ => None,
+            });
+            let (Some((database, table)), Some(key)) = (place, key.or_else(|| text(RAW_KEY))) else {
+                return;
+            };
+            found.insert(RowKey::Raw { database: database.to_owned(), table: table.to_owned(), key });
+        }
+    }
+}
+
+fn as_text(field: &Field) -> Option<String> {
+    match field {
+        Field::Text(text) => Some(text.clone()),
+        Field::Json(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_from_the_beginning_of_a_row() {
+        let key = |prefix: &str| RowKey::of_fragment(prefix.as_bytes(), None);
+        let name = Identity::ExternalId("a\"b".into());
+        assert_eq!(key(r#"{"externalId":"a\"b""#), Some(RowKey::Item(name.clone())));
+        assert_eq!(key(r#"{"id":5"#), Some(RowKey::Item(Identity::Id(5))));
+        assert_eq!(key(r#"{"externalId":"a\"b","rowNumber":7"#), Some(RowKey::At(name, 7)));
+        let instance = Identity::Instance { space: "s".into(), external_id: "e".into() };
+        assert_eq!(key(r#"{"(space, external_id)":["s","e"]"#), Some(RowKey::Item(instance)));
+        assert_eq!(key("{"), None);
+        let raw = RowKey::Raw { database: "d".into(), table: "t".into(), key: "k".into() };
+        assert_eq!(RowKey::of_fragment(br#"{"key":"k""#, Some(("d", "t"))), Some(raw));
+    }
+
+    #[test]
+    fn keys_are_found_again_by_what_a_row_begins_with() {
+        let item = RowKey::Item(Identity::ExternalId("a\"ü".into()));
+        assert_eq!(item.prefix().unwrap(), "{\"externalId\":\"a\\\"ü\"".as_bytes());
+        let raw = RowKey::Raw { database: "d".into(), table: "t".into(), key: "k".into() };
+        assert_eq!(raw.prefix().unwrap(), b"{\"key\":\"k\"");
+        assert_eq!(RowKey::Item(Identity::Id(1)).prefix(), None);
+    }
+}
