@@ -49,11 +49,21 @@ pub struct Connection {
     pub credentials: Credentials,
     token: TokenCache,
     link: Arc<Link>,
+    /// Where it leads to, written in the same way for all that lead there: scheme, host, port and path.
+    place: (String, String),
 }
 
 impl Connection {
     pub fn new(base_url: Url, project: String, credentials: Credentials) -> Self {
-        Connection { base_url, project, credentials, token: TokenCache::new(), link: Link::new() }
+        // Of an origin the host is in lower case, and the port named only if it is not the usual one.
+        let origin = base_url.origin().ascii_serialization();
+        let place = (origin, base_url.path().trim_end_matches('/').to_owned());
+        Connection { base_url, project, credentials, token: TokenCache::new(), link: Link::new(), place }
+    }
+
+    /// Whether both reach the same project of the same CDF, with whatever credentials.
+    pub fn reaches_same_as(&self, other: &Connection) -> bool {
+        std::ptr::eq(self, other) || self.project == other.project && self.place == other.place
     }
 
     /// The address of a path below the base URL. The path is percent-encoded and may end with a query.
@@ -1136,6 +1146,33 @@ mod tests {
 
     fn in_error(text: &str) -> Vec<u8> {
         serde_json::json!({ "error": { "message": text } }).to_string().into_bytes()
+    }
+
+    #[test]
+    fn a_url_that_is_written_in_another_way_leads_to_the_same_project() {
+        let connection = |url: &str, project: &str, secret: &str| {
+            let credentials = Credentials {
+                token_url: "http://127.0.0.1/token".parse().unwrap(),
+                client_id: "me".into(),
+                client_secret: secret.to_owned().into(),
+                scope: None,
+                audience: None,
+            };
+            Connection::new(url.parse().unwrap(), project.into(), credentials)
+        };
+        let one = connection("https://cdf.example.com", "p", "a");
+        for url in ["https://CDF.Example.com/", "HTTPS://cdf.example.com:443", "https://cdf.example.com//"] {
+            assert!(one.reaches_same_as(&connection(url, "p", "b")), "{url}");
+        }
+        for (url, project) in [
+            ("https://cdf.example.com", "q"),
+            ("https://cdf.example.com:8443", "p"),
+            ("http://cdf.example.com", "p"),
+            ("https://cdf.example.com/behind", "p"),
+            ("https://other.example.com", "p"),
+        ] {
+            assert!(!one.reaches_same_as(&connection(url, project, "a")), "{url} {project}");
+        }
     }
 
     #[test]

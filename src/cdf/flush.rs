@@ -90,20 +90,22 @@ pub fn flush(
     let deliveries = buffer.finish()?;
     let last: Vec<Option<usize>> =
         deliveries.iter().map(|delivery| last_write(delivery, &deliveries)).collect();
-    for (at, (delivery, last)) in deliveries.into_iter().zip(last).enumerate() {
-        let resource = delivery.destination.resource;
+    let (mut writes, mut deletions) = (Vec::new(), Vec::new());
+    for (delivery, last) in deliveries.into_iter().zip(last) {
         let rows = delivery.chunks.iter().map(|chunk| chunk.rows).sum();
-        let (deletions, chunks) = final_deletions(delivery.chunks, last);
-        let chunks = match (&resource.shape, resource.stage) {
-            (Shape::Items(items), Stage::Assets) => hierarchy::arrange(chunks, items.per_request, spill)?,
-            _ => chunks,
-        };
+        let (deleted, written) = final_deletions(delivery.chunks, last);
         progress.push(Progress { destination: delivery.destination, rows, accepted: 0, blind: 0 });
-        let tasks = if resource.stage == Stage::Raw { &mut raw } else { &mut others };
+        writes.push(written);
+        deletions.push(deleted);
+    }
+    arrange_assets(&progress, &mut writes, spill)?;
+    for (at, (chunks, deletions)) in writes.into_iter().zip(deletions).enumerate() {
+        let stage = progress[at].destination.resource.stage;
+        let tasks = if stage == Stage::Raw { &mut raw } else { &mut others };
         // What refers to something is deleted before it.
-        let stage = resource.stage as i8;
-        add_tasks(tasks, at, (false, stage), resource.stage, chunks);
-        add_tasks(tasks, at, (true, -stage), resource.stage, deletions);
+        let order = stage as i8;
+        add_tasks(tasks, at, (false, order), stage, chunks);
+        add_tasks(tasks, at, (true, -order), stage, deletions);
     }
     let mut queues = [Queue::new(others), Queue::new(raw)];
     let mut failure: Option<Error> = None;
@@ -140,6 +142,31 @@ pub fn flush(
         None => Ok(()),
         Some(error) => Err(tell(error, &failures, &progress)),
     }
+}
+
+/// Puts parents before children, also where several connections write the assets of a project.
+fn arrange_assets(
+    progress: &[Progress],
+    writes: &mut [Vec<Chunk>],
+    spill: &mut dyn Spill,
+) -> Result<(), Error> {
+    let destination = |at: usize| &progress[at].destination;
+    for first in 0..writes.len() {
+        let (Shape::Items(items), Stage::Assets) =
+            (&destination(first).resource.shape, destination(first).resource.stage)
+        else {
+            continue;
+        };
+        let same = |at: &usize| destination(*at).shares_items_with(destination(first));
+        if (0..first).any(|at| same(&at)) {
+            continue;
+        }
+        let together: Vec<usize> = (first..writes.len()).filter(same).collect();
+        let chunks = together.iter().map(|at| std::mem::take(&mut writes[*at])).collect();
+        let arranged = hierarchy::arrange(chunks, items.per_request, spill)?;
+        together.into_iter().zip(arranged).for_each(|(at, chunks)| writes[at] = chunks);
+    }
+    Ok(())
 }
 
 fn deletes(chunk: &Chunk) -> bool {

@@ -41,20 +41,33 @@ fn some(node: u32) -> Option<u32> {
     (node != NONE).then_some(node)
 }
 
-/// Arranges the chunks so that every parent is in an earlier wave, or earlier in the same request.
+/// Arranges the chunks of some destinations, which reach the same assets, so that every parent is in an earlier wave, or
+/// earlier in the same request. Chunks stay their destination's.
 ///
 /// # Errors
 /// `InvalidValue` for a cycle; its members are named.
-pub fn arrange(chunks: Vec<Chunk>, per_request: usize, spill: &mut dyn Spill) -> Result<Vec<Chunk>, Error> {
-    if !chunks.iter().any(|chunk| chunk.has_parents) {
-        return Ok(chunks);
+pub fn arrange(
+    destinations: Vec<Vec<Chunk>>,
+    per_request: usize,
+    spill: &mut dyn Spill,
+) -> Result<Vec<Vec<Chunk>>, Error> {
+    if !destinations.iter().flatten().any(|chunk| chunk.has_parents) {
+        return Ok(destinations);
     }
+    let sizes: Vec<usize> = destinations.iter().map(Vec::len).collect();
+    let owners: Vec<usize> =
+        sizes.iter().enumerate().flat_map(|(at, size)| std::iter::repeat_n(at, *size)).collect();
+    let mut chunks: Vec<Chunk> = destinations.into_iter().flatten().collect();
     let nodes = collect(&chunks, spill)?;
     let steps = levels(&nodes).map_err(|cycle| describe(cycle, &nodes, &chunks, spill))?;
     if steps.iter().all(|step| *step == 0) {
-        return Ok(chunks);
+        return Ok(sizes.into_iter().map(|size| chunks.drain(..size).collect()).collect());
     }
-    Ok(rebuild(chunks, &nodes, &steps, per_request))
+    let mut arranged: Vec<Vec<Chunk>> = sizes.iter().map(|_| Vec::new()).collect();
+    for (owner, chunk) in rebuild(chunks, &owners, &nodes, &steps, per_request) {
+        arranged[owner].push(chunk);
+    }
+    Ok(arranged)
 }
 
 fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> {
@@ -159,6 +172,8 @@ struct Group {
 /// What arranges the nodes of chunks.
 struct Arrangement<'c> {
     chunks: &'c [Chunk],
+    /// The destination of each chunk.
+    owners: &'c [usize],
     nodes: &'c [Node],
     per_request: usize,
 }
@@ -177,8 +192,15 @@ impl Arrangement<'_> {
         (self.node(at).chunk, self.node(at).item)
     }
 
+    fn owner(&self, at: u32) -> usize {
+        self.owners[self.node(at).chunk as usize]
+    }
+
     /// Whether two may share a request.
     fn alike(&self, a: u32, b: u32) -> bool {
+        if self.owner(a) != self.owner(b) {
+            return false;
+        }
         let (a, b) = (self.chunk(a), self.chunk(b));
         a.mode == b.mode && a.kind == b.kind && a.deferred == b.deferred
     }
@@ -220,6 +242,8 @@ impl Arrangement<'_> {
         // chunks, so that one that is in a temporary file is read back once, and not for each request.
         if wave.len() > self.per_request {
             wave.sort_by_key(|at| self.place(*at));
+        } else {
+            wave.sort_by_key(|at| self.owner(*at));
         }
         let mut requests: Vec<Group> = Vec::new();
         for at in wave {
@@ -242,9 +266,16 @@ impl Arrangement<'_> {
 }
 
 /// Chunks in the order of the steps. Their bodies are put together when they are sent, while others are under way.
-fn rebuild(chunks: Vec<Chunk>, nodes: &[Node], steps: &[u32], per_request: usize) -> Vec<Chunk> {
+/// With each its destination.
+fn rebuild(
+    chunks: Vec<Chunk>,
+    owners: &[usize],
+    nodes: &[Node],
+    steps: &[u32],
+    per_request: usize,
+) -> Vec<(usize, Chunk)> {
     let chunks = Rc::new(chunks);
-    let arrangement = Arrangement { chunks: &chunks, nodes, per_request };
+    let arrangement = Arrangement { chunks: &chunks, owners, nodes, per_request };
     let complete = chunks.iter().all(|chunk| chunk.complete);
     let mut made = Vec::new();
     for (wave, members) in arrangement.waves(steps).into_iter().enumerate() {
@@ -255,7 +286,7 @@ fn rebuild(chunks: Vec<Chunk>, nodes: &[Node], steps: &[u32], per_request: usize
             chunk.deferred = like.deferred;
             chunk.complete = complete;
             chunk.has_parents = true;
-            made.push(chunk);
+            made.push((arrangement.owner(group.nodes[0]), chunk));
         }
     }
     made
@@ -267,6 +298,11 @@ mod tests {
     use crate::cdf::buffer::{Body, MemorySpill};
     use crate::cdf::hash::hash_bytes;
     use crate::cdf::table::Mode;
+
+    /// As `super::arrange`, of one destination.
+    fn arrange(chunks: Vec<Chunk>, per_request: usize, spill: &mut dyn Spill) -> Result<Vec<Chunk>, Error> {
+        super::arrange(vec![chunks], per_request, spill).map(|mut all| all.pop().unwrap())
+    }
 
     fn chunk(wave: usize, assets: &[(&str, Option<&str>)]) -> Chunk {
         let fragments: Vec<Vec<u8>> = assets
@@ -326,6 +362,21 @@ mod tests {
             let sent: Vec<String> = made[1..].iter().flat_map(|chunk| keys(chunk, &mut spill)).collect();
             assert!(sent.iter().eq(children.iter().map(|(key, _)| key)));
         }
+    }
+
+    #[test]
+    fn parents_of_another_destination_come_first_and_share_no_request() {
+        let mut spill = MemorySpill::default();
+        let one = vec![chunk(0, &[("c", Some("b")), ("a", None)])];
+        let other = vec![chunk(0, &[("b", Some("a")), ("x", None)])];
+        let made = super::arrange(vec![one, other], 1000, &mut spill).unwrap();
+        let mut waves: Vec<(usize, Vec<String>)> = Vec::new();
+        for chunk in made.iter().flatten() {
+            waves.push((chunk.wave, keys(chunk, &mut spill)));
+        }
+        let wave = |key: &str| waves.iter().find(|(_, keys)| keys.iter().any(|each| each == key)).unwrap().0;
+        assert!(wave("a") < wave("b") && wave("b") < wave("c"));
+        assert!(made[0].iter().flat_map(|chunk| keys(chunk, &mut spill)).all(|key| key == "c" || key == "a"));
     }
 
     #[test]

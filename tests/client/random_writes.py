@@ -74,13 +74,15 @@ def copied(models: dict) -> dict:
     return {kind: copy.deepcopy(model) for kind, model in models.items()}
 
 
-def transaction(session: Session, kinds: list[Kind], models: dict, seed) -> dict:
+def transaction(session: Session, kinds: list[Kind], models: dict, seed, before) -> dict:
     """A random transaction; the models as they are afterwards. `models`: by kind."""
     chance = session.random.random
-    before = copied(models)
+    unchanged = copied(models)
     saved: list[dict] = []
     session.run("BEGIN")
     for _ in range(session.random.randint(1, 9)):
+        if before:
+            before(session)
         roll = chance()
         kind = session.random.choice(kinds)
         if roll < 0.07:
@@ -99,13 +101,14 @@ def transaction(session: Session, kinds: list[Kind], models: dict, seed) -> dict
             kind.write(session, models[kind])
     if chance() < 0.06:
         session.run("ROLLBACK")
-        return before
+        return unchanged
     session.run("COMMIT")
     return models
 
 
-def run(connection: psycopg.Connection, cdf, kinds: list[Kind], count: int, prepare=None) -> None:
-    """Makes so many transactions, of several rounds. `prepare(session)` is called in front of each."""
+def run(connection: psycopg.Connection, cdf, kinds: list[Kind], count: int, reset=None, before=None) -> None:
+    """Makes so many transactions, of several rounds. `reset(cdf)` is called after CDF was emptied, `before(session)` in front
+    of each statement."""
     first = int(os.environ.get("CDF_RANDOM_SEED", 1))
     if wanted := os.environ.get("CDF_RANDOM_KINDS"):
         kinds = [kind for kind in kinds if kind.name in wanted.split(",")]
@@ -113,6 +116,8 @@ def run(connection: psycopg.Connection, cdf, kinds: list[Kind], count: int, prep
     print(f"{count} random transactions, seeds {first} to {first + rounds - 1}")
     for seed in range(first, first + rounds):
         cdf.reset()
+        if reset:
+            reset(cdf)
         api = Api(cdf)
         for kind in kinds:
             kind.prepare(api, cdf)
@@ -122,9 +127,7 @@ def run(connection: psycopg.Connection, cdf, kinds: list[Kind], count: int, prep
             session.log.clear()
             some = session.random.sample(kinds, k=min(len(kinds), session.random.choice((1, 1, 1, 2))))
             try:
-                if prepare:
-                    prepare(session)
-                models = transaction(session, some, models, seed)
+                models = transaction(session, some, models, seed, before)
             except Exception as error:
                 if not str(error).startswith("seed"):
                     same(repr(error), None, "a failure", session, seed)
@@ -201,7 +204,7 @@ class Rows(Kind):
         got = {}
         for key, *values in rows:
             # There are others, which points and rows of sequences belong to.
-            if key[0] not in "kre":
+            if (key or " ")[0] not in "kre":
                 continue
             assert key not in got, f"{key} is there twice: {rows}, {session.log}"
             got[key] = {c: v for c, v in zip(self.columns, values, strict=True) if v is not None}
@@ -229,7 +232,7 @@ class Rows(Kind):
         elif set_null:
             # A column that the statement does not name is NULL.
             for column in self.columns:
-                if row.get(column) is None:
+                if row.get(column) is None and column not in self.fixed:
                     item.pop(column, None)
 
     def put(self, item, column, value, set_null) -> None:
@@ -557,7 +560,7 @@ def all_kinds(scratch, by_id: bool = False) -> list[Kind]:
     texts = {"type": "type", "subtype": "subtype", "description": "description", "source": "source"}
     number = "id bigint, "
 
-    def items(name: str, columns: dict, more: str = "", **how) -> Rows:
+    def items(name: str, columns: dict, more: str = "", by_id: bool = by_id, **how) -> Rows:
         definition = (number if by_id else "") + "external_id text, " + ", ".join(f"{c} text" for c in columns) + more
         return Rows(how.pop("held_as", name), tables_of(scratch, name, definition, name), "external_id", columns, by_id=by_id, **how)
 
@@ -575,19 +578,12 @@ def all_kinds(scratch, by_id: bool = False) -> list[Kind]:
     ]
     # A file's name cannot be changed.
     kinds[4].value = lambda session: "f"
-    if not by_id:
-        relation = {"source_external_id": "sourceExternalId"}
-        kinds.append(items("relationships", relation, related, required=("source_external_id",), constants=constants))
-        columns = {"a": "a", "b": "b", "c": "c"}
-        kinds.append(
-            RawRows(
-                "raw",
-                tables_of(scratch, "raw", "key text, a text, b text, c text", "raw_rows", database="d", table="t"),
-                "key",
-                columns,
-                whole=True,
-            )
-        )
+    relation = {"source_external_id": "sourceExternalId"}
+    kinds.append(
+        items("relationships", relation, related, by_id=False, required=("source_external_id",), constants=constants)
+    )
+    raw = tables_of(scratch, "raw", "key text, a text, b text, c text", "raw_rows", database="d", table="t")
+    kinds.append(RawRows("raw", raw, "key", {c: c for c in "abc"}, whole=True))
     return kinds + [Cells(by_id=by_id), Points(by_id=by_id), Points("string_datapoints", string=True, by_id=by_id)]
 
 

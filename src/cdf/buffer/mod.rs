@@ -6,6 +6,7 @@
 
 mod chunk;
 mod items;
+mod kin;
 mod pending;
 mod points;
 mod ranges;
@@ -20,6 +21,7 @@ pub use chunk::MemorySpill;
 pub use chunk::{Background, Body, BodyBuilder, Chunk, Extent, Foreground, Spill};
 use items::{ItemBatch, Merge};
 pub use items::{BODY_BYTES, HEAD, TAIL};
+use kin::Of;
 pub use pending::{Pending, PendingItem, PendingPoints};
 use points::PointBatch;
 use ranges::RangeBatch;
@@ -53,13 +55,20 @@ pub struct Destination {
 }
 
 impl Destination {
-    fn holds(&self, connection: &Arc<Connection>, resource: &'static Resource) -> bool {
+    /// Whether rows of a resource that are written over this connection go to it.
+    fn takes(&self, connection: &Arc<Connection>, resource: &'static Resource) -> bool {
         Arc::ptr_eq(&self.connection, connection) && std::ptr::eq(self.resource, resource)
+    }
+
+    /// Whether it holds rows of a resource that are also reached over this connection: of the same project, whatever the
+    /// credentials.
+    fn reaches(&self, connection: &Connection, resource: &'static Resource) -> bool {
+        std::ptr::eq(self.resource, resource) && self.connection.reaches_same_as(connection)
     }
 
     /// Whether a write to one may be about the same item as a write to the other.
     pub fn shares_items_with(&self, other: &Destination) -> bool {
-        self.holds(&other.connection, other.resource) && self.raw == other.raw
+        self.reaches(&other.connection, other.resource) && self.raw == other.raw
     }
 
     fn is(
@@ -68,7 +77,7 @@ impl Destination {
         resource: &'static Resource,
         raw: Option<(&str, &str)>,
     ) -> bool {
-        self.holds(connection, resource)
+        self.takes(connection, resource)
             && self.raw.as_ref().map(|(database, table)| (&**database, &**table)) == raw
     }
 }
@@ -115,6 +124,10 @@ struct Lane {
     moment: Moment,
     /// A write had to come after one in another lane.
     tied: bool,
+    /// The highest wave of a deletion.
+    deleted: Option<usize>,
+    /// Other lanes that may hold the same items.
+    kin: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -300,6 +313,8 @@ impl Lane {
             closed: 0,
             moment,
             tied: false,
+            deleted: None,
+            kin: Vec::new(),
         }
     }
 
@@ -345,18 +360,11 @@ impl Lane {
     ///
     /// Writes of another kind of address come before it: they may mean the same item. `floor`: the first wave after
     /// what other lanes hold of it.
-    fn wave(
-        &mut self,
-        segment: usize,
-        mode: Mode,
-        kind: KeyKind,
-        floor: usize,
-        in_trace: impl Fn(&Trace) -> bool,
-        in_batch: impl Fn(&Batch) -> bool,
-    ) -> usize {
-        let closed = self.traces.iter().rposition(in_trace).map(|wave| wave + 1);
+    fn wave(&mut self, segment: usize, mode: Mode, kind: KeyKind, floor: usize, of: Of<'_>) -> usize {
+        self.tied |= floor > 0;
+        let closed = self.traces.iter().rposition(|trace| of.is_in_trace(trace)).map(|wave| wave + 1);
         let holding = |at: usize| {
-            let open = self.segments[at].open.iter().filter(|open| in_batch(&open.batch));
+            let open = self.segments[at].open.iter().filter(|open| of.is_in_batch(&open.batch));
             open.map(move |open| if at == segment && open.mode == mode { open.wave } else { open.wave + 1 })
                 .max()
         };
@@ -366,6 +374,9 @@ impl Lane {
         if let Some(at) = KeyKind::ADDRESSES.iter().position(|address| *address == kind) {
             self.highest[at] = self.highest[at].max(Some(wave));
             self.mixed = self.highest.iter().flatten().count() > 1;
+        }
+        if mode.operation == Operation::Delete {
+            self.deleted = self.deleted.max(Some(wave));
         }
         wave
     }
@@ -468,14 +479,6 @@ impl Lane {
         }
     }
 
-    /// The first wave after everything that the lane holds of a key.
-    fn after(&self, hash: u64, prefix: &[u8]) -> usize {
-        let closed = self.traces.iter().rposition(|trace| trace.may_hold(hash)).map(|wave| wave + 1);
-        let open = self.segments.iter().flat_map(|segment| &segment.open);
-        let open = open.filter(|open| open.batch.holds(hash, prefix)).map(|open| open.wave + 1);
-        open.chain(closed).max().unwrap_or(0)
-    }
-
     /// Adds an item if that takes no more than to see that nothing holds its key; gives the bytes by which the memory has
     /// changed if it has.
     #[inline]
@@ -488,6 +491,7 @@ impl Lane {
         floor: usize,
     ) -> Option<isize> {
         let per_request = self.per_request();
+        self.tied |= floor > 0;
         let [segment] = &mut *self.segments else { return None };
         let [open] = &mut *segment.open else { return None };
         let suits = segment.subtransaction == subtransaction
@@ -519,7 +523,6 @@ impl Lane {
         floor: usize,
         outside: &Outside,
     ) -> Result<isize, Error> {
-        self.tied |= floor > 0;
         if let Some(delta) = self.push_new_item(subtransaction, mode, fragment, encoded, floor) {
             return Ok(delta);
         }
@@ -527,14 +530,7 @@ impl Lane {
         let prefix = &fragment[..encoded.prefix];
         let wave = match encoded.kind {
             KeyKind::None => 0,
-            _ => self.wave(
-                segment,
-                mode,
-                encoded.kind,
-                floor,
-                |trace| trace.may_hold(encoded.hash),
-                |batch| batch.holds(encoded.hash, prefix),
-            ),
+            _ => self.wave(segment, mode, encoded.kind, floor, Of::Item(encoded.hash, prefix)),
         };
         let merge = self.merge(mode, encoded.kind);
         let per_request = self.per_request();
@@ -577,7 +573,7 @@ impl Lane {
         point: &PlainPoint<'_>,
     ) -> Option<isize> {
         let (last, outer) = self.segments.split_last_mut()?;
-        if self.mixed || last.subtransaction != subtransaction {
+        if self.mixed || !self.kin.is_empty() || last.subtransaction != subtransaction {
             return None;
         }
         let hash = points::external_id_hash(point.external_id);
@@ -601,20 +597,23 @@ impl Lane {
         }
     }
 
-    /// Adds a point; gives the bytes by which the memory has changed.
+    /// Adds a point; gives the bytes by which the memory has changed. `floor`: the first wave that it may go in.
+    #[allow(clippy::too_many_arguments)]
     fn push_point(
         &mut self,
         subtransaction: Subtransaction,
         mode: Mode,
         series: &SeriesRef<'_>,
         timestamp: i64,
+        floor: usize,
         outside: &Outside,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
     ) -> Result<isize, Error> {
         let hash = points::series_hash(series);
         let kind = series.kind();
         let segment = self.segment(subtransaction);
-        let wave = |lane: &mut Lane| lane.wave_of_range(segment, mode, kind, hash, (timestamp, timestamp));
+        let of = Of::Range(hash, (timestamp, timestamp));
+        let wave = |lane: &mut Lane| lane.wave(segment, mode, kind, floor, of);
         let first = wave(self);
         self.shuffled |= first > 0;
         let mut at = self.open(segment, first, mode, kind);
@@ -640,29 +639,6 @@ impl Lane {
         Ok(batch.bytes() as isize - before + freed)
     }
 
-    /// The wave of a write to a stretch of a series' time, its last moment included.
-    fn wave_of_range(
-        &mut self,
-        segment: usize,
-        mode: Mode,
-        kind: KeyKind,
-        series: u64,
-        range: (i64, i64),
-    ) -> usize {
-        self.wave(
-            segment,
-            mode,
-            kind,
-            0,
-            |trace| matches!(trace, Trace::Ranges(trace) if trace.overlaps(series, range)),
-            |batch| match batch {
-                Batch::Points(batch) => batch.overlaps(series, range),
-                Batch::Ranges(batch) => batch.overlaps(series, range),
-                Batch::Items(_) => false,
-            },
-        )
-    }
-
     /// Adds a stretch of a series' time that is to be deleted; gives the bytes by which the memory has changed.
     fn push_range(
         &mut self,
@@ -670,12 +646,13 @@ impl Lane {
         mode: Mode,
         series: &SeriesRef<'_>,
         (first, end): (i64, i64),
+        floor: usize,
         outside: &Outside,
     ) -> Result<isize, Error> {
         let hash = points::series_hash(series);
         let kind = series.kind();
         let segment = self.segment(subtransaction);
-        let wave = self.wave_of_range(segment, mode, kind, hash, (first, end - 1));
+        let wave = self.wave(segment, mode, kind, floor, Of::Range(hash, (first, end - 1)));
         let mut at = self.open(segment, wave, mode, kind);
         let mut freed = 0;
         if matches!(&self.segments[segment].open[at].batch, Batch::Ranges(batch) if batch.is_full()) {
@@ -823,13 +800,16 @@ impl TransactionBuffer {
             None => self.lanes.iter().position(|lane| lane.destination.is(connection, resource, raw)),
         };
         found.unwrap_or_else(|| {
-            let at = self.lanes.len();
             let owned = raw.map(|(database, table)| (database.to_owned(), table.to_owned()));
-            if let Some(names) = &owned {
-                self.raw_lanes.entry(names.clone()).or_default().push(at);
+            let candidates = match &owned {
+                Some(names) => self.raw_lanes.get(names).cloned().unwrap_or_default(),
+                None => (0..self.lanes.len()).collect(),
+            };
+            let to = Destination { connection: connection.clone(), resource, raw: owned.clone(), view: None };
+            let at = self.add_lane(to, &candidates);
+            if let Some(names) = owned {
+                self.raw_lanes.entry(names).or_default().push(at);
             }
-            let to = Destination { connection: connection.clone(), resource, raw: owned, view: None };
-            self.lanes.push(Lane::to(to, self.moment));
             at
         })
     }
@@ -843,13 +823,13 @@ impl TransactionBuffer {
     ) -> usize {
         let is = |lane: &Lane| {
             let to = &lane.destination;
-            to.holds(connection, resource) && to.view.as_ref().is_some_and(|other| other.name == view.name)
+            to.takes(connection, resource) && to.view.as_ref().is_some_and(|other| other.name == view.name)
         };
         self.lanes.iter().position(is).unwrap_or_else(|| {
             let view = Some(view.clone());
             let to = Destination { connection: connection.clone(), resource, raw: None, view };
-            self.lanes.push(Lane::to(to, self.moment));
-            self.lanes.len() - 1
+            let all: Vec<usize> = (0..self.lanes.len()).collect();
+            self.add_lane(to, &all)
         })
     }
 
@@ -857,17 +837,6 @@ impl TransactionBuffer {
     pub fn is_lane(&self, lane: usize, connection: &Arc<Connection>, raw: Option<(&str, &str)>) -> bool {
         let destination = &self.lanes[lane].destination;
         destination.is(connection, destination.resource, raw)
-    }
-
-    /// The first wave after what other lanes hold of an item: views may share instances, and their properties.
-    fn floor(&self, lane: usize, encoded: &Encoded, fragment: &[u8]) -> usize {
-        let to = &self.lanes[lane].destination;
-        if to.view.is_none() {
-            return 0;
-        }
-        let shares = |(at, other): &(usize, &Lane)| *at != lane && other.destination.shares_items_with(to);
-        let others = self.lanes.iter().enumerate().filter(shares);
-        others.map(|(_, other)| other.after(encoded.hash, &fragment[..encoded.prefix])).max().unwrap_or(0)
     }
 
     /// Adds an encoded item or RAW row.
@@ -881,7 +850,8 @@ impl TransactionBuffer {
         spill: &mut dyn Spill,
     ) -> Result<(), Error> {
         self.check()?;
-        let floor = self.floor(lane, encoded, fragment);
+        let of = Of::Item(encoded.hash, &fragment[..encoded.prefix]);
+        let floor = self.floor(lane, of, mode, encoded.kind);
         let outside = self.outside();
         let delta = self.lanes[lane].push_item(subtransaction, mode, fragment, encoded, floor, &outside)?;
         self.account(delta, spill)
@@ -921,8 +891,11 @@ impl TransactionBuffer {
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.check()?;
+        let of = Of::Range(points::series_hash(series), (timestamp, timestamp));
+        let floor = self.floor(lane, of, mode, series.kind());
         let outside = self.outside();
-        let delta = self.lanes[lane].push_point(subtransaction, mode, series, timestamp, &outside, encode)?;
+        let delta =
+            self.lanes[lane].push_point(subtransaction, mode, series, timestamp, floor, &outside, encode)?;
         self.account(delta, spill)
     }
 
@@ -937,8 +910,10 @@ impl TransactionBuffer {
         spill: &mut dyn Spill,
     ) -> Result<(), Error> {
         self.check()?;
+        let of = Of::Range(points::series_hash(series), (range.0, range.1 - 1));
+        let floor = self.floor(lane, of, mode, series.kind());
         let outside = self.outside();
-        let delta = self.lanes[lane].push_range(subtransaction, mode, series, range, &outside)?;
+        let delta = self.lanes[lane].push_range(subtransaction, mode, series, range, floor, &outside)?;
         self.account(delta, spill)
     }
 
@@ -1004,7 +979,7 @@ impl TransactionBuffer {
         resource: &'static Resource,
     ) -> Result<Moment, Error> {
         for lane in &mut self.lanes {
-            if lane.destination.holds(connection, resource) {
+            if lane.destination.reaches(connection, resource) {
                 for segment in (0..lane.segments.len()).rev() {
                     lane.close_segment(segment, self.limit)?;
                 }

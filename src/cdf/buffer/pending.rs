@@ -34,13 +34,10 @@ pub struct PendingItem {
 /// A write to one series.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PendingPoints {
-    Write(wire::InsertionItem),
+    /// `keeps`: points that there are already stay.
+    Write { item: wire::InsertionItem, keeps: bool },
     /// Milliseconds; the end is excluded.
-    Delete {
-        series: Identity,
-        first: i64,
-        end: i64,
-    },
+    Delete { series: Identity, first: i64, end: i64 },
 }
 
 /// Everything written to a table, earlier writes of a key first.
@@ -76,7 +73,7 @@ impl Keys {
 }
 
 impl TransactionBuffer {
-    /// What was written to a resource over a connection, `before` a moment if one is given. With `keys`, the first bytes
+    /// What was written to a resource in the project that a connection reaches, `before` a moment if one is given. With `keys`, the first bytes
     /// of keyed fragments, rows of other keys are left out.
     pub fn pending(
         &mut self,
@@ -90,10 +87,13 @@ impl TransactionBuffer {
             let hash = key_hash(&key);
             (key, hash)
         };
-        let keys = keys.map(|keys| Keys(keys.into_iter().map(with_hash).collect()));
+        // An item that is written to by its id may have had another name when it was written to by that.
+        let reached = |lane: &&Lane| lane.destination.reaches(connection, resource);
+        let by_id = self.lanes.iter().filter(reached).any(Lane::writes_by_id);
+        let keys = keys.filter(|_| !by_id).map(|keys| Keys(keys.into_iter().map(with_hash).collect()));
         let mut pending = Pending::default();
         self.settle()?;
-        let lanes = self.lanes.iter().filter(|lane| lane.destination.holds(connection, resource));
+        let lanes = self.lanes.iter().filter(|lane| lane.destination.reaches(connection, resource));
         let mut parts: Vec<Part<'_>> = lanes.flat_map(|lane| lane.parts(keys.as_ref(), before)).collect();
         parts.sort_by_key(|part| part.wave);
         for part in parts {
@@ -119,6 +119,10 @@ enum Place<'l> {
 }
 
 impl Lane {
+    fn writes_by_id(&self) -> bool {
+        KeyKind::ADDRESSES.iter().zip(self.highest).any(|(kind, wave)| *kind == KeyKind::Id && wave.is_some())
+    }
+
     /// Everything that may hold what is asked for.
     fn parts(&self, keys: Option<&Keys>, before: Option<Moment>) -> Vec<Part<'_>> {
         // A chunk in a temporary file is read only if the trace of its wave says that it may hold a key.
@@ -163,6 +167,7 @@ impl Part<'_> {
                 });
             }
         };
+        let keeps = mode.on_conflict == OnConflict::Ignore;
         let datapoints = matches!(lane.destination.resource.shape, Shape::Datapoints { .. });
         match place {
             Place::Open(Batch::Items(batch)) => match keys {
@@ -177,9 +182,9 @@ impl Part<'_> {
             Place::Open(Batch::Points(batch)) => {
                 pending.points.extend(
                     batch
-                        .messages(lane.string(), mode.on_conflict == OnConflict::Ignore)?
+                        .messages(lane.string(), keeps)?
                         .into_iter()
-                        .map(PendingPoints::Write),
+                        .map(|item| PendingPoints::Write { item, keeps }),
                 );
             }
             Place::Closed(chunk) => {
@@ -190,7 +195,9 @@ impl Part<'_> {
                         let request = wire::InsertionRequest::decode(&*body.bytes).map_err(|error| {
                             Error::internal(format!("encoded datapoints are not readable: {error}"))
                         })?;
-                        pending.points.extend(request.items.into_iter().map(PendingPoints::Write));
+                        pending.points.extend(
+                            request.items.into_iter().map(|item| PendingPoints::Write { item, keeps }),
+                        );
                     }
                     (false, _) => body.fragments().for_each(add),
                 }

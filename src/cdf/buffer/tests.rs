@@ -211,6 +211,111 @@ fn items_end_as_written_whatever_the_savepoints() {
     }
 }
 
+/// What CDF holds of an item before: every second one exists.
+fn before(key: &str) -> Option<Item> {
+    let exists = key.ends_with(['0', '2', '4', '6', '8']);
+    exists.then(|| ["name", "source"].map(|property| (property.to_owned(), "\"old\"".to_owned())).into())
+}
+
+/// Sends the chunks of all destinations wave by wave, as CDF would take them: what becomes of the items that are written.
+fn deliver_modes(deliveries: Vec<Delivery>, spill: &mut MemorySpill) -> BTreeMap<String, Option<Item>> {
+    let mut chunks: Vec<Chunk> = deliveries.into_iter().flat_map(|delivery| delivery.chunks).collect();
+    chunks.sort_by_key(|chunk| chunk.wave);
+    let mut stored: BTreeMap<String, Option<Item>> = BTreeMap::new();
+    let mut seen: HashSet<(usize, String)> = HashSet::new();
+    for chunk in chunks {
+        let (wave, mode) = (chunk.wave, chunk.mode);
+        let body = chunk.into_body(spill).unwrap();
+        for fragment in body.fragments() {
+            let row = Properties::parse(fragment).unwrap();
+            let key: String = serde_json::from_str(row.get("externalId").unwrap().get()).unwrap();
+            assert!(seen.insert((wave, key.clone())), "{key} twice in wave {wave}");
+            let item = stored.entry(key.clone()).or_insert_with(|| before(&key));
+            let row = match (mode.operation, mode.on_conflict, &item) {
+                (Operation::Delete, ..) => {
+                    *item = None;
+                    continue;
+                }
+                (_, OnConflict::Ignore, Some(_)) => continue,
+                (_, _, Some(_)) => row.into_existing().unwrap(),
+                (_, _, None) => row.into_new(),
+            };
+            let item = item.get_or_insert_default();
+            for (name, value) in row.0.into_iter().skip(1) {
+                item.insert(name.into_owned(), value.get().to_owned());
+            }
+        }
+    }
+    stored
+}
+
+#[test]
+fn items_end_as_the_modes_say_over_several_connections() {
+    use OnConflict::{Ignore, Update, UpdateListed};
+    let columns = ["external_id", "name", "source"];
+    let modes: [(OnConflict, Option<&[usize]>); 5] = [
+        (Update, None),
+        (Ignore, None),
+        (UpdateListed, Some(&[1])),
+        (UpdateListed, Some(&[2])),
+        (UpdateListed, Some(&[1, 2])),
+    ];
+    for seed in 1..=60 {
+        let mut random = Random(seed * 0x9E37_79B9);
+        let mut spill = MemorySpill::default();
+        let keys = [5, 400, 3000][(seed % 3) as usize];
+        let limit = [1 << 30, 1 << 16, 1 << 20][(seed / 3 % 3) as usize];
+        let mut buffer = TransactionBuffer::new(limit, background(seed));
+        // Two credentials for one project.
+        let connections = [connection(), connection()];
+        let table = Arc::new(Table::of_columns(Resource::get("assets").unwrap(), &columns).unwrap());
+        let mut writers: Vec<(usize, Writer)> = Vec::new();
+        for connection in &connections[..1 + (seed % 2) as usize] {
+            for (mode, (on_conflict, listed)) in modes.iter().enumerate() {
+                let writer = Writer::new(table.clone(), connection.clone(), *on_conflict, *listed);
+                writers.push((mode, writer.unwrap()));
+            }
+        }
+        let model = random_transaction(
+            &mut random,
+            3000,
+            &mut buffer,
+            |buffer, model: &mut BTreeMap<String, Option<Item>>, subtransaction, random| {
+                let key = format!("k{}", random.below(keys));
+                let text = random.below(1000).to_string();
+                let (mode, writer) = &mut writers[random.below(5 + 5 * (seed % 2)) as usize];
+                let given = [random.below(4) > 0, random.below(4) > 0];
+                let cell = |at: usize| if given[at] { Cell::Text(&text) } else { Cell::Null };
+                let row = [Cell::Text(&key), cell(0), cell(1)];
+                let target = Target { buffer, subtransaction, spill: &mut spill };
+                let item = model.entry(key.clone()).or_insert_with(|| before(&key));
+                if random.below(5) == 0 {
+                    writer.delete(target, &row).unwrap();
+                    *item = None;
+                    return;
+                }
+                writer.insert(target, &row).unwrap();
+                let (on_conflict, listed) = modes[*mode];
+                if item.is_some() && on_conflict == Ignore {
+                    return;
+                }
+                let listed = listed.filter(|_| item.is_some()).unwrap_or(&[1, 2]);
+                let item = item.get_or_insert_default();
+                for at in listed.iter().filter(|at| given[**at - 1]) {
+                    item.insert(columns[*at].to_owned(), format!("\"{text}\""));
+                }
+            },
+        );
+        let stored = deliver_modes(buffer.finish().unwrap(), &mut spill);
+        // What a savepoint has taken back was not written.
+        let written: BTreeMap<String, Option<Item>> = model
+            .into_iter()
+            .filter(|(key, item)| stored.contains_key(key) || *item != before(key))
+            .collect();
+        assert_same(&stored, &written, seed);
+    }
+}
+
 #[test]
 fn points_end_as_written_whatever_the_savepoints() {
     let connection = connection();

@@ -30,8 +30,9 @@ use super::table::{Mode, Operation};
 pub struct Context {
     pub client: Client,
     pub limits: Limits,
-    /// Internal ids by what they are of and external id.
-    references: Mutex<HashMap<(&'static str, String), i64>>,
+    /// Internal ids by whose they are (projects have their own, and a role sees its own part of one), what they are of,
+    /// and external id.
+    references: Mutex<HashMap<references::Name, i64>>,
 }
 
 impl Context {

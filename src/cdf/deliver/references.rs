@@ -1,6 +1,6 @@
 //! References by external id where CDF takes only internal ids: looked up in batches, once per transaction.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
@@ -16,7 +16,15 @@ use crate::cdf::error::{list_names, Error, Kind};
 use crate::cdf::owed::Owed;
 use crate::cdf::resource::{ReferenceTarget, Resource, Rule};
 
+/// An external id: the connection that it is looked up over, where, and itself.
+pub(super) type Name = (usize, &'static str, String);
+
 impl Delivery<'_> {
+    /// Which connection an external id is looked up over.
+    fn whose(&self) -> usize {
+        Arc::as_ptr(&self.destination.connection) as usize
+    }
+
     /// The body with external ids replaced by internal ones where CDF takes only those.
     pub(super) async fn resolve(&self, work: &Work) -> Result<Body, Error> {
         let resource = self.destination.resource;
@@ -36,7 +44,7 @@ impl Delivery<'_> {
         let mut made = BodyBuilder::default();
         for properties in &parsed.items {
             let mut fragment = Vec::new();
-            write_resolved(resource, properties, &ids, &mut fragment)?;
+            write_resolved(resource, properties, self.whose(), &ids, &mut fragment)?;
             made.append(&fragment);
         }
         Ok(made.build())
@@ -51,7 +59,7 @@ impl Delivery<'_> {
     ) -> Result<(), Error> {
         {
             let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-            names.retain(|name| !known.contains_key(&(to.byids, name.clone())));
+            names.retain(|name| !known.contains_key(&(self.whose(), to.byids, name.clone())));
         }
         let names: Vec<String> = names.into_iter().collect();
         for part in names.chunks(1000) {
@@ -64,13 +72,15 @@ impl Delivery<'_> {
             let mut known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
             for item in listing(&response)? {
                 if let (Some(name), Some(id)) = (item["externalId"].as_str(), item["id"].as_i64()) {
-                    known.insert((to.byids, name.to_owned()), id);
+                    known.insert((self.whose(), to.byids, name.to_owned()), id);
                 }
             }
         }
         let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-        let unknown: Vec<&String> =
-            names.iter().filter(|name| !known.contains_key(&(to.byids, (*name).clone()))).collect();
+        let unknown: Vec<&String> = names
+            .iter()
+            .filter(|name| !known.contains_key(&(self.whose(), to.byids, (*name).clone())))
+            .collect();
         if unknown.is_empty() {
             return Ok(());
         }
@@ -99,7 +109,8 @@ impl Delivery<'_> {
 fn write_resolved(
     resource: &Resource,
     properties: &Properties<'_>,
-    ids: &HashMap<(&'static str, String), i64>,
+    whose: usize,
+    ids: &HashMap<Name, i64>,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let raw = |text: Result<Box<RawValue>, serde_json::Error>| {
@@ -111,11 +122,11 @@ fn write_resolved(
     for (property, value) in &properties.0 {
         if property == EXISTING {
             let mut resolved = Vec::new();
-            write_resolved(resource, &Properties::parse(value.get().as_bytes())?, ids, &mut resolved)?;
+            write_resolved(resource, &Properties::parse(value.get().as_bytes())?, whose, ids, &mut resolved)?;
             existing = Some(raw(serde_json::from_slice(&resolved))?);
         } else if let Some((to, target, names)) = reference(resource, property, value)? {
             let numbers: Vec<i64> =
-                names.into_iter().filter_map(|name| ids.get(&(to.byids, name)).copied()).collect();
+                names.into_iter().filter_map(|name| ids.get(&(whose, to.byids, name)).copied()).collect();
             let text = match value.get().starts_with('[') {
                 true => serde_json::value::to_raw_value(&numbers),
                 false => serde_json::value::to_raw_value(&numbers.first()),

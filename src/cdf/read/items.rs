@@ -79,8 +79,11 @@ impl ItemPages {
                 self.by_ids(call, &keys).await?
             }
             Step::Rest => {
-                let rest = self.overlay.rest(call.resource(), self.complete);
                 let mut items = Vec::new();
+                for keys in self.overlay.ids().chunks(PER_LIST) {
+                    items.extend(self.by_ids(call, keys).await?);
+                }
+                let rest = self.overlay.rest(call.resource(), self.complete);
                 for keys in rest.ask.chunks(PER_LIST) {
                     items.extend(self.by_ids(call, keys).await?);
                 }

@@ -1,6 +1,8 @@
 //! What the transaction itself has written, laid over what CDF answers: as if it had been sent already.
 
-use hashbrown::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::{HashMap, HashSet};
 use serde_json::{json, Map, Value};
 
 use crate::cdf::buffer::{PendingItem, PendingPoints};
@@ -47,6 +49,8 @@ pub struct ItemOverlay {
     writes: HashMap<Identity, Vec<Write>>,
     /// Rows without a key, which are new.
     blind: Vec<Value>,
+    /// Items of CDF that have got another name: asked for by the old one, CDF gives them again.
+    renamed: HashSet<i64>,
 }
 
 /// The rows that only the transaction knows of, and those that CDF has to be asked for, since what was written makes
@@ -87,55 +91,74 @@ impl ItemOverlay {
 
     /// An item of CDF as it will be after COMMIT; None if it is deleted.
     pub fn apply(&mut self, resource: &Resource, item: Value) -> Option<Value> {
-        if self.writes.is_empty() {
+        if self.writes.is_empty() && self.renamed.is_empty() {
             return Some(item);
         }
-        let name =
+        let name_of =
             |item: &Value| item["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned()));
-        let mut writes = Vec::new();
-        for identity in name(&item).into_iter().chain(item["id"].as_i64().map(Identity::Id)) {
-            writes.extend(self.writes.remove(&identity).into_iter().flatten());
+        let id = item["id"].as_i64();
+        if id.is_some_and(|id| self.renamed.contains(&id)) {
+            return None;
         }
-        writes.sort_by_key(|write| write.at);
-        let first = name(&item);
-        let renamed_at = writes
-            .iter()
-            .find(|write| name(&Value::Object(write.object.clone())).is_some_and(|new| Some(new) != first))
-            .map(|write| write.at);
+        let by_id = id.and_then(|id| self.writes.remove(&Identity::Id(id))).unwrap_or_default();
+        let mut by_id = by_id.into_iter().peekable();
+        // A name means the item only as long as it is called so.
+        let (mut name, mut since) = (name_of(&item), 0);
+        let mut touched: Vec<Identity> = name.iter().cloned().collect();
         let mut item = Some(item);
-        for write in &writes {
-            apply(resource, &mut item, write);
+        loop {
+            let named = name.as_ref().and_then(|name| self.writes.get_mut(name));
+            let next = named.and_then(|writes| {
+                let at = writes.iter().position(|write| write.at >= since)?;
+                Some((writes, at))
+            });
+            let write = match (by_id.peek(), next) {
+                (Some(first), Some((writes, at))) if writes[at].at < first.at => writes.remove(at),
+                (Some(_), _) => by_id.next()?,
+                (None, Some((writes, at))) => writes.remove(at),
+                (None, None) => break,
+            };
+            apply(resource, &mut item, &write);
+            let now = item.as_ref().and_then(name_of);
+            if item.is_some() && now != name {
+                touched.extend(now.clone());
+                (name, since) = (now, write.at);
+                self.renamed.extend(id);
+            }
         }
-        // Under its new name it may have been written to again.
-        if let (Some(renamed_at), Some(new)) = (renamed_at, item.as_ref().and_then(name)) {
-            let again = self.writes.remove(&new).unwrap_or_default();
-            again
-                .iter()
-                .filter(|write| write.at > renamed_at)
-                .for_each(|write| apply(resource, &mut item, write));
+        for name in touched {
+            if self.writes.get(&name).is_some_and(Vec::is_empty) {
+                self.writes.remove(&name);
+            }
         }
         item
     }
 
-    /// What is left when CDF's items have been seen. `complete`: they were all that have one of the keys that are left,
-    /// so that these do not exist in CDF.
+    /// The ids that were written to and not seen. They are to be asked for before the rest is: the items that have them may
+    /// be those that were written to by name.
+    pub fn ids(&self) -> Vec<Value> {
+        let id = |identity: &Identity| match identity {
+            Identity::Id(id) => Some(json!({ "id": id })),
+            _ => None,
+        };
+        self.writes.keys().filter_map(id).collect()
+    }
+
+    /// What is left when CDF's items have been seen, and those of all ids. `complete`: they were all that have one of the
+    /// keys that are left, so that these do not exist in CDF.
     pub fn rest(&mut self, resource: &Resource, complete: bool) -> Rest {
         let mut rest = Rest::default();
         let mut later = HashMap::new();
-        for (identity, mut writes) in self.writes.drain() {
-            match &identity {
-                Identity::ExternalId(_) if complete => {
-                    writes.sort_by_key(|write| write.at);
-                    let mut item = None;
-                    writes.iter().for_each(|write| apply(resource, &mut item, write));
-                    rest.fresh.extend(item);
-                    continue;
-                }
-                Identity::ExternalId(name) => rest.ask.push(json!({ "externalId": name })),
-                Identity::Id(id) => rest.ask.push(json!({ "id": id })),
-                Identity::Instance { .. } => {}
+        for (identity, writes) in self.writes.drain() {
+            let Identity::ExternalId(name) = &identity else { continue };
+            if complete {
+                let mut item = None;
+                writes.iter().for_each(|write| apply(resource, &mut item, write));
+                rest.fresh.extend(item);
+            } else {
+                rest.ask.push(json!({ "externalId": name }));
+                later.insert(identity, writes);
             }
-            later.insert(identity, writes);
         }
         self.writes = later;
         rest.fresh.append(&mut self.blind);
@@ -323,8 +346,8 @@ fn apply_properties(view: &View, item: &mut Option<Value>, write: &Write) {
 #[derive(Debug, Default)]
 pub struct SequenceRowOverlay {
     writes: HashMap<(Identity, i64), Vec<Write>>,
-    /// Both names of the sequences that were seen.
-    names: HashMap<Identity, (Value, Value)>,
+    /// Both names of the sequences that were seen, by each.
+    names: HashMap<Identity, (i64, Value)>,
 }
 
 impl SequenceRowOverlay {
@@ -343,7 +366,19 @@ impl SequenceRowOverlay {
         Ok(overlay)
     }
 
-    /// A row of CDF as it will be after COMMIT; None if it is deleted.
+    /// Takes note of a sequence, which has an id and may have an external id: one that is written to in both ways is one.
+    pub fn saw(&mut self, sequence: &Value) {
+        let (Some(id), external_id) = (sequence["id"].as_i64(), &sequence["externalId"]) else { return };
+        if self.writes.is_empty() {
+            return;
+        }
+        let name = external_id.as_str().map(|name| Identity::ExternalId(name.to_owned()));
+        for identity in name.into_iter().chain([Identity::Id(id)]) {
+            self.names.insert(identity, (id, external_id.clone()));
+        }
+    }
+
+    /// A row of CDF, of a sequence that was [seen](Self::saw), as it will be after COMMIT; None if it is deleted.
     pub fn apply(&mut self, row: Value) -> Option<Value> {
         if self.writes.is_empty() {
             return Some(row);
@@ -352,29 +387,39 @@ impl SequenceRowOverlay {
         let mut writes = Vec::new();
         let name = row["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned()));
         for sequence in name.into_iter().chain(row["id"].as_i64().map(Identity::Id)) {
-            self.names.insert(sequence.clone(), (row["id"].clone(), row["externalId"].clone()));
             writes.extend(self.writes.remove(&(sequence, number)).into_iter().flatten());
         }
-        writes.sort_by_key(|write| write.at);
-        let mut row = Some(row);
-        writes.iter().for_each(|write| apply_cells(&mut row, write));
-        row
+        let (id, external_id) = (row["id"].clone(), row["externalId"].clone());
+        written_cells(Some(row), writes).map(|mut row| {
+            row["id"] = id;
+            row["externalId"] = external_id;
+            row
+        })
     }
 
     /// The rows that CDF does not have yet.
     pub fn rest(&mut self) -> Vec<Value> {
-        let mut rows = Vec::new();
-        for ((sequence, _), writes) in self.writes.drain() {
-            let mut row = None;
-            writes.iter().for_each(|write| apply_cells(&mut row, write));
-            if let (Some(row), Some((id, external_id))) = (&mut row, self.names.get(&sequence)) {
-                row["id"] = id.clone();
+        let mut rows: HashMap<(Identity, i64), Vec<Write>> = HashMap::new();
+        for ((sequence, number), writes) in self.writes.drain() {
+            let known = self.names.get(&sequence).map(|(id, _)| Identity::Id(*id));
+            rows.entry((known.unwrap_or(sequence), number)).or_default().extend(writes);
+        }
+        let row = |((sequence, _), writes): ((Identity, i64), Vec<Write>)| {
+            let mut row = written_cells(None, writes)?;
+            if let Some((id, external_id)) = self.names.get(&sequence) {
+                row["id"] = (*id).into();
                 row["externalId"] = external_id.clone();
             }
-            rows.extend(row);
-        }
-        rows
+            Some(row)
+        };
+        rows.into_iter().filter_map(row).collect()
     }
+}
+
+fn written_cells(mut row: Option<Value>, mut writes: Vec<Write>) -> Option<Value> {
+    writes.sort_by_key(|write| write.at);
+    writes.iter().for_each(|write| apply_cells(&mut row, write));
+    row
 }
 
 fn apply_cells(row: &mut Option<Value>, write: &Write) {
@@ -393,51 +438,119 @@ fn apply_cells(row: &mut Option<Value>, write: &Write) {
 /// Writes to series, as what their points end in.
 #[derive(Debug, Default)]
 pub struct PointOverlay {
-    series: HashMap<Identity, Changes>,
-    /// What CDF has called the series that were seen.
-    seen: HashMap<Identity, ListItem>,
+    /// Writes to series that CDF has not been seen to have, each with when it was written among all.
+    writes: HashMap<Identity, Vec<(usize, PendingPoints)>>,
+    /// The series that were seen and are written to. However they were addressed, they are one.
+    seen: Vec<Seen>,
+    /// Where in `seen` a series is, by each of its names.
+    places: HashMap<Identity, usize>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    /// What CDF calls it.
+    names: ListItem,
+    changes: Changes,
 }
 
 #[derive(Debug, Default)]
 struct Changes {
-    numeric: std::collections::BTreeMap<i64, NumericPoint>,
-    string: std::collections::BTreeMap<i64, StringPoint>,
+    numeric: BTreeMap<i64, NumericPoint>,
+    string: BTreeMap<i64, StringPoint>,
+    /// Moments of which a point of CDF's stays, if it has one.
+    keeping: BTreeSet<i64>,
     /// Stretches that are deleted; the end is excluded.
     deleted: Vec<(i64, i64)>,
 }
 
 impl Changes {
-    fn hides(&self, timestamp: i64) -> bool {
+    fn of(mut writes: Vec<(usize, PendingPoints)>) -> Changes {
+        writes.sort_by_key(|(at, _)| *at);
+        let mut changes = Changes::default();
+        for (_, write) in writes {
+            match write {
+                PendingPoints::Delete { first, end, .. } => changes.delete(first, end),
+                PendingPoints::Write { item, keeps } => match item.points {
+                    Some(Points::Numeric(points)) => {
+                        for point in points.datapoints {
+                            if changes.takes(point.timestamp, keeps) {
+                                changes.numeric.insert(point.timestamp, point);
+                            }
+                        }
+                    }
+                    Some(Points::String(points)) => {
+                        for point in points.datapoints {
+                            if changes.takes(point.timestamp, keeps) {
+                                changes.string.insert(point.timestamp, point);
+                            }
+                        }
+                    }
+                    None => {}
+                },
+            }
+        }
+        changes
+    }
+
+    fn delete(&mut self, first: i64, end: i64) {
+        let stays = |timestamp: &i64| !(first..end).contains(timestamp);
+        self.numeric.retain(|timestamp, _| stays(timestamp));
+        self.string.retain(|timestamp, _| stays(timestamp));
+        self.keeping.retain(stays);
+        self.deleted.push((first, end));
+    }
+
+    /// Whether a point is written, as far as is known without CDF's.
+    fn takes(&mut self, timestamp: i64, keeps: bool) -> bool {
+        if !keeps {
+            self.keeping.remove(&timestamp);
+            return true;
+        }
+        let has = self.numeric.contains_key(&timestamp) || self.string.contains_key(&timestamp);
+        if !has && !self.deletes(timestamp) {
+            self.keeping.insert(timestamp);
+        }
+        !has
+    }
+
+    fn deletes(&self, timestamp: i64) -> bool {
+        self.deleted.iter().any(|(first, end)| (*first..*end).contains(&timestamp))
+    }
+
+    /// Whether a point of CDF's is not there any more.
+    fn hides(&mut self, timestamp: i64) -> bool {
+        if self.keeping.remove(&timestamp) {
+            self.numeric.remove(&timestamp);
+            self.string.remove(&timestamp);
+            return false;
+        }
         self.numeric.contains_key(&timestamp)
             || self.string.contains_key(&timestamp)
-            || self.deleted.iter().any(|(first, end)| (*first..*end).contains(&timestamp))
+            || self.deletes(timestamp)
+    }
+
+    /// The points written of a stretch of time.
+    fn points(&self, start: i64, end: i64) -> Option<Points> {
+        let numeric: Vec<_> = self.numeric.range(start..end).map(|(_, point)| point.clone()).collect();
+        let string: Vec<_> = self.string.range(start..end).map(|(_, point)| point.clone()).collect();
+        match (numeric.is_empty(), string.is_empty()) {
+            (false, _) => Some(Points::Numeric(NumericPoints { datapoints: numeric })),
+            (_, false) => Some(Points::String(StringPoints { datapoints: string })),
+            _ => None,
+        }
     }
 }
 
 impl PointOverlay {
     pub fn new(pending: Vec<PendingPoints>) -> Self {
         let mut overlay = PointOverlay::default();
-        for write in pending {
-            match write {
-                PendingPoints::Delete { series, first, end } => {
-                    let changes = overlay.series.entry(series).or_default();
-                    changes.numeric.retain(|timestamp, _| !(first..end).contains(timestamp));
-                    changes.string.retain(|timestamp, _| !(first..end).contains(timestamp));
-                    changes.deleted.push((first, end));
-                }
-                PendingPoints::Write(item) => {
-                    let Some(series) = item.reference.as_ref().map(identity) else { continue };
-                    let changes = overlay.series.entry(series).or_default();
-                    match item.points {
-                        Some(Points::Numeric(points)) => changes
-                            .numeric
-                            .extend(points.datapoints.into_iter().map(|point| (point.timestamp, point))),
-                        Some(Points::String(points)) => changes
-                            .string
-                            .extend(points.datapoints.into_iter().map(|point| (point.timestamp, point))),
-                        None => {}
-                    }
-                }
+        for (at, write) in pending.into_iter().enumerate() {
+            let series = match &write {
+                PendingPoints::Delete { series, .. } => Some(series.clone()),
+                PendingPoints::Write { item, .. } => item.reference.as_ref().map(identity),
+            };
+            if let Some(series) = series {
+                overlay.writes.entry(series).or_default().push((at, write));
             }
         }
         overlay
@@ -445,37 +558,51 @@ impl PointOverlay {
 
     /// Takes out of CDF's points those that the transaction replaces or deletes.
     pub fn apply(&mut self, item: &mut ListItem) {
-        if self.series.is_empty() {
+        if self.writes.is_empty() && self.seen.is_empty() {
             return;
         }
-        for identity in identities(item) {
-            let Some(changes) = self.series.get(&identity) else { continue };
-            match &mut item.points {
-                Some(Points::Numeric(points)) => {
-                    points.datapoints.retain(|point| !changes.hides(point.timestamp));
+        let names = identities(item);
+        let place = match names.iter().find_map(|name| self.places.get(name)) {
+            Some(place) => *place,
+            None => {
+                let writes: Vec<_> =
+                    names.iter().filter_map(|name| self.writes.remove(name)).flatten().collect();
+                if writes.is_empty() {
+                    return;
                 }
-                Some(Points::String(points)) => {
-                    points.datapoints.retain(|point| !changes.hides(point.timestamp));
-                }
-                None => {}
+                let place = self.seen.len();
+                let names_only = ListItem { points: None, next_cursor: String::new(), ..item.clone() };
+                self.seen.push(Seen { names: names_only, changes: Changes::of(writes) });
+                self.places.extend(names.into_iter().map(|name| (name, place)));
+                place
             }
-            self.seen.insert(identity, ListItem { points: None, ..item.clone() });
+        };
+        let changes = &mut self.seen[place].changes;
+        match &mut item.points {
+            Some(Points::Numeric(points)) => {
+                points.datapoints.retain(|point| !changes.hides(point.timestamp))
+            }
+            Some(Points::String(points)) => points.datapoints.retain(|point| !changes.hides(point.timestamp)),
+            None => {}
         }
     }
 
-    /// The points written, of the moments that are asked for. Milliseconds; the end is excluded.
-    pub fn rest(&mut self, start: i64, end: i64) -> Vec<ListItem> {
+    /// The points written, of the moments that are asked for. Milliseconds; the end is excluded. `asked`: the only series
+    /// that are: what CDF has of them has been seen, so that any other write is to another series.
+    pub fn rest(&mut self, start: i64, end: i64, asked: Option<&HashSet<Identity>>) -> Vec<ListItem> {
         let mut items = Vec::new();
-        for (identity, changes) in self.series.drain() {
-            let mut item = self.seen.remove(&identity).unwrap_or_else(|| named(&identity));
-            let numeric: Vec<_> = changes.numeric.range(start..end).map(|(_, point)| point.clone()).collect();
-            let string: Vec<_> = changes.string.range(start..end).map(|(_, point)| point.clone()).collect();
-            if !numeric.is_empty() {
-                item.points = Some(Points::Numeric(NumericPoints { datapoints: numeric }));
-                items.push(item);
-            } else if !string.is_empty() {
-                item.points = Some(Points::String(StringPoints { datapoints: string }));
-                items.push(item);
+        for Seen { names, changes } in self.seen.drain(..) {
+            if let Some(points) = changes.points(start, end) {
+                items.push(ListItem { points: Some(points), ..names });
+            }
+        }
+        self.places.clear();
+        for (series, writes) in self.writes.drain() {
+            if asked.is_some_and(|asked| !asked.contains(&series)) {
+                continue;
+            }
+            if let Some(points) = Changes::of(writes).points(start, end) {
+                items.push(ListItem { points: Some(points), ..named(&series) });
             }
         }
         items

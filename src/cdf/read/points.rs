@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use prost::Message;
 use serde::Deserialize;
 use serde_json::{json, Map, Value};
@@ -15,7 +16,7 @@ use crate::cdf::encode::point::wire::{
     InstanceId, ListItem, ListResponse, NumericPoint, NumericPoints, Points, Status, StringPoint,
     StringPoints,
 };
-use crate::cdf::error::Error;
+use crate::cdf::error::{Error, Identity};
 use crate::cdf::owed::Owed;
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
 use crate::cdf::resource::EXTERNAL_ID_CHARS;
@@ -187,8 +188,10 @@ impl PointPages {
             return None;
         }
         let mut rows = Vec::new();
+        let asked: Option<HashSet<Identity>> =
+            references(call.query).map(|asked| asked.iter().filter_map(Identity::from_json).collect());
         self.overlay
-            .rest(self.start, self.end)
+            .rest(self.start, self.end, asked.as_ref())
             .into_iter()
             .for_each(|item| append(&mut rows, call.query, item));
         Some(rows)

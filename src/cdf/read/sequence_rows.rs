@@ -94,6 +94,7 @@ impl SequenceRowPages {
         if let Some(cursor) = answer["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) {
             self.waiting.push_front((reference, Some(cursor.to_owned())));
         }
+        self.overlay.saw(&answer);
         let rows = items(answer).into_iter().filter_map(|item| self.overlay.apply(item));
         Ok(Some(rows.map(|item| row(call.query, item)).collect()))
     }
