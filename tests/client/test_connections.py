@@ -21,6 +21,7 @@ def hops(session, ways):
         session.run("SELECT scratch.turn()")
 
 
+@pytest.mark.timeout(120 + transactions())
 def test_random_connections(session, scratch, api, cdf, ways):
     kinds = [*all_kinds(scratch, by_id=True), *instances(scratch, api)]
     for kind in kinds:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from random_writes import all_kinds, run, transactions
 from support import api, dump, points, requests, scratch, session, stored  # noqa: F401  (fixtures)
 
 
+@pytest.mark.timeout(120 + transactions())
 def test_random_identities(session, scratch, cdf):
     run(session, cdf, all_kinds(scratch, by_id=True), transactions())
 

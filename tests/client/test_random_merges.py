@@ -7,6 +7,7 @@ from random_writes import all_kinds, instances, run, transactions
 from support import api, scratch, session, stored  # noqa: F401  (fixtures)
 
 
+@pytest.mark.timeout(120 + transactions())
 def test_random_merges(session, scratch, api, cdf):
     kinds = [*all_kinds(scratch), *instances(scratch, api)]
     run(session, cdf, kinds, transactions())
