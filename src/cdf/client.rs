@@ -15,6 +15,7 @@ use super::encode::gzip;
 use super::error::{ApiError, Error, Identity, Kind, RequestError};
 use super::link::{Link, TimedConnections};
 use super::owed::Owed;
+use super::proxy;
 use super::retry::{parse_retry_after, Decision, Outcome, Policy, Stop};
 use super::token::{Credentials, TokenCache};
 use super::url_path::segment;
@@ -213,7 +214,11 @@ impl Client {
     /// # Errors
     /// `CannotConnect` if TLS cannot be set up, as when the system has no root certificates.
     pub fn new() -> Result<Self, Error> {
-        Self::build(reqwest::Client::builder())
+        let builder = reqwest::Client::builder().no_proxy();
+        Self::build(match proxy::from(|name| std::env::var(name).ok()) {
+            Some(proxy) => builder.proxy(proxy),
+            None => builder,
+        })
     }
 
     fn build(builder: reqwest::ClientBuilder) -> Result<Self, Error> {

@@ -14,6 +14,7 @@ pub mod hash;
 pub mod hierarchy;
 mod link;
 pub mod owed;
+mod proxy;
 pub mod read;
 pub mod resource;
 pub mod retry;
