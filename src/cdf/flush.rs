@@ -79,11 +79,10 @@ impl Queue {
 pub fn flush(
     buffer: TransactionBuffer,
     in_parallel: usize,
-    context: Context,
+    mut context: Context,
     network: &mut dyn Network,
     spill: &mut dyn Spill,
 ) -> Result<(), Error> {
-    let context = Arc::new(context);
     let mut progress = Vec::new();
     // RAW refers to nothing: it goes beside the others, and is not held up by their order.
     let (mut others, mut raw) = (Vec::new(), Vec::new());
@@ -99,6 +98,7 @@ pub fn flush(
         deletions.push(deleted);
     }
     arrange_assets(&progress, &mut writes, spill)?;
+    let has_parents = writes.iter().flatten().any(|chunk| chunk.has_parents);
     for (at, (chunks, deletions)) in writes.into_iter().zip(deletions).enumerate() {
         let stage = progress[at].destination.resource.stage;
         let tasks = if stage == Stage::Raw { &mut raw } else { &mut others };
@@ -107,6 +107,10 @@ pub fn flush(
         add_tasks(tasks, at, (false, order), stage, chunks);
         add_tasks(tasks, at, (true, -order), stage, deletions);
     }
+    if progress.len() == 1 && !has_parents {
+        context.without_references();
+    }
+    let context = Arc::new(context);
     let mut queues = [Queue::new(others), Queue::new(raw)];
     let mut failure: Option<Error> = None;
     let mut failures = Failures::default();

@@ -47,7 +47,10 @@ impl Delivery<'_> {
             let request = self.apply_body(edges, work, &part, &existing)?;
             let owed = if skips { Owed::List } else { Owed::Items(part.len()) };
             match self.post_json("/models/instances", request, resend, owed).await {
-                Ok(_) => self.accepted += part.len(),
+                Ok(_) => {
+                    self.accepted += part.len();
+                    self.remember(body, &part)?;
+                }
                 Err(RequestError::Api(api)) if api.status == 409 => {
                     if insert_only {
                         let existing = self.existing(edges, body, &part).await?;

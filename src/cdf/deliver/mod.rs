@@ -2,6 +2,7 @@
 
 mod body;
 mod delete;
+mod fresh;
 mod instances;
 mod points;
 mod raw;
@@ -11,12 +12,13 @@ mod sequence_rows;
 mod sequences;
 mod upsert;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 
 use self::body::named;
+use self::fresh::{Fresh, Patience};
 use self::search::Search;
 use super::buffer::{Body, Destination};
 use super::client::{self, Client, Limits, Method, Request, Resend, Response};
@@ -33,11 +35,17 @@ pub struct Context {
     /// Internal ids by whose they are (projects have their own, and a role sees its own part of one), what they are of,
     /// and external id.
     references: Mutex<HashMap<references::Name, i64>>,
+    fresh: Mutex<Fresh>,
 }
 
 impl Context {
     pub fn new(client: Client, limits: Limits) -> Self {
-        Context { client, limits, references: Mutex::default() }
+        Context { client, limits, references: Mutex::default(), fresh: Mutex::default() }
+    }
+
+    /// Takes note that nothing that is to be delivered refers to anything else of it.
+    pub fn without_references(&mut self) {
+        self.fresh.get_mut().unwrap_or_else(PoisonError::into_inner).idle = true;
     }
 }
 
@@ -92,6 +100,7 @@ struct Delivery<'c> {
 }
 
 impl Delivery<'_> {
+    /// Asks again, for a while, where CDF does not find yet what this flush has written moments ago.
     async fn post(
         &self,
         path: &str,
@@ -100,7 +109,17 @@ impl Delivery<'_> {
         owed: Owed,
     ) -> Result<Response, RequestError> {
         let request = Request { method: Method::Post, path: path.to_owned(), body, resend, owed };
-        self.context.client.send(&self.destination.connection, &request, &self.context.limits).await
+        let Context { client, limits, .. } = self.context;
+        let mut patience = Patience::until(limits.deadline);
+        loop {
+            match client.send(&self.destination.connection, &request, limits).await {
+                Err(RequestError::Api(api)) if self.misses_fresh(&api) => match patience.next() {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(RequestError::Api(api)),
+                },
+                answer => return answer,
+            }
+        }
     }
 
     async fn post_json(

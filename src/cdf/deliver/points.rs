@@ -216,10 +216,18 @@ impl Delivery<'_> {
                     .collect();
                 let request = json!({ "items": items }).to_string().into_bytes();
                 match self.post_json("/timeseries", request, Resend::Always, Owed::Items(part.len())).await {
-                    Ok(_) => break,
+                    Ok(_) => {
+                        self.remember_series(part);
+                        break;
+                    }
                     Err(RequestError::Api(api)) if api.status == 409 && !api.duplicated.is_empty() => {
                         // Another request of this flush, or somebody else, was faster.
                         let before = part.len();
+                        self.remember_series(
+                            part.iter().copied().filter(|name| {
+                                api.duplicated.contains(&Identity::ExternalId((*name).clone()))
+                            }),
+                        );
                         part.retain(|name| !api.duplicated.contains(&Identity::ExternalId((*name).clone())));
                         if part.len() == before {
                             return Err(self.refused(api, &[], 0));

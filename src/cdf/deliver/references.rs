@@ -7,12 +7,13 @@ use serde_json::value::RawValue;
 use serde_json::{json, Value};
 
 use super::body::{listing, names, Parsed};
+use super::fresh::Patience;
 use super::{Delivery, Work};
 use crate::cdf::buffer::{Body, BodyBuilder};
 use crate::cdf::client::Resend;
 use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
-use crate::cdf::error::{list_names, Error, Kind};
+use crate::cdf::error::{list_names, Error, Identity, Kind};
 use crate::cdf::owed::Owed;
 use crate::cdf::resource::{ReferenceTarget, Resource, Rule};
 
@@ -61,35 +62,29 @@ impl Delivery<'_> {
             let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
             names.retain(|name| !known.contains_key(&(self.whose(), to.byids, name.clone())));
         }
-        let names: Vec<String> = names.into_iter().collect();
-        for part in names.chunks(1000) {
-            let items: Vec<Value> = part.iter().map(|name| json!({ "externalId": name })).collect();
-            let request = json!({ "items": items, "ignoreUnknownIds": true }).to_string().into_bytes();
-            let response = self
-                .post_json(to.byids, request, Resend::Always, Owed::List)
-                .await
-                .map_err(|error| error.into_error(to.capability))?;
-            let mut known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-            for item in listing(&response)? {
-                if let (Some(name), Some(id)) = (item["externalId"].as_str(), item["id"].as_i64()) {
-                    known.insert((self.whose(), to.byids, name.to_owned()), id);
-                }
+        let mut names: Vec<String> = names.into_iter().collect();
+        let mut patience = Patience::until(self.context.limits.deadline);
+        let unknown: Vec<String> = loop {
+            self.ask_for_ids(to, &names).await?;
+            {
+                let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
+                names.retain(|name| !known.contains_key(&(self.whose(), to.byids, name.clone())));
             }
-        }
-        let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-        let unknown: Vec<&String> = names
-            .iter()
-            .filter(|name| !known.contains_key(&(self.whose(), to.byids, (*name).clone())))
-            .collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
+            if names.is_empty() {
+                return Ok(());
+            }
+            let written = |name: &String| self.is_fresh(to.path(), &Identity::ExternalId(name.clone()));
+            match patience.next().filter(|_| names.iter().any(written)) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => break names,
+            }
+        };
         let resource = self.destination.resource;
         let mut rows = Vec::new();
         for (at, properties) in parsed.items.iter().enumerate() {
             for (property, value) in &properties.0 {
                 if let Some((target, _, names)) = reference(resource, property, value)? {
-                    if target.byids == to.byids && names.iter().any(|name| unknown.contains(&name)) {
+                    if target.byids == to.byids && names.iter().any(|name| unknown.contains(name)) {
                         rows.push(at);
                     }
                 }
@@ -101,6 +96,26 @@ impl Delivery<'_> {
             format!("{}: {} does not exist in CDF: {}", resource.name, to.noun, quoted(&unknown)),
         )
         .detail(format!("Rows refused: {}.", self::names(body, &rows))))
+    }
+
+    /// Asks CDF for the ids of these names.
+    async fn ask_for_ids(&self, to: &'static ReferenceTarget, names: &[String]) -> Result<(), Error> {
+        for part in names.chunks(1000) {
+            let items: Vec<Value> = part.iter().map(|name| json!({ "externalId": name })).collect();
+            let request = json!({ "items": items, "ignoreUnknownIds": true }).to_string().into_bytes();
+            let response = self
+                .post_json(to.byids, request, Resend::Always, Owed::List)
+                .await
+                .map_err(|error| error.into_error(to.capability))?;
+            for item in listing(&response)? {
+                if let (Some(name), Some(id)) = (item["externalId"].as_str(), item["id"].as_i64()) {
+                    self.remember_id(to.path(), name, id);
+                    let mut known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
+                    known.insert((self.whose(), to.byids, name.to_owned()), id);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -164,6 +179,6 @@ fn reference(
     })
 }
 
-fn quoted(names: &[&String]) -> String {
+fn quoted(names: &[String]) -> String {
     list_names(names.iter().map(|name| format!("\"{name}\"")), names.len())
 }

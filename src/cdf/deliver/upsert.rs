@@ -284,7 +284,10 @@ impl Delivery<'_> {
         while let Some(mut part) = search.next() {
             let (path, request, owed) = create_request(items, body, &part, work.deferred)?;
             match self.post_json(&path, request, resend, owed).await {
-                Ok(_) => self.accepted += part.len(),
+                Ok(_) => {
+                    self.accepted += part.len();
+                    self.remember(body, &part)?;
+                }
                 Err(RequestError::Api(api)) if api.status == 409 || !api.duplicated.is_empty() => {
                     let mut duplicated = matching(body, &part, &api.duplicated)?;
                     if duplicated.is_empty() {
@@ -350,6 +353,7 @@ impl Delivery<'_> {
             match self.post_json(&path, request, resend, Owed::Items(part.len())).await {
                 Ok(response) => {
                     self.accepted += part.len();
+                    self.remember(body, &part)?;
                     parsed.check_immutable(&part, &response, resource)?;
                 }
                 // What became of it shows in the columns that CDF has now.

@@ -165,6 +165,13 @@ pub struct ReferenceTarget {
     pub capability: &'static str,
 }
 
+impl ReferenceTarget {
+    /// Where such items are.
+    pub fn path(&self) -> &'static str {
+        self.byids.trim_end_matches("/byids")
+    }
+}
+
 pub static DATA_SET: ReferenceTarget =
     ReferenceTarget { noun: "data set", byids: "/datasets/byids", capability: "datasetsAcl:READ" };
 pub static ASSET: ReferenceTarget =

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -24,6 +25,7 @@ pub fn router() -> Router<Arc<App>> {
         .route("/reset", post(reset))
         .route("/clients", post(put_client))
         .route("/revoke_tokens", post(revoke_tokens))
+        .route("/lag", post(set_lag))
         .route("/faults", post(add_fault).delete(clear_faults))
         .route("/limits", post(set_limit).delete(clear_limits))
         .route("/requests", get(requests).delete(clear_requests))
@@ -57,6 +59,19 @@ async fn put_client(State(app): Admin, Json(client): Json<Client>) -> Response {
 
 async fn revoke_tokens(State(app): Admin) -> Response {
     Json(json!({ "revoked": app.auth.revoke_tokens() })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lag {
+    #[serde(default = "default_project")]
+    project: String,
+    ms: u64,
+}
+
+async fn set_lag(State(app): Admin, Json(lag): Json<Lag>) -> Response {
+    app.store.project(&lag.project).classic().lag = Duration::from_millis(lag.ms);
+    done()
 }
 
 async fn add_fault(State(app): Admin, Json(fault): Json<Fault>) -> Response {

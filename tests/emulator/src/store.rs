@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{json, Map, Value};
 
@@ -67,6 +68,8 @@ pub struct Classic {
     rows: HashMap<i64, Rows>,
     issued: u64,
     empty: Table,
+    /// How long what is created from now on is not found by references and by its keys.
+    pub lag: Duration,
 }
 
 impl Classic {
@@ -77,7 +80,9 @@ impl Classic {
 
     /// A resource's objects, to change them.
     pub fn table_mut(&mut self, path: &'static str) -> &mut Table {
-        self.tables.entry(path).or_default()
+        let table = self.tables.entry(path).or_default();
+        table.lag = self.lag;
+        table
     }
 
     /// A new id: unique, and like CDF's ids neither consecutive nor ascending.
@@ -180,6 +185,9 @@ pub struct Table {
     /// Children by parent id, of resources with a parentId.
     children: HashMap<i64, BTreeSet<i64>>,
     inserted: u64,
+    lag: Duration,
+    /// Until when objects are not found, by id.
+    hidden: HashMap<i64, Instant>,
 }
 
 impl Table {
@@ -187,6 +195,9 @@ impl Table {
     pub fn insert(&mut self, entity: Entity) {
         self.inserted += 1;
         let seq = self.inserted;
+        if !self.lag.is_zero() {
+            self.hidden.insert(entity.id, Instant::now() + self.lag);
+        }
         self.index(seq, &entity);
         self.rows.insert(seq, entity);
     }
@@ -250,6 +261,12 @@ impl Table {
         self.keys.get(identity).and_then(|seq| self.rows.get(seq))
     }
 
+    /// The object with an identity, if requests that name it find it already.
+    pub fn visible(&self, identity: &Identity) -> Option<&Entity> {
+        let found = self.find(identity)?;
+        self.hidden.get(&found.id).is_none_or(|until| *until <= Instant::now()).then_some(found)
+    }
+
     /// The object with an id.
     pub fn by_id(&self, id: i64) -> Option<&Entity> {
         self.find(&Identity::Id(id))
@@ -285,6 +302,17 @@ mod tests {
         let ids: BTreeSet<i64> = (0..10_000).map(|_| classic.new_id()).collect();
         assert_eq!(ids.len(), 10_000);
         assert!(ids.iter().all(|id| (1..=9_007_199_254_740_991).contains(id)));
+    }
+
+    #[test]
+    fn what_is_created_with_a_lag_is_found_later() {
+        let mut classic = Classic { lag: Duration::from_secs(3600), ..Classic::default() };
+        classic.table_mut("assets").insert(entity(1, "a"));
+        classic.lag = Duration::ZERO;
+        classic.table_mut("assets").insert(entity(2, "b"));
+        let table = classic.table("assets");
+        assert!(table.find(&Identity::Id(1)).is_some() && table.visible(&Identity::Id(1)).is_none());
+        assert!(table.visible(&Identity::External("b".into())).is_some());
     }
 
     #[test]

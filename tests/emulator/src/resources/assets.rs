@@ -8,7 +8,7 @@ use super::classic::{Draft, Hooks, Kind, Operation};
 use super::fields::{Dangling, Field, FieldType, MetadataLimits, MAX_ID};
 use super::filter::Filter;
 use crate::errors::ApiError;
-use crate::store::Classic;
+use crate::store::{Classic, Identity};
 
 static METADATA: MetadataLimits = MetadataLimits { pairs: 256, key: 128, value: 10_240, total: 10_240 };
 
@@ -82,7 +82,7 @@ fn link(classic: &Classic, drafts: &mut [Draft]) -> Result<(), ApiError> {
     let mut unknown_ids = Vec::new();
     for draft in drafts.iter_mut() {
         if let Some(Value::String(external_id)) = draft.fields.shift_remove("parentExternalId") {
-            let stored = || table.by_external_id(&external_id).map(|entity| entity.id);
+            let stored = || table.visible(&Identity::External(external_id.clone())).map(|entity| entity.id);
             match here.get(&external_id).copied().or_else(stored) {
                 Some(id) => drop(draft.fields.insert("parentId".into(), json!(id))),
                 None if unknown_external.contains(&external_id) => {}
@@ -90,7 +90,7 @@ fn link(classic: &Classic, drafts: &mut [Draft]) -> Result<(), ApiError> {
             }
         } else if draft.changed.contains("parentId") {
             let id = draft.fields.get("parentId").and_then(Value::as_i64).unwrap_or_default();
-            if table.by_id(id).is_none() && !unknown_ids.contains(&id) {
+            if table.visible(&Identity::Id(id)).is_none() && !unknown_ids.contains(&id) {
                 unknown_ids.push(id);
             }
         }

@@ -307,7 +307,10 @@ impl Kind {
                         .filter_map(Value::as_array)
                         .flatten()
                         .filter_map(|label| label["externalId"].as_str())
-                        .filter(|label| table.by_external_id(label).is_none() && seen.insert(*label))
+                        .filter(|label| {
+                            table.visible(&Identity::External((*label).to_owned())).is_none()
+                                && seen.insert(*label)
+                        })
                         .map(|label| json!({ "externalId": label }))
                         .collect();
                     if !missing.is_empty() {
@@ -362,7 +365,7 @@ impl Kind {
         }
         let table = classic.table(self.path);
         let found: Vec<Option<i64>> =
-            identities.iter().map(|id| table.find(id).map(|entity| entity.id)).collect();
+            identities.iter().map(|id| table.visible(id).map(|entity| entity.id)).collect();
         if !ignore_unknown {
             let missing: Vec<Identity> = identities
                 .iter()
@@ -751,7 +754,7 @@ fn check_ids<'a>(
 ) -> Result<(), ApiError> {
     let table = classic.table(target.path);
     let missing: BTreeSet<i64> =
-        ids.filter_map(Value::as_i64).filter(|id| table.by_id(*id).is_none()).collect();
+        ids.filter_map(Value::as_i64).filter(|id| table.visible(&Identity::Id(*id)).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }

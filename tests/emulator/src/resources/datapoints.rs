@@ -112,7 +112,7 @@ struct Series {
 
 impl Series {
     fn of(classic: &mut Classic, identity: &Identity) -> Option<Self> {
-        let entity = classic.table("timeseries").find(identity)?.clone();
+        let entity = classic.table("timeseries").visible(identity)?.clone();
         let is_string = entity.fields.get("isString") == Some(&json!(true));
         let points = classic.points(entity.id);
         Some(Self { entity, is_string, points })

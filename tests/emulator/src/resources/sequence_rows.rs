@@ -79,8 +79,11 @@ fn sequences_of(classic: &Classic, items: &[Map<String, Value>]) -> Result<Vec<i
         items.iter().map(|item| identity(item, &["id", "externalId"])).collect::<Result<_, _>>()?;
     let table = classic.table(sequences::KIND.path);
     let mut seen = HashSet::new();
-    let unknown: Vec<Value> =
-        named.iter().filter(|id| table.find(id).is_none() && seen.insert(*id)).map(Identity::json).collect();
+    let unknown: Vec<Value> = named
+        .iter()
+        .filter(|id| table.visible(id).is_none() && seen.insert(*id))
+        .map(Identity::json)
+        .collect();
     if !unknown.is_empty() {
         return Err(missing(unknown));
     }

@@ -1,0 +1,247 @@
+//! What a flush has written moments ago. CDF may not find it yet: points, children and references then wait for it.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashSet;
+
+use super::body::key_of;
+use super::Delivery;
+use crate::cdf::buffer::Body;
+use crate::cdf::encode::json;
+use crate::cdf::error::{ApiError, Error, Identity};
+use crate::cdf::hash::{self, hash_bytes};
+use crate::cdf::resource::{Items, Shape, ASSET, DATA_SET};
+
+/// Items that are remembered, in 5 MB. Beyond that every item may be one of this flush, so that none is forgotten.
+const MOST: usize = 1 << 18;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Pauses before what CDF does not find counts as missing: 13 seconds.
+const PAUSES: u32 = 10;
+
+/// Where instances are, besides the paths of items.
+const INSTANCES: &str = "/models/instances";
+const TIME_SERIES: &str = "/timeseries";
+const SEQUENCES: &str = "/sequences";
+const LABELS: &str = "/labels";
+
+/// Hashes of the items that this flush has written.
+#[derive(Debug, Default)]
+pub struct Fresh {
+    keys: HashSet<u64, hash::Identity>,
+    /// More than it remembers.
+    overflown: bool,
+    /// Nothing in the flush refers to anything else in it, unless a series is created for its points.
+    pub idle: bool,
+}
+
+impl Fresh {
+    fn add(&mut self, key: u64) {
+        match self.keys.len() < MOST {
+            true => drop(self.keys.insert(key)),
+            false => self.overflown = true,
+        }
+    }
+
+    fn has(&self, key: u64) -> bool {
+        self.overflown || self.keys.contains(&key)
+    }
+}
+
+/// An item within a scope, as one number.
+fn key(scope: u64, identity: &Identity) -> u64 {
+    let mut text = Vec::new();
+    match identity {
+        Identity::Id(id) => json::write(&mut text, id),
+        Identity::ExternalId(external_id) => json::text(&mut text, external_id),
+        Identity::Instance { space, external_id } => json::write(&mut text, &(space, external_id)),
+    }
+    hashed(scope, &text)
+}
+
+fn hashed(scope: u64, identity: &[u8]) -> u64 {
+    scope.rotate_left(1) ^ hash_bytes(identity)
+}
+
+/// The external id that an encoded row begins with, as JSON.
+fn external_id(fragment: &[u8]) -> Option<&[u8]> {
+    let text = fragment.strip_prefix(b"{\"externalId\":")?;
+    let mut escaped = false;
+    let end = text.iter().enumerate().skip(1).find_map(|(at, byte)| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends.then_some(at)
+    });
+    text.get(..=end?)
+}
+
+/// The pauses in which CDF may come to find an item.
+pub(super) struct Patience {
+    deadline: Instant,
+    pauses: u32,
+}
+
+impl Patience {
+    pub(super) fn until(deadline: Instant) -> Self {
+        Patience { deadline, pauses: 0 }
+    }
+
+    /// The next pause; None when there has been enough of them, or no time is left.
+    pub(super) fn next(&mut self) -> Option<Duration> {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.pauses).min(LONGEST_PAUSE);
+        let in_time = Instant::now().checked_add(pause).is_some_and(|end| end < self.deadline);
+        (self.pauses < PAUSES && in_time).then(|| {
+            self.pauses += 1;
+            pause
+        })
+    }
+}
+
+impl Delivery<'_> {
+    /// The items at a path of the project that the rows go to, whichever role writes them.
+    fn scope(&self, path: &str) -> u64 {
+        let connection = &self.destination.connection;
+        [connection.base_url.as_str(), &connection.project, path]
+            .iter()
+            .fold(0, |scope: u64, part| scope.rotate_left(1) ^ hash_bytes(part.as_bytes()))
+    }
+
+    /// Takes note of rows that CDF has acknowledged.
+    pub(super) fn remember(&self, body: &Body, rows: &[usize]) -> Result<(), Error> {
+        let path = match &self.destination.resource.shape {
+            Shape::Items(items) => items.path,
+            Shape::Instances { .. } => INSTANCES,
+            _ => return Ok(()),
+        };
+        let scope = self.scope(path);
+        let mut fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if fresh.idle {
+            return Ok(());
+        }
+        for at in rows {
+            let fragment = body.fragment(*at);
+            // Nearly all of them, at a fraction of the cost.
+            if let Some(text) = external_id(fragment) {
+                fresh.add(hashed(scope, text));
+            } else if let Some(identity) = key_of(body, *at)? {
+                fresh.add(key(scope, &identity));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of series that were created for their points.
+    pub(super) fn remember_series<'n>(&self, external_ids: impl IntoIterator<Item = &'n String>) {
+        let scope = self.scope(TIME_SERIES);
+        let mut fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        for external_id in external_ids {
+            fresh.add(key(scope, &Identity::ExternalId(external_id.clone())));
+        }
+    }
+
+    /// Takes note of the id of an item, if the item is one of this flush: CDF names it by that as well.
+    pub(super) fn remember_id(&self, path: &str, external_id: &str, id: i64) {
+        if self.is_fresh(path, &Identity::ExternalId(external_id.to_owned())) {
+            let mut fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            fresh.add(key(self.scope(path), &Identity::Id(id)));
+        }
+    }
+
+    /// Whether this flush has written the item.
+    pub(super) fn is_fresh(&self, path: &str, identity: &Identity) -> bool {
+        let fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.has(key(self.scope(path), identity))
+    }
+
+    /// Whether CDF has refused a request because it does not find what this flush has written.
+    pub(super) fn misses_fresh(&self, api: &ApiError) -> bool {
+        if !api.of_cdf || !matches!(api.status, 400 | 404 | 422) {
+            return false;
+        }
+        let (own, others): (&[&str], &[&str]) = match &self.destination.resource.shape {
+            Shape::Datapoints { .. } => (&[TIME_SERIES, INSTANCES], &[]),
+            Shape::SequenceRows => (&[SEQUENCES], &[]),
+            Shape::Instances { .. } => (&[INSTANCES], &[TIME_SERIES, SEQUENCES]),
+            Shape::Items(Items { path, .. }) => (&[path], &[ASSET.path(), DATA_SET.path(), LABELS]),
+            Shape::Raw => return false,
+        };
+        let named = match api.missing.is_empty() {
+            true => named_in_words(&api.message),
+            false => api.missing.clone(),
+        };
+        let known = |identity: &Identity| own.iter().chain(others).any(|path| self.is_fresh(path, identity));
+        named.iter().any(known)
+    }
+}
+
+/// What a refusal may be about that names it in words only, as in `Invalid dataSetIds: 1, 2` and `Reference to unknown
+/// parent with externalId a`.
+fn named_in_words(message: &str) -> Vec<Identity> {
+    let mut named = Vec::new();
+    for mark in [": ", "externalId "] {
+        let Some((_, list)) = message.split_once(mark) else { continue };
+        let list = list.trim_end_matches('.');
+        for name in list.split(", ").chain([list]) {
+            let name = name.trim_matches(['<', '>', '"', '\'']);
+            named.extend(name.parse().ok().map(Identity::Id));
+            named.push(Identity::ExternalId(name.to_owned()));
+        }
+    }
+    named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_told_apart_by_resource_and_key() {
+        let name = |name: &str| Identity::ExternalId(name.into());
+        assert_eq!(key(1, &name("a")), key(1, &name("a")));
+        assert_ne!(key(1, &name("a")), key(2, &name("a")));
+        assert_ne!(key(1, &name("1")), key(1, &Identity::Id(1)));
+    }
+
+    #[test]
+    fn an_encoded_row_has_the_key_that_cdf_names() {
+        for name in ["a", "", "q\"\\", "\\", "\u{1f6e2}\n", "\"}"] {
+            let row = serde_json::json!({ "externalId": name, "name": "x\"y" }).to_string();
+            let text = external_id(row.as_bytes()).unwrap();
+            assert_eq!(hashed(1, text), key(1, &Identity::ExternalId(name.into())), "{row}");
+        }
+        assert_eq!(external_id(b"{\"id\":1}"), None);
+    }
+
+    #[test]
+    fn nothing_is_forgotten() {
+        let mut fresh = Fresh::default();
+        (0..MOST as u64).for_each(|key| fresh.add(key));
+        assert!(fresh.has(7) && !fresh.has(MOST as u64));
+        fresh.add(MOST as u64);
+        assert!(fresh.has(MOST as u64));
+    }
+
+    #[test]
+    fn patience_grows_and_ends() {
+        let pauses = |deadline| {
+            let mut patience = Patience::until(deadline);
+            std::iter::from_fn(|| patience.next()).collect::<Vec<_>>()
+        };
+        let all = pauses(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(all.len(), PAUSES as usize);
+        assert!(all.is_sorted() && all[0] == FIRST_PAUSE && all.last() == Some(&LONGEST_PAUSE));
+        assert!(pauses(Instant::now() + Duration::from_millis(50)).is_empty());
+    }
+
+    #[test]
+    fn words_are_read() {
+        let named = |message| named_in_words(message);
+        assert!(named("Invalid dataSetIds: 1, 2").contains(&Identity::Id(2)));
+        let parent = Identity::ExternalId("a, b".into());
+        assert!(named("Reference to unknown parent with externalId a, b").contains(&parent));
+        assert!(named("Reference to unknown parent with externalId <a, b>").contains(&parent));
+        assert!(named("Forbidden").is_empty());
+    }
+}
