@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from random_writes import all_kinds, run, transactions
-from support import api, dump, points, requests, scratch, session, stored  # noqa: F401  (fixtures)
+from support import api, dump, points, refused, requests, scratch, session, stored  # noqa: F401  (fixtures)
 
 
 @pytest.mark.timeout(120 + transactions())
@@ -108,3 +108,27 @@ def test_a_name_that_passes_from_one_item_to_another(session, api, cdf):
             assert session.execute("SELECT external_id, type, source FROM events WHERE type = %s", (row[1],)).fetchall() == [row]
         assert session.execute("SELECT external_id FROM events WHERE id = %s", (number,)).fetchall() == [("f",)]
     assert stored(cdf, "events", "f")["id"] == number and stored(cdf, "events", "e")["type"] == "new"
+
+
+@pytest.mark.parametrize("named", ["id", "external_id"])
+def test_the_first_of_rows_that_give_way_stays(session, api, cdf, named):
+    columns = [{"externalId": "a"}, {"externalId": "b"}]
+    (sequence,) = api.post("/sequences", {"externalId": "s", "columns": columns})
+    sequence = {"id": sequence["id"], "external_id": "s"}[named]
+    insert = f"INSERT INTO sequence_rows ({named}, row_number, columns) VALUES (%s, 0, %s) ON CONFLICT ({named}, row_number) DO NOTHING"
+    with session.transaction():
+        session.execute(insert, (sequence, '{"a": 1}'))
+        session.execute(insert, (sequence, '{"a": 2, "b": 2}'))
+        assert session.execute("SELECT columns FROM sequence_rows").fetchall() == [({"a": 1},)]
+    assert [row["columns"] for row in dump(cdf, "sequence_rows")] == [{"a": 1}]
+
+
+@pytest.mark.parametrize("named", ["id", "external_id"])
+def test_a_row_written_twice_where_none_may_be_is_an_error(session, scratch, api, named):
+    (sequence,) = api.post("/sequences", {"externalId": "s", "columns": [{"externalId": "a"}]})
+    sequence = {"id": sequence["id"], "external_id": "s"}[named]
+    definition = "id bigint, external_id text, row_number bigint, columns jsonb"
+    table = scratch.table("once", definition, "sequence_rows", on_conflict="error")
+    with refused("23505"), session.transaction():
+        for value in (1, 2):
+            session.execute(f"INSERT INTO {table} ({named}, row_number, columns) VALUES (%s, 0, %s)", (sequence, f'{{"a": {value}}}'))

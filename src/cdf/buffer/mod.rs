@@ -466,13 +466,13 @@ impl Lane {
     }
 
     /// What a second write of a key does with the first one.
-    fn merge(&self, mode: Mode, kind: KeyKind) -> Merge {
+    fn merge(&self, mode: Mode) -> Merge {
         match (&self.destination.resource.shape, mode.operation, mode.on_conflict) {
             (_, Operation::Delete, _) => Merge::Keep,
             (_, Operation::Upsert, OnConflict::UpdateListed) => {
                 Merge::OverlayByExistence(self.destination.resource)
             }
-            (_, _, OnConflict::Ignore) if kind == KeyKind::Key => Merge::Keep,
+            (_, _, OnConflict::Ignore) => Merge::Keep,
             // CDF replaces a RAW row whole.
             (Shape::Raw, Operation::Upsert, _) => Merge::Replace,
             _ => Merge::Overlay(self.destination.resource),
@@ -532,7 +532,7 @@ impl Lane {
             KeyKind::None => 0,
             _ => self.wave(segment, mode, encoded.kind, floor, Of::Item(encoded.hash, prefix)),
         };
-        let merge = self.merge(mode, encoded.kind);
+        let merge = self.merge(mode);
         let per_request = self.per_request();
         let mut at = self.open(segment, wave, mode, encoded.kind);
         let mut freed = 0;
@@ -540,7 +540,7 @@ impl Lane {
             return Err(Error::internal("a row of items in a batch of datapoints"));
         };
         if batch.contains(encoded.hash, prefix) {
-            if mode.on_conflict == OnConflict::Error && encoded.kind == KeyKind::Key {
+            if mode.on_conflict == OnConflict::Error {
                 let noun = self.destination.resource.noun;
                 let key = String::from_utf8_lossy(&fragment[1..encoded.prefix]).into_owned();
                 return Err(Error::new(
@@ -702,7 +702,7 @@ impl Lane {
         // The earliest wave that will do: otherwise savepoint after savepoint would add another.
         candidates.sort_by_key(|at| self.segments[into].open[*at].wave);
         if let Some(at) = candidates.into_iter().find(|at| self.may_join(into, *at, &open)) {
-            let merge = self.merge(open.mode, open.kind);
+            let merge = self.merge(open.mode);
             return match (&mut self.segments[into].open[at].batch, open.batch) {
                 (Batch::Items(batch), Batch::Items(later)) => batch.absorb(&later, merge),
                 (Batch::Points(batch), Batch::Points(later)) => {
