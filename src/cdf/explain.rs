@@ -13,6 +13,16 @@ pub fn definition(table: &Table) -> Option<String> {
     newest.then(|| format!("POST {VIEWS_BY_IDS}"))
 }
 
+/// The request that an UPDATE of these columns makes before it writes: definitions of columns are compared with those that
+/// CDF has.
+pub fn comparison(table: &Table, set: &[usize]) -> Option<String> {
+    let Shape::Items(items) = &table.options.resource.shape else { return None };
+    let defines = |at: &usize| {
+        matches!(&table.bindings[*at], Some(Binding::Column(column)) if column.rule == Rule::SequenceColumns)
+    };
+    set.iter().any(defines).then(|| format!("POST {}/byids", items.path))
+}
+
 /// The requests of a scan with conditions on these columns.
 pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) -> Vec<String> {
     let equal = |name: &str| {

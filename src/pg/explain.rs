@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::errors::OrRaise;
-use super::list::pointers;
+use super::list::{integers, pointers};
 use super::new_rows::{self, Asking};
 use super::scan::{self, statistics, ScanPlan};
 use super::text::{encode_lossy, from_server_lossy};
@@ -90,7 +90,7 @@ pub unsafe fn explain_scan(
 pub unsafe extern "C-unwind" fn explain_foreign_modify(
     mtstate: *mut pg_sys::ModifyTableState,
     rinfo: *mut pg_sys::ResultRelInfo,
-    _fdw_private: *mut pg_sys::List,
+    fdw_private: *mut pg_sys::List,
     _subplan_index: std::ffi::c_int,
     es: *mut pg_sys::ExplainState,
 ) {
@@ -99,12 +99,14 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
         let user = modify::acting_user(rinfo, (*mtstate).ps.state);
         let (_, table) = options::table_definition((*rinfo).ri_RelationDesc, user).or_raise();
         let operation = modify::operation((*mtstate).operation);
-        let (requests, rows) = explain::modify(&table, operation);
+        let (mut requests, rows) = explain::modify(&table, operation);
         let asking = new_rows::of_statement(mtstate, rinfo);
         let asked = match asking {
             Asking::Never | Asking::AtCommit => Vec::new(),
             asking => explain::existing(&table, asking == Asking::AtRow),
         };
+        let set: Vec<usize> = integers(fdw_private).iter().map(|number| *number as usize - 1).collect();
+        requests.splice(0..0, explain::comparison(&table, &set));
         let at_commit = format!("{} at COMMIT", requests.join(", "));
         let requests: Vec<String> =
             explain::definition(&table).into_iter().chain(asked).chain([at_commit]).collect();

@@ -102,6 +102,12 @@ def test_columns_that_were_read_can_be_written_again(session, cdf):
     assert definitions(cdf) == before[1:] + [{"externalId": "z", "valueType": "DOUBLE"}]
 
 
+def test_explain_names_the_request_that_compares_columns(session, cdf):
+    explained = lambda what: "\n".join(line for (line,) in session.execute(f"EXPLAIN UPDATE sequences SET {what}"))
+    assert "POST /sequences/byids, POST /sequences/update at COMMIT" in explained("columns = columns, name = 'N'")
+    assert "CDF Requests: POST /sequences/update at COMMIT" in explained("name = 'N'")
+
+
 def test_columns_stay_where_a_statement_does_not_set_them(session, cdf):
     create(session)
     before = definitions(cdf)
