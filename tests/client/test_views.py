@@ -288,13 +288,13 @@ def test_an_enumeration(session, cdf, api, scratch):
     options = {"space": "sp", "external_id": "Valve", "version": "v1"}
     table = scratch.table("valve", "external_id text, state text, name text", "view", **options)
     session.execute(f"INSERT INTO {table} VALUES ('v', 'on', 'V')")
-    session.execute(f"UPDATE {table} SET state = 'off'")
+    session.execute(f"UPDATE {table} SET state = 'off' WHERE external_id = 'v'")
     assert instance(cdf, "v")["properties"] == {"state": "off", "name": "V"}
     for value in ("On", "broken", "other", ""):
         with refused("22023", '"state"', "on, off"):
             session.execute(f"INSERT INTO {table} VALUES ('v', %s, 'W')", (value,))
     assert session.execute(f"SELECT state FROM {table} WHERE state = 'off' AND state IS NOT NULL").fetchall() == [("off",)]
-    session.execute(f"UPDATE {table} SET state = NULL")
+    session.execute(f"UPDATE {table} SET state = NULL WHERE external_id = 'v'")
     assert instance(cdf, "v")["properties"] == {"name": "V"}
     # A value that is new in the enumeration is known after a transaction that has failed.
     create_view(api, "Valve", {"state": STATE | {"values": STATE["values"] | {"broken": {}}}, "name": "text"})
@@ -344,7 +344,7 @@ def test_an_edge_with_nothing_but_its_ends(session, cdf, api, scratch):
         session.execute(f"INSERT INTO {flow} VALUES ('sp', 'e', 'sp', 't', 'sp', 'a', 'sp', 'b', NULL)")
     assert instance(cdf, "e")["endNode"] == {"space": "sp", "externalId": "b"}
     assert instance(cdf, "e")["properties"] == {}
-    assert session.execute(f"UPDATE {flow} SET rate = 1").rowcount == 0
+    assert session.execute(f"UPDATE {flow} SET rate = 1 WHERE external_id = 'e'").rowcount == 0
 
 
 def test_a_value_that_a_property_needs_cannot_be_cleared(session, cdf, api, scratch):
@@ -353,8 +353,8 @@ def test_a_value_that_a_property_needs_cannot_be_cleared(session, cdf, api, scra
     table = scratch.table("must", "external_id text, name text, note text", "view", **options)
     session.execute(f"INSERT INTO {table} VALUES ('x', 'N', 'n')")
     with refused("22004", '"name"', "needs one"):
-        session.execute(f"UPDATE {table} SET name = NULL")
-    session.execute(f"UPDATE {table} SET note = NULL")
+        session.execute(f"UPDATE {table} SET name = NULL WHERE external_id = 'x'")
+    session.execute(f"UPDATE {table} SET note = NULL WHERE external_id = 'x'")
     assert instance(cdf, "x")["properties"] == {"name": "N"}
 
 
