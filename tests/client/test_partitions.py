@@ -397,3 +397,39 @@ def test_rights_are_those_of_who_owns_the_view(session, cdf, scratch, api, gatew
     # Without the view the rights are the tenant's own; the view's definition is wanted before they are looked at.
     with refused("28000" if space else "42501"):
         tenant.execute("DELETE FROM scratch.parted WHERE external_id IS NOT NULL")
+
+
+def test_beside_partitions_of_another_wrapper(session, cdf, scratch, gateway, log):
+    if not scratch.execute("SELECT FROM pg_available_extensions WHERE name = 'postgres_fdw'").rowcount:
+        pytest.skip("this PostgreSQL has no postgres_fdw")
+    scratch.execute("CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA public")
+    scratch.execute(
+        f"CREATE SERVER beside FOREIGN DATA WRAPPER postgres_fdw"
+        f" OPTIONS (host '127.0.0.1', port '{gateway.port}', dbname '{gateway.database}')"
+    )
+    try:
+        scratch.execute(
+            f"CREATE USER MAPPING FOR \"{gateway.username}\" SERVER beside"
+            f" OPTIONS (user '{gateway.username}', password '{gateway.password}')"
+        )
+        scratch.execute("CREATE TABLE target (external_id text, type text)")
+        scratch.execute("CREATE TABLE parted (external_id text, type text) PARTITION BY LIST (type)")
+        scratch.execute("CREATE FOREIGN TABLE away PARTITION OF parted FOR VALUES IN ('away') SERVER beside OPTIONS (schema_name 'scratch', table_name 'target')")
+        scratch.execute(f"CREATE FOREIGN TABLE there PARTITION OF parted FOR VALUES IN ('there') {SERVER} (resource 'events')")
+        scratch.execute("CREATE TABLE here PARTITION OF parted FOR VALUES IN ('here')")
+        rows = [(f"{kind[0]}{n}", kind) for kind in ("away", "here", "there") for n in (1, 2, 3)]
+        for row in rows:
+            session.execute("INSERT INTO scratch.parted VALUES (%s, %s)", row)
+        session.execute("CREATE TEMP TABLE wanted AS SELECT external_id AS key FROM scratch.parted WHERE external_id LIKE '%1'")
+        returning = "RETURNING external_id, type"
+        assert sorted(session.execute(f"UPDATE scratch.parted SET external_id = external_id WHERE type <> '' {returning}").fetchall()) == rows
+        removed = session.execute(f"DELETE FROM scratch.parted USING wanted WHERE external_id = key {returning}").fetchall()
+        assert sorted(removed) == [row for row in rows if row[0].endswith("1")]
+        # Without triggers, then with some of the other wrapper's table, for which each table has to bring its old row.
+        assert session.execute("DELETE FROM scratch.parted WHERE external_id LIKE '%2'").rowcount == 3
+        log.watch("away")
+        assert session.execute("DELETE FROM scratch.parted WHERE external_id LIKE '%3'").rowcount == 3
+        assert log.lines() == ["BEFORE DELETE away a3/away", "AFTER DELETE away a3/away"]
+        assert names(cdf, "events") == []
+    finally:
+        scratch.execute("DROP SERVER beside CASCADE")
