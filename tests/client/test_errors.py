@@ -309,3 +309,14 @@ def test_activity_of_a_load_shows_no_secret(cluster, gateway, session, cdf):
     assert EVENT in seen
     assert cdf.client_secret not in seen
     assert gateway.password not in seen
+
+
+def test_errors_of_the_planner_say_what_they_say_without_the_library(session, scratch):
+    """Whatever a session plans comes through the library."""
+    scratch.execute("CREATE FUNCTION share(parts int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1 / parts'")
+    with refused("22012") as caught:
+        session.execute("SELECT scratch.share(0)")
+    assert caught.value.diag.context.startswith('SQL function "share"')
+    with refused("0A000") as caught:
+        session.execute("DELETE FROM events WHERE ctid = '(0,1)'")
+    assert caught.value.diag.message_hint
