@@ -59,8 +59,17 @@ pub struct Secrets {
     pub ranges: Vec<Range<usize>>,
     /// The parameters (`$1` is 1) that bring secrets.
     pub parameters: Vec<u16>,
-    /// Whether a secret has its place in the text, but is put in by whoever uses the text: `format('… %L')`.
-    open: bool,
+    /// Secrets that have their place in the text, but are put in by whoever uses it.
+    gaps: Vec<Gap>,
+}
+
+/// Where a text that code puts together gets a secret from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    /// From an argument of format(), counted from 1.
+    Argument(usize),
+    /// From what comes next: `'… client_secret ' || …`.
+    Next,
 }
 
 impl Secrets {
@@ -120,16 +129,7 @@ fn find_at_depth(text: &[u8], kind: Text, names: &dyn Names, depth: usize) -> Se
         return Secrets::default();
     }
     let rules = Rules { backslashes: names.backslashes(), names: !kind.is_message() };
-    let finder = Finder {
-        text,
-        kind,
-        names,
-        depth,
-        tokens: &tokens(text, rules),
-        found: Secrets::default(),
-        templates: Vec::new(),
-        waiting: false,
-    };
+    let finder = Finder { text, kind, names, depth, tokens: &tokens(text, rules), found: Secrets::default() };
     finder.run()
 }
 
@@ -140,10 +140,6 @@ struct Finder<'t> {
     depth: usize,
     tokens: &'t [Token],
     found: Secrets,
-    /// Literals of the statement that are SQL about secrets themselves.
-    templates: Vec<usize>,
-    /// Whether one of them waits for its secret.
-    waiting: bool,
 }
 
 impl Finder<'_> {
@@ -154,16 +150,12 @@ impl Finder<'_> {
             match self.tokens[at].kind {
                 Kind::Symbol(b'(' | b'[') => nesting += 1,
                 Kind::Symbol(b')' | b']') => nesting = nesting.saturating_sub(1),
-                Kind::Symbol(b';') if nesting == 0 => {
-                    self.end_statement(start..at);
-                    start = at + 1;
-                }
+                Kind::Symbol(b';') if nesting == 0 => start = at + 1,
                 Kind::Word | Kind::Quoted => self.name(at, start),
                 Kind::Literal { .. } if self.is_code(start, nesting) => self.code(at),
                 _ => {}
             }
         }
-        self.end_statement(start..self.tokens.len());
         self.unclosed();
         self.found
     }
@@ -288,10 +280,15 @@ impl Finder<'_> {
 
     /// Masks the literals among these tokens, which are a secret's expression.
     fn mask(&mut self, expression: Range<usize>, words: bool) {
+        let place = self.tokens.get(expression.start).map_or(self.text.len(), |token| token.body.start);
+        let ends_text = expression.end == self.tokens.len();
         let mut any = false;
         for token in &self.tokens[expression] {
+            let body = &self.text[token.body.clone()];
             match token.kind {
                 Kind::Parameter(number) => self.found.parameters.push(number),
+                // `'%s'`, and `'` at the end.
+                Kind::Literal { .. } if self.is_part() && (body.contains(&b'%') || !token.closed) => continue,
                 Kind::Literal { .. } | Kind::Number | Kind::Quoted => {
                     self.found.ranges.push(token.body.clone())
                 }
@@ -300,7 +297,18 @@ impl Finder<'_> {
             }
             any = true;
         }
-        self.found.open |= !any;
+        if !any && self.is_part() {
+            let gap = match format_argument(self.text, place) {
+                Some(number) => Some(Gap::Argument(number)),
+                None => ends_text.then_some(Gap::Next),
+            };
+            self.found.gaps.extend(gap);
+        }
+    }
+
+    /// Whether the text is a literal of code, which may be but a part of what the code runs.
+    fn is_part(&self) -> bool {
+        self.kind == Text::Body && self.depth > 0
     }
 
     /// A literal that is code, or may be SQL that the code runs.
@@ -311,28 +319,60 @@ impl Finder<'_> {
         }
         let (content, places) = unquoted(self.text, token);
         let inner = find_at_depth(&content, Text::Body, self.names, self.depth + 1);
-        if inner.open || !inner.is_empty() {
-            self.templates.push(at);
-        }
-        self.waiting |= inner.open || !inner.parameters.is_empty();
         self.found
             .ranges
             .extend(inner.ranges.into_iter().map(|range| places[range.start]..places[range.end]));
+        if self.kind == Text::Statements {
+            return;
+        }
+        for gap in inner.gaps {
+            match gap {
+                // format('…', value, value)
+                Gap::Argument(number) if at > 0 && self.is_symbol(at - 1, b'(') => {
+                    if let Some(argument) = self.entries(at - 1).into_iter().nth(number) {
+                        self.mask(argument, false);
+                    }
+                }
+                Gap::Next if self.is_symbol(at + 1, b'|') && self.is_symbol(at + 2, b'|') => {
+                    let operand = self.operand(at + 3);
+                    self.mask(operand, false);
+                }
+                _ => {}
+            }
+        }
+        if !inner.parameters.is_empty() {
+            let using = (at..self.tokens.len())
+                .take_while(|at| !self.is_symbol(*at, b';'))
+                .find(|at| self.is_word(*at, "using"));
+            let values = using.map(|using| self.entries(using)).unwrap_or_default();
+            for number in inner.parameters {
+                if let Some(value) = values.get(usize::from(number).wrapping_sub(1)) {
+                    self.mask(value.clone(), false);
+                }
+            }
+        }
     }
 
-    /// The secret of SQL that waits for one stands in the same statement: after USING, or as an argument of format().
-    fn end_statement(&mut self, statement: Range<usize>) {
-        if matches!(self.kind, Text::Body | Text::Context) && self.waiting {
-            let others = statement.filter(|at| self.tokens[*at].is_literal() && !self.templates.contains(at));
-            let bodies = others.map(|at| self.tokens[at].body.clone());
-            self.found.ranges.extend(bodies);
+    /// The operand of `||` that begins here.
+    fn operand(&self, start: usize) -> Range<usize> {
+        let mut nesting = 0;
+        for at in start..self.tokens.len() {
+            match self.tokens[at].kind {
+                Kind::Symbol(b'(' | b'[') => nesting += 1,
+                Kind::Symbol(b'|' | b',' | b';' | b')' | b']') if nesting == 0 => return start..at,
+                Kind::Symbol(b')' | b']') => nesting -= 1,
+                _ => {}
+            }
         }
-        self.waiting = false;
-        self.templates.clear();
+        start.min(self.tokens.len())..self.tokens.len()
     }
 
     /// A quote that is not closed: which literals there were meant to be is anybody's guess.
     fn unclosed(&mut self) {
+        // A literal of a function's body may begin in the middle of anything.
+        if self.depth > 1 {
+            return;
+        }
         let Some(last) = self.tokens.last().filter(|token| !token.closed) else { return };
         let Some(word) = first_word(self.text) else { return };
         if !self.kind.is_message() {
@@ -341,6 +381,32 @@ impl Finder<'_> {
             self.found.ranges.push(last.body.clone());
         }
     }
+}
+
+/// The argument of format() that a template puts at this place, if there is a specifier.
+fn format_argument(template: &[u8], place: usize) -> Option<usize> {
+    let mut number = 0;
+    let mut at = 0;
+    while at + 1 < template.len() {
+        match (template[at], template[at + 1]) {
+            (b'%', b'%') => at += 1,
+            (b'%', _) => {
+                let digits = template[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+                let position = std::str::from_utf8(&template[at + 1..at + 1 + digits]).ok()?;
+                number = match template.get(at + 1 + digits) {
+                    Some(b'$') => position.parse().ok()?,
+                    _ => number + 1,
+                };
+                if at >= place {
+                    // Nothing but quotes may stand between.
+                    return template[place..at].iter().all(|byte| b"' ".contains(byte)).then_some(number);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -445,13 +511,25 @@ mod tests {
              'BEGIN EXECUTE $x$SELECT cdf_register_credentials(''a'', ''b'', ''hush'')$x$; END'",
         );
         // The secret is put in by the code.
-        hides("DO $$BEGIN PERFORM 'x'; \
-             EXECUTE format('ALTER USER MAPPING FOR a SERVER s OPTIONS (SET client_secret %L)', 'hush'); END$$");
         hides(
-            "DO $$BEGIN EXECUTE 'CREATE USER MAPPING FOR a SERVER s OPTIONS (client_secret ' \
-             || quote_literal('hush') || chr(41); END$$",
+            "DO $$BEGIN PERFORM 'x'; EXECUTE format('ALTER USER MAPPING FOR %I SERVER s \
+             OPTIONS (SET client_secret %L, SET project %L)', 'a', 'hush', 'p'); END$$",
         );
-        hides("DO $$BEGIN EXECUTE 'SELECT cdf_register_credentials($1, $2, $3)' USING 'hush', 'hush', 'hush'; END$$");
+        hides(
+            "DO $$BEGIN EXECUTE format('CREATE USER MAPPING FOR a SERVER s \
+             OPTIONS (project ''%s'', client_secret ''%2$s'')', 'p', 'hush', 'x'); END$$",
+        );
+        hides(
+            "DO $$BEGIN EXECUTE 'CREATE USER MAPPING FOR a SERVER s OPTIONS (project ''p'', client_secret ' \
+             || quote_literal('hush') || ', scope ' || quote_literal('x') || ')'; END$$",
+        );
+        hides(
+            "DO $$BEGIN EXECUTE 'CREATE USER MAPPING FOR a SERVER s OPTIONS (client_secret ''' \
+             || 'hush' || ''', scope ''x'')'; END$$",
+        );
+        hides("DO $$BEGIN EXECUTE 'SELECT cdf_register_credentials($2, $2, $1)' USING 'hush', 'x'; PERFORM 'y'; END$$");
+        hides("DO $$BEGIN PERFORM cdf_register_credentials('a', 'b', secret); PERFORM 'y'; END$$");
+        hides("DO $$BEGIN EXECUTE concat('DROP TABLE x', 'OPTIONS (client_secret '); END$$");
     }
 
     #[test]

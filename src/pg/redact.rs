@@ -210,13 +210,14 @@ unsafe fn copied(text: &[u8], context: pg_sys::MemoryContext) -> *mut c_char {
 /// Whether a text may EXECUTE a prepared statement, whose own text tells what its arguments are.
 fn executes(text: &[u8]) -> bool {
     const WORD: &[u8] = b"execute";
+    let is_x = |byte: &u8| byte | 0x20 == b'x';
+    let begins_before = |x: usize| {
+        let word = x.checked_sub(1).and_then(|start| text.get(start..start + WORD.len()));
+        word.is_some_and(|word| word.eq_ignore_ascii_case(WORD))
+    };
     text.chunks(64).enumerate().any(|(number, chunk)| {
-        chunk.iter().fold(false, |any, byte| any | (byte | 0x20 == b'x'))
-            && (0..chunk.len()).any(|at| {
-                let start = (number * 64 + at).checked_sub(1);
-                let word = start.and_then(|start| text.get(start..start + WORD.len()));
-                word.is_some_and(|word| word.eq_ignore_ascii_case(WORD))
-            })
+        chunk.iter().fold(false, |any, byte| any | is_x(byte))
+            && chunk.iter().enumerate().any(|(at, byte)| is_x(byte) && begins_before(number * 64 + at))
     })
 }
 

@@ -35,10 +35,6 @@ pub struct Token {
 }
 
 impl Token {
-    pub fn is_literal(&self) -> bool {
-        matches!(self.kind, Kind::Literal { .. })
-    }
-
     pub fn is_symbol(&self, symbol: u8) -> bool {
         self.kind == Kind::Symbol(symbol)
     }
@@ -301,7 +297,8 @@ mod tests {
 
     fn literals(text: &str) -> Vec<String> {
         let found = tokens(text.as_bytes(), SQL);
-        found.into_iter().filter(Token::is_literal).map(|token| text[token.body].to_owned()).collect()
+        let literals = found.into_iter().filter(|token| matches!(token.kind, Kind::Literal { .. }));
+        literals.map(|token| text[token.body].to_owned()).collect()
     }
 
     #[test]

@@ -126,6 +126,18 @@ def formatted(connection):
     )
 
 
+def quoted_and_commented(connection):
+    connection.execute(
+        f"SELECT public . /* x */ \"cdf_register_credentials\" -- y\n ('http://example.com/t', '{MARK}', '{SECRET}', 's', 'p')"
+    )
+
+
+def with_backslashes(connection):
+    connection.execute("SET standard_conforming_strings = off")
+    connection.execute("SET escape_string_warning = off")
+    connection.execute(f"SELECT 'it\\'s', cdf_register_credentials('http://x/t', '{MARK}\\'', '{SECRET}', 's', 'p')")
+
+
 def in_function(connection):
     text = call(connection).replace("'", "''")
     connection.execute(
@@ -153,7 +165,7 @@ def one_too_many(connection):
 WAYS = [
     create, create_fails, alter, misplaced, several, several_with_a_late_error, called, called_positionally, concatenated,
     with_parameters, extended_protocol, prepared, prepared_with_the_secret, explained, created_as, copied, by_cursor,
-    in_block, dynamic, formatted, in_function, unterminated, half_quoted, without_quotes, one_too_many,
+    in_block, dynamic, formatted, quoted_and_commented, with_backslashes, in_function, unterminated, half_quoted, without_quotes, one_too_many,
 ]  # fmt: skip
 
 LOG_EVERYTHING = (
@@ -257,6 +269,21 @@ def test_a_secret_is_not_recorded_when_the_statistics_are_reset_meanwhile(audite
         )
         recorded = [row[0] for row in connection.execute("SELECT query FROM pg_stat_statements").fetchall()]
     assert not any(shows_secret(query) for query in recorded), recorded
+
+
+def test_values_that_code_passes_on(audited):
+    """pgaudit records them with the statement that they are for."""
+    with audited.superuser() as connection:
+        connection.execute("SET debug_print_parse = off")
+        connection.execute("SET debug_print_plan = off")
+        with audited.logged() as log, pytest.raises(psycopg.Error):
+            connection.execute(
+                "DO $$ BEGIN EXECUTE 'SELECT cdf_register_credentials($1, $2, $3, $4, $4)' "
+                f"USING 'http://example.com/t', '{MARK}', '{SECRET}', 's'; END $$"
+            )
+    assert f"USING 'http://example.com/t', '{MARK}', '{MASKED}', 's'" in log[0]
+    assert f"http://example.com/t,{MARK},{MASKED},s" in log[0]
+    assert not shows_secret(log[0])
 
 
 def test_other_statements_are_recorded_as_ever(audited):
