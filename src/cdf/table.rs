@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::cell::Cell;
-use super::encode::json;
+use super::encode::{json, length};
 use super::error::{Error, Kind};
-use super::resource::view::{EDGES, ENDS, NODES};
+use super::resource::view::{EDGES, ENDS, LIST_ELEMENTS, NODES, TEXT_BYTES};
 use super::resource::{Column, Resource, Rule, Shape};
 use super::view::{Property, PropertyType, UsedFor, View, ViewReference};
 
@@ -304,6 +304,14 @@ impl Table {
         self.bindings.iter().enumerate().filter(move |(_, binding)| holds(binding)).map(|(at, _)| at)
     }
 
+    /// Bytes of the longest JSON document that any column takes.
+    pub fn longest_document(&self) -> usize {
+        match self.options.resource.shape {
+            Shape::Instances { .. } => LIST_ELEMENTS * TEXT_BYTES,
+            _ => length::DOCUMENT_BYTES,
+        }
+    }
+
     /// Whether these columns together are a key of the table, as `ON CONFLICT (…)` may name it.
     pub fn is_key(&self, columns: &[usize]) -> bool {
         let mut named: Vec<&str> = Vec::new();
@@ -453,7 +461,16 @@ impl Table {
         for at in &self.keys {
             if !row[*at].is_null() {
                 let mut text = Vec::new();
-                if json::value(&mut text, &row[*at]).is_ok() {
+                let shown;
+                let cell = match &row[*at] {
+                    // Not as the key of an item, which it may be too long for.
+                    Cell::Text(key) => {
+                        shown = length::shown(key);
+                        Cell::Text(&shown)
+                    }
+                    other => *other,
+                };
+                if json::value(&mut text, &cell).is_ok() {
                     parts.push(format!("{} {}", self.names[*at], String::from_utf8_lossy(&text)));
                 }
             }

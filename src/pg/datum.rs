@@ -10,6 +10,7 @@ use super::jsonb;
 use super::text::{column_name, decode, is_foreign, not_unicode, utf8};
 use super::transmission::TextForm;
 use crate::cdf::cell::Cell;
+use crate::cdf::encode::length;
 use crate::cdf::error::{Error, Kind};
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -70,6 +71,8 @@ pub struct RowReader {
     recode: bool,
     /// What the texts that output functions print hang on.
     form: TextForm,
+    /// Bytes of the longest JSON document that CDF takes in any of the columns.
+    longest_document: usize,
     /// The emptied cells of the last row, for their memory.
     cells: Vec<Cell<'static>>,
 }
@@ -80,6 +83,7 @@ struct Memory<'a> {
     context: pg_sys::MemoryContext,
     arena: &'a Bump,
     recode: bool,
+    longest_document: usize,
 }
 
 impl Memory<'_> {
@@ -107,7 +111,11 @@ struct Column {
 impl RowReader {
     /// # Safety
     /// `descriptor` is a table's; `context` lives as long as the reader.
-    pub unsafe fn new(descriptor: pg_sys::TupleDesc, context: pg_sys::MemoryContext) -> Self {
+    pub unsafe fn new(
+        descriptor: pg_sys::TupleDesc,
+        context: pg_sys::MemoryContext,
+        longest_document: usize,
+    ) -> Self {
         // SAFETY: the caller's promise.
         let descriptor = unsafe { pgrx::PgTupleDesc::from_pg_unchecked(descriptor) };
         let mut columns = Vec::with_capacity(descriptor.len());
@@ -134,6 +142,7 @@ impl RowReader {
             arena: Bump::new(),
             recode: is_foreign(),
             form: form.unwrap_or(TextForm::Fixed),
+            longest_document,
             cells: Vec::new(),
         }
     }
@@ -153,7 +162,12 @@ impl RowReader {
     }
 
     fn memory(&self) -> Memory<'_> {
-        Memory { context: self.context, arena: &self.arena, recode: self.recode }
+        Memory {
+            context: self.context,
+            arena: &self.arena,
+            recode: self.recode,
+            longest_document: self.longest_document,
+        }
     }
 
     /// Has flat JSON objects of a column read as pairs, for an encoder that needs no document.
@@ -421,9 +435,18 @@ impl Reader {
                             return Ok(Cell::Pairs(pairs));
                         }
                     }
+                    let jsonb: *mut pg_sys::varlena =
+                        memory.within(|| pg_sys::pg_detoast_datum(datum.cast_mut_ptr()));
+                    let stored = pgrx::varlena::varlena_to_byte_slice(jsonb);
+                    if stored.len() > memory.longest_document {
+                        let bytes = jsonb::least_bytes(stored);
+                        if bytes > memory.longest_document {
+                            return Err(length::too_long(bytes, memory.longest_document));
+                        }
+                    }
                     let printed = memory.within(|| {
-                        let jsonb: *mut pg_sys::Jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
-                        let size = varlena_size(jsonb.cast()) as i32;
+                        let size = varlena_size(jsonb) as i32;
+                        let jsonb: *mut pg_sys::Jsonb = jsonb.cast();
                         pg_sys::JsonbToCString(std::ptr::null_mut(), &mut (*jsonb).root, size)
                     });
                     Cell::Json(text(CStr::from_ptr(printed).to_bytes(), memory)?)

@@ -53,6 +53,43 @@ pub fn flat_pairs<'a>(container: &'a [u8], arena: &'a Bump) -> Option<&'a [(&'a 
     Some(pairs.into_bump_slice())
 }
 
+/// The least bytes that a document has as text: those of its texts, and one for each other value. Escaping makes more of
+/// them.
+///
+/// `container`: the bytes of a jsonb value behind its length.
+pub fn least_bytes(container: &[u8]) -> usize {
+    let mut total = 0;
+    // A list instead of recursion: documents may be nested deeper than the stack is.
+    let mut containers = vec![container];
+    while let Some(container) = containers.pop() {
+        let (words, _) = container.as_chunks::<4>();
+        let Some((header, words)) = words.split_first() else { continue };
+        let header = u32::from_ne_bytes(*header);
+        let values = (header & pg_sys::JB_CMASK) as usize;
+        let count = if header & pg_sys::JB_FOBJECT != 0 { values * 2 } else { values };
+        let Some((entries, bytes)) = words.get(..count).zip(container.get((1 + count) * 4..)) else {
+            continue;
+        };
+        let mut offset = 0;
+        for entry in entries {
+            let entry = u32::from_ne_bytes(*entry);
+            let length = (entry & pg_sys::JENTRY_OFFLENMASK) as usize;
+            let end = if entry & pg_sys::JENTRY_HAS_OFF != 0 { length } else { offset + length };
+            total += match entry & pg_sys::JENTRY_TYPEMASK {
+                pg_sys::JENTRY_ISSTRING => end.saturating_sub(offset),
+                pg_sys::JENTRY_ISCONTAINER => {
+                    // What stands in front of it fills the word up.
+                    containers.extend(bytes.get(offset.next_multiple_of(4)..end));
+                    1
+                }
+                _ => 1,
+            };
+            offset = end;
+        }
+    }
+    total
+}
+
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
@@ -101,6 +138,20 @@ mod tests {
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
         assert_eq!(read, names);
+    }
+
+    #[test]
+    fn texts_of_all_depths_are_counted() {
+        let inner = object(&[
+            ("key", pg_sys::JENTRY_ISSTRING, b"\x01\x01"),
+            ("n", pg_sys::JENTRY_ISNUMERIC, b"...."),
+        ]);
+        assert_eq!(least_bytes(&inner), 3 + 2 + 1 + 1);
+        // The container begins at a multiple of four: three bytes of a name, one in between.
+        let padded = [b"\0", &*inner].concat();
+        let outer = object(&[("abc", pg_sys::JENTRY_ISCONTAINER, &padded)]);
+        assert_eq!(least_bytes(&outer), 3 + 1 + 7);
+        assert!((0..outer.len()).all(|end| least_bytes(&outer[..end]) <= 11), "cut off");
     }
 
     #[test]

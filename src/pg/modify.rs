@@ -216,7 +216,7 @@ unsafe fn new_state(
             Operation::Upsert => on_conflict,
             _ => OnConflict::Update,
         };
-        let mut reader = RowReader::new((*relation).rd_att, context);
+        let mut reader = RowReader::new((*relation).rd_att, context, table.longest_document());
         table.metadata().for_each(|column| reader.read_pairs(column));
         Ok(ModifyState {
             policies: policies((*mtstate).operation),

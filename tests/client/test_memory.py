@@ -143,6 +143,94 @@ def test_large_rows_in_four_megabytes(cluster, session, cdf):
     assert len(dump(cdf, "raw")) == 1000
 
 
+HUGE = 48 * MB
+# Control characters, of which escaping makes six each.
+HUGE_VALUES = {
+    "RAW, typed text": ("typed (key, t) SELECT 'k', t", "t"),
+    "RAW, typed key": ("typed (key) SELECT t", "key"),
+    "RAW, typed json": ("typed (key, j) SELECT 'k', j", "j"),
+    "RAW, typed jsonb": ("typed (key, b) SELECT 'k', b", "b"),
+    "RAW, typed array": ("typed (key, a) SELECT 'k', a", "a"),
+    "RAW, typed bytes": ("typed (key, y) SELECT 'k', convert_to(t, 'UTF8')", "y"),
+    "RAW, columns": ("raw_rows (db_name, table_name, key, columns) SELECT 'd', 't', 'k', b", "columns"),
+    "RAW, small members": ("raw_rows (db_name, table_name, key, columns) SELECT 'd', 't', 'k', many", "columns"),
+    "RAW, database": ("raw_rows (db_name, table_name, key) SELECT t, 't', 'k'", "db_name"),
+    "key": ("events (external_id) SELECT t", "external_id"),
+    "text": ("assets (external_id, name) SELECT 'a', t", "name"),
+    "one of some": ("relationships (external_id, source_type) SELECT 'r', t", "source_type"),
+    "flat metadata": ("events (external_id, metadata) SELECT 'e', b", "metadata"),
+    "nested metadata": ("events (external_id, metadata) SELECT 'e', nested", "metadata"),
+    "geo location": ("assets (external_id, name, geo_location) SELECT 'a', 'a', b", "geo_location"),
+    "label": ("assets (external_id, name, labels) SELECT 'a', 'a', a", "labels"),
+    "sequence columns": ("sequences (external_id, columns) SELECT 's', nested", "columns"),
+    "sequence row": ("sequence_rows (external_id, row_number, columns) SELECT 's', 1, b", "columns"),
+    "string point": ("string_datapoints (external_id, \"timestamp\", value) SELECT 's', now(), t", "value"),
+    "series": ("datapoints (external_id, \"timestamp\", value) SELECT t, now(), 1", "external_id"),
+    "status": ("datapoints (external_id, \"timestamp\", value, status_symbol) SELECT 's', now(), 1, good", "status_symbol"),
+}
+
+
+@pytest.fixture(scope="module")
+def huge(cluster, loader):
+    """A local table with values far longer than any that CDF takes, and a typed RAW table."""
+    with cluster.connect() as superuser:
+        superuser.execute(f'SET search_path = "{loader.schema}"')
+        columns = {"t": "text", "good": "text", "a": "text[]", "j": "json", "b": "jsonb", "nested": "jsonb", "many": "jsonb"}
+        superuser.execute("CREATE TABLE huge (" + ", ".join(map(" ".join, columns.items())) + ")")
+        # Computed before, and not compressed: the statements take as little as they can.
+        superuser.execute("ALTER TABLE huge " + ", ".join(f"ALTER {c} SET STORAGE EXTERNAL" for c in columns))
+        superuser.execute("INSERT INTO huge (t, j) SELECT repeat(chr(1), %s), to_json(repeat(chr(1), %s))", (HUGE, HUGE // 6))
+        superuser.execute("UPDATE huge SET b = jsonb_build_object('text', t), good = 'Good, ' || t, a = ARRAY[t]")
+        superuser.execute("UPDATE huge SET nested = jsonb_build_array(b)")
+        superuser.execute("UPDATE huge SET many = (SELECT jsonb_object_agg(i, i) FROM generate_series(1, 1000000) i)")
+        superuser.execute(
+            """CREATE FOREIGN TABLE typed (key text, t text, j json, b jsonb, a text[], y bytea) SERVER cdf
+               OPTIONS (resource 'raw_rows', database 'd', "table" 't')"""
+        )
+        superuser.execute(f'GRANT SELECT, INSERT, UPDATE, DELETE ON huge, typed TO "{loader.username}"')
+        yield
+        superuser.execute("DROP TABLE huge; DROP FOREIGN TABLE typed")
+
+
+@reads_proc
+@pytest.mark.parametrize("statement", HUGE_VALUES)
+def test_value_that_is_too_long_is_not_made_longer(session, cdf, huge, statement):
+    insert, column = HUGE_VALUES[statement]
+    session.execute("INSERT INTO events (external_id) VALUES ('e')")
+    before = peak(session)
+    with pytest.raises(psycopg.Error) as caught:
+        session.execute(f"INSERT INTO {insert} FROM huge")
+    assert caught.value.sqlstate in ("22001", "22023"), caught.value
+    assert f'"{column}"' in str(caught.value) and len(str(caught.value)) < 5000
+    # The statement's own copies of the value: what it reads, what it computes, what it hands over.
+    assert peak(session) - before < 4 * HUGE
+    assert names(cdf, "events") == ["e"]
+
+
+@reads_proc
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE typed SET t = (SELECT huge.t FROM huge) WHERE key = 'k'",
+        "UPDATE events SET description = (SELECT t FROM huge) WHERE external_id = 'e'",
+        "UPDATE events SET metadata = (SELECT b FROM huge) WHERE external_id = 'e'",
+        "DELETE FROM typed WHERE key = (SELECT t FROM huge)",
+        "DELETE FROM events WHERE external_id = (SELECT t FROM huge)",
+        "DELETE FROM string_datapoints WHERE external_id = (SELECT t FROM huge)",
+    ],
+)
+def test_update_and_delete_with_a_value_that_is_too_long(session, cdf, huge, statement):
+    session.execute("INSERT INTO typed (key, t) VALUES ('k', 'x')")
+    session.execute("INSERT INTO events (external_id) VALUES ('e')")
+    before = peak(session)
+    if statement.startswith("UPDATE"):
+        with refused("22001"):
+            session.execute(statement)
+    else:
+        assert session.execute(statement).rowcount == 0
+    assert peak(session) - before < 5 * HUGE
+
+
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_temporary_files_end_with_the_transaction(cluster, small, cdf, end):
     with no_leaks(cluster):

@@ -8,11 +8,11 @@ use super::document::{check_size, document, Size};
 use super::fragment::EXISTING;
 use super::item::{as_text, drop_comma, head, integer, mismatch};
 use super::json::{self, Refusal};
-use super::{refuse, Encoded, KeyKind};
+use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::view::{ENDS, INSTANCE_ID_CHARS, TEXT_BYTES};
+use crate::cdf::resource::view::{ENDS, INSTANCE_ID_CHARS, JSON_BYTES, TEXT_BYTES};
 use crate::cdf::resource::{Rule, Shape};
 use crate::cdf::table::{Binding, NullHandling, Part, Table};
 use crate::cdf::view::{Property, PropertyType};
@@ -329,7 +329,10 @@ pub fn check_space(name: &str) -> Result<(), Refusal> {
         true => Ok(()),
         false => Err((
             Kind::InvalidValue,
-            format!("\"{name}\" is no name of a space: a letter, then letters, digits, _ and -, 43 characters at most"),
+            format!(
+                "\"{}\" is no name of a space: a letter, then letters, digits, _ and -, 43 characters at most",
+                length::shown(name)
+            ),
         )),
     }
 }
@@ -367,7 +370,7 @@ fn property(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(
     let cells: &[Cell<'_>] = match cell {
         Cell::List(cells) => cells,
         Cell::Json(text) => {
-            parsed = parse(text)?;
+            parsed = parse(text, most.saturating_mul(longest(property.property_type) + 1) + 2)?;
             let Value::Array(elements) = &parsed else {
                 return Err((
                     Kind::InvalidValue,
@@ -421,7 +424,17 @@ fn list(
     }
 }
 
-fn parse(text: &str) -> Result<Value, Refusal> {
+/// Bytes of the longest JSON value that a property of a type takes.
+fn longest(property_type: PropertyType) -> usize {
+    match property_type {
+        // A character may be escaped with six bytes.
+        PropertyType::Text | PropertyType::Reference => TEXT_BYTES * 6 + 2,
+        _ => JSON_BYTES,
+    }
+}
+
+fn parse(text: &str, most: usize) -> Result<Value, Refusal> {
+    length::check_document(text, most)?;
     serde_json::from_str(text)
         .map_err(|error| (Kind::InvalidValue, format!("the value is no JSON document ({error})")))
 }
@@ -447,15 +460,14 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
     let to = property.property_type;
     match (to, cell) {
         (PropertyType::Json | PropertyType::Direct, _) => {}
-        (_, Cell::Json(text)) => return from_json(out, property, &parse(text)?),
+        (_, Cell::Json(text)) => return from_json(out, property, &parse(text, longest(to))?),
         _ => {}
     }
     match to {
         PropertyType::Text | PropertyType::Reference => {
-            if let Cell::Bytes(_) = cell {
-                let start = out.len();
-                json::value(out, cell)?;
-                return check_bytes("text", out.len() - start - 2, property.text_bytes);
+            if let Cell::Bytes(bytes) = cell {
+                check_bytes("text", bytes.len().div_ceil(3) * 4, property.text_bytes)?;
+                return json::value(out, cell);
             }
             let text = as_text(cell)?;
             check_bytes("text", text.len(), property.text_bytes)?;
@@ -466,7 +478,11 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
                 if !values.iter().any(|value| *value == text) {
                     let known = values.iter().take(VALUES_NAMED).map(String::as_str).collect::<Vec<_>>();
                     let more = if values.len() > known.len() { ", …" } else { "" };
-                    let why = format!("the value is \"{text}\"; CDF takes {}{more}", known.join(", "));
+                    let why = format!(
+                        "the value is \"{}\"; CDF takes {}{more}",
+                        length::shown(&text),
+                        known.join(", ")
+                    );
                     return Err((Kind::InvalidValue, why));
                 }
             }
@@ -512,10 +528,11 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
             let text = match cell {
                 Cell::Json(text) => text,
                 Cell::Text(text) => {
-                    parse(text)?;
+                    parse(text, JSON_BYTES)?;
                     text
                 }
                 other => {
+                    check_size(length::surely_longer(other, JSON_BYTES).unwrap_or_default())?;
                     let mut text = Vec::new();
                     json::value(&mut text, other)?;
                     return document(out, &String::from_utf8_lossy(&text));
@@ -527,7 +544,7 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
             let (Cell::Json(text) | Cell::Text(text)) = cell else {
                 return Err(mismatch(cell, "a JSON object"));
             };
-            let value = parse(text)?;
+            let value = parse(text, longest(to))?;
             let part = |name: &str| value[name].as_str();
             let whole = value.as_object().is_some_and(|object| object.len() == 2);
             let (Some(space), Some(external_id), true) = (part("space"), part("externalId"), whole) else {
@@ -557,7 +574,8 @@ fn timestamp(cell: &Cell<'_>) -> Result<String, Refusal> {
             OffsetDateTime::from_unix_timestamp_nanos(micros.div_euclid(1000) * 1_000_000).ok()
         }
         Cell::Text(text) => Some(OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
-            (Kind::InvalidValue, format!("\"{text}\" is no timestamp like 2024-01-31T12:00:00Z"))
+            let shown = length::shown(text);
+            (Kind::InvalidValue, format!("\"{shown}\" is no timestamp like 2024-01-31T12:00:00Z"))
         })?),
         other => return Err(mismatch(other, "a timestamp")),
     };

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::fragment::EXISTING;
 use super::json::{self, MetadataSize, Refusal};
-use super::{refuse, Encoded, KeyKind};
+use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
@@ -376,7 +376,8 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
         Rule::OneOf(names) => {
             let name = as_text(cell)?;
             if !names.contains(&&*name) {
-                let why = format!("the value is \"{name}\"; CDF takes {}", names.join(", "));
+                let why =
+                    format!("the value is \"{}\"; CDF takes {}", length::shown(&name), names.join(", "));
                 return Err((Kind::InvalidValue, why));
             }
             json::write(out, &*name);
@@ -409,7 +410,10 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
             json::write(out, &millis);
         }
         Rule::Metadata(limits) => match cell {
-            Cell::Pairs(pairs) => limited(json::metadata_pairs(out, pairs), limits)?,
+            Cell::Pairs(pairs) => {
+                limited(json::metadata_size(pairs), limits)?;
+                json::metadata_pairs(out, pairs);
+            }
             cell => metadata(out, document(cell)?, matches!(cell, Cell::Json(_)), limits)?,
         },
         Rule::GeoLocation => {
@@ -555,7 +559,10 @@ pub(super) fn as_text<'c>(cell: &'c Cell<'_>) -> Result<std::borrow::Cow<'c, str
 
 pub(super) fn document<'c>(cell: &Cell<'c>) -> Result<&'c str, Refusal> {
     match cell {
-        Cell::Json(text) | Cell::Text(text) => Ok(text),
+        Cell::Json(text) | Cell::Text(text) => {
+            length::check_document(text, length::DOCUMENT_BYTES)?;
+            Ok(text)
+        }
         other => Err(mismatch(other, "a JSON object")),
     }
 }

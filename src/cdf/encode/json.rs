@@ -110,9 +110,7 @@ pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
             out.push(b'"');
         }
         Cell::Json(document) => out.extend_from_slice(document.as_bytes()),
-        Cell::Pairs(pairs) => {
-            metadata_pairs(out, pairs);
-        }
+        Cell::Pairs(pairs) => metadata_pairs(out, pairs),
         Cell::Bytes(bytes) => text(out, &base64(bytes)),
         Cell::List(cells) => {
             out.push(b'[');
@@ -162,21 +160,25 @@ impl MetadataSize {
     }
 }
 
-/// Appends pairs as metadata.
-pub fn metadata_pairs(out: &mut Vec<u8>, pairs: &[(&str, &str)]) -> MetadataSize {
+/// What pairs have as metadata.
+pub fn metadata_size(pairs: &[(&str, &str)]) -> MetadataSize {
     let mut size = MetadataSize::default();
+    pairs.iter().for_each(|(key, value)| size.add(key.len(), value.len()));
+    size
+}
+
+/// Appends pairs as metadata.
+pub fn metadata_pairs(out: &mut Vec<u8>, pairs: &[(&str, &str)]) {
     out.push(b'{');
-    for (key, value) in pairs {
-        if size.pairs > 0 {
+    for (at, (key, value)) in pairs.iter().enumerate() {
+        if at > 0 {
             out.push(b',');
         }
         text(out, key);
         out.push(b':');
         text(out, value);
-        size.add(key.len(), value.len());
     }
     out.push(b'}');
-    size
 }
 
 /// As [`metadata`], of a document that is known to be valid JSON and has only texts without escapes, numbers, booleans and
@@ -436,8 +438,9 @@ mod tests {
     #[test]
     fn pairs_are_written_as_their_document_is() {
         let (mut out, mut document) = (Vec::new(), Vec::new());
-        let sizes = metadata_pairs(&mut out, &[("a", "1"), ("ü\"", "\n")]);
-        assert_eq!(sizes, metadata(&mut document, r#"{"a": 1, "ü\"": "\n"}"#, true).unwrap());
+        let pairs = [("a", "1"), ("ü\"", "\n")];
+        metadata_pairs(&mut out, &pairs);
+        assert_eq!(metadata_size(&pairs), metadata(&mut document, r#"{"a": 1, "ü\"": "\n"}"#, true).unwrap());
         assert_eq!(out, document);
     }
 

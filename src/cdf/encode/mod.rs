@@ -6,6 +6,7 @@ pub mod gzip;
 pub mod instance;
 pub mod item;
 pub mod json;
+pub mod length;
 pub mod point;
 pub mod raw;
 pub mod sequence;
@@ -57,6 +58,8 @@ pub(crate) fn refuse(
     why: impl std::fmt::Display,
 ) -> Error {
     let resource = table.options.resource;
+    let why = why.to_string();
+    let why = length::reason(&why);
     let mut error = Error::new(kind, format!("column \"{}\" of {}: {why}", table.names[at], resource.name));
     if let Some(line) = table.describe_row(row) {
         error = error.detail(line);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::fragment::EXISTING;
 use super::item::{as_text, head};
 use super::json::{self, Properties, Refusal};
-use super::{refuse, Encoded, KeyKind};
+use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
@@ -140,11 +140,7 @@ impl RawEncoder {
                 self.encode_columns(table, row, set, out)?
             }
         }
-        if out.len() - body > ROW_BYTES {
-            let why =
-                format!("the row's columns have {} bytes as JSON; CDF takes {ROW_BYTES}", out.len() - body);
-            return Err(refused(self.key, (Kind::TooLong, why)));
-        }
+        check_row(out.len() - body).map_err(|refusal| refused(self.key, refusal))?;
         if let (Some(existing), Columns::Typed(columns)) = (&self.existing, &self.columns) {
             out.extend_from_slice(&head(EXISTING));
             out.extend_from_slice(b"{\"columns\":");
@@ -212,6 +208,7 @@ impl RawEncoder {
         columns: impl Iterator<Item = &'s (usize, Vec<u8>)>,
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
+        let body = out.len();
         out.push(b'{');
         let mut first = true;
         for (at, head) in columns {
@@ -220,6 +217,8 @@ impl RawEncoder {
             }
             out.extend_from_slice(head);
             write_column(out, &row[*at]).map_err(|(kind, why)| refuse(kind, table, row, *at, why))?;
+            // Before the next one makes it longer still.
+            check_row(out.len() - body).map_err(|(kind, why)| refuse(kind, table, row, self.key, why))?;
         }
         out.push(b'}');
         Ok(())
@@ -243,8 +242,22 @@ impl RawEncoder {
     }
 }
 
+/// Checks how many bytes the columns of a row have so far.
+fn check_row(bytes: usize) -> Result<(), Refusal> {
+    match bytes > ROW_BYTES {
+        true => Err((
+            Kind::TooLong,
+            format!("the row's columns have {bytes} bytes or more as JSON; CDF takes {ROW_BYTES}"),
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Appends one column's value.
 fn write_column(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
+    if let Some(chars) = length::surely_longer(cell, COLUMN_CHARS) {
+        return Err(too_many_chars("value", chars));
+    }
     let value = out.len();
     json::value(out, cell)?;
     match out.len() - value > COLUMN_CHARS {
@@ -263,7 +276,8 @@ pub fn check_name(name: &str, max: usize) -> Result<(), Refusal> {
         }
         0 => Err((Kind::InvalidValue, "the name is empty".into())),
         chars if chars > max => {
-            Err((Kind::TooLong, format!("the name \"{name}\" has {chars} characters; CDF takes {max}")))
+            let shown = length::shown(name);
+            Err((Kind::TooLong, format!("the name \"{shown}\" has {chars} characters; CDF takes {max}")))
         }
         _ => Ok(()),
     }
@@ -295,17 +309,19 @@ fn check_length(what: &str, text: &str) -> Result<(), Refusal> {
     if text.len() > COLUMN_CHARS {
         let chars = text.chars().count();
         if chars > COLUMN_CHARS {
-            return Err((
-                Kind::TooLong,
-                format!("a column's {what} has {chars} characters; CDF takes {COLUMN_CHARS}"),
-            ));
+            return Err(too_many_chars(what, chars));
         }
     }
     Ok(())
 }
 
+fn too_many_chars(what: &str, chars: usize) -> Refusal {
+    (Kind::TooLong, format!("a column's {what} has {chars} characters; CDF takes {COLUMN_CHARS}"))
+}
+
 /// The document must be an object; RAW takes every JSON value in it, nulls as well.
 fn object(out: &mut Vec<u8>, text: &str) -> Result<(), Refusal> {
+    check_row(text.len())?;
     match serde_json::from_str::<Properties>(text) {
         Ok(properties) => {
             for (name, value) in &properties.0 {

@@ -24,6 +24,7 @@ use super::cell::{Cell, EPOCH_MILLIS};
 use super::client::{Body, Client, Connection, Limits, Method, Request, Resend, Response};
 use super::error::{Error, Identity, RequestError};
 use super::owed::Owed;
+use super::resource::raw::KEY_CHARS;
 use super::resource::{Resource, Rule, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
 use super::table::{Binding, Table, RAW_KEY};
 
@@ -252,7 +253,9 @@ impl Query {
                 .collect(),
             Shape::Raw => {
                 let key = self.raw_key()?;
-                Some(vec![prefix("key", &Value::from(key))])
+                // No row has a key that CDF does not take, and escaping might make six times as much of it.
+                let possible = key.len() <= KEY_CHARS || key.chars().count() <= KEY_CHARS;
+                Some(possible.then(|| prefix("key", &Value::from(key))).into_iter().collect())
             }
             Shape::Datapoints { .. } | Shape::SequenceRows | Shape::Instances { .. } => None,
         }

@@ -14,6 +14,9 @@ static CODES: Lazy<HashMap<&'static str, u32>> = Lazy::new(|| {
         .collect()
 });
 
+/// Characters of a symbol with all the flags there are, and to spare.
+const SYMBOL_CHARS: usize = 255;
+
 /// The part of a code that its symbol stands for; the rest are flags.
 const SYMBOL_BITS: u32 = 0xFFFF_0000;
 
@@ -35,6 +38,10 @@ pub fn check_code(code: i64) -> Result<u32, Refusal> {
 
 /// The code of a symbol, which may have flags after it (`Good, Overflow`).
 pub fn code_of(symbol: &str) -> Result<u32, Refusal> {
+    if symbol.len() > SYMBOL_CHARS {
+        let why = format!("the status symbol has {} bytes; none has more than {SYMBOL_CHARS}", symbol.len());
+        return Err((Kind::TooLong, why));
+    }
     let name = symbol.split([',', ' ']).next().unwrap_or_default();
     CODES.get(name).copied().ok_or_else(|| {
         (
