@@ -209,12 +209,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of this process; not to be used in a process that was forked later.
+    /// A client of this process; not to be used in a process that was forked later. `idle`: how many connections to a server
+    /// it keeps for later requests.
     ///
     /// # Errors
     /// `CannotConnect` if TLS cannot be set up, as when the system has no root certificates.
-    pub fn new() -> Result<Self, Error> {
-        let builder = reqwest::Client::builder().no_proxy();
+    pub fn new(idle: usize) -> Result<Self, Error> {
+        let builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(idle);
         Self::build(match proxy::from(|name| std::env::var(name).ok()) {
             Some(proxy) => builder.proxy(proxy),
             None => builder,

@@ -5,6 +5,7 @@ mod coerce;
 mod copy_defaults;
 mod credentials;
 mod datum;
+mod descriptors;
 mod direct_modify;
 mod errors;
 mod estimate;

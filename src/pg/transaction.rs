@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 
 use super::errors::{raise, OrRaise};
 use super::spill::TemporaryFile;
-use super::{settings, views, wait};
+use super::{descriptors, settings, views, wait};
 use crate::cdf::buffer::{Moment, Pending, Subtransaction, TransactionBuffer};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::deliver::{Context, Outcome};
@@ -149,6 +149,7 @@ unsafe extern "C-unwind" fn xact_callback(event: pg_sys::XactEvent::Type, _arg: 
                 state.file.forget();
                 state.ended += 1;
             });
+            descriptors::release();
             if event == pg_sys::XactEvent::XACT_EVENT_ABORT {
                 views::forget();
             }
@@ -232,8 +233,9 @@ fn check_serializable() {
 
 fn deliver(buffer: TransactionBuffer, file: &mut TemporaryFile) -> Result<(), Error> {
     let context = Context::new(wait::client()?, limits());
-    let mut network = IoThread(wait::Jobs::new()?);
-    flush(buffer, settings::max_concurrent_requests(), context, &mut network, file)
+    let jobs = wait::Jobs::new(settings::max_concurrent_requests())?;
+    let in_parallel = jobs.most();
+    flush(buffer, in_parallel, context, &mut IoThread(jobs), file)
 }
 
 fn pre_prepare() {

@@ -26,6 +26,7 @@ use pgrx::pg_sys;
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinError};
 
+use super::descriptors;
 use crate::cdf::buffer::Background;
 use crate::cdf::client::Client;
 use crate::cdf::error::Error;
@@ -74,6 +75,7 @@ fn io() -> Result<&'static Io, Error> {
 }
 
 fn start() -> std::io::Result<Io> {
+    descriptors::reserve_for_the_thread();
     let (woken, wake) = UnixStream::pair()?;
     woken.set_nonblocking(true)?;
     wake.set_nonblocking(true)?;
@@ -124,7 +126,7 @@ fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> std::io::Result<R> {
 /// # Errors
 /// As [`Client::new`]; `Internal` if the I/O thread cannot be started.
 pub fn client() -> Result<Client, Error> {
-    io()?.client.get_or_try_init(Client::new).cloned()
+    io()?.client.get_or_try_init(|| Client::new(descriptors::idle_connections())).cloned()
 }
 
 /// Work that needs neither PostgreSQL nor the network, and is done on the I/O thread while the main thread goes on.
@@ -147,6 +149,8 @@ impl Background for SecondThread {
 /// while it waits (FATAL), nothing is dropped: the transaction is then aborted while the group is still on the stack.
 pub struct Jobs<T> {
     io: &'static Io,
+    /// How many may run at a time.
+    most: usize,
     running: Vec<Running>,
     spawned: u64,
     sender: mpsc::Sender<(u64, Result<T, JoinError>)>,
@@ -162,14 +166,21 @@ struct Running {
 }
 
 impl<T: Send + 'static> Jobs<T> {
-    /// An empty group.
+    /// An empty group of jobs that have a connection each, of which so many are to run at a time, or fewer if there are not
+    /// as many file descriptors: see [`Jobs::most`].
     ///
     /// # Errors
     /// `Internal` if the I/O thread cannot be started.
-    pub fn new() -> Result<Self, Error> {
+    pub fn new(wanted: usize) -> Result<Self, Error> {
         let (sender, results) = mpsc::channel();
-        let _not_send = PhantomData;
-        Ok(Jobs { io: io()?, running: Vec::new(), spawned: 0, sender, results, _not_send })
+        let io = io()?;
+        let most = descriptors::reserve(wanted);
+        Ok(Jobs { io, most, running: Vec::new(), spawned: 0, sender, results, _not_send: PhantomData })
+    }
+
+    /// How many jobs may run at a time.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// Starts a job. The tag comes back with its result, and need not be unique.
@@ -304,7 +315,7 @@ fn client_is_gone() -> bool {
 /// # Errors
 /// `Internal` if the job panicked or the I/O thread cannot be started.
 pub fn run<T: Send + 'static>(job: impl Future<Output = T> + Send + 'static) -> Result<T, Error> {
-    let mut jobs = Jobs::new()?;
+    let mut jobs = Jobs::new(1)?;
     jobs.spawn(0, job);
     jobs.next().map(|(_, result)| result)
 }

@@ -228,7 +228,8 @@ def test_update_and_delete_with_a_value_that_is_too_long(session, cdf, huge, sta
             session.execute(statement)
     else:
         assert session.execute(statement).rowcount == 0
-    assert peak(session) - before < 5 * HUGE
+    # A condition's value is also what CDF is asked by.
+    assert peak(session) - before < 6 * HUGE
 
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
