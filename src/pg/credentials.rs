@@ -8,14 +8,14 @@ use std::ffi::{c_char, CStr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgrx::fcinfo::{pg_arg_is_null, pg_getarg, pg_getarg_datum_raw};
-use pgrx::pg_sys::AsPgCStr;
+use pgrx::fcinfo::{pg_arg_is_null, pg_getarg_datum_raw};
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::errors::{raise_as, OrRaise};
+use super::text::{from_datum, from_server, to_datum, to_palloc, to_server};
 use super::{options, preload, redact, settings, trust, wait};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::error::{Error, Kind, RequestError};
@@ -98,7 +98,16 @@ impl Wanted {
     /// `fcinfo` is that of a call of cdf_register_credentials.
     unsafe fn read(fcinfo: pg_sys::FunctionCallInfo) -> Result<Wanted, Error> {
         // SAFETY: the caller's promise: the first eight arguments are texts.
-        let text = |number| unsafe { pg_getarg::<String>(fcinfo, number) }.filter(|text| !text.is_empty());
+        let text = |number| {
+            // SAFETY: as above.
+            let text = unsafe {
+                match pg_arg_is_null(fcinfo, number) {
+                    true => return None,
+                    false => from_datum(pg_getarg_datum_raw(fcinfo, number)),
+                }
+            };
+            Some(text.or_raise()).filter(|text| !text.is_empty())
+        };
         let required = |number, name: &str| {
             text(number).ok_or_else(|| {
                 Error::new(Kind::MissingValue, format!("cdf_register_credentials needs a value for {name}"))
@@ -112,9 +121,7 @@ impl Wanted {
                     "cdf_register_credentials needs a value for server",
                 ));
             }
-            CStr::from_ptr(pg_getarg_datum_raw(fcinfo, 8).cast_mut_ptr::<c_char>())
-                .to_string_lossy()
-                .into_owned()
+            from_server(pg_getarg_datum_raw(fcinfo, 8).cast_mut_ptr::<c_char>())
         };
         let scope = text(3);
         let base_url = match (text(5), &scope) {
@@ -303,7 +310,7 @@ fn may_administer(caller: pg_sys::Oid, role: pg_sys::Oid) -> bool {
 
 fn role_oid(name: &str) -> Option<pg_sys::Oid> {
     // SAFETY: a look-up by a NUL-terminated name.
-    let oid = unsafe { pg_sys::get_role_oid(name.as_pg_cstr(), true) };
+    let oid = unsafe { pg_sys::get_role_oid(to_palloc(name), true) };
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
@@ -311,7 +318,7 @@ fn role_oid(name: &str) -> Option<pg_sys::Oid> {
 fn server_named(name: &str) -> Option<(pg_sys::Oid, pg_sys::Oid, Option<String>)> {
     // SAFETY: look-ups in the catalogs; a server that is there has a wrapper.
     unsafe {
-        let server = pg_sys::GetForeignServerByName(name.as_pg_cstr(), true).as_ref()?;
+        let server = pg_sys::GetForeignServerByName(to_palloc(name), true).as_ref()?;
         let wrapper = pg_sys::GetForeignDataWrapper(server.fdwid);
         if CStr::from_ptr((*wrapper).fdwname) != WRAPPER {
             raise_as(
@@ -375,7 +382,7 @@ fn map_role(username: &str, server: pg_sys::Oid, wanted: &Wanted) -> bool {
         ("audience", credentials.audience.as_deref()),
     ];
     // SAFETY: a look-up by a NUL-terminated name, which raises an error if the role is gone.
-    let role = unsafe { pg_sys::get_role_oid(username.as_pg_cstr(), false) };
+    let role = unsafe { pg_sys::get_role_oid(to_palloc(username), false) };
     let stored = options::user_mapping(server, role).map(|(_, stored)| stored);
     // SAFETY: the nodes are allocated in the current memory context, with every field set that the statements use.
     unsafe {
@@ -393,14 +400,14 @@ fn map_role(username: &str, server: pg_sys::Oid, wanted: &Wanted) -> bool {
             let mut statement =
                 PgBox::<pg_sys::AlterUserMappingStmt>::alloc_node(pg_sys::NodeTag::T_AlterUserMappingStmt);
             statement.user = role_spec(username);
-            statement.servername = wanted.server.as_pg_cstr();
+            statement.servername = to_palloc(&wanted.server);
             statement.options = list;
             run_tree(statement.into_pg().cast(), c"ALTER USER MAPPING");
         } else {
             let mut statement =
                 PgBox::<pg_sys::CreateUserMappingStmt>::alloc_node(pg_sys::NodeTag::T_CreateUserMappingStmt);
             statement.user = role_spec(username);
-            statement.servername = wanted.server.as_pg_cstr();
+            statement.servername = to_palloc(&wanted.server);
             statement.options = list;
             run_tree(statement.into_pg().cast(), c"CREATE USER MAPPING");
         }
@@ -415,8 +422,8 @@ fn set_password(username: &str, password: &SecretString) {
     unsafe {
         let verifier = pg_sys::encrypt_password(
             pg_sys::PasswordType::PASSWORD_TYPE_SCRAM_SHA_256,
-            username.as_pg_cstr(),
-            password.expose_secret().as_pg_cstr(),
+            to_palloc(username),
+            to_palloc(password.expose_secret()),
         );
         let verifier = CStr::from_ptr(verifier).to_string_lossy();
         let action = pg_sys::DefElemAction::DEFELEM_UNSPEC;
@@ -433,8 +440,8 @@ fn set_password(username: &str, password: &SecretString) {
 fn definition(name: &str, value: Option<&str>, action: pg_sys::DefElemAction::Type) -> *mut pg_sys::DefElem {
     // SAFETY: all parts are allocated in the current memory context.
     unsafe {
-        let value = value.map_or(std::ptr::null_mut(), |value| pg_sys::makeString(value.as_pg_cstr()));
-        pg_sys::makeDefElemExtended(std::ptr::null_mut(), name.as_pg_cstr(), value.cast(), action, -1)
+        let value = value.map_or(std::ptr::null_mut(), |value| pg_sys::makeString(to_palloc(value)));
+        pg_sys::makeDefElemExtended(std::ptr::null_mut(), to_palloc(name), value.cast(), action, -1)
     }
 }
 
@@ -442,7 +449,7 @@ fn role_spec(username: &str) -> *mut pg_sys::RoleSpec {
     // SAFETY: a node of this tag is of this type.
     let mut role = unsafe { PgBox::<pg_sys::RoleSpec>::alloc_node(pg_sys::NodeTag::T_RoleSpec) };
     role.roletype = pg_sys::RoleSpecType::ROLESPEC_CSTRING;
-    role.rolename = username.as_pg_cstr();
+    role.rolename = to_palloc(username);
     role.location = -1;
     role.into_pg()
 }
@@ -474,7 +481,29 @@ unsafe fn run_tree(tree: *mut pg_sys::Node, text: &'static CStr) {
 }
 
 fn run(sql: &str) -> Result<(), Error> {
-    Spi::run(sql).map_err(spi_error)
+    let sql = to_server(sql)?;
+    // SAFETY: the statement is NUL-terminated and in the database's encoding; an error in it is an ERROR, which ends the
+    // connection with its transaction.
+    let code = unsafe {
+        pg_sys::SPI_connect();
+        let code = pg_sys::SPI_execute(sql.as_ptr(), false, 0);
+        pg_sys::SPI_finish();
+        code
+    };
+    match code {
+        0.. => Ok(()),
+        code => Err(Error::internal(format!("cannot run a statement: SPI says {code}"))),
+    }
+}
+
+/// A text as a parameter of a query, which converts it: `convert_from($1, 'UTF8')`.
+fn utf8(text: &str) -> Vec<u8> {
+    text.as_bytes().to_vec()
+}
+
+/// What a query gives as `convert_to(…, 'UTF8')`.
+fn from_utf8(bytes: Option<Vec<u8>>) -> Option<String> {
+    bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 pub(super) fn spi_error(error: spi::Error) -> Error {
@@ -484,8 +513,8 @@ pub(super) fn spi_error(error: spi::Error) -> Error {
 /// Whether the schema is there. The owner of a schema could put other tables in the place of the role's.
 fn check_schema(name: &str, caller: pg_sys::Oid) -> Result<bool, Error> {
     let owner = Spi::connect(|client| {
-        let query = "SELECT nspowner FROM pg_namespace WHERE nspname = $1";
-        match client.select(query, Some(1), &[name.into()])?.first().get_one::<pg_sys::Oid>() {
+        let query = "SELECT nspowner FROM pg_namespace WHERE nspname = convert_from($1, 'UTF8')";
+        match client.select(query, Some(1), &[utf8(name).into()])?.first().get_one::<pg_sys::Oid>() {
             Err(spi::Error::InvalidPosition) => Ok(None),
             owner => owner,
         }
@@ -515,18 +544,18 @@ fn missing_tables(
     caller: pg_sys::Oid,
 ) -> Result<Vec<&'static str>, Error> {
     let found: Vec<Relation> = Spi::connect(|client| {
-        let query = "SELECT c.relname::text, c.relowner, o.option_value \
+        let query = "SELECT convert_to(c.relname::text, 'UTF8'), c.relowner, convert_to(o.option_value, 'UTF8') \
                      FROM pg_class c \
                      LEFT JOIN pg_foreign_table t ON t.ftrelid = c.oid AND t.ftserver = $2 \
                      LEFT JOIN pg_options_to_table(t.ftoptions) o ON o.option_name = 'resource' \
-                     WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)";
+                     WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = convert_from($1, 'UTF8'))";
         client
-            .select(query, None, &[schema.into(), server.into()])?
+            .select(query, None, &[utf8(schema).into(), server.into()])?
             .map(|row| {
                 Ok(Relation {
-                    name: row.get(1)?.unwrap_or_default(),
+                    name: from_utf8(row.get(1)?).unwrap_or_default(),
                     owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
-                    resource: row.get(3)?,
+                    resource: from_utf8(row.get(3)?),
                 })
             })
             .collect::<Result<_, spi::Error>>()
@@ -563,19 +592,23 @@ fn missing_tables(
 
 /// PostgreSQL only warns whoever grants what he has no right to grant.
 fn check_rights(username: &str, tables: &[String]) -> Result<(), Error> {
-    let role = username.to_owned();
     let lacking = Spi::connect(|client| {
-        let query = "SELECT format('schema %I', $1) WHERE NOT has_schema_privilege($1, $1, 'USAGE') UNION ALL \
-                     SELECT format('table %s', name) FROM unnest($2) name WHERE NOT has_table_privilege($1, name, 'SELECT') \
-                     OR NOT has_table_privilege($1, name, 'INSERT') OR NOT has_table_privilege($1, name, 'UPDATE') \
-                     OR NOT has_table_privilege($1, name, 'DELETE')";
-        match client.select(query, Some(1), &[role.into(), tables.to_vec().into()])?.first().get_one::<String>() {
+        let query = "SELECT convert_to(what, 'UTF8') FROM (\
+                     SELECT format('schema %I', role) what FROM convert_from($1, 'UTF8') role \
+                     WHERE NOT has_schema_privilege(role, role, 'USAGE') UNION ALL \
+                     SELECT format('table %s', name) FROM convert_from($1, 'UTF8') role, unnest($2) given, \
+                     convert_from(given, 'UTF8') name WHERE NOT has_table_privilege(role, name, 'SELECT') \
+                     OR NOT has_table_privilege(role, name, 'INSERT') OR NOT has_table_privilege(role, name, 'UPDATE') \
+                     OR NOT has_table_privilege(role, name, 'DELETE')) lacking";
+        let tables: Vec<Vec<u8>> = tables.iter().map(|table| utf8(table)).collect();
+        let arguments = [utf8(username).into(), tables.into()];
+        match client.select(query, Some(1), &arguments)?.first().get_one::<Vec<u8>>() {
             Err(spi::Error::InvalidPosition) => Ok(None),
             lacking => lacking,
         }
     })
     .map_err(spi_error)?;
-    match lacking {
+    match from_utf8(lacking) {
         Some(object) => Err(Error::new(
             Kind::Forbidden,
             format!("permission denied to grant role \"{username}\" its rights on {object}"),
@@ -590,7 +623,7 @@ fn unused_name() -> Result<String, Error> {
     loop {
         let name = format!("cdf_{}", random_hex(4)?);
         // SAFETY: a look-up by a NUL-terminated name.
-        let schema = unsafe { pg_sys::get_namespace_oid(name.as_pg_cstr(), true) };
+        let schema = unsafe { pg_sys::get_namespace_oid(to_palloc(&name), true) };
         if schema == pg_sys::InvalidOid && role_oid(&name).is_none() {
             return Ok(name);
         }
@@ -606,7 +639,7 @@ fn random_hex(bytes: usize) -> Result<String, Error> {
 
 fn current_database() -> String {
     // SAFETY: the name is a copy in the current memory context; the session's database exists.
-    unsafe { CStr::from_ptr(pg_sys::get_database_name(pg_sys::MyDatabaseId)).to_string_lossy().into_owned() }
+    unsafe { from_server(pg_sys::get_database_name(pg_sys::MyDatabaseId)) }
 }
 
 /// The one row of the result. A set-returning function may return a single row without any more ceremony.
@@ -620,11 +653,12 @@ unsafe fn row(fcinfo: pg_sys::FunctionCallInfo, registered: &Registered) -> pg_s
         pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut columns);
         let columns = pg_sys::BlessTupleDesc(columns);
         let values = [
-            registered.username.as_str().into_datum(),
-            registered.password.as_deref().into_datum(),
-            registered.database.as_str().into_datum(),
-            registered.schema.as_str().into_datum(),
-        ];
+            Some(registered.username.as_str()),
+            registered.password.as_deref(),
+            Some(registered.database.as_str()),
+            Some(registered.schema.as_str()),
+        ]
+        .map(|value| value.map(to_datum));
         let mut nulls = values.map(|value| value.is_none());
         let mut values = values.map(|value| value.unwrap_or(pg_sys::Datum::null()));
         let tuple = pg_sys::heap_form_tuple(columns, values.as_mut_ptr(), nulls.as_mut_ptr());

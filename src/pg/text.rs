@@ -210,6 +210,22 @@ pub fn to_server(text: &str) -> Result<CString, Error> {
     })
 }
 
+/// As [`to_server`], in the current memory context; an ERROR if it cannot be had.
+pub fn to_palloc(text: &str) -> *mut c_char {
+    let text = match to_server(text) {
+        Ok(text) => text,
+        Err(error) => raise(error),
+    };
+    // SAFETY: the text is NUL-terminated; the copy is PostgreSQL's own.
+    unsafe { pg_sys::pstrdup(text.as_ptr()) }
+}
+
+/// The datum of a `text`, in the current memory context.
+pub fn to_datum(text: &str) -> pg_sys::Datum {
+    // SAFETY: the text is NUL-terminated.
+    unsafe { pg_sys::cstring_to_text(to_palloc(text)).into() }
+}
+
 /// Bytes as a text, if they are UTF-8. Most texts are ASCII, which is seen several times as fast.
 #[inline]
 pub fn utf8(bytes: &[u8]) -> Option<&str> {

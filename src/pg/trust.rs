@@ -3,7 +3,7 @@
 //! PostgreSQL lets the owner of a server alter it, and each user mapping on it. He cannot read the options of a mapping
 //! that is another's. But whoever says where a secret is sent receives it.
 
-use std::ffi::{c_int, c_void, CStr};
+use std::ffi::{c_int, c_void};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -13,7 +13,7 @@ use super::errors::OrRaise;
 use super::list::pointers;
 use super::options::{self, Stored};
 use super::redact;
-use super::text::from_server;
+use super::text::{from_server, from_server_lossy};
 use crate::cdf::error::{Error, Kind};
 
 static mut PREVIOUS_HOOK: pg_sys::object_access_hook_type = None;
@@ -244,7 +244,7 @@ unsafe extern "C-unwind" fn check_server(server: pg_sys::Oid) {
         let role = pg_sys::GetUserId();
         let others = mappings().into_iter().find(|(of, user)| *of == server && *user != role);
         if let Some((_, other)) = others {
-            let name = quote_identifier(CStr::from_ptr(before.servername).to_string_lossy());
+            let name = quote_identifier(from_server_lossy(before.servername));
             let error = Error::new(
                 Kind::Forbidden,
                 format!(

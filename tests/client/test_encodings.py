@@ -195,3 +195,33 @@ def test_sql_ascii_takes_utf8_and_nothing_else(ascii, cdf):
         with refused("22021", column):
             cursor.execute(statement.encode())
     assert names(cdf, "events") == ["smörgås"]
+
+
+@pytest.mark.parametrize("encoding", CASES)
+def test_registration(cluster, cdf, encoding):
+    text = CASES[encoding][0]
+    with database(cluster, cdf, encoding) as connection:
+        register = """
+            SELECT username, password, database, schema FROM cdf_register_credentials(
+              token_url => %s, client_id => %s, client_secret => %s, scope => %s, project => %s, username => %s, server => %s)
+        """
+        values = [cdf.token_url, cdf.client_id, cdf.client_secret, cdf.scope, cdf.project]
+        with refused("28000", text):
+            connection.execute(register, [*values[:4], text, text, text])
+        try:
+            for again in (False, True):
+                found = connection.execute(register, [*values, text, text]).fetchone()
+                assert (found[0], found[3]) == (text, text) and (found[1] is None) == again
+            query = "SELECT count(*) FROM pg_foreign_table t JOIN pg_class c ON c.oid = ftrelid JOIN pg_foreign_server s ON s.oid = ftserver"
+            tables = connection.execute(
+                f"{query} WHERE srvname = %s AND relnamespace = quote_ident(%s)::regnamespace", (text, text)
+            )
+            assert tables.fetchone()[0] >= 12
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(text)))
+            insert = sql.SQL("INSERT INTO {}.events (external_id) VALUES ({})")
+            connection.execute(insert.format(sql.Identifier(text), sql.Literal(text)))
+            assert names(cdf, "events") == [text]
+        finally:
+            connection.execute("RESET ROLE")
+            connection.execute(sql.SQL("DROP OWNED BY {0} CASCADE; DROP SERVER IF EXISTS {0} CASCADE").format(sql.Identifier(text)))
+            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {0} CASCADE; DROP ROLE IF EXISTS {0}").format(sql.Identifier(text)))
