@@ -10,7 +10,7 @@ use cdf_fdw::cdf::cell::Cell;
 use cdf_fdw::cdf::client::Connection;
 use cdf_fdw::cdf::error::Error;
 use cdf_fdw::cdf::resource::Resource;
-use cdf_fdw::cdf::table::{ColumnDefinition, Mode, OnConflict, Table, TableOptions};
+use cdf_fdw::cdf::table::{ColumnDefinition, Mode, OnConflict, OnUnfit, Table, TableOptions};
 use cdf_fdw::cdf::token::Credentials;
 use cdf_fdw::cdf::writer::{Target, Writer};
 use secrecy::SecretString;
@@ -148,8 +148,10 @@ fn typed_raw(resource: &'static Resource, columns: &[&str]) -> Result<Table, Err
         mode: Mode::default(),
         truncatable: false,
         updatable: true,
+        on_unfit: OnUnfit::default(),
     };
-    let column = |name: &&str| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None });
+    let column =
+        |name: &&str| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None, on_unfit: None });
     Table::new(options, columns.iter().map(column).collect())
 }
 

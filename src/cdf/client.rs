@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
 
+use super::document;
 use super::encode::gzip;
 use super::error::{ApiError, Error, Identity, Kind, RequestError};
 use super::link::{Link, TimedConnections};
@@ -174,6 +175,11 @@ impl Response {
     /// `ConnectionLost` if it is something else.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|error| self.unreadable(error))
+    }
+
+    /// As `json`, whatever numbers and nesting there are in it.
+    pub fn document(&self) -> Result<document::Value, Error> {
+        document::parse(&self.body).map_err(|error| self.unreadable(error))
     }
 
     /// The error for an answer that has the right form, and something in it that cannot be read.

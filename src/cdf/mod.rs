@@ -6,6 +6,7 @@ pub mod buffer;
 pub mod cell;
 pub mod client;
 pub mod deliver;
+pub mod document;
 pub mod encode;
 pub mod error;
 pub mod explain;

@@ -68,6 +68,27 @@ impl NullHandling {
     }
 }
 
+/// What becomes of a value that was read and that the type of its column cannot hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnUnfit {
+    #[default]
+    Error,
+    /// It is NULL, and counted in a warning.
+    Null,
+}
+
+impl OnUnfit {
+    pub const NAMES: &'static [&'static str] = &["error", "null"];
+
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "error" => Some(OnUnfit::Error),
+            "null" => Some(OnUnfit::Null),
+            _ => None,
+        }
+    }
+}
+
 /// How rows of one table are delivered; rows of different modes never share a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Mode {
@@ -89,6 +110,8 @@ pub struct TableOptions {
     pub mode: Mode,
     pub truncatable: bool,
     pub updatable: bool,
+    /// For columns that do not say it themselves.
+    pub on_unfit: OnUnfit,
 }
 
 /// A column as the foreign table declares it.
@@ -98,6 +121,8 @@ pub struct ColumnDefinition {
     pub name: String,
     /// Its `name` option.
     pub cdf_name: Option<String>,
+    /// Its `on_unfit` option.
+    pub on_unfit: Option<OnUnfit>,
 }
 
 impl ColumnDefinition {
@@ -152,6 +177,8 @@ pub struct Table {
     pub bindings: Vec<Option<Binding>>,
     /// The columns' SQL names, for errors.
     pub names: Vec<String>,
+    /// What becomes of values that the columns cannot hold.
+    pub on_unfit: Vec<OnUnfit>,
     /// Positions of the columns that tell rows apart.
     keys: Vec<usize>,
     /// The definition of the view behind the table.
@@ -214,10 +241,12 @@ impl Table {
             };
         let mut bindings: Vec<Option<Binding>> = Vec::with_capacity(columns.len());
         let mut names: Vec<String> = Vec::with_capacity(columns.len());
+        let mut on_unfit = Vec::with_capacity(columns.len());
         for definition in columns {
             let Some(definition) = definition else {
                 bindings.push(None);
                 names.push(String::new());
+                on_unfit.push(options.on_unfit);
                 continue;
             };
             let binding = if typed_raw {
@@ -254,6 +283,7 @@ impl Table {
             }
             bindings.push(Some(binding));
             names.push(definition.name);
+            on_unfit.push(definition.on_unfit.unwrap_or(options.on_unfit));
         }
         let keys = (0..bindings.len())
             .filter(|at| match &bindings[*at] {
@@ -262,7 +292,7 @@ impl Table {
                 Some(Binding::Property { .. }) | None => false,
             })
             .collect();
-        let table = Table { options, bindings, names, keys, view };
+        let table = Table { options, bindings, names, on_unfit, keys, view };
         table.check_pairs()?;
         if typed_raw
             && !table.bindings.iter().flatten().any(|b| matches!(b, Binding::RawColumn { key: true, .. }))
@@ -288,8 +318,10 @@ impl Table {
             mode: Mode::default(),
             truncatable: false,
             updatable: true,
+            on_unfit: OnUnfit::default(),
         };
-        let column = |name: &&str| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None });
+        let column =
+            |name: &&str| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None, on_unfit: None });
         Table::new(options, columns.iter().map(column).collect())
     }
 
@@ -457,6 +489,11 @@ impl Table {
 
     /// How errors name a row: by its keys.
     pub fn describe_row(&self, row: &[Cell<'_>]) -> Option<String> {
+        self.describe_keys(row).map(|keys| format!("Row: {keys}."))
+    }
+
+    /// The row's keys: `external_id "a", row_number 5`.
+    pub fn describe_keys(&self, row: &[Cell<'_>]) -> Option<String> {
         let mut parts = Vec::new();
         for at in &self.keys {
             if !row[*at].is_null() {
@@ -475,7 +512,7 @@ impl Table {
                 }
             }
         }
-        (!parts.is_empty()).then(|| format!("Row: {}.", parts.join(", ")))
+        (!parts.is_empty()).then(|| parts.join(", "))
     }
 
     /// The position of a built-in column in the foreign table, by its built-in name.

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use serde_json::{json, Value};
 
-use super::client::{Body, Client, Connection, Limits, Method, Request, Resend};
+use super::client::{Body, Client, Connection, Limits, Method, Request, Resend, Response};
+use super::document;
 use super::error::{Error, RequestError};
 use super::owed::Owed;
 use super::resource::view::{LIST_ELEMENTS, LIST_RELATIONS, TEXT_BYTES};
@@ -223,21 +224,25 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    async fn send(&self, method: Method, path: String, body: Option<Value>) -> Result<Value, RequestError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: String,
+        body: Option<Value>,
+    ) -> Result<Response, RequestError> {
         let body = body.map_or(Body::None, |body| Body::Json(Bytes::from(body.to_string())));
         // Definitions come as lists only.
         let request = Request { method, path, body, resend: Resend::Always, owed: Owed::List };
-        let response = self.client.send(&self.connection, &request, &self.limits).await?;
-        Ok(response.json()?)
+        self.client.send(&self.connection, &request, &self.limits).await
     }
 
     /// What a GET answers.
-    pub async fn get(&self, path: String) -> Result<Value, RequestError> {
-        self.send(Method::Get, path, None).await
+    pub async fn get(&self, path: String) -> Result<document::Value, RequestError> {
+        Ok(self.send(Method::Get, path, None).await?.document()?)
     }
 
     async fn read(&self, method: Method, path: String, body: Option<Value>) -> Result<Value, Error> {
-        self.send(method, path, body).await.map_err(|error| error.into_error(CAPABILITY))
+        self.send(method, path, body).await.map_err(|error| error.into_error(CAPABILITY))?.json()
     }
 
     /// The definition of one view; None if there is no such view. Asked without a version, CDF answers with all of them:

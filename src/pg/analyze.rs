@@ -13,6 +13,7 @@ use super::errors::warn;
 use super::pages::each_row;
 use super::text::from_server;
 use super::tuple::RowWriter;
+use super::unfit::Tally;
 use super::{options, slot};
 use crate::cdf::error::Error;
 
@@ -115,6 +116,9 @@ unsafe fn sample(
         let mut writer = RowWriter::new((*relation).rd_att, pg_sys::CurrentMemoryContext);
         let slot = pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
         let columns: Vec<usize> = (0..table.bindings.len()).collect();
+        let (all, names) = (vec![true; columns.len()], table.names.clone());
+        // No statistics hold what does not fit, and no option stops ANALYZE: nobody gets to see a value here.
+        let mut unfit = Tally::default();
         let (mut read, mut sampled) = (0usize, 0usize);
         let result = each_row(&connection, Arc::new(table), &columns, |row| {
             // Each row read so far stays with the same probability.
@@ -125,7 +129,9 @@ unsafe fn sample(
             read += 1;
             if place < wanted {
                 slot::clear(slot);
-                writer.store(row, slot)?;
+                for unfitting in writer.store(&row, &all, slot) {
+                    unfit.add(&relation_name(relation), &names[unfitting.column]);
+                }
                 if place < sampled {
                     pg_sys::heap_freetuple(*rows.add(place));
                 }
@@ -140,6 +146,7 @@ unsafe fn sample(
         // Also after an error, which is no ERROR: PostgreSQL would warn of the slot that is left behind.
         pg_sys::ExecDropSingleTupleTableSlot(slot);
         let complete = result?;
+        unfit.warn();
         let known = f64::from((*(*relation).rd_rel).reltuples);
         let total = if complete { read as f64 } else { known.max(read as f64) };
         Ok((sampled, total))

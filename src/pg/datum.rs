@@ -267,6 +267,27 @@ impl RowReader {
         }
     }
 
+    /// Reads one column of the slot's row and gives its cell to `use_cell`: NULL, if the value cannot be read.
+    ///
+    /// # Safety
+    /// `slot` holds a row of the table that the reader was made for.
+    pub unsafe fn read_one<R>(
+        &mut self,
+        slot: *mut pg_sys::TupleTableSlot,
+        column: usize,
+        use_cell: impl FnOnce(&Cell<'_>) -> R,
+    ) -> R {
+        // SAFETY: the caller's promise; nothing of the last row is used any more.
+        let cell = unsafe {
+            self.reset();
+            match (&self.columns[column], value(slot, column as i32 + 1)) {
+                (Some(column), Some(datum)) => column.read(datum, self.memory()).unwrap_or(Cell::Null),
+                _ => Cell::Null,
+            }
+        };
+        use_cell(&cell)
+    }
+
     /// One cell for each column, from what `value` gives for its position.
     ///
     /// # Safety

@@ -14,6 +14,7 @@ mod extent;
 mod handler;
 mod import;
 mod jsonb;
+mod key_text;
 mod list;
 mod literals;
 mod log_text;
@@ -31,6 +32,7 @@ mod scan;
 mod settings;
 mod slot;
 mod spill;
+mod statement;
 mod system_columns;
 mod text;
 mod tokens;
@@ -39,6 +41,7 @@ mod transmission;
 mod truncate;
 mod trust;
 mod tuple;
+mod unfit;
 mod views;
 mod wait;
 
@@ -55,4 +58,5 @@ pub extern "C-unwind" fn _PG_init() {
     planner::init();
     trust::init();
     redact::init();
+    statement::init();
 }

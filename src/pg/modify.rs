@@ -9,11 +9,13 @@ use pgrx::PgMemoryContexts;
 use super::datum::{self, holds_values, Change, RowReader};
 use super::errors::{raise, OrRaise};
 use super::extent::{extent, Extent};
+use super::key_text::ExactKey;
 use super::list::{integers, pointers};
 use super::new_rows::NewRows;
 use super::row_identity::{attribute, Places};
 use super::scan::open_table;
 use super::spill::StatementFile;
+use super::statement::Statement;
 use super::{coerce, copy_defaults, on_conflict, options, system_columns, transaction};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
@@ -36,6 +38,8 @@ pub struct ModifyState {
     /// How many of the table's rows an UPDATE or DELETE changes.
     extent: Extent,
     operation: Operation,
+    /// Where they have what finds the key of a row whose text is not that of its value.
+    exact_key: Option<ExactKey>,
     /// The columns that an UPDATE sets.
     changed: Vec<bool>,
     /// A trigger may have changed other columns.
@@ -206,11 +210,13 @@ unsafe fn new_state(
         let connection = options::connection(server, user)?;
         let (on_conflict, listed) =
             on_conflict::of_statement(mtstate, &table).unwrap_or((table.options.mode.on_conflict, None));
-        let (mut places, mut repeats) = (Places::default(), false);
+        let (mut places, mut repeats, mut exact_key) = (Places::default(), false, None);
         if operation != Operation::Upsert {
             let subplan = (*(*mtstate).ps.lefttree).plan;
+            let targets = (*subplan).targetlist;
             repeats = may_repeat(subplan);
-            places = Places::of(&table, (*relation).rd_att, (*subplan).targetlist)?;
+            places = Places::of(&table, (*relation).rd_att, targets)?;
+            exact_key = ExactKey::find(targets, &table, Statement::of((*mtstate).ps.state));
         }
         let on_conflict = match operation {
             Operation::Upsert => on_conflict,
@@ -223,6 +229,7 @@ unsafe fn new_state(
             places,
             extent: Extent::Part,
             operation,
+            exact_key,
             changed: vec![false; table.bindings.len()],
             triggered: false,
             defaults: Vec::new(),
@@ -468,9 +475,14 @@ pub unsafe extern "C-unwind" fn exec_foreign_update(
             state.check_whole();
         }
         let old = if state.triggered { (*rinfo).ri_oldTupleSlot } else { std::ptr::null_mut() };
-        let ModifyState { reader, writer, places, changed, seen, .. } = state;
+        let ModifyState { reader, writer, places, exact_key, changed, seen, .. } = state;
+        let exact = exact_key.as_ref().and_then(|key| key.of(plan_slot));
         let first = reader
             .read_change(plan_slot, &places.keys, slot, old, |change| {
+                let change = match (&*exact_key, &exact) {
+                    (Some(key), Some(exact)) => key.put(exact, change),
+                    _ => change,
+                };
                 let Change { keys, new, old } = &change;
                 if is_seen(seen, keys)? {
                     return Ok(false);
@@ -503,10 +515,15 @@ pub unsafe extern "C-unwind" fn exec_foreign_delete(
         if state.extent != Extent::Part {
             state.check_whole();
         }
-        let ModifyState { reader, writer, places, seen, .. } = state;
+        let ModifyState { reader, writer, places, exact_key, seen, .. } = state;
+        let exact = exact_key.as_ref().and_then(|key| key.of(plan_slot));
         let none = std::ptr::null_mut();
         let first = reader
             .read_change(plan_slot, &places.keys, none, none, |change| {
+                let change = match (&*exact_key, &exact) {
+                    (Some(key), Some(exact)) => key.put(exact, change),
+                    _ => change,
+                };
                 if is_seen(seen, &change.keys)? {
                     return Ok(false);
                 }

@@ -20,7 +20,9 @@ use super::{settings, trust, views};
 use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::{raw, Resource, Shape};
-use crate::cdf::table::{ColumnDefinition, Mode, NullHandling, OnConflict, Operation, Table, TableOptions};
+use crate::cdf::table::{
+    ColumnDefinition, Mode, NullHandling, OnConflict, OnUnfit, Operation, Table, TableOptions,
+};
 use crate::cdf::token::Credentials;
 use crate::cdf::view::ViewReference;
 
@@ -150,6 +152,7 @@ static OPTIONS: &[Descriptor] = &[
     option("create_missing", &[Place::Table], Takes::Bool).only(Tables::Datapoints),
     option("truncatable", &[Place::Table], Takes::Bool),
     option("updatable", &[Place::Table, Place::Server], Takes::Bool),
+    option("on_unfit", &[Place::Column, Place::Table, Place::Server], Takes::OneOf(OnUnfit::NAMES)),
     option("name", &[Place::Column], Takes::Text),
 ];
 
@@ -458,8 +461,18 @@ fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
         },
         truncatable: flag("truncatable", stored.get("truncatable"), false)?,
         updatable: flag("updatable", either("updatable"), true)?,
+        on_unfit: on_unfit(either("on_unfit"))?.unwrap_or_default(),
     };
     Ok((server, options))
+}
+
+/// What an option `on_unfit` says, if there is one.
+fn on_unfit(value: Option<&str>) -> Result<Option<OnUnfit>, Error> {
+    let Some(value) = value else { return Ok(None) };
+    OnUnfit::parse(value).map(Some).ok_or_else(|| {
+        invalid("on_unfit", &format!("\"{value}\""))
+            .hint(format!("Allowed values are: {}.", OnUnfit::NAMES.join(", ")))
+    })
 }
 
 /// The server of a foreign table, and what the table is to CDF, its columns bound. The definition of a view is asked for
@@ -478,13 +491,17 @@ pub unsafe fn table_definition(
         .iter()
         .map(|column| {
             if !holds_values(column) {
-                return None;
+                return Ok(None);
             }
             // SAFETY: a catalog look-up by the column's own numbers.
             let stored = unsafe { Stored::read(pg_sys::GetForeignColumnOptions(relid, column.attnum)) };
-            Some(ColumnDefinition { name: column_name(column), cdf_name: stored.text("name") })
+            Ok(Some(ColumnDefinition {
+                name: column_name(column),
+                cdf_name: stored.text("name"),
+                on_unfit: on_unfit(stored.get("on_unfit"))?,
+            }))
         })
-        .collect();
+        .collect::<Result<_, Error>>()?;
     let table = match options.view.clone() {
         None => Table::new(options, definitions)?,
         Some(view) => {
@@ -610,7 +627,7 @@ mod tests {
         assert_eq!(error.message, "invalid option \"host\" for a server");
         assert_eq!(
             error.hint.as_deref().unwrap(),
-            "Valid options of a server are: base_url, on_conflict, null_handling, updatable."
+            "Valid options of a server are: base_url, on_conflict, null_handling, updatable, on_unfit."
         );
         let error = name_error(Some(Place::Server), &[("client_secret", "s3cret")]);
         assert_eq!(error.detail, ["It is an option of a user mapping."]);

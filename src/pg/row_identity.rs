@@ -10,9 +10,11 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::coerce::members;
+use super::key_text;
 use super::list::pointers;
 use super::modify::checked_as;
 use super::scan::open_table;
+use crate::cdf::encode::raw::RawEncoder;
 use crate::cdf::error::Error;
 use crate::cdf::table::Table;
 
@@ -73,6 +75,9 @@ pub unsafe extern "C-unwind" fn add_foreign_update_targets(
             let variable = pg_sys::makeVar(rtindex as i32, number, of, modifier, (*key).attcollation, 0);
             let name = pg_sys::pstrdup(key_name(key).as_ptr());
             pg_sys::add_row_identity_var(root, variable, rtindex, name);
+        }
+        if RawEncoder::typed_key(&table).is_some() {
+            key_text::add_target(root, rtindex);
         }
         if (*query).commandType != pg_sys::CmdType::CMD_DELETE {
             // PostgreSQL has an UPDATE carry the whole row by itself.

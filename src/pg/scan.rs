@@ -1,6 +1,7 @@
 //! SELECT: conditions that CDF can be asked by are pushed down, rows come page by page, PostgreSQL checks all conditions
 //! again.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use pgrx::pg_sys;
@@ -9,16 +10,19 @@ use pgrx::PgMemoryContexts;
 
 use super::errors::OrRaise;
 use super::estimate::{estimate, is_key, Estimate};
+use super::key_text::{ExactKeys, HELD_BY};
 use super::list::{integers, pointers};
 use super::pushdown::{column_of, pushed, Condition, Pushed};
+use super::statement::Statement;
 use super::tuple::RowWriter;
+use super::unfit::{raise_unfit, relation_name, Unfit};
 use super::{options, slot, system_columns, transaction, wait};
 use crate::cdf::buffer::{Moment, Pending};
 use crate::cdf::error::Error;
 use crate::cdf::read::filter::keep_effective;
-use crate::cdf::read::{self, Query, Reader, Row, Statistics};
+use crate::cdf::read::{self, Field, Query, Reader, Row, Statistics};
 use crate::cdf::resource::Shape;
-use crate::cdf::table::Table;
+use crate::cdf::table::{OnUnfit, Table};
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn get_foreign_rel_size(
@@ -189,8 +193,10 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
             }
             values = pg_sys::lappend(values, condition.value.cast());
         }
-        for column in needed(baserel, clauses, table.bindings.len()) {
-            private = append(private, column as i32);
+        let spared = spares_unchanged(root, baserel);
+        for (column, shown) in needed(baserel, clauses, table.bindings.len()) {
+            let flag = if shown || !spared { SHOWN } else { 0 };
+            private = append(private, (column as i32) << 1 | flag);
         }
         pg_sys::make_foreignscan(
             tlist,
@@ -210,12 +216,41 @@ unsafe fn append(list: *mut pg_sys::List, value: i32) -> *mut pg_sys::List {
     unsafe { pg_sys::lappend_int(list, value) }
 }
 
-/// Positions of the columns that the query uses.
+/// The bit beside a column of the plan's list that says that its value is needed, and not only the row that it is in.
+const SHOWN: i32 = 1;
+
+/// Whether the scan's rows are to be updated, and nothing looks at the columns that are not set: these stay as they are in
+/// CDF, whatever they hold.
+unsafe fn spares_unchanged(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo) -> bool {
+    // SAFETY: the relation is being planned, so that it is locked.
+    unsafe {
+        let query = (*root).parse;
+        if (*query).commandType != pg_sys::CmdType::CMD_UPDATE
+            || !(*query).returningList.is_null()
+            || !pg_sys::bms_is_member((*baserel).relid as i32, (*root).all_result_relids)
+        {
+            return false;
+        }
+        let entry = *(*root).simple_rte_array.add((*baserel).relid as usize);
+        let relation = pg_sys::RelationIdGetRelation((*entry).relid);
+        if relation.is_null() {
+            return false;
+        }
+        let alone = (*(*relation).rd_att).constr.is_null()
+            && (*relation).trigdesc.is_null()
+            && !(*(*relation).rd_rel).relispartition
+            && (*query).withCheckOptions.is_null();
+        pg_sys::RelationClose(relation);
+        alone
+    }
+}
+
+/// Positions of the columns that the query uses, and whether it names them: otherwise they are part of a whole row.
 unsafe fn needed(
     baserel: *mut pg_sys::RelOptInfo,
     clauses: &[*mut pg_sys::Expr],
     columns: usize,
-) -> Vec<usize> {
+) -> Vec<(usize, bool)> {
     // SAFETY: the relation's target and clauses are expressions.
     unsafe {
         let mut used = std::ptr::null_mut();
@@ -230,7 +265,8 @@ unsafe fn needed(
         };
         // Attribute 0 is the whole row.
         let all = has(0);
-        (0..columns).filter(|at| all || has(*at as i32 + 1)).collect()
+        let named = |at: usize| has(at as i32 + 1);
+        (0..columns).filter(|at| all || named(*at)).map(|at| (at, named(at))).collect()
     }
 }
 
@@ -260,6 +296,8 @@ pub struct ScanPlan {
     pub conditions: Vec<Condition>,
     /// Whether each column is needed.
     pub needed: Vec<bool>,
+    /// Whether its value is.
+    shown: Vec<bool>,
 }
 
 impl ScanPlan {
@@ -271,9 +309,12 @@ impl ScanPlan {
         let (limit, count) = (private[0], private[1] as usize);
         let (listed, used) = private[2..].split_at(Condition::INTEGERS * count);
         let conditions = listed.chunks_exact(Condition::INTEGERS).filter_map(Condition::from_integers);
-        let mut needed = vec![false; columns];
-        used.iter().for_each(|column| needed[*column as usize] = true);
-        ScanPlan { limit: usize::try_from(limit).ok(), conditions: conditions.collect(), needed }
+        let (mut needed, mut shown) = (vec![false; columns], vec![false; columns]);
+        for column in used {
+            needed[(column >> 1) as usize] = true;
+            shown[(column >> 1) as usize] = column & SHOWN != 0;
+        }
+        ScanPlan { limit: usize::try_from(limit).ok(), conditions: conditions.collect(), needed, shown }
     }
 }
 
@@ -283,6 +324,13 @@ pub struct ScanState {
     connection: Arc<crate::cdf::client::Connection>,
     writer: RowWriter,
     needed: Vec<bool>,
+    shown: Vec<bool>,
+    /// The plan's conditions with the columns that they look at, once a value does not fit.
+    filters: Option<Vec<(*mut pg_sys::ExprState, Vec<bool>)>>,
+    statement: Rc<Statement>,
+    /// The rows are to be changed, and their keys may have another text than their values.
+    exact_keys: Option<ExactKeys>,
+    ended: bool,
     limit: Option<usize>,
     conditions: Vec<(Condition, *mut pg_sys::ExprState)>,
     /// Only what was written before this is seen.
@@ -328,7 +376,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
         let user = acting_user(plan, estate);
         let (server, table) = options::table_definition(relation, user).or_raise();
         let connection = options::connection(server, user).or_raise();
-        let ScanPlan { limit, conditions, needed } = ScanPlan::of(plan, table.bindings.len());
+        let ScanPlan { limit, conditions, needed, shown } = ScanPlan::of(plan, table.bindings.len());
         let states = pg_sys::ExecInitExprList((*plan).fdw_exprs, node.cast());
         let states = pointers::<pg_sys::ExprState>(states);
         let conditions = conditions.into_iter().zip(states).map(|(condition, state)| (condition, *state));
@@ -337,17 +385,27 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
             true => Some(transaction::moment(&connection, table.options.resource).or_raise()),
             false => None,
         };
+        let exact_keys = match (*plan).fsSystemCol {
+            true => ExactKeys::new((*relation).rd_att, &table, context),
+            false => None,
+        };
         let state = ScanState {
             conditions: conditions.collect(),
             writer: RowWriter::new((*relation).rd_att, context),
             table: Arc::new(table),
             connection,
             needed,
+            shown,
+            filters: None,
+            statement: Statement::of(estate),
+            exact_keys,
+            ended: false,
             limit,
             before,
             progress: Progress::NotStarted,
             statistics: Arc::default(),
         };
+        state.statement.begin_scan();
         (*node).fdw_state = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();
     }
 }
@@ -400,11 +458,19 @@ pub unsafe extern "C-unwind" fn iterate_foreign_scan(
     unsafe {
         let state = &mut *(*node).fdw_state.cast::<ScanState>();
         let slot = (*node).ss.ss_ScanTupleSlot;
-        slot::clear(slot);
-        if let Some(row) = state.next(node).or_raise() {
-            state.writer.store(row, slot).or_raise();
+        loop {
+            slot::clear(slot);
+            let Some(row) = state.next(node).or_raise() else { return slot };
+            let unfit = state.writer.store(&row, &state.needed, slot);
+            if !unfit.is_empty() && !state.settle(node, slot, &row, &unfit) {
+                continue;
+            }
+            if let Some(keys) = &mut state.exact_keys {
+                let number = keys.number(&row, slot, &state.statement).or_raise();
+                (*slot).tts_tid = HELD_BY.of(number);
+            }
+            return slot;
         }
-        slot
     }
 }
 
@@ -425,6 +491,9 @@ pub unsafe extern "C-unwind" fn end_foreign_scan(node: *mut pg_sys::ForeignScanS
     unsafe {
         if let Some(state) = (*node).fdw_state.cast::<ScanState>().as_mut() {
             state.progress = Progress::Done;
+            if !std::mem::replace(&mut state.ended, true) {
+                state.statement.end_scan();
+            }
         }
     }
 }
@@ -476,6 +545,55 @@ impl ScanState {
         }
     }
 
+    /// What becomes of a row with values that do not fit, which are NULL in the slot; false if it is excluded by conditions on
+    /// other columns.
+    ///
+    /// # Safety
+    /// `node` is the scan's own, and its slot holds the row.
+    unsafe fn settle(
+        &mut self,
+        node: *mut pg_sys::ForeignScanState,
+        slot: *mut pg_sys::TupleTableSlot,
+        row: &[Field],
+        unfit: &[Unfit],
+    ) -> bool {
+        let matters = unfit.iter().filter(|unfit| self.shown[unfit.column]);
+        let matters: Vec<&Unfit> = matters.collect();
+        if matters.is_empty() {
+            return true;
+        }
+        // SAFETY: the caller's promise: the plan's conditions are initialised for the node, in the memory of the statement,
+        // and read nothing but the slot and what was there before.
+        unsafe {
+            let columns = self.needed.len();
+            let filters = self.filters.get_or_insert_with(|| filters(node, columns));
+            let context = (*node).ss.ps.ps_ExprContext;
+            (*context).ecxt_scantuple = slot;
+            for (state, looks_at) in filters {
+                if unfit.iter().any(|unfit| looks_at[unfit.column]) {
+                    continue;
+                }
+                let Some(evaluate) = (**state).evalfunc else { continue };
+                let mut null = false;
+                let passes = pg_sys::ffi::pg_guard_ffi_boundary(|| evaluate(*state, context, &mut null));
+                if passes.value() & 0xff == 0 {
+                    return false;
+                }
+            }
+            let relation = (*node).ss.ss_currentRelation;
+            for unfit in matters {
+                match self.table.on_unfit[unfit.column] {
+                    OnUnfit::Error => raise_unfit(relation, &self.table, row, unfit),
+                    OnUnfit::Null => {
+                        let name = &self.table.names[unfit.column];
+                        self.statement.unfit.borrow_mut().add(&relation_name(relation), name);
+                    }
+                }
+            }
+        }
+        true
+    }
+
     /// What CDF is asked for; None if a condition compares with NULL, which no row fulfils.
     ///
     /// # Safety
@@ -506,16 +624,51 @@ impl ScanState {
             let (column, comparison) = (condition.column, condition.comparison());
             conditions.push(read::Condition { column, comparison, operand });
         }
+        // Errors about values name the row by its keys.
+        let mut needed = self.needed.clone();
+        if needed.contains(&true) {
+            self.table.keys().iter().for_each(|key| needed[*key] = true);
+        }
         let mut query = Query {
             table: self.table.clone(),
             connection: self.connection.clone(),
             conditions,
-            needed: self.needed.clone(),
+            needed,
             limit: self.limit,
             pending: Pending::default(),
         };
         let resource = self.table.options.resource;
         query.pending = transaction::pending(&self.connection, resource, query.key_prefixes(), self.before)?;
         Ok(Some(query))
+    }
+}
+
+/// The conditions that the executor checks each row by, one by one, with the columns that they look at.
+///
+/// # Safety
+/// `node` is a scan of this module that has begun.
+unsafe fn filters(
+    node: *mut pg_sys::ForeignScanState,
+    columns: usize,
+) -> Vec<(*mut pg_sys::ExprState, Vec<bool>)> {
+    // SAFETY: the caller's promise: the plan's conditions are a list of expressions, and the executor state lives as long as
+    // the node.
+    unsafe {
+        let plan = (*node).ss.ps.plan;
+        let relation = (*plan.cast::<pg_sys::ForeignScan>()).scan.scanrelid;
+        let previous = pg_sys::MemoryContextSwitchTo((*(*node).ss.ps.state).es_query_cxt);
+        let filters = pointers::<pg_sys::Node>((*plan).qual).iter().map(|clause| {
+            let mut used = std::ptr::null_mut();
+            pg_sys::pull_varattnos(*clause, relation, &mut used);
+            let has = |attribute: i32| {
+                pg_sys::bms_is_member(attribute - pg_sys::FirstLowInvalidHeapAttributeNumber, used)
+            };
+            let looks_at = (0..columns).map(|at| has(0) || has(at as i32 + 1)).collect();
+            let alone = pg_sys::lappend(std::ptr::null_mut(), clause.cast());
+            (pg_sys::ExecInitQual(alone, node.cast()), looks_at)
+        });
+        let filters = filters.collect();
+        pg_sys::MemoryContextSwitchTo(previous);
+        filters
     }
 }

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 
 use super::coerce::is_ours;
 use super::errors::raise;
+use super::key_text;
 use super::list::pointers;
 use super::modify::checked_as;
 use super::scan::open_table;
@@ -160,7 +161,8 @@ enum Usage {
     /// It is in the output of the outermost SELECT, as it is, of the table that the query names. That may be one that the
     /// foreign table is a part of: then it is NULL for all of its rows.
     Shown(*mut pg_sys::RelOptInfo),
-    /// PostgreSQL itself asks for it, to lock rows of a parent's other tables by it. It never looks at a foreign one's.
+    /// PostgreSQL itself asks for it, to lock rows of a parent's other tables by it, and never looks at a foreign one's. Or
+    /// this extension does, to find a row again ([`key_text`]).
     RowMark,
     Other,
 }
@@ -212,7 +214,10 @@ unsafe fn usage(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo
             && (*query).setOperations.is_null()
             // Who locks rows and asks where they are means to change them by that.
             && (*query).rowMarks.is_null();
-        let mut usage = Usage::Shown(named);
+        let mut usage = match key_text::may_be_target(root, baserel) {
+            true => Usage::RowMark,
+            false => Usage::Shown(named),
+        };
         for target in pointers::<pg_sys::TargetEntry>((*root).processed_tlist) {
             if !has(mentioned((**target).expr.cast(), (*named).relid), number) {
                 continue;
@@ -220,7 +225,7 @@ unsafe fn usage(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo
             if plain((**target).expr) != Some(((*named).relid, number)) {
                 return Usage::Other;
             }
-            if is_row_mark(root, *target) {
+            if is_row_mark(root, *target) || key_text::is_target(*target) {
                 usage = Usage::RowMark;
             } else if !outermost || (**target).resjunk || (**target).ressortgroupref != 0 {
                 return Usage::Other;

@@ -1,15 +1,17 @@
 //! Read fields to Datums: the counterpart of [`super::datum`].
 
+use std::borrow::Cow;
+
 use pgrx::pg_sys::{self, Datum, Oid};
-use pgrx::IntoDatum;
-use serde_json::Value;
+use pgrx::{IntoDatum, PgSqlErrorCode};
 
 use super::datum::holds_values;
-use super::text::{column_name, is_foreign, to_server};
+use super::text::{is_foreign, to_server};
 use super::transmission::TextForm;
+use super::unfit::{caught, Refusal, Unfit};
 use crate::cdf::cell::EPOCH_MILLIS;
+use crate::cdf::document::Value;
 use crate::cdf::encode::json::{decode_base64, iso8601};
-use crate::cdf::error::{Error, Kind};
 use crate::cdf::read::zone::in_utc;
 use crate::cdf::read::Field;
 
@@ -24,7 +26,6 @@ pub struct RowWriter {
 
 #[derive(Debug)]
 struct Column {
-    name: String,
     /// The type, or a domain's base type.
     base: Oid,
     is_domain: bool,
@@ -32,6 +33,8 @@ struct Column {
     element: Oid,
     /// What the type's texts hang on.
     form: TextForm,
+    /// Its input may run functions of users: the checks of a domain, or all of a type of theirs.
+    runs_code: bool,
     typmod: i32,
     input: pg_sys::FmgrInfo,
     parameter: Oid,
@@ -51,11 +54,17 @@ impl RowWriter {
                     continue;
                 }
                 let base = pg_sys::getBaseType(attribute.atttypid);
+                let element = pg_sys::get_element_type(base);
+                let of_users = |oid: Oid| {
+                    oid.to_u32() >= pg_sys::FirstNormalObjectId
+                        && pg_sys::get_typtype(oid) as u8 != pg_sys::TYPTYPE_ENUM
+                };
                 let mut column = Column {
-                    name: column_name(attribute),
                     base,
                     is_domain: base != attribute.atttypid,
-                    element: pg_sys::get_element_type(base),
+                    element,
+                    runs_code: of_users(attribute.atttypid)
+                        || element != pg_sys::InvalidOid && of_users(element),
                     form: input_form(attribute.atttypid),
                     typmod: attribute.atttypmod,
                     input: pg_sys::FmgrInfo::default(),
@@ -78,25 +87,32 @@ impl RowWriter {
         }
     }
 
-    /// Stores a row in the slot. It is valid until the next row.
+    /// Stores the columns of a row that are needed in the slot, and gives those of them whose values do not fit: they are NULL.
+    /// The row is valid until the next one.
     ///
     /// # Safety
     /// `slot` is an empty virtual slot of the table that the writer was made for.
-    pub unsafe fn store(&mut self, row: Vec<Field>, slot: *mut pg_sys::TupleTableSlot) -> Result<(), Error> {
+    pub unsafe fn store(
+        &mut self,
+        row: &[Field],
+        needed: &[bool],
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Vec<Unfit> {
+        let mut unfit = Vec::new();
         // SAFETY: the caller's promise: the slot's arrays have as many elements as the writer has columns.
         unsafe {
             pg_sys::MemoryContextReset(self.row_context);
             let previous = pg_sys::MemoryContextSwitchTo(self.row_context);
             let recode = self.recode;
-            let mut result = Ok(());
             for (at, (column, field)) in self.columns.iter_mut().zip(row).enumerate() {
                 let datum = match (column, field) {
                     (None, _) | (_, Field::Null) => None,
+                    _ if !needed[at] => None,
                     (Some(column), field) => match column.datum(field, recode) {
                         Ok(datum) => Some(datum),
-                        Err(error) => {
-                            result = Err(error);
-                            break;
+                        Err((code, why)) => {
+                            unfit.push(Unfit { column: at, code, why, value: shown(field) });
+                            None
                         }
                     },
                 };
@@ -104,20 +120,55 @@ impl RowWriter {
                 *(*slot).tts_values.add(at) = datum.unwrap_or(Datum::null());
             }
             pg_sys::MemoryContextSwitchTo(previous);
-            if result.is_ok() {
-                pg_sys::ExecStoreVirtualTuple(slot);
-            }
-            result
+            pg_sys::ExecStoreVirtualTuple(slot);
         }
+        unfit
+    }
+}
+
+/// The beginning of a value, for errors.
+fn shown(field: &Field) -> String {
+    let text = match field {
+        Field::Null => String::new(),
+        Field::Int(value) => value.to_string(),
+        Field::Float(value) => float(*value),
+        Field::Millis(millis) => iso8601(i128::from(*millis) * 1000).unwrap_or_else(|_| millis.to_string()),
+        Field::Text(text) => Value::String(text.chars().take(100).collect()).to_string(),
+        Field::Json(value) => value.to_string(),
+    };
+    match text.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+fn refused<T>(code: PgSqlErrorCode, why: impl Into<String>) -> Result<T, Refusal> {
+    Err((code, why.into()))
+}
+
+/// Half of a surrogate pair, which JSON can hold.
+fn no_text<T>() -> Result<T, Refusal> {
+    refused(PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER, "half of a surrogate pair is no text")
+}
+
+fn holds_nul<T>() -> Result<T, Refusal> {
+    refused(PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER, "a text of PostgreSQL cannot hold a NUL")
+}
+
+fn base64(text: &str) -> Result<Vec<u8>, Refusal> {
+    match decode_base64(text) {
+        Some(bytes) => Ok(bytes),
+        None => refused(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, "the text is no base64"),
     }
 }
 
 impl Column {
     /// # Safety
     /// The current memory context lives as long as the row.
-    unsafe fn datum(&mut self, field: Field, recode: bool) -> Result<Datum, Error> {
-        let text = match field {
-            Field::Int(value) if self.is(pg_sys::INT8OID) => return Ok(Datum::from(value)),
+    unsafe fn datum(&mut self, field: &Field, recode: bool) -> Result<Datum, Refusal> {
+        let made = |datum: Option<Datum>| Ok(datum.unwrap_or(Datum::null()));
+        let text: Cow<'_, str> = match field {
+            Field::Int(value) if self.is(pg_sys::INT8OID) => return Ok(Datum::from(*value)),
             Field::Float(value) if self.is(pg_sys::FLOAT8OID) => return Ok(Datum::from(value.to_bits())),
             Field::Millis(millis) if self.is(pg_sys::TIMESTAMPTZOID) || self.is(pg_sys::TIMESTAMPOID) => {
                 return match millis
@@ -126,53 +177,63 @@ impl Column {
                     .filter(|micros| (FIRST_MICROS..END_MICROS).contains(micros))
                 {
                     Some(micros) => Ok(Datum::from(micros)),
-                    None => Err(self.unfit(&millis.to_string())),
+                    None => {
+                        refused(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "timestamp out of range")
+                    }
                 }
             }
-            Field::Text(text) if self.base == pg_sys::BYTEAOID => {
-                let bytes = decode_base64(&text).ok_or_else(|| self.unfit(&text))?;
-                return bytes.into_datum().ok_or_else(|| Error::internal("bytes without a datum"));
-            }
+            Field::Text(text) if self.base == pg_sys::BYTEAOID => return made(base64(text)?.into_datum()),
             Field::Text(text) if self.is(pg_sys::TEXTOID) && !recode => {
                 // A NUL, which JSON can hold, would end the text silently.
-                if text.contains('\0') {
-                    return Err(self.unfit(&text.replace('\0', "\\0")));
-                }
-                return text.into_datum().ok_or_else(|| Error::internal("a text without a datum"));
+                return if text.contains('\0') { holds_nul() } else { made(text.as_str().into_datum()) };
             }
-            Field::Null => return Err(Error::internal("a NULL has no datum")),
-            Field::Int(value) => value.to_string(),
-            Field::Float(value) => float(value),
-            Field::Millis(millis) => {
-                iso8601(i128::from(millis) * 1000).map_err(|_| self.unfit(&millis.to_string()))?
-            }
-            Field::Text(text) if self.is_json() => Value::String(text).to_string(),
-            Field::Text(text) if has_no_zone(self.base) => in_utc(&text).unwrap_or(text),
-            Field::Text(text) => text,
-            Field::Json(value) if self.is_json() => value.to_string(),
-            Field::Json(Value::Array(elements)) if self.element != pg_sys::InvalidOid => {
-                array(&elements, self.element)
-            }
-            Field::Json(Value::Number(number)) => digits(&number),
-            Field::Json(value) => value.to_string(),
+            Field::Json(Value::Number(digits)) if self.is(pg_sys::FLOAT8OID) => match digits.parse::<f64>() {
+                Ok(value) if value.is_finite() => return Ok(Datum::from(value.to_bits())),
+                _ => digits.as_ref().into(),
+            },
+            Field::Json(Value::Number(digits)) => match digits.parse::<i64>() {
+                Ok(value) if self.is(pg_sys::INT8OID) => return Ok(Datum::from(value)),
+                _ => number(digits, self.base),
+            },
+            Field::Null => return Ok(Datum::null()),
+            Field::Int(value) => value.to_string().into(),
+            Field::Float(value) => float(*value).into(),
+            Field::Millis(millis) => match iso8601(i128::from(*millis) * 1000) {
+                Ok(text) => text.into(),
+                Err((_, why)) => return refused(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, why),
+            },
+            Field::Text(text) if self.is_json() => Value::String(text.clone()).to_string().into(),
+            Field::Text(text) if has_no_zone(self.base) => match in_utc(text) {
+                Some(moment) => moment.into(),
+                None => text.into(),
+            },
+            Field::Text(text) => text.into(),
+            Field::Json(value) if self.is_json() => value.to_string().into(),
+            Field::Json(Value::Json(text)) if text.starts_with('"') => return no_text(),
+            Field::Json(value) => match value.elements().filter(|_| self.element != pg_sys::InvalidOid) {
+                Some(elements) => array(&elements, self.element, 1)?.into(),
+                None => value.to_string().into(),
+            },
         };
         if text.contains('\0') {
-            return Err(self.unfit(&text.replace('\0', "\\0")));
+            return holds_nul();
         }
-        let text = to_server(&text).map_err(|mut error| {
-            error.message = format!("column \"{}\": {}", self.name, error.message);
-            error.hint("A database whose encoding is UTF8 holds every text.")
-        })?;
+        let text = to_server(&text)
+            .map_err(|error| (PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER, error.message.clone()))?;
         let fixed = (self.form != TextForm::Fixed).then(|| self.form.fix());
         // SAFETY: the input function was looked up for this type; it raises PostgreSQL's own ERROR for a text that the
         // type does not take.
         let datum = unsafe {
-            pg_sys::InputFunctionCall(&mut self.input, text.as_ptr().cast_mut(), self.parameter, self.typmod)
+            caught(self.runs_code, || {
+                let text = text.as_ptr().cast_mut();
+                pg_sys::InputFunctionCall(&mut self.input, text, self.parameter, self.typmod)
+            })
         };
+        // Also where the value was refused, since its error goes no further.
         if let Some(fixed) = fixed {
             fixed.end();
         }
-        Ok(datum)
+        datum
     }
 
     /// Whether values can be made without the type's input function, which checks domains and lengths.
@@ -182,15 +243,6 @@ impl Column {
 
     fn is_json(&self) -> bool {
         self.base == pg_sys::JSONOID || self.base == pg_sys::JSONBOID
-    }
-
-    fn unfit(&self, value: &str) -> Error {
-        let shown: String = value.chars().take(100).collect();
-        Error::new(
-            Kind::InvalidValue,
-            format!("column \"{}\": its type cannot hold CDF's value {shown}", self.name),
-        )
-        .hint("Declare the column as text or jsonb.")
     }
 }
 
@@ -223,47 +275,75 @@ fn float(value: f64) -> String {
     }
 }
 
-/// A number's digits; 3.0, as some JSON writers have it, is a whole number to integer columns.
-fn digits(number: &serde_json::Number) -> String {
-    match number.as_f64() {
-        Some(value) if number.is_f64() && value.fract() == 0.0 && value.abs() < 9e15 => {
-            (value as i64).to_string()
-        }
-        _ => number.to_string(),
+/// A number's text as a type takes it: 3.0 and 1e3 are whole numbers to integers, which their input does not know.
+fn number(digits: &str, of: Oid) -> Cow<'_, str> {
+    let integer = matches!(of, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID);
+    match integer.then(|| whole(digits)).flatten() {
+        Some(whole) => whole.into(),
+        None => digits.into(),
     }
 }
 
+/// The whole number that a JSON number with a point or an exponent is; None if it is none, or has more digits than any
+/// integer.
+fn whole(number: &str) -> Option<String> {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let exponent: i64 = exponent.parse().ok().filter(|exponent: &i64| exponent.abs() < 1000)?;
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |mantissa| ("-", mantissa));
+    let (before, behind) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{before}{behind}");
+    let point = before.len() as i64 + exponent;
+    let (digits, rest) = match usize::try_from(point) {
+        Ok(point) if point <= all.len() => all.split_at(point),
+        Ok(_) => (all.as_str(), ""),
+        Err(_) => ("", all.as_str()),
+    };
+    if rest.bytes().any(|digit| digit != b'0') {
+        return None;
+    }
+    let zeros = usize::try_from(point).unwrap_or_default().saturating_sub(all.len());
+    let digits = format!("{digits}{}", "0".repeat(zeros));
+    let digits = digits.trim_start_matches('0');
+    Some(if digits.is_empty() { "0".to_owned() } else { format!("{sign}{digits}") })
+}
+
+/// PostgreSQL's arrays have so many dimensions at most.
+const DIMENSIONS: usize = 6;
+
 /// PostgreSQL's text form of an array.
-fn array(elements: &[Value], of: Oid) -> String {
+fn array(elements: &[Value], of: Oid, dimension: usize) -> Result<String, Refusal> {
+    let json = of == pg_sys::JSONOID || of == pg_sys::JSONBOID;
     let mut text = String::from("{");
     for (at, element) in elements.iter().enumerate() {
         if at > 0 {
             text.push(',');
         }
         match element {
-            Value::Array(_) | Value::String(_) if of == pg_sys::JSONOID || of == pg_sys::JSONBOID => {
-                quote(&mut text, &element.to_string())
-            }
-            Value::String(base64) if of == pg_sys::BYTEAOID => match decode_base64(base64) {
-                Some(bytes) => {
-                    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                    quote(&mut text, &format!("\\x{hex}"));
-                }
-                None => quote(&mut text, base64),
-            },
             Value::Null => text.push_str("NULL"),
-            Value::Bool(value) => text.push(if *value { 't' } else { 'f' }),
-            Value::Number(number) => text.push_str(&digits(number)),
-            Value::Array(inner) => text.push_str(&array(inner, of)),
+            Value::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
+            element if json => quote(&mut text, &element.to_string()),
+            Value::String(encoded) if of == pg_sys::BYTEAOID => {
+                let hex: String = base64(encoded)?.iter().map(|byte| format!("{byte:02x}")).collect();
+                quote(&mut text, &format!("\\x{hex}"));
+            }
+            Value::Number(digits) => text.push_str(&number(digits, of)),
             Value::String(inner) if has_no_zone(of) => {
                 quote(&mut text, &in_utc(inner).unwrap_or_else(|| inner.clone()));
             }
             Value::String(inner) => quote(&mut text, inner),
-            Value::Object(_) => quote(&mut text, &element.to_string()),
+            Value::Json(string) if string.starts_with('"') => return no_text(),
+            element => match element.elements() {
+                Some(inner) if dimension < DIMENSIONS => text.push_str(&array(&inner, of, dimension + 1)?),
+                Some(_) => {
+                    let why = format!("an array of PostgreSQL has {DIMENSIONS} dimensions at most");
+                    return refused(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, why);
+                }
+                None => quote(&mut text, &element.to_string()),
+            },
         }
     }
     text.push('}');
-    text
+    Ok(text)
 }
 
 fn quote(text: &mut String, element: &str) {
@@ -275,4 +355,29 @@ fn quote(text: &mut String, element: &str) {
         text.push(character);
     }
     text.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_found() {
+        for (number, expected) in [
+            ("3.0", Some("3")),
+            ("1e3", Some("1000")),
+            ("1E+10", Some("10000000000")),
+            ("-1.50e1", Some("-15")),
+            ("120e-1", Some("12")),
+            ("-0", Some("0")),
+            ("0.0e5", Some("0")),
+            ("9223372036854775807.000", Some("9223372036854775807")),
+            ("1.5", None),
+            ("15e-1", None),
+            ("1e-5", None),
+            ("1e99999", None),
+        ] {
+            assert_eq!(whole(number).as_deref(), expected, "{number}");
+        }
+    }
 }

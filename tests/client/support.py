@@ -7,6 +7,7 @@ for tables of the test's own) and `api` (CDF's own API, for what a test needs to
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -135,6 +136,24 @@ class Api:
     def create_raw(self, database: str, table: str, **rows: dict) -> None:
         items = [{"key": key, "columns": columns} for key, columns in rows.items()]
         self.post(f"/raw/dbs/{quote(database)}/tables/{quote(table)}/rows?ensureParent=true", *items)
+
+    def send(self, path: str, body: str) -> None:
+        """POST of a body that is JSON already: Python would write numbers in its own way."""
+        headers = {"content-type": "application/json"}
+        answer = self._http.post(f"{self._url}{path}", data=body.encode(), headers=headers, timeout=30)
+        assert answer.ok, f"POST {path}: {answer.status_code} {answer.text}"
+
+    def write_raw(self, database: str, table: str, **rows: str) -> None:
+        """As create_raw, of columns that are JSON already."""
+        items = ",".join(f'{{"key":{json.dumps(key)},"columns":{columns}}}' for key, columns in rows.items())
+        self.send(f"/raw/dbs/{quote(database)}/tables/{quote(table)}/rows?ensureParent=true", f'{{"items":[{items}]}}')
+
+    def read_raw(self, database: str, table: str, key: str) -> str:
+        """The answer for one RAW row, as it is."""
+        path = f"/raw/dbs/{quote(database)}/tables/{quote(table)}/rows/{quote(key, safe='')}"
+        answer = self._http.get(f"{self._url}{path}", timeout=30)
+        assert answer.ok, f"GET {path}: {answer.status_code} {answer.text}"
+        return answer.text
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use hashbrown::HashSet;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::Value;
 
 use crate::cdf::buffer::{Body, BodyBuilder, Destination};
 use crate::cdf::client::Response;
+use crate::cdf::document;
 use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::{instance, json as json_writer, KeyKind};
@@ -19,11 +19,6 @@ use crate::cdf::resource::{Create, Items, Resource, Rule};
 /// Items of a body, as CDF's objects.
 pub(super) struct Parsed<'b> {
     pub(super) items: Vec<Properties<'b>>,
-}
-
-#[derive(Deserialize)]
-struct Listing {
-    items: Vec<Value>,
 }
 
 impl<'b> Parsed<'b> {
@@ -210,8 +205,10 @@ pub(super) fn create_request(
     }
 }
 
-pub(super) fn listing(answer: &Response) -> Result<Vec<Value>, Error> {
-    answer.json::<Listing>().map(|listing| listing.items)
+pub(super) fn listing(response: &Response) -> Result<Vec<Value>, Error> {
+    let answer = response.document()?;
+    let items = answer["items"].as_array().ok_or_else(|| response.unreadable("it has no items"))?;
+    Ok(items.iter().map(document::Value::plain).collect())
 }
 
 pub(super) fn key_of(body: &Body, at: usize) -> Result<Option<Identity>, Error> {

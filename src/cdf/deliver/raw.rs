@@ -1,14 +1,17 @@
 //! RAW rows: CDF replaces rows whole, so that every request may be sent again, and what keeps columns of an existing row
 //! has to read them first.
 
+use std::borrow::Cow;
+
 use hashbrown::{HashMap, HashSet};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::body::create_body;
 use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::buffer::{Body, BodyBuilder};
-use crate::cdf::client::{Body as Content, Method, Request, Resend};
+use crate::cdf::client::{Body as Content, Method, Request, Resend, Response};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{list_names, Error, Kind, RequestError};
 use crate::cdf::owed::Owed;
@@ -84,61 +87,53 @@ impl Delivery<'_> {
                 None => properties.into_new(),
             };
             let written = properties.get("columns").map_or("{}", |columns| columns.get());
-            let written: Map<String, Value> = serde_json::from_str(written)
-                .map_err(|error| Error::internal(format!("encoded columns are not JSON: {error}")))?;
-            let mut columns = found.unwrap_or_default();
-            for (name, value) in written {
-                match value.is_null() && work.mode.null_handling == NullHandling::Ignore {
-                    true => columns.remove(&name),
-                    false => columns.insert(name, value),
-                };
+            let written = Properties::parse(written.as_bytes())?;
+            let was = found.as_ref().map_or("{}", |columns| columns.get());
+            let mut columns = Properties::parse(was.as_bytes())?;
+            for (name, value) in written.0 {
+                let clears = value.get() == "null" && work.mode.null_handling == NullHandling::Ignore;
+                match columns.0.iter().position(|(known, _)| *known == name) {
+                    Some(at) if clears => drop(columns.0.remove(at)),
+                    Some(at) => columns.0[at].1 = value,
+                    None if clears => {}
+                    None => columns.0.push((name, value)),
+                }
             }
             let mut fragment = Vec::new();
             fragment.extend_from_slice(b"{\"key\":");
             json::write(&mut fragment, key);
             fragment.extend_from_slice(b",\"columns\":");
-            json::write(&mut fragment, &columns);
+            Properties::write(&mut fragment, columns.0.iter().map(|(name, value)| (&**name, *value)));
             fragment.push(b'}');
             made.append(&fragment);
         }
         Ok(made.build())
     }
 
-    /// The columns of those of the rows that exist.
-    async fn read_rows(
-        &self,
-        path: &str,
-        keys: &[String],
-    ) -> Result<HashMap<String, Map<String, Value>>, Error> {
+    /// The columns of those of the rows that exist, as CDF has written them: what is not changed goes back byte for byte.
+    async fn read_rows(&self, path: &str, keys: &[String]) -> Result<HashMap<String, Box<RawValue>>, Error> {
         let mut rows = HashMap::new();
-        let mut add = |mut row: Value| {
-            if let (Some(key), Value::Object(columns)) =
-                (row["key"].as_str().map(str::to_owned), row["columns"].take())
-            {
-                rows.insert(key, columns);
-            }
-        };
         let mut wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
         if keys.len() <= SINGLE_READS {
             for (key, path) in keys.iter().filter_map(|key| Some((key, row_path(path, key)?))) {
                 wanted.remove(&**key);
-                if let Some(row) = self.get(&path, Owed::RawRow).await? {
-                    add(row);
+                if let Some(answer) = self.get(&path, Owed::RawRow).await? {
+                    let row: Row = serde_json::from_slice(&answer.body).map_err(|e| answer.unreadable(e))?;
+                    rows.insert(row.key.into_owned(), row.columns.to_owned());
                 }
             }
         }
         let mut cursor = String::new();
         while !wanted.is_empty() {
-            let page = self.get(&format!("{path}?limit={ROWS_PER_PAGE}{cursor}"), Owed::List).await?;
-            let Some(mut page) = page else { return Ok(rows) };
-            if let Value::Array(items) = page["items"].take() {
-                let of_ours = |row: &Value| row["key"].as_str().is_some_and(|key| wanted.remove(key));
-                items.into_iter().filter(of_ours).for_each(&mut add);
-            }
-            match page["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) {
+            let answer = self.get(&format!("{path}?limit={ROWS_PER_PAGE}{cursor}"), Owed::List).await?;
+            let Some(answer) = answer else { return Ok(rows) };
+            let page: Page = serde_json::from_slice(&answer.body).map_err(|e| answer.unreadable(e))?;
+            let ours = page.items.into_iter().filter(|row| wanted.remove(&*row.key));
+            rows.extend(ours.map(|row| (row.key.into_owned(), row.columns.to_owned())));
+            match page.next_cursor.filter(|cursor| !cursor.is_empty()) {
                 Some(next) => {
                     cursor = "&cursor=".to_owned();
-                    cursor.extend(segment(next));
+                    cursor.extend(segment(&next));
                 }
                 None => break,
             }
@@ -147,7 +142,7 @@ impl Delivery<'_> {
     }
 
     /// None where CDF says that there is no such thing.
-    async fn get(&self, path: &str, owed: Owed) -> Result<Option<Value>, Error> {
+    async fn get(&self, path: &str, owed: Owed) -> Result<Option<Response>, Error> {
         let request = Request {
             method: Method::Get,
             path: path.to_owned(),
@@ -156,11 +151,28 @@ impl Delivery<'_> {
             owed,
         };
         match self.context.client.send(&self.destination.connection, &request, &self.context.limits).await {
-            Ok(response) => response.json().map(Some),
+            Ok(response) => Ok(Some(response)),
             Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
             Err(error) => Err(error.into_error(&self.destination.resource.read_capability())),
         }
     }
+}
+
+/// A page of rows as CDF answers it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page<'a> {
+    #[serde(borrow)]
+    items: Vec<Row<'a>>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Row<'a> {
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    #[serde(borrow)]
+    columns: &'a RawValue,
 }
 
 /// The rows' keys.

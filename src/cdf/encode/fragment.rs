@@ -32,7 +32,6 @@
 //! one that exists because a later row sets the same property, and leaves it NULL.
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::json::{write, Properties};
 use crate::cdf::error::Error;
@@ -40,11 +39,6 @@ use crate::cdf::resource::{Resource, Shape};
 
 /// The member of a fragment that holds what an existing item gets, if that is not all. No property of CDF has an empty name.
 pub const EXISTING: &str = "";
-
-/// What an existing item gets of a row, if that is not all.
-pub fn for_existing(row: &Map<String, Value>) -> Option<&Map<String, Value>> {
-    row.get(EXISTING)?.as_object()
-}
 
 impl<'a> Properties<'a> {
     /// What an existing item gets of the row: the key first, then the properties.

@@ -1,13 +1,13 @@
 //! Nodes and edges of a data-model view: the key, then what else is written, flat. Delivery makes CDF's objects of it.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
 use super::document::{check_size, document, Size};
 use super::fragment::EXISTING;
 use super::item::{as_text, drop_comma, head, integer, mismatch};
-use super::json::{self, Refusal};
+use super::json::{self, Properties, Refusal};
 use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
@@ -371,14 +371,14 @@ fn property(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(
         Cell::List(cells) => cells,
         Cell::Json(text) => {
             parsed = parse(text, most.saturating_mul(longest(property.property_type) + 1) + 2)?;
-            let Value::Array(elements) = &parsed else {
+            let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(parsed.get()) else {
                 return Err((
                     Kind::InvalidValue,
                     "the property is a list; the JSON document is no array".into(),
                 ));
             };
             return list(out, property, most, elements.len(), |out, at| {
-                from_json(out, property, &elements[at])
+                from_json(out, property, elements[at])
             });
         }
         other => return Err(mismatch(other, "an array")),
@@ -433,34 +433,53 @@ fn longest(property_type: PropertyType) -> usize {
     }
 }
 
-fn parse(text: &str, most: usize) -> Result<Value, Refusal> {
+fn parse(text: &str, most: usize) -> Result<&RawValue, Refusal> {
     length::check_document(text, most)?;
+    json::check_depth(text)?;
     serde_json::from_str(text)
         .map_err(|error| (Kind::InvalidValue, format!("the value is no JSON document ({error})")))
 }
 
 /// A value out of a jsonb column, for a property that is no JSON itself.
-fn from_json(out: &mut Vec<u8>, to: &Property, value: &Value) -> Result<(), Refusal> {
+fn from_json(out: &mut Vec<u8>, to: &Property, value: &RawValue) -> Result<(), Refusal> {
+    let text = value.get();
     if matches!(to.property_type, PropertyType::Json | PropertyType::Direct) {
-        return one(out, to, &Cell::Json(&value.to_string()));
+        return one(out, to, &Cell::Json(text));
     }
-    match value {
-        Value::Bool(value) => one(out, to, &Cell::Bool(*value)),
-        Value::Number(number) => match number.as_i64() {
-            Some(value) => one(out, to, &Cell::Int(value)),
-            None => one(out, to, &Cell::Number(&number.to_string())),
+    let unfit = || (Kind::InvalidValue, format!("the property cannot hold the JSON value {text}"));
+    match text.as_bytes().first() {
+        Some(b't' | b'f') => one(out, to, &Cell::Bool(text == "true")),
+        Some(b'n') => Err((Kind::MissingValue, "the JSON value is null".into())),
+        Some(b'"') => {
+            let text: String = serde_json::from_str(text).map_err(|_| unfit())?;
+            one(out, to, &Cell::Text(&text))
+        }
+        Some(b'{' | b'[') | None => Err(unfit()),
+        _ => match text.parse() {
+            Ok(value) => one(out, to, &Cell::Int(value)),
+            Err(_) => number(out, to, text),
         },
-        Value::String(text) => one(out, to, &Cell::Text(text)),
-        Value::Null => Err((Kind::MissingValue, "the JSON value is null".into())),
-        other => Err((Kind::InvalidValue, format!("the property cannot hold the JSON value {other}"))),
     }
+}
+
+/// A JSON number that is not written as a whole one of 64 bits.
+fn number(out: &mut Vec<u8>, to: &Property, text: &str) -> Result<(), Refusal> {
+    if !matches!(to.property_type, PropertyType::Float32 | PropertyType::Float64) {
+        return one(out, to, &Cell::Number(text));
+    }
+    // Its digits are written as they are; JSON has exponents, which a numeric never shows.
+    let size: f64 = text.parse().unwrap_or(f64::MAX);
+    let shown = if size.is_finite() { size.to_string() } else { format!("1{}", "0".repeat(400)) };
+    one(&mut Vec::new(), to, &Cell::Number(&shown))?;
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Refusal> {
     let to = property.property_type;
     match (to, cell) {
         (PropertyType::Json | PropertyType::Direct, _) => {}
-        (_, Cell::Json(text)) => return from_json(out, property, &parse(text, longest(to))?),
+        (_, Cell::Json(text)) => return from_json(out, property, parse(text, longest(to))?),
         _ => {}
     }
     match to {
@@ -526,11 +545,11 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
         PropertyType::Date => json::write(out, &timestamp(cell)?[..10]),
         PropertyType::Json => {
             let text = match cell {
-                Cell::Json(text) => text,
-                Cell::Text(text) => {
-                    parse(text, JSON_BYTES)?;
+                Cell::Json(text) => {
+                    json::check_depth(text)?;
                     text
                 }
+                Cell::Text(text) => parse(text, JSON_BYTES)?.get(),
                 other => {
                     check_size(length::surely_longer(other, JSON_BYTES).unwrap_or_default())?;
                     let mut text = Vec::new();
@@ -544,16 +563,17 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
             let (Cell::Json(text) | Cell::Text(text)) = cell else {
                 return Err(mismatch(cell, "a JSON object"));
             };
-            let value = parse(text, longest(to))?;
-            let part = |name: &str| value[name].as_str();
-            let whole = value.as_object().is_some_and(|object| object.len() == 2);
+            let members: Properties =
+                serde_json::from_str(parse(text, longest(to))?.get()).unwrap_or_default();
+            let part = |name: &str| serde_json::from_str::<String>(members.get(name)?.get()).ok();
+            let whole = members.0.len() == 2;
             let (Some(space), Some(external_id), true) = (part("space"), part("externalId"), whole) else {
                 let why = "a direct relation is an object {\"space\": …, \"externalId\": …}";
                 return Err((Kind::InvalidValue, why.into()));
             };
-            check_space(space)?;
-            check_external_id(external_id)?;
-            json::write(out, &value);
+            check_space(&space)?;
+            check_external_id(&external_id)?;
+            Properties::write(out, members.0.iter().map(|(name, value)| (&**name, *value)));
         }
     }
     Ok(())

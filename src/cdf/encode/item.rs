@@ -1,10 +1,10 @@
 //! Rows of assets, events, time series …: a row becomes the JSON object of a create request, checked as it is written.
 
 use hashbrown::HashSet;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::fragment::EXISTING;
-use super::json::{self, MetadataSize, Refusal};
+use super::json::{self, MetadataSize, Properties, Refusal};
 use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
@@ -417,18 +417,25 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
             cell => metadata(out, document(cell)?, matches!(cell, Cell::Json(_)), limits)?,
         },
         Rule::GeoLocation => {
-            let feature: serde_json::Map<String, Value> =
-                serde_json::from_str(document(cell)?).map_err(|error| {
-                    (Kind::InvalidValue, format!("the value must be a JSON object ({error})"))
-                })?;
-            let mut feature = Value::Object(feature);
-            // CDF refuses a null anywhere; an absent member says the same.
-            drop_nulls(&mut feature);
-            if feature["type"] != "Feature" || !feature["geometry"]["type"].is_string() {
+            let text = document(cell)?;
+            json::check_depth(text)?;
+            let invalid = |error: serde_json::Error| {
+                (Kind::InvalidValue, format!("the value must be a JSON object ({error})"))
+            };
+            let feature: Properties = serde_json::from_str(text).map_err(invalid)?;
+            let is_text = |value: &RawValue| value.get().starts_with('"');
+            let geometry: Properties = feature
+                .get("geometry")
+                .and_then(|geometry| serde_json::from_str(geometry.get()).ok())
+                .unwrap_or_default();
+            if feature.get("type").is_none_or(|kind| kind.get() != "\"Feature\"")
+                || !geometry.get("type").is_some_and(is_text)
+            {
                 let why = "the value must be a GeoJSON feature: {\"type\": \"Feature\", \"geometry\": {\"type\": …, …}}";
                 return Err((Kind::InvalidValue, why.into()));
             }
-            json::write(out, &feature);
+            let feature: &RawValue = serde_json::from_str(text).map_err(invalid)?;
+            json::without_nulls(out, feature).map_err(invalid)?;
         }
         Rule::Labels { max } => list(out, cell, max, |out, cell| {
             out.extend_from_slice(b"{\"externalId\":");
@@ -469,17 +476,6 @@ fn limited(size: MetadataSize, limits: MetadataLimits) -> Result<(), Refusal> {
             Err((Kind::TooLong, format!("the metadata has {has} {what}; CDF takes {limit}")))
         }
         None => Ok(()),
-    }
-}
-
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            members.retain(|_, member| !member.is_null());
-            members.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
-        _ => {}
     }
 }
 

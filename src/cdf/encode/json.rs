@@ -48,6 +48,77 @@ fn is_plain(bytes: &[u8]) -> bool {
     }
 }
 
+/// So many levels deep a JSON value may be nested that is written. Whoever reads it has a limit too, on the whole of a
+/// request or an answer: usually 128 levels or 1000.
+pub const LEVELS: usize = 100;
+
+/// Checks how deep a document is nested, which is known to be JSON, or is read as JSON afterwards.
+pub fn check_depth(document: &str) -> Result<(), Refusal> {
+    // Each level takes two bytes.
+    if document.len() < 2 * (LEVELS + 1) {
+        return Ok(());
+    }
+    let (mut levels, mut most, mut quoted, mut escaped) = (0usize, 0, false, false);
+    for byte in document.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'{' | b'[' => {
+                levels += 1;
+                most = most.max(levels);
+            }
+            b'}' | b']' => levels = levels.saturating_sub(1),
+            _ => {}
+        }
+    }
+    match most > LEVELS {
+        true => {
+            let why = format!(
+                "the JSON value is nested {most} levels deep; {LEVELS} levels are the most that is written"
+            );
+            Err((Kind::InvalidValue, why))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Appends a JSON value without the members that are null, also in what is nested: CDF refuses them where an absent member
+/// says the same. All else is written as it is.
+pub fn without_nulls(out: &mut Vec<u8>, value: &RawValue) -> Result<(), serde_json::Error> {
+    let text = value.get();
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            out.push(b'{');
+            let members: Properties = serde_json::from_str(text)?;
+            let mut first = true;
+            for (name, value) in members.0.iter().filter(|(_, value)| value.get() != "null") {
+                if !std::mem::take(&mut first) {
+                    out.push(b',');
+                }
+                write(out, &**name);
+                out.push(b':');
+                without_nulls(out, value)?;
+            }
+            out.push(b'}');
+        }
+        Some(b'[') => {
+            out.push(b'[');
+            let elements: Vec<&RawValue> = serde_json::from_str(text)?;
+            for (at, element) in elements.into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                without_nulls(out, element)?;
+            }
+            out.push(b']');
+        }
+        _ => out.extend_from_slice(text.as_bytes()),
+    }
+    Ok(())
+}
+
 /// Microseconds since 1970 as text like `2024-01-31T12:00:00.000000Z`.
 pub fn iso8601(micros: i128) -> Result<String, Refusal> {
     iso8601_digits(micros).map(|text| text.map(char::from).iter().collect())
@@ -109,7 +180,10 @@ pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
             out.extend_from_slice(&digits);
             out.push(b'"');
         }
-        Cell::Json(document) => out.extend_from_slice(document.as_bytes()),
+        Cell::Json(document) => {
+            check_depth(document)?;
+            out.extend_from_slice(document.as_bytes());
+        }
         Cell::Pairs(pairs) => metadata_pairs(out, pairs),
         Cell::Bytes(bytes) => text(out, &base64(bytes)),
         Cell::List(cells) => {
@@ -412,6 +486,32 @@ mod tests {
         {
             assert_eq!(value(&mut Vec::new(), &cell).unwrap_err().0, Kind::OutOfRange);
         }
+    }
+
+    #[test]
+    fn nesting_is_counted_outside_of_texts() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert_eq!(check_depth(&nested(LEVELS)), Ok(()));
+        let (kind, why) = check_depth(&nested(LEVELS + 1)).unwrap_err();
+        assert!(kind == Kind::InvalidValue && why.contains("101 levels") && why.contains("100"), "{why}");
+        assert_eq!(check_depth(&format!("[{}]", vec!["[]"; 500].join(","))), Ok(()));
+        assert_eq!(
+            check_depth(&format!("{{\"\\\"{}\": \"{}\\\\\"}}", "[".repeat(300), "{".repeat(300))),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn nulls_go_and_all_else_stays() {
+        let written = |text: &str| {
+            let mut out = Vec::new();
+            without_nulls(&mut out, serde_json::from_str(text).unwrap()).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            written(r#"{"a": null, "b": [1.10, null, {"c": null, "d": 12345678901234567890}], "e": {}}"#),
+            r#"{"b":[1.10,null,{"d":12345678901234567890}],"e":{}}"#
+        );
     }
 
     #[test]

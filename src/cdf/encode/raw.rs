@@ -153,6 +153,14 @@ impl RawEncoder {
         Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
     }
 
+    /// The key column of a table of typed columns.
+    pub fn typed_key(table: &Table) -> Option<usize> {
+        table
+            .bindings
+            .iter()
+            .position(|binding| matches!(binding, Some(Binding::RawColumn { key: true, .. })))
+    }
+
     /// Whether a row that has become another must be deleted and written under its new key, or in its new table.
     ///
     /// # Errors
@@ -191,7 +199,9 @@ impl RawEncoder {
         out.extend_from_slice(b",\"columns\":");
         match &self.columns {
             Columns::Typed(columns) => {
-                self.encode_columns(table, row, columns.iter().filter(|(at, _)| changed[*at]), out)?
+                // The key stays what it is, and so does the RAW column that says the same.
+                let set = columns.iter().filter(|(at, _)| changed[*at] && *at != self.key);
+                self.encode_columns(table, row, set, out)?
             }
             Columns::Generic { .. } => out.extend_from_slice(b"{}"),
         }
@@ -283,15 +293,20 @@ pub fn check_name(name: &str, max: usize) -> Result<(), Refusal> {
     }
 }
 
-/// The key as text. A typed table may key its rows by a number or a timestamp as well.
-fn key(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
-    let text = match cell {
+/// The text that is the key of a row whose key column has this value. A typed table may key its rows by a number, a
+/// timestamp or a boolean as well.
+pub fn key_text<'c>(cell: &'c Cell<'_>) -> Result<Cow<'c, str>, Refusal> {
+    Ok(match cell {
         Cell::Null => return Err((Kind::MissingValue, "the row's key is NULL".into())),
         Cell::Timestamp(micros) => json::moment(*micros)?.into(),
         Cell::Bool(value) => value.to_string().into(),
         Cell::Float(value) => value.to_string().into(),
         other => as_text(other)?,
-    };
+    })
+}
+
+fn key(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
+    let text = key_text(cell)?;
     // Bytes bound characters from above.
     if text.len() > KEY_CHARS && text.chars().count() > KEY_CHARS {
         let chars = text.chars().count();
@@ -322,6 +337,7 @@ fn too_many_chars(what: &str, chars: usize) -> Refusal {
 /// The document must be an object; RAW takes every JSON value in it, nulls as well.
 fn object(out: &mut Vec<u8>, text: &str) -> Result<(), Refusal> {
     check_row(text.len())?;
+    json::check_depth(text)?;
     match serde_json::from_str::<Properties>(text) {
         Ok(properties) => {
             for (name, value) in &properties.0 {

@@ -5,7 +5,6 @@
 
 use hashbrown::HashSet;
 use serde_json::value::RawValue;
-use serde_json::Value;
 
 use super::item::{document, integer, internal_id, metadata, text};
 use super::json::{self, Properties, Refusal};
@@ -24,6 +23,7 @@ const MADE_BY_CDF: [&str; 3] = ["id", "createdTime", "lastUpdatedTime"];
 /// Appends the definitions of a sequence's columns, checked.
 pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
     let invalid = |why: String| (Kind::InvalidValue, why);
+    json::check_depth(document)?;
     let columns: Vec<Properties> = serde_json::from_str(document).map_err(|error| {
         invalid(format!("the value must be an array of objects like {{\"externalId\": …}} ({error})"))
     })?;
@@ -208,24 +208,28 @@ fn values(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
         return Err((Kind::InvalidValue, "the object is empty; CDF needs at least one column".into()));
     }
     for (name, value) in &columns.0 {
-        let value: Value = serde_json::from_str(value.get()).unwrap_or_default();
-        match &value {
-            Value::Null => {}
-            Value::String(text) => {
+        let value = value.get();
+        match value.as_bytes().first() {
+            Some(b'n') => {}
+            Some(b'"') => {
+                let text: String = serde_json::from_str(value)
+                    .map_err(|error| (Kind::InvalidValue, format!("\"{name}\" is no text ({error})")))?;
                 let chars = text.chars().count();
                 if chars > STRING_CHARS {
                     let why = format!("\"{name}\" has {chars} characters; CDF takes {STRING_CHARS}");
                     return Err((Kind::TooLong, why));
                 }
             }
-            Value::Number(number) => {
-                if number.as_f64().is_none_or(|number| number.abs() > LARGEST_VALUE) {
-                    let why = format!("\"{name}\" is {number}; CDF takes numbers within ±1e100");
+            Some(b'-' | b'0'..=b'9') => {
+                let size: f64 = value.parse().unwrap_or(f64::INFINITY);
+                if size.abs() > LARGEST_VALUE {
+                    let why = format!("\"{name}\" is {value}; CDF takes numbers within ±1e100");
                     return Err((Kind::OutOfRange, why));
                 }
             }
             _ => {
-                let why = format!("\"{name}\" is {value}; CDF takes numbers, texts and null");
+                let shown: String = value.chars().take(100).collect();
+                let why = format!("\"{name}\" is {shown}; CDF takes numbers, texts and null");
                 return Err((Kind::InvalidValue, why));
             }
         }

@@ -321,7 +321,7 @@ fn keys_of(table: &Table, row: &Row, place: Option<(&str, &str)>, found: &mut Ha
 fn as_text(field: &Field) -> Option<String> {
     match field {
         Field::Text(text) => Some(text.clone()),
-        Field::Json(Value::String(text)) => Some(text.clone()),
+        Field::Json(value) => value.as_str().map(str::to_owned),
         _ => None,
     }
 }

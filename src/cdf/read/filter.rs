@@ -7,6 +7,7 @@ use hashbrown::HashSet;
 use serde_json::{json, Map, Value};
 
 use super::{properties, Comparison, Condition, Operand, OperandKind, Query};
+use crate::cdf::encode::json::Properties;
 use crate::cdf::resource::{
     Column, ColumnType, Filter, ReferenceTarget, Rule, Shape, ASSET, DATA_SET, EXTERNAL_ID_CHARS, ID_RANGE,
 };
@@ -317,12 +318,14 @@ impl Filters {
                 [Operand::Text(key), Operand::Text(value)] => vec![(key.clone(), value.as_str().into())],
                 _ => Vec::new(),
             },
-            Operand::Json(text) => match serde_json::from_str(text) {
-                Ok(Value::Object(pairs)) => {
-                    pairs.into_iter().filter(|(_, value)| value.is_string()).collect()
-                }
-                _ => Vec::new(),
-            },
+            Operand::Json(text) => {
+                let pairs: Properties = serde_json::from_str(text).unwrap_or_default();
+                let texts = pairs.0.iter().filter_map(|(key, value)| {
+                    let text: String = serde_json::from_str(value.get()).ok()?;
+                    Some((key.to_string(), text.into()))
+                });
+                texts.collect()
+            }
             _ => Vec::new(),
         };
         for (key, value) in pairs {

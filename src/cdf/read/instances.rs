@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use serde_json::{json, Map, Value};
+use serde_json::{json, Map, Value as Request};
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
 use super::overlay::InstanceOverlay;
 use super::properties::{parts, VALUES};
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
+use crate::cdf::document::Value;
 use crate::cdf::encode::instance::{check_external_id, check_space};
 use crate::cdf::error::Error;
 use crate::cdf::resource::{Column, ColumnType};
@@ -26,12 +27,12 @@ pub struct InstancePages {
 
 enum Step {
     /// Instances by their keys.
-    ByKeys(Vec<Value>),
+    ByKeys(Vec<Request>),
     /// Instances that a filter leaves, then those that the other filters leave.
     List {
-        filter: Option<Value>,
+        filter: Option<Request>,
         cursor: Option<String>,
-        others: VecDeque<Option<Value>>,
+        others: VecDeque<Option<Request>>,
     },
     /// What only the transaction knows of.
     Rest,
@@ -40,7 +41,7 @@ enum Step {
 
 impl Step {
     /// The first page of the first of these filters.
-    fn list(mut filters: VecDeque<Option<Value>>) -> Step {
+    fn list(mut filters: VecDeque<Option<Request>>) -> Step {
         match filters.pop_front() {
             Some(filter) => Step::List { filter, cursor: None, others: filters },
             None => Step::Rest,
@@ -135,7 +136,7 @@ impl InstancePages {
                 if let Some(cursor) = cursor {
                     body.insert("cursor".into(), cursor.into());
                 }
-                let answer = call.post("/models/instances/list", &Value::Object(body)).await?;
+                let answer = call.post("/models/instances/list", &Request::Object(body)).await?;
                 let (items, cursor) = take_page(answer);
                 self.step = match cursor {
                     Some(_) => Step::List { filter, cursor, others },
@@ -147,7 +148,7 @@ impl InstancePages {
                 // What was written may make instances fit the conditions that CDF was not asked for.
                 let mut items = Vec::new();
                 for keys in self.overlay.keys().chunks(PER_PAGE) {
-                    let keys: Vec<Value> = keys
+                    let keys: Vec<Request> = keys
                         .iter()
                         .map(|(space, external_id)| {
                             json!({ "instanceType": self.instance_type, "space": space, "externalId": external_id })
@@ -166,15 +167,16 @@ impl InstancePages {
         }
         let place = format!("{}/{}", view.name.external_id, view.name.version);
         let of_view = |item: &Value| {
-            view.properties.is_empty() || item["properties"][&view.name.space][&place].is_object()
+            view.properties.is_empty()
+                || item["properties"][view.name.space.as_str()][place.as_str()].is_object()
         };
         let rows = items.into_iter().filter(of_view).map(|mut item| {
-            let properties = item["properties"][&view.name.space][&place].take();
+            let properties = item["properties"][view.name.space.as_str()][place.as_str()].take();
             let field = |(at, binding): (usize, &Option<Binding>)| match binding {
                 _ if !call.query.needed[at] => Field::Null,
                 Some(Binding::Column(column)) => fixed(column, &item),
                 Some(Binding::Property { property, part }) => {
-                    value(property, *part, &properties[&property.name])
+                    value(property, *part, &properties[property.name.as_str()])
                 }
                 _ => Field::Null,
             };
@@ -185,7 +187,7 @@ impl InstancePages {
 }
 
 /// The filters that together leave all instances which fulfil the conditions, and none twice. None at all: none does.
-fn filters(query: &Query, view: &View, instance_type: &str) -> VecDeque<Option<Value>> {
+fn filters(query: &Query, view: &View, instance_type: &str) -> VecDeque<Option<Request>> {
     let Some(mut all) = parts(query, view, instance_type) else {
         return VecDeque::new();
     };
@@ -202,7 +204,7 @@ fn filters(query: &Query, view: &View, instance_type: &str) -> VecDeque<Option<V
     if let Some(spaces) = spaces(query).filter(|spaces| spaces.len() <= VALUES) {
         all.push(one_of("space", &spaces));
     }
-    let filter = |mut parts: Vec<Value>| match parts.len() {
+    let filter = |mut parts: Vec<Request>| match parts.len() {
         0 => None,
         1 => parts.pop(),
         _ => Some(json!({ "and": parts })),

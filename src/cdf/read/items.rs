@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use hashbrown::{HashMap, HashSet};
-use serde_json::{json, Map, Value};
+use serde_json::{json, Map, Value as Request};
 
 use super::overlay::ItemOverlay;
 use super::{filter, take_page, Call, Field, Query, Row};
+use crate::cdf::document::Value;
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::resource::{Column, ColumnType, Items, ReferenceTarget, Rule};
 use crate::cdf::table::Binding;
@@ -26,12 +27,12 @@ pub struct ItemPages {
 
 enum Step {
     /// Items by their keys.
-    ByKeys(Vec<Value>),
+    ByKeys(Vec<Request>),
     /// Items that a filter leaves, then those that the other filters leave.
     List {
-        filter: Map<String, Value>,
+        filter: Map<String, Request>,
         cursor: Option<String>,
-        others: VecDeque<Map<String, Value>>,
+        others: VecDeque<Map<String, Request>>,
     },
     /// What only the transaction knows of.
     Rest,
@@ -40,7 +41,7 @@ enum Step {
 
 impl Step {
     /// The first page of the first of these filters.
-    fn list(mut filters: VecDeque<Map<String, Value>>) -> Step {
+    fn list(mut filters: VecDeque<Map<String, Request>>) -> Step {
         match filters.pop_front() {
             Some(filter) => Step::List { filter, cursor: None, others: filters },
             None => Step::Rest,
@@ -97,7 +98,7 @@ impl ItemPages {
                 let path = format!("{}/list", self.path);
                 match call.ask(&path, &list_body(call.query, &filter, cursor)).await {
                     Ok(response) => {
-                        let (items, cursor) = take_page(response.json()?);
+                        let (items, cursor) = take_page(response.document()?);
                         self.step = match cursor {
                             Some(_) => Step::List { filter, cursor, others },
                             None => Step::list(others),
@@ -123,7 +124,7 @@ impl ItemPages {
     }
 
     /// Items by their keys, with what the transaction has written to them.
-    async fn by_ids(&mut self, call: &Call<'_>, keys: &[Value]) -> Result<Vec<Value>, Error> {
+    async fn by_ids(&mut self, call: &Call<'_>, keys: &[Request]) -> Result<Vec<Value>, Error> {
         let body = json!({ "items": keys, "ignoreUnknownIds": true });
         let items = take_page(call.post(&format!("{}/byids", self.path), &body).await?).0;
         Ok(self.overlaid(call, items))
@@ -197,7 +198,7 @@ impl ItemPages {
             ids.sort_unstable();
             ids.dedup();
             for part in ids.chunks(1000) {
-                let keys: Vec<Value> = part.iter().map(|id| json!({ "id": id })).collect();
+                let keys: Vec<Request> = part.iter().map(|id| json!({ "id": id })).collect();
                 let body = json!({ "items": keys, "ignoreUnknownIds": true });
                 self.names.extend(part.iter().map(|id| ((to.byids, *id), None)));
                 for item in take_page(call.post(to.byids, &body).await?).0 {
@@ -212,7 +213,7 @@ impl ItemPages {
     }
 }
 
-fn list_body(query: &Query, filter: &Map<String, Value>, cursor: Option<String>) -> Value {
+fn list_body(query: &Query, filter: &Map<String, Request>, cursor: Option<String>) -> Request {
     let mut body = Map::new();
     if !filter.is_empty() {
         body.insert("filter".into(), filter.clone().into());
@@ -221,23 +222,23 @@ fn list_body(query: &Query, filter: &Map<String, Value>, cursor: Option<String>)
     if let Some(cursor) = cursor {
         body.insert("cursor".into(), cursor.into());
     }
-    Value::Object(body)
+    Request::Object(body)
 }
 
 /// Which of a filter's names CDF does not know.
 enum Unknown {
     None,
     /// Here is the filter without them.
-    Some(Map<String, Value>),
+    Some(Map<String, Request>),
     /// So nothing fulfils the filter.
     All,
 }
 
 /// What is left of a filter that CDF has refused, perhaps for names it does not know.
-async fn without_unknown(call: &Call<'_>, filter: &Map<String, Value>) -> Unknown {
+async fn without_unknown(call: &Call<'_>, filter: &Map<String, Request>) -> Unknown {
     let mut left = filter.clone();
     for (target, names) in filter::names(filter) {
-        let keys: Vec<Value> = names.iter().map(|name| json!({ "externalId": name })).collect();
+        let keys: Vec<Request> = names.iter().map(|name| json!({ "externalId": name })).collect();
         let mut known = HashSet::new();
         for part in keys.chunks(PER_LIST) {
             let body = json!({ "items": part, "ignoreUnknownIds": true });

@@ -17,11 +17,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::HashSet;
-use serde_json::{json, Value};
+use serde_json::json;
 
 use super::buffer::Pending;
 use super::cell::{Cell, EPOCH_MILLIS};
 use super::client::{Body, Client, Connection, Limits, Method, Request, Resend, Response};
+use super::document::Value;
 use super::error::{Error, Identity, RequestError};
 use super::owed::Owed;
 use super::resource::raw::KEY_CHARS;
@@ -209,7 +210,7 @@ impl Query {
     }
 
     /// The keys that rows must have one of, as CDF names them in requests; None if no condition says so.
-    fn keys(&self) -> Option<Vec<Value>> {
+    fn keys(&self) -> Option<Vec<serde_json::Value>> {
         // Of what has no other key CDF takes no empty one.
         let shortest = match &self.table.options.resource.shape {
             Shape::Items(items) => usize::from(items.required.contains(&"external_id")),
@@ -244,7 +245,8 @@ impl Query {
 
     /// The beginnings of encoded rows that have one of the keys asked for; None if the query is not by key.
     pub fn key_prefixes(&self) -> Option<Vec<Vec<u8>>> {
-        let prefix = |property: &str, value: &Value| format!("{{\"{property}\":{value}").into_bytes();
+        let prefix =
+            |property: &str, value: &serde_json::Value| format!("{{\"{property}\":{value}").into_bytes();
         match &self.table.options.resource.shape {
             Shape::Items(_) => self
                 .keys()?
@@ -255,7 +257,7 @@ impl Query {
                 let key = self.raw_key()?;
                 // No row has a key that CDF does not take, and escaping might make six times as much of it.
                 let possible = key.len() <= KEY_CHARS || key.chars().count() <= KEY_CHARS;
-                Some(possible.then(|| prefix("key", &Value::from(key))).into_iter().collect())
+                Some(possible.then(|| prefix("key", &key.into())).into_iter().collect())
             }
             Shape::Datapoints { .. } | Shape::SequenceRows | Shape::Instances { .. } => None,
         }
@@ -388,13 +390,13 @@ impl Call<'_> {
     }
 
     /// What a request for a list, or for what has some keys, is answered.
-    async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
+    async fn post(&self, path: &str, body: &serde_json::Value) -> Result<Value, Error> {
         let response = self.ask(path, body).await;
-        response.map_err(|error| self.failed(error))?.json()
+        response.map_err(|error| self.failed(error))?.document()
     }
 
     /// As `post`, for callers that know what to do about a refusal.
-    async fn ask(&self, path: &str, body: &Value) -> Result<Response, RequestError> {
+    async fn ask(&self, path: &str, body: &serde_json::Value) -> Result<Response, RequestError> {
         let body = Body::Json(Bytes::from(body.to_string()));
         self.send(Method::Post, path, body, Owed::List).await
     }
@@ -402,7 +404,7 @@ impl Call<'_> {
     /// As `post`, for GET; None where CDF says that there is no such thing.
     async fn get(&self, path: &str, owed: Owed) -> Result<Option<Value>, Error> {
         match self.send(Method::Get, path, Body::None, owed).await {
-            Ok(response) => response.json().map(Some),
+            Ok(response) => response.document().map(Some),
             Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
             Err(error) => Err(self.failed(error)),
         }

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::{HashMap, HashSet};
-use serde_json::{json, Map, Value};
+use serde_json::json;
 
 use crate::cdf::buffer::{PendingItem, PendingPoints};
-use crate::cdf::encode::fragment::{for_existing, EXISTING};
+use crate::cdf::document::{self, Map, Value};
+use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::instance::{end_member, KEY};
 use crate::cdf::encode::point::wire::{
     self, ListItem, NumericPoint, NumericPoints, Points, StringPoint, StringPoints,
@@ -19,7 +20,7 @@ use crate::cdf::resource::Resource;
 use crate::cdf::table::{Mode, NullHandling, OnConflict, Operation};
 use crate::cdf::view::View;
 
-type Object = Map<String, Value>;
+type Object = Map;
 
 /// One write, and when it was written among all of them.
 #[derive(Debug)]
@@ -32,13 +33,13 @@ struct Write {
 impl Write {
     /// What an item gets of it that exists, or that does not.
     fn members(&self, exists: bool) -> impl Iterator<Item = (&String, &Value)> {
-        let existing = for_existing(&self.object).filter(|_| exists);
+        let existing = self.object[EXISTING].as_object().filter(|_| exists);
         existing.unwrap_or(&self.object).iter().filter(|(name, _)| *name != EXISTING)
     }
 
     /// As `members`, of those that are in an object of their own.
     fn columns(&self, exists: bool) -> impl Iterator<Item = (&String, &Value)> {
-        let existing = for_existing(&self.object).filter(|_| exists);
+        let existing = self.object[EXISTING].as_object().filter(|_| exists);
         existing.unwrap_or(&self.object).get(COLUMNS).and_then(Value::as_object).into_iter().flatten()
     }
 }
@@ -57,13 +58,16 @@ pub struct ItemOverlay {
 /// them fit the conditions.
 #[derive(Debug, Default)]
 pub struct Rest {
-    pub ask: Vec<Value>,
+    pub ask: Vec<serde_json::Value>,
     pub fresh: Vec<Value>,
 }
 
 fn object(fragment: &[u8]) -> Result<Object, Error> {
-    serde_json::from_slice(fragment)
-        .map_err(|error| Error::internal(format!("an encoded row is not JSON: {error}")))
+    match document::parse(fragment) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(Error::internal("an encoded row is no object")),
+        Err(error) => Err(Error::internal(format!("an encoded row is not JSON: {error}"))),
+    }
 }
 
 impl ItemOverlay {
@@ -136,7 +140,7 @@ impl ItemOverlay {
 
     /// The ids that were written to and not seen. They are to be asked for before the rest is: the items that have them may
     /// be those that were written to by name.
-    pub fn ids(&self) -> Vec<Value> {
+    pub fn ids(&self) -> Vec<serde_json::Value> {
         let id = |identity: &Identity| match identity {
             Identity::Id(id) => Some(json!({ "id": id })),
             _ => None,
@@ -182,10 +186,7 @@ fn apply(resource: &Resource, item: &mut Option<Value>, write: &Write) {
                 if let (Some(twin), Value::Object(properties)) = (resource.twin(name), &mut *properties) {
                     properties.remove(twin);
                 }
-                match value {
-                    Value::Null => properties[name] = Value::Null,
-                    value => properties[name] = value.clone(),
-                }
+                properties[name.as_str()] = value.clone();
             }
         }
     }
@@ -254,11 +255,14 @@ fn apply_raw(row: &mut Option<Value>, write: &Write) {
                     {
                         columns.remove(name);
                     }
-                    (value, columns) => columns[name] = value.clone(),
+                    (value, columns) => columns[name.as_str()] = value.clone(),
                 }
             }
         }
-        _ => *row = Some(json!({ "key": write.object["key"], "columns": write.object["columns"] })),
+        _ => {
+            let parts = ["key", "columns"].map(|name| (name.to_owned(), write.object[name].clone()));
+            *row = Some(Value::Object(parts.into_iter().collect()));
+        }
     }
 }
 
@@ -278,8 +282,9 @@ impl InstanceOverlay {
                 continue;
             }
             let mut object = object(&item.fragment)?;
-            let key = object.remove(KEY).and_then(|key| serde_json::from_value(key).ok());
-            let key = key.ok_or_else(|| Error::internal("an instance without its key"))?;
+            let key = object.remove(KEY).unwrap_or_default();
+            let part = |at: usize| Some(key.as_array()?.get(at)?.as_str()?.to_owned());
+            let key = part(0).zip(part(1)).ok_or_else(|| Error::internal("an instance without its key"))?;
             overlay.writes.entry(key).or_default().push(Write { at, mode: item.mode, object });
         }
         Ok(overlay)
@@ -327,14 +332,15 @@ fn apply_properties(view: &View, item: &mut Option<Value>, write: &Write) {
         (Operation::Delete, ..) => *item = None,
         (Operation::Update, _, false) | (Operation::Upsert, OnConflict::Ignore, true) => {}
         _ => {
-            let item = item.get_or_insert_with(|| json!({}));
+            let item = item.get_or_insert_with(|| Value::Object(Map::new()));
             for (name, value) in write.members(exists) {
                 let end = ENDS.iter().find(|(end, ..)| end_member(end) == *name);
                 match end {
-                    Some((end, ..)) => item[*end] = value.clone(),
+                    Some((end, ..)) => item[end] = value.clone(),
                     None => {
                         let place = format!("{}/{}", view.name.external_id, view.name.version);
-                        item["properties"][&view.name.space][&place][name] = value.clone();
+                        item["properties"][view.name.space.as_str()][place.as_str()][name.as_str()] =
+                            value.clone();
                     }
                 }
             }
@@ -356,7 +362,10 @@ impl SequenceRowOverlay {
         for (at, item) in pending.iter().enumerate() {
             let object = object(&item.fragment)?;
             let number = object[ROW_NUMBER].as_i64();
-            let sequence = Identity::from_json(&Value::Object(object.clone()));
+            let sequence = match object["id"].as_i64() {
+                Some(id) => Some(Identity::Id(id)),
+                None => object["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned())),
+            };
             let (Some(sequence), Some(number)) = (sequence, number) else {
                 return Err(Error::internal("a sequence row without its key"));
             };
@@ -428,7 +437,7 @@ fn apply_cells(row: &mut Option<Value>, write: &Write) {
         (_, Some(_)) if write.mode.on_conflict == OnConflict::Ignore => {}
         (_, Some(row)) => {
             for (name, value) in write.columns(true) {
-                row[COLUMNS][name] = value.clone();
+                row[COLUMNS][name.as_str()] = value.clone();
             }
         }
         (_, row) => *row = Some(Value::Object(write.object.clone())),

@@ -2,11 +2,10 @@
 
 use std::collections::VecDeque;
 
-use serde_json::Value;
-
 use super::filter::Moments;
 use super::overlay::RawOverlay;
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
+use crate::cdf::document::Value;
 use crate::cdf::error::Error;
 use crate::cdf::owed::Owed;
 use crate::cdf::resource::raw::{can_exist, row_path, rows_path, KEY_CHARS, ROWS_PER_PAGE};
@@ -275,9 +274,7 @@ fn projection(query: &Query) -> String {
             .iter()
             .enumerate()
             .filter_map(|(at, binding)| match binding {
-                Some(Binding::RawColumn { name, key }) if query.needed[at] && !(*key && name == RAW_KEY) => {
-                    Some(name.as_str())
-                }
+                Some(Binding::RawColumn { name, key: false }) if query.needed[at] => Some(name.as_str()),
                 _ => None,
             })
             .collect()
@@ -296,20 +293,22 @@ fn projection(query: &Query) -> String {
 }
 
 fn row(query: &Query, database: &str, table: &str, mut item: Value) -> Row {
+    let mut place = 0;
     let field = |(at, binding): (usize, &Option<Binding>)| {
         if !query.needed[at] {
             return Field::Null;
         }
         match binding {
             None | Some(Binding::Property { .. }) => Field::Null,
-            Some(Binding::RawColumn { name, key: true }) if name == RAW_KEY => text(&item["key"]),
-            Some(Binding::RawColumn { name, key }) => match &item["columns"][name] {
-                // A row written by others may have its key as key only.
-                Value::Null if *key => text(&item["key"]),
-                Value::Null => Field::Null,
-                Value::String(text) => Field::Text(text.clone()),
-                value => Field::Json(value.clone()),
-            },
+            // Whatever the RAW column of the same name holds: a row is found again by its key.
+            Some(Binding::RawColumn { key: true, .. }) => text(&item["key"]),
+            Some(Binding::RawColumn { name, .. }) => {
+                match item["columns"].as_object().and_then(|columns| columns.get_next(name, &mut place)) {
+                    None | Some(Value::Null) => Field::Null,
+                    Some(Value::String(text)) => Field::Text(text.clone()),
+                    Some(value) => Field::Json(value.clone()),
+                }
+            }
             Some(Binding::Column(column)) => match column.name {
                 "db_name" => Field::Text(database.to_owned()),
                 "table_name" => Field::Text(table.to_owned()),

@@ -1,16 +1,18 @@
 //! What a RAW database holds, for whoever wants tables of it: its tables, and the types that their columns seem to have.
 
-use serde_json::{json, Value};
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
+use crate::cdf::document::Value;
 use crate::cdf::error::{Error, RequestError};
-use crate::cdf::resource::raw::rows_path;
+use crate::cdf::resource::raw::{cursors_path, rows_path};
 use crate::cdf::url_path::segment;
 use crate::cdf::view::Definitions;
 
-/// Rows that a table's columns are guessed from.
+/// Rows of each part of a table that its columns are guessed from.
 const SAMPLE: usize = 1000;
+/// Parts of a larger table.
+const PARTS: usize = 10;
 /// Names per page, CDF's maximum.
 const NAMES: usize = 1000;
 
@@ -39,21 +41,53 @@ pub async fn tables(of: &Definitions, database: &str) -> Result<Option<Vec<Strin
     }
 }
 
-/// The columns of a RAW table's first rows, in the order in which they come up.
+/// The columns of a sample of a RAW table's rows, in the order in which they come up: the first rows, and of a larger table
+/// the first ones of several parts of it.
 pub async fn columns(of: &Definitions, database: &str, table: &str) -> Result<Vec<SampledColumn>, Error> {
-    let path = format!("{}?limit={SAMPLE}", rows_path(database, table));
-    let answer = get(of, path).await?.unwrap_or_else(|| json!({}));
-    let mut columns: Vec<(String, Option<&'static str>)> = Vec::new();
-    for row in answer["items"].as_array().into_iter().flatten() {
-        for (name, value) in row["columns"].as_object().into_iter().flatten() {
-            let found = sql_type(value);
-            match columns.iter_mut().find(|(known, _)| known == name) {
-                Some((_, known)) => *known = both(*known, found),
-                None => columns.push((name.clone(), found)),
-            }
+    let rows = format!("{}?limit={SAMPLE}", rows_path(database, table));
+    let mut columns = Columns::default();
+    let mut more = columns.add(get(of, rows.clone()).await?);
+    if more.is_some() {
+        let path = format!("{}?numberOfCursors={PARTS}", cursors_path(database, table));
+        // What is wrong, if it is not this, the next request says.
+        let parts = get(of, path).await.ok().flatten().unwrap_or_default();
+        for cursor in parts["items"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            more = None;
+            columns.add(get(of, with_cursor(&rows, cursor)).await?);
         }
     }
-    Ok(columns.into_iter().map(|(name, found)| (name, found.unwrap_or("text"))).collect())
+    // Where there are no parts to be had, one page after the other.
+    for _ in 0..PARTS {
+        let Some(cursor) = more else { break };
+        more = columns.add(get(of, with_cursor(&rows, &cursor)).await?);
+    }
+    Ok(columns.0.into_iter().map(|(name, found)| (name, found.sql_type())).collect())
+}
+
+fn with_cursor(path: &str, cursor: &str) -> String {
+    let mut path = format!("{path}&cursor=");
+    path.extend(segment(cursor));
+    path
+}
+
+#[derive(Default)]
+struct Columns(Vec<(String, Found)>);
+
+impl Columns {
+    /// Adds a page of rows; gives the cursor of the next one.
+    fn add(&mut self, page: Option<Value>) -> Option<String> {
+        let page = page?;
+        for row in page["items"].as_array().into_iter().flatten() {
+            for (name, value) in row["columns"].as_object().into_iter().flatten() {
+                let found = Found::of(value);
+                match self.0.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, known)) => *known = known.and(found),
+                    None => self.0.push((name.clone(), found)),
+                }
+            }
+        }
+        page["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()).map(str::to_owned)
+    }
 }
 
 /// None where CDF says that there is no such thing.
@@ -65,47 +99,128 @@ async fn get(of: &Definitions, path: String) -> Result<Option<Value>, Error> {
     }
 }
 
-const TIMESTAMP: &str = "timestamp with time zone";
+/// What kinds of values a column was found to have; none, if all are null.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Found(u16);
 
-/// The type of one value; a null fits every type.
-fn sql_type(value: &Value) -> Option<&'static str> {
-    Some(match value {
-        Value::Null => return None,
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_i64() => "bigint",
-        Value::Number(_) => "double precision",
-        Value::String(text) if OffsetDateTime::parse(text, &Rfc3339).is_ok() => TIMESTAMP,
-        Value::String(_) => "text",
-        Value::Object(_) | Value::Array(_) => "jsonb",
-    })
+impl Found {
+    const BOOLEAN: u16 = 1;
+    /// Whole numbers that a double holds.
+    const INTEGER: u16 = 2;
+    /// Whole numbers of 64 bits that it does not.
+    const WIDE: u16 = 4;
+    const DOUBLE: u16 = 8;
+    /// Numbers of which a double loses digits.
+    const DIGITS: u16 = 16;
+    const TIME: u16 = 32;
+    const TEXT: u16 = 64;
+    const DOCUMENT: u16 = 128;
+    /// A document with a NUL or with half of a surrogate pair in it, or nested deeper than a stack may be high.
+    const ODD: u16 = 256;
+
+    fn of(value: &Value) -> Found {
+        Found(match value {
+            Value::Null => 0,
+            Value::Bool(_) => Self::BOOLEAN,
+            Value::Number(digits) => match digits.parse::<i64>() {
+                Ok(number) if number.unsigned_abs() <= 1 << f64::MANTISSA_DIGITS => Self::INTEGER,
+                Ok(_) => Self::WIDE,
+                Err(_) if is_double(digits) => Self::DOUBLE,
+                Err(_) => Self::DIGITS,
+            },
+            Value::String(text) if OffsetDateTime::parse(text, &Rfc3339).is_ok() => Self::TIME,
+            Value::String(_) => Self::TEXT,
+            Value::Json(text) if text.starts_with('"') => Self::TEXT,
+            document => match is_odd(&document.to_string()) {
+                true => Self::ODD,
+                false => Self::DOCUMENT,
+            },
+        })
+    }
+
+    fn and(self, other: Found) -> Found {
+        Found(self.0 | other.0)
+    }
+
+    /// The type that takes all of them; text where they do not agree.
+    fn sql_type(self) -> &'static str {
+        const NUMBERS: u16 = Found::INTEGER | Found::WIDE | Found::DOUBLE | Found::DIGITS;
+        let has = |kinds: u16| self.0 & kinds != 0;
+        let only = |kinds: u16| has(kinds) && self.0 & !kinds == 0;
+        match self {
+            _ if has(Self::ODD) => "json",
+            _ if has(Self::DOCUMENT) => "jsonb",
+            _ if only(Self::BOOLEAN) => "boolean",
+            _ if only(Self::INTEGER | Self::WIDE) => "bigint",
+            _ if only(Self::INTEGER | Self::DOUBLE) => "double precision",
+            _ if only(NUMBERS) => "numeric",
+            _ if only(Self::TIME) => "timestamp with time zone",
+            _ => "text",
+        }
+    }
 }
 
-/// The type that takes the values of both.
-fn both(a: Option<&'static str>, b: Option<&'static str>) -> Option<&'static str> {
-    match (a, b) {
-        (None, other) | (other, None) => other,
-        (Some(a), Some(b)) if a == b => Some(a),
-        (Some("bigint" | "double precision"), Some("bigint" | "double precision")) => {
-            Some("double precision")
+/// Whether a double, printed in the shortest way that gives it back, has the number's digits.
+fn is_double(number: &str) -> bool {
+    let significant = |text: &str| {
+        let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+        let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+        digits.trim_matches('0').to_owned()
+    };
+    number
+        .parse::<f64>()
+        .is_ok_and(|value| value.is_finite() && significant(number) == significant(&format!("{value:e}")))
+}
+
+/// Whether PostgreSQL's jsonb cannot hold a document.
+fn is_odd(document: &str) -> bool {
+    // How high PostgreSQL's stack may be is a setting; this much it always takes.
+    const LEVELS: usize = 1000;
+    let (mut levels, mut most) = (0usize, 0);
+    for byte in document.bytes() {
+        // In a text these make it look deeper than it is, which does no harm: json holds it as well.
+        match byte {
+            b'{' | b'[' => levels += 1,
+            b'}' | b']' => levels = levels.saturating_sub(1),
+            _ => {}
         }
-        (Some("text" | TIMESTAMP), Some("text" | TIMESTAMP)) => Some("text"),
-        _ => Some("jsonb"),
+        most = most.max(levels);
     }
+    // An escaped backslash before them is not told apart.
+    let escapes = |escape: &str| document.contains(escape);
+    most > LEVELS || escapes("\\u0000") || escapes("\\ud") || escapes("\\uD")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cdf::document;
 
     #[test]
     fn types_take_every_sample() {
-        let of = |values: &[Value]| values.iter().fold(None, |found, value| both(found, sql_type(value)));
-        assert_eq!(of(&[json!(null)]), None);
-        assert_eq!(of(&[json!(null), json!(true)]), Some("boolean"));
-        assert_eq!(of(&[json!(1), json!(1.5)]), Some("double precision"));
-        assert_eq!(of(&[json!("2024-01-01T00:00:00Z")]), Some(TIMESTAMP));
-        assert_eq!(of(&[json!("2024-01-01T00:00:00Z"), json!("2024-01-01T00:00:00")]), Some("text"));
-        assert_eq!(of(&[json!(1), json!("a")]), Some("jsonb"));
-        assert_eq!(of(&[json!([1]), json!({})]), Some("jsonb"));
+        let of = |values: &[&str]| {
+            let found = values.iter().map(|value| Found::of(&document::parse(value.as_bytes()).unwrap()));
+            found.fold(Found::default(), Found::and).sql_type()
+        };
+        for (values, expected) in [
+            (&["null"] as &[&str], "text"),
+            (&["null", "true"], "boolean"),
+            (&["1", "-9223372036854775808"], "bigint"),
+            (&["1", "1.5"], "double precision"),
+            (&["1.0", "1e5", "1.50", "0.1", "-2.5e-300"], "double precision"),
+            (&["9007199254740993", "1.5"], "numeric"),
+            (&["9223372036854775808"], "numeric"),
+            (&["0.12345678901234567890"], "numeric"),
+            (&["1e400", "1"], "numeric"),
+            (&["\"2024-01-01T00:00:00Z\"", "null"], "timestamp with time zone"),
+            (&["\"2024-01-01T00:00:00Z\"", "\"2024-01-01T00:00:00\""], "text"),
+            (&["1", "\"a\""], "text"),
+            (&["1", "true"], "text"),
+            (&["[1]", "{}", "1"], "jsonb"),
+            (&["{}", "[\"\\u0000\"]"], "json"),
+            (&["[\"\\ud800\"]"], "json"),
+        ] {
+            assert_eq!(of(values), expected, "{values:?}");
+        }
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use serde_json::{json, Map, Value};
+use serde_json::{json, Map as Members, Value as Request};
 
 use super::overlay::SequenceRowOverlay;
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::client::{Body, Method};
+use crate::cdf::document::{Map, Value};
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::owed::Owed;
 use crate::cdf::resource::sequence_rows::{COLUMNS, ROWS_PER_REQUEST, ROW_NUMBER};
@@ -18,7 +19,7 @@ const SEQUENCES_PER_LIST: usize = 1000;
 
 pub struct SequenceRowPages {
     /// Sequences whose rows are still to be read; with a cursor, the rest of them.
-    waiting: VecDeque<(Value, Option<String>)>,
+    waiting: VecDeque<(Request, Option<String>)>,
     /// Where the list of sequences goes on, if all are read.
     list: Option<Option<String>>,
     overlay: SequenceRowOverlay,
@@ -84,7 +85,7 @@ impl SequenceRowPages {
         }
         let body = Body::Json(Bytes::from(body.to_string()));
         let answer = match call.send(Method::Post, "/sequences/data/list", body, Owed::SequenceRows).await {
-            Ok(response) => response.json::<Value>()?,
+            Ok(response) => response.document()?,
             // A sequence that does not exist, or not any more, has no rows.
             Err(RequestError::Api(api)) if !api.missing.is_empty() || api.is_absent() => {
                 return Ok(Some(Vec::new()))
@@ -100,12 +101,12 @@ impl SequenceRowPages {
     }
 
     async fn list_sequences(&mut self, call: &Call<'_>, cursor: Option<String>) -> Result<(), Error> {
-        let mut body = Map::new();
+        let mut body = Members::new();
         body.insert("limit".into(), SEQUENCES_PER_LIST.into());
         if let Some(cursor) = cursor {
             body.insert("cursor".into(), cursor.into());
         }
-        let (items, cursor) = take_page(call.post("/sequences/list", &Value::Object(body)).await?);
+        let (items, cursor) = take_page(call.post("/sequences/list", &Request::Object(body)).await?);
         self.waiting.extend(items.into_iter().map(|item| (json!({ "id": item["id"] }), None)));
         self.list = cursor.map(Some);
         Ok(())
@@ -125,10 +126,14 @@ fn items(mut answer: Value) -> Vec<Value> {
     };
     let item = |mut row: Value| {
         let values = row["values"].as_array_mut().map(std::mem::take).unwrap_or_default();
-        let cells: Map<String, Value> = columns.iter().cloned().zip(values).collect();
-        json!({
-            "id": answer["id"], "externalId": answer["externalId"], ROW_NUMBER: row[ROW_NUMBER], COLUMNS: cells,
-        })
+        let cells: Map = columns.iter().cloned().zip(values).collect();
+        let members = [
+            ("id", answer["id"].clone()),
+            ("externalId", answer["externalId"].clone()),
+            (ROW_NUMBER, row[ROW_NUMBER].take()),
+            (COLUMNS, Value::Object(cells)),
+        ];
+        Value::Object(members.map(|(name, value)| (name.to_owned(), value)).into_iter().collect())
     };
     rows.into_iter().map(item).collect()
 }

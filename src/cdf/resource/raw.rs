@@ -35,6 +35,11 @@ pub static RAW_ROWS: Resource = Resource {
 /// Characters of one column's name or value.
 pub const COLUMN_CHARS: usize = 2_621_440;
 
+/// The path of the cursors that divide a RAW table's rows.
+pub fn cursors_path(database: &str, table: &str) -> String {
+    format!("/raw/dbs/{}/tables/{}/cursors", segment(database), segment(table))
+}
+
 /// The path of a RAW table's rows.
 pub fn rows_path(database: &str, table: &str) -> String {
     format!("/raw/dbs/{}/tables/{}/rows", segment(database), segment(table))
