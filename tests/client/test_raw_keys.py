@@ -12,6 +12,7 @@ from test_import import mapped  # noqa: F401  (a fixture)
 
 
 def raw_table(scratch, key: str, **options: str) -> str:
+    options = {"truncatable": "true"} | options
     definition = f"tag {key}, v bigint, w text"
     return scratch.table("t", definition, "raw_rows", database="d", table="t", primary_key="tag", **options)
 

@@ -58,6 +58,7 @@ def unfit(session, api, scratch):
 
     def make(sql_type: str, value: str, **options: str) -> str:
         api.write_raw("d", "t", bad=f'{{"n":1,"x":{value}}}', good='{"n":2}')
+        options = {"truncatable": "true"} | options
         return scratch.table("t", f"key text, n int, x {sql_type}", "raw_rows", database="d", table="t", **options)
 
     return make
