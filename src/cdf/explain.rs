@@ -17,9 +17,7 @@ pub fn definition(table: &Table) -> Option<String> {
 /// CDF has.
 pub fn comparison(table: &Table, set: &[usize]) -> Option<String> {
     let Shape::Items(items) = &table.options.resource.shape else { return None };
-    let defines = |at: &usize| {
-        matches!(&table.bindings[*at], Some(Binding::Column(column)) if column.rule == Rule::SequenceColumns)
-    };
+    let defines = |at: &usize| matches!(&table.bindings[*at], Some(Binding::Column(column)) if column.rule == Rule::SequenceColumns);
     set.iter().any(defines).then(|| format!("POST {}/byids", items.path))
 }
 

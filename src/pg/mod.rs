@@ -58,5 +58,4 @@ pub extern "C-unwind" fn _PG_init() {
     planner::init();
     trust::init();
     redact::init();
-    statement::init();
 }

@@ -331,6 +331,8 @@ pub struct ScanState {
     /// The rows are to be changed, and their keys may have another text than their values.
     exact_keys: Option<ExactKeys>,
     ended: bool,
+    /// It is read more than once, as often as another side of a join has rows.
+    again: bool,
     limit: Option<usize>,
     conditions: Vec<(Condition, *mut pg_sys::ExprState)>,
     /// Only what was written before this is seen.
@@ -400,6 +402,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
             statement: Statement::of(estate),
             exact_keys,
             ended: false,
+            again: false,
             limit,
             before,
             progress: Progress::NotStarted,
@@ -460,7 +463,12 @@ pub unsafe extern "C-unwind" fn iterate_foreign_scan(
         let slot = (*node).ss.ss_ScanTupleSlot;
         loop {
             slot::clear(slot);
-            let Some(row) = state.next(node).or_raise() else { return slot };
+            let Some(row) = state.next(node).or_raise() else {
+                if !state.again {
+                    state.statement.scan_is_done();
+                }
+                return slot;
+            };
             let unfit = state.writer.store(&row, &state.needed, slot);
             if !unfit.is_empty() && !state.settle(node, slot, &row, &unfit) {
                 continue;
@@ -480,6 +488,7 @@ pub unsafe extern "C-unwind" fn re_scan_foreign_scan(node: *mut pg_sys::ForeignS
     unsafe {
         if let Some(state) = (*node).fdw_state.cast::<ScanState>().as_mut() {
             state.progress = Progress::NotStarted;
+            state.again = true;
         }
     }
 }

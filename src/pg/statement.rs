@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 use pgrx::pg_sys;
-use pgrx::prelude::*;
 
 use super::unfit::Tally;
 
@@ -52,72 +51,19 @@ impl Statement {
         self.scans.set(self.scans.get() + 1);
     }
 
-    /// The last scan tells what there is to tell, if the end of the run has not.
+    /// A scan has read all that there is for it. If it is the statement's only one, what there is to tell is told now: the
+    /// statement itself ends when its portal is closed, which a client may leave to its next statement.
+    pub fn scan_is_done(&self) {
+        if self.scans.get() == 1 {
+            self.unfit.borrow_mut().warn();
+        }
+    }
+
+    /// The last scan tells what there is to tell.
     pub fn end_scan(&self) {
         self.scans.set(self.scans.get().saturating_sub(1));
         if self.scans.get() == 0 {
             self.unfit.borrow_mut().warn();
         }
-    }
-}
-
-static mut PREVIOUS_RUN: pg_sys::ExecutorRun_hook_type = None;
-
-/// Installs the hook that knows when a statement has run. Called once, from `_PG_init`.
-pub fn init() {
-    // SAFETY: the backend has one thread at this point; the hook of another extension is called on.
-    unsafe {
-        PREVIOUS_RUN = pg_sys::ExecutorRun_hook;
-        pg_sys::ExecutorRun_hook = Some(run);
-    }
-}
-
-/// A scan only ends when the portal is closed, which a client may leave to its next statement: warnings would come with that.
-#[cfg(not(feature = "pg18"))]
-#[pg_guard]
-unsafe extern "C-unwind" fn run(
-    query: *mut pg_sys::QueryDesc,
-    direction: pg_sys::ScanDirection::Type,
-    count: u64,
-    once: bool,
-) {
-    // SAFETY: PostgreSQL passes a statement that has begun; the hook of another extension may raise an ERROR.
-    unsafe {
-        match PREVIOUS_RUN {
-            Some(previous) => {
-                pg_sys::ffi::pg_guard_ffi_boundary(|| previous(query, direction, count, once));
-            }
-            None => pg_sys::standard_ExecutorRun(query, direction, count, once),
-        }
-        has_run((*query).estate, count);
-    }
-}
-
-/// As for the versions before.
-#[cfg(feature = "pg18")]
-#[pg_guard]
-unsafe extern "C-unwind" fn run(
-    query: *mut pg_sys::QueryDesc,
-    direction: pg_sys::ScanDirection::Type,
-    count: u64,
-) {
-    // SAFETY: PostgreSQL passes a statement that has begun; the hook of another extension may raise an ERROR.
-    unsafe {
-        match PREVIOUS_RUN {
-            Some(previous) => pg_sys::ffi::pg_guard_ffi_boundary(|| previous(query, direction, count)),
-            None => pg_sys::standard_ExecutorRun(query, direction, count),
-        }
-        has_run((*query).estate, count);
-    }
-}
-
-/// A run without a count is the whole statement.
-fn has_run(estate: *mut pg_sys::EState, count: u64) {
-    let statement = STATEMENTS.with_borrow(|statements| {
-        let known = statements.iter().find(|(other, _)| *other == estate);
-        known.and_then(|(_, statement)| statement.upgrade())
-    });
-    if let (Some(statement), 0) = (statement, count) {
-        statement.unfit.borrow_mut().warn();
     }
 }

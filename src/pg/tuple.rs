@@ -219,7 +219,7 @@ impl Column {
             return holds_nul();
         }
         let text = to_server(&text)
-            .map_err(|error| (PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER, error.message.clone()))?;
+            .map_err(|error| (PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, error.message.clone()))?;
         let fixed = (self.form != TextForm::Fixed).then(|| self.form.fix());
         // SAFETY: the input function was looked up for this type; it raises PostgreSQL's own ERROR for a text that the
         // type does not take.
