@@ -96,10 +96,8 @@ impl ExactKeys {
     ) -> Option<ExactKeys> {
         let column = RawEncoder::typed_key(table)?;
         // SAFETY: the caller's promise.
-        Some(ExactKeys {
-            reader: unsafe { RowReader::new(descriptor, context, table.longest_document()) },
-            column,
-        })
+        let reader = unsafe { RowReader::new(descriptor, context, table.longest_document()) };
+        Some(ExactKeys { reader, column })
     }
 
     /// The number of the row's key, 0 if its value is enough.
