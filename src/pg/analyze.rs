@@ -22,8 +22,8 @@ const READ_PER_SAMPLED: usize = 10;
 /// Rows of a page of PostgreSQL's own, in which its cost model counts.
 const ROWS_PER_BLOCK: f64 = 100.0;
 
-/// Whether a table can be analysed: not, if neither its owner nor who runs ANALYZE has credentials. PostgreSQL then says
-/// that it is skipped, instead of ending the analysis of a whole database.
+/// Whether a table can be analysed: not, if there are no credentials for it. PostgreSQL then says that it is skipped, instead
+/// of ending the analysis of a whole database.
 ///
 /// # Safety
 /// PostgreSQL passes an open foreign table.
@@ -54,7 +54,8 @@ pub unsafe extern "C-unwind" fn analyze_foreign_table(
     }
 }
 
-/// Whose credentials are used: the owner's, else those of whoever runs ANALYZE.
+/// Whose credentials are used: the owner's. Those of whoever runs ANALYZE serve only for a superuser's table: the statistics
+/// show the owner what was read, and an owner without credentials must not see CDF through those of another.
 ///
 /// # Safety
 /// The relation is an open foreign table.
@@ -65,7 +66,9 @@ unsafe fn user(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
         let has_credentials = |user: &pg_sys::Oid| {
             [*user, pg_sys::InvalidOid].iter().any(|user| options::user_mapping(server, *user).is_some())
         };
-        [(*(*relation).rd_rel).relowner, pg_sys::GetOuterUserId()].into_iter().find(has_credentials)
+        let owner = (*(*relation).rd_rel).relowner;
+        let runs = pg_sys::superuser_arg(owner).then(|| pg_sys::GetOuterUserId());
+        [Some(owner), runs].into_iter().flatten().find(has_credentials)
     }
 }
 

@@ -302,3 +302,24 @@ def test_renamed_wrapper_is_guarded_too(shared):
         connection.execute("ALTER FOREIGN DATA WRAPPER cdf_fdw RENAME TO another")
     with shared.role("mallory") as fresh, pytest.raises(psycopg.errors.InsufficientPrivilege):
         fresh.execute(f"ALTER USER MAPPING FOR etl SERVER cdf OPTIONS (SET token_url '{EVIL}')")
+
+
+def test_owner_of_a_table_learns_nothing_by_the_analyze_of_another(site, mallory):
+    """Statistics hold values of the sample, and the owner of a table may see them."""
+    given = site.arguments()
+    options = sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(name), sql.Literal(given[name])) for name in given)
+    with site.superuser() as connection:
+        site.register(connection)
+        connection.execute("GRANT USAGE ON FOREIGN SERVER cdf TO mallory")
+        connection.execute(sql.SQL("CREATE USER MAPPING FOR CURRENT_USER SERVER cdf OPTIONS ({})").format(options))
+        mallory.execute("CREATE SCHEMA m")
+        mallory.execute("CREATE FOREIGN TABLE m.spy (external_id text) SERVER cdf OPTIONS (resource 'events')")
+        connection.execute("INSERT INTO m.spy SELECT 'secret' || i % 2 FROM generate_series(1, 100) i")
+        site.emulator.admin_delete("requests")
+        connection.execute("ANALYZE m.spy")
+        assert site.emulator.admin_get("requests")["items"] == []
+        assert mallory.execute("SELECT * FROM pg_stats WHERE tablename = 'spy'").fetchall() == []
+        # Of a table that is its own a superuser learns nothing that he may not know.
+        connection.execute("ALTER FOREIGN TABLE m.spy OWNER TO CURRENT_USER")
+        connection.execute("ANALYZE m.spy")
+        assert len(connection.execute("SELECT * FROM pg_stats WHERE tablename = 'spy'").fetchall()) == 1
