@@ -211,6 +211,7 @@ impl RawEncoder {
     }
 
     /// Appends an object of some typed columns.
+    #[inline]
     fn encode_columns<'s>(
         &self,
         table: &Table,
@@ -228,7 +229,10 @@ impl RawEncoder {
             out.extend_from_slice(head);
             write_column(out, &row[*at]).map_err(|(kind, why)| refuse(kind, table, row, *at, why))?;
             // Before the next one makes it longer still.
-            check_row(out.len() - body).map_err(|(kind, why)| refuse(kind, table, row, self.key, why))?;
+            if out.len() - body > ROW_BYTES {
+                let (kind, why) = row_too_long(out.len() - body);
+                return Err(refuse(kind, table, row, self.key, why));
+            }
         }
         out.push(b'}');
         Ok(())
@@ -255,18 +259,23 @@ impl RawEncoder {
 /// Checks how many bytes the columns of a row have so far.
 fn check_row(bytes: usize) -> Result<(), Refusal> {
     match bytes > ROW_BYTES {
-        true => Err((
-            Kind::TooLong,
-            format!("the row's columns have {bytes} bytes or more as JSON; CDF takes {ROW_BYTES}"),
-        )),
+        true => Err(row_too_long(bytes)),
         false => Ok(()),
     }
 }
 
+#[cold]
+fn row_too_long(bytes: usize) -> Refusal {
+    let why = format!("the row's columns have {bytes} bytes or more as JSON; CDF takes {ROW_BYTES}");
+    (Kind::TooLong, why)
+}
+
 /// Appends one column's value.
 fn write_column(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
-    if let Some(chars) = length::surely_longer(cell, COLUMN_CHARS) {
-        return Err(too_many_chars("value", chars));
+    if length::may_be_longer(cell, COLUMN_CHARS) {
+        if let Some(chars) = length::surely_longer(cell, COLUMN_CHARS) {
+            return Err(too_many_chars("value", chars));
+        }
     }
     let value = out.len();
     json::value(out, cell)?;
