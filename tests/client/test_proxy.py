@@ -54,7 +54,7 @@ def proxied(monkeypatch, proxy, cdf):
 def test_proxies_of_the_environment(proxied, proxy, cdf):
     with proxied.connect() as admin:
         admin.execute("SELECT 1")
-        environment = "COPY (SELECT 1) TO PROGRAM 'test \"$HTTP_PROXY$https_proxy\" = \"{0}{0}\"'"
+        environment = "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; test \"$HTTP_PROXY$https_proxy\" = \"{0}{0}\"'"
         admin.execute(environment.format(proxy.url))
     # To this machine: registration, and then a load.
     loader = register(proxied, cdf)

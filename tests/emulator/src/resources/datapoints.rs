@@ -1,12 +1,11 @@
 //! Data points: insert, list, latest, delete; in JSON and, for insert and list, in protocol buffers.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::PoisonError;
 
 use axum::http::Method;
 use prost::Message;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::{self, Deserializer};
 use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, Map, Value};
@@ -304,30 +303,16 @@ impl Default for JsonDatum {
 
 impl<'de> Deserialize<'de> for JsonDatum {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl Visitor<'_> for Reader {
-            type Value = JsonDatum;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a number or a string as value of a datapoint")
-            }
-            fn visit_f64<E: de::Error>(self, number: f64) -> Result<JsonDatum, E> {
-                Ok(JsonDatum(Datum::Number(number)))
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<JsonDatum, E> {
-                Ok(JsonDatum(Datum::Number(number as f64)))
-            }
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<JsonDatum, E> {
-                Ok(JsonDatum(Datum::Number(number as f64)))
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<JsonDatum, E> {
-                Ok(JsonDatum(Datum::Text(text.into())))
-            }
-            fn visit_unit<E: de::Error>(self) -> Result<JsonDatum, E> {
-                Ok(JsonDatum(Datum::Null))
-            }
+        // As a value, since a number keeps its digits, so that a visitor would see something else than a number.
+        match Value::deserialize(deserializer)? {
+            Value::Null => Ok(JsonDatum(Datum::Null)),
+            Value::String(text) => Ok(JsonDatum(Datum::Text(text.into()))),
+            Value::Number(number) => match number.as_f64() {
+                Some(number) => Ok(JsonDatum(Datum::Number(number))),
+                None => Err(de::Error::custom(format!("the value {number} of a datapoint is out of range"))),
+            },
+            _ => Err(de::Error::custom("expected a number or a string as value of a datapoint")),
         }
-        deserializer.deserialize_any(Reader)
     }
 }
 
