@@ -1,13 +1,99 @@
-//! Reading a whole table outside of a scan.
+//! Pages of rows, with what the transaction has written laid over them.
 
+use std::future::Future;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::mpsc::UnboundedReceiver;
+
 use super::{transaction, wait};
+use crate::cdf::buffer::{Moment, OwnRows, Pending};
 use crate::cdf::client::Connection;
 use crate::cdf::error::Error;
-use crate::cdf::read::{Query, Reader, Row};
+use crate::cdf::read::own::{Ask, Own};
+use crate::cdf::read::{Query, Reader, Row, Statistics};
 use crate::cdf::table::Table;
+
+/// A query that is read, page by page.
+pub struct Pages {
+    /// None while a page is read, and after a wait that was interrupted.
+    reader: Option<Box<Reader>>,
+    /// What the transaction has written, and where the reader asks for it.
+    own: Option<(OwnRows, UnboundedReceiver<Ask>)>,
+}
+
+type Page = Result<Option<Vec<Row>>, Error>;
+type Reading = Pin<Box<dyn Future<Output = (Box<Reader>, Page)> + Send>>;
+
+/// What the reader has come to.
+enum Step {
+    Page(Box<Reader>, Page, UnboundedReceiver<Ask>),
+    Ask(Ask, Reading, UnboundedReceiver<Ask>),
+}
+
+impl Pages {
+    /// Makes no request yet. Rows of this transaction are seen that were written `before` a moment, or before this call.
+    pub fn new(
+        mut query: Query,
+        before: Option<Moment>,
+        statistics: Arc<Statistics>,
+    ) -> Result<Pages, Error> {
+        let (own, asks) = match transaction::own_rows(&mut query, before)? {
+            None => (Own::default(), None),
+            Some(rows) => {
+                let (own, asks) = Own::channel(rows.places());
+                (own, Some((rows, asks)))
+            }
+        };
+        let reader = Reader::counting(wait::client()?, query, own, statistics)?;
+        Ok(Pages { reader: Some(Box::new(reader)), own: asks })
+    }
+
+    /// The next rows; None when there are no more. A page may be empty.
+    pub fn next(&mut self) -> Page {
+        let Some(mut reader) = self.reader.take() else { return Ok(None) };
+        let limits = transaction::limits();
+        let reading = async move {
+            let page = reader.page(limits).await;
+            (reader, page)
+        };
+        let (reader, page) = match self.own.take() {
+            None => wait::run(reading)?,
+            Some((mut rows, mut asks)) => {
+                let mut reading: Reading = Box::pin(reading);
+                loop {
+                    // The transaction's buffer is the main thread's: it answers, and the reader goes on.
+                    match wait::run(step(reading, asks))? {
+                        Step::Page(reader, page, asks) => {
+                            self.own = Some((rows, asks));
+                            break (reader, page);
+                        }
+                        Step::Ask(ask, going_on, receiver) => {
+                            // Nobody wants the answer of a reader that is gone.
+                            let _ = ask.reply.send(transaction::answer(&mut rows, ask.wanted));
+                            (reading, asks) = (going_on, receiver);
+                        }
+                    }
+                }
+            }
+        };
+        let page = page?;
+        if page.is_some() {
+            self.reader = Some(reader);
+        }
+        Ok(page)
+    }
+}
+
+/// Reads on until there is a page or a question.
+async fn step(mut reading: Reading, mut asks: UnboundedReceiver<Ask>) -> Step {
+    let ask = tokio::select! {
+        (reader, page) = &mut reading => return Step::Page(reader, page, asks),
+        Some(ask) = asks.recv() => ask,
+    };
+    Step::Ask(ask, reading, asks)
+}
 
 /// Reads these columns of all rows of a table, also of those that the transaction has written, until `use_row` has
 /// enough. Gives whether there were no more.
@@ -19,22 +105,16 @@ pub fn each_row(
 ) -> Result<bool, Error> {
     let mut needed = vec![false; table.bindings.len()];
     columns.iter().for_each(|at| needed[*at] = true);
-    let pending = transaction::pending(connection, table.options.resource, None, None)?;
+    let pending = Pending::default();
     let query =
         Query { table, connection: connection.clone(), conditions: Vec::new(), needed, limit: None, pending };
-    let mut reader = Reader::new(wait::client()?, query)?;
-    loop {
-        let limits = transaction::limits();
-        let (again, page) = wait::run(async move {
-            let page = reader.page(limits).await;
-            (reader, page)
-        })?;
-        reader = again;
-        let Some(page) = page? else { return Ok(true) };
+    let mut pages = Pages::new(query, None, Arc::default())?;
+    while let Some(page) = pages.next()? {
         for row in page {
             if use_row(row)?.is_break() {
                 return Ok(false);
             }
         }
     }
+    Ok(true)
 }

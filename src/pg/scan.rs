@@ -12,15 +12,16 @@ use super::errors::OrRaise;
 use super::estimate::{estimate, is_key, Estimate};
 use super::key_text::{ExactKeys, HELD_BY};
 use super::list::{integers, pointers};
+use super::pages::Pages;
 use super::pushdown::{column_of, pushed, Condition, Pushed};
 use super::statement::Statement;
 use super::tuple::RowWriter;
 use super::unfit::{raise_unfit, relation_name, Unfit};
-use super::{options, slot, system_columns, transaction, wait};
+use super::{options, slot, system_columns, transaction};
 use crate::cdf::buffer::{Moment, Pending};
 use crate::cdf::error::Error;
 use crate::cdf::read::filter::keep_effective;
-use crate::cdf::read::{self, Field, Query, Reader, Row, Statistics};
+use crate::cdf::read::{self, Field, Query, Row, Statistics};
 use crate::cdf::resource::Shape;
 use crate::cdf::table::{OnUnfit, Table};
 
@@ -354,7 +355,7 @@ enum Progress {
     /// Nothing was asked for yet.
     NotStarted,
     Reading {
-        reader: Option<Box<Reader>>,
+        pages: Pages,
         rows: std::vec::IntoIter<Row>,
     },
     Done,
@@ -519,34 +520,18 @@ impl ScanState {
                     let query = unsafe { self.query(node) }?;
                     self.progress = match query {
                         Some(query) => Progress::Reading {
-                            reader: Some(Box::new(Reader::counting(
-                                wait::client()?,
-                                query,
-                                self.statistics.clone(),
-                            )?)),
+                            pages: Pages::new(query, self.before, self.statistics.clone())?,
                             rows: Vec::new().into_iter(),
                         },
                         None => Progress::Done,
                     };
                 }
-                Progress::Reading { reader, rows } => {
+                Progress::Reading { pages, rows } => {
                     if let Some(row) = rows.next() {
                         return Ok(Some(row));
                     }
-                    // If the wait is interrupted, the reader is gone with it, and so is the scan.
-                    let Some(mut waiting) = reader.take() else {
-                        return Ok(None);
-                    };
-                    let limits = transaction::limits();
-                    let (waiting, page) = wait::run(async move {
-                        let page = waiting.page(limits).await;
-                        (waiting, page)
-                    })?;
-                    match page? {
-                        Some(page) => {
-                            *rows = page.into_iter();
-                            *reader = Some(waiting);
-                        }
+                    match pages.next()? {
+                        Some(page) => *rows = page.into_iter(),
                         None => self.progress = Progress::Done,
                     }
                 }
@@ -638,17 +623,14 @@ impl ScanState {
         if needed.contains(&true) {
             self.table.keys().iter().for_each(|key| needed[*key] = true);
         }
-        let mut query = Query {
+        Ok(Some(Query {
             table: self.table.clone(),
             connection: self.connection.clone(),
             conditions,
             needed,
             limit: self.limit,
             pending: Pending::default(),
-        };
-        let resource = self.table.options.resource;
-        query.pending = transaction::pending(&self.connection, resource, query.key_prefixes(), self.before)?;
-        Ok(Some(query))
+        }))
     }
 }
 

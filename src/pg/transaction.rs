@@ -12,11 +12,12 @@ use pgrx::prelude::*;
 use super::errors::{raise, OrRaise};
 use super::spill::TemporaryFile;
 use super::{descriptors, settings, views, wait};
-use crate::cdf::buffer::{Moment, Pending, Subtransaction, TransactionBuffer};
+use crate::cdf::buffer::{Moment, OwnRows, Pending, PendingItem, Subtransaction, TransactionBuffer, Wanted};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::deliver::{Context, Outcome};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::flush::{flush, Job, Network};
+use crate::cdf::read::Query;
 use crate::cdf::resource::Resource;
 use crate::cdf::writer::Target;
 
@@ -122,6 +123,31 @@ pub fn pending(
     STATE.with_borrow_mut(|state| match &mut state.buffer {
         Some(buffer) => buffer.pending(connection, resource, keys, before, &mut state.file),
         None => Ok(Pending::default()),
+    })
+}
+
+/// What the transaction has written to the resource of a query, `before` a moment if there is one. It is put into the query,
+/// or is given to be [asked](answer) for, where all of it might be too much for the memory.
+pub fn own_rows(query: &mut Query, before: Option<Moment>) -> Result<Option<OwnRows>, Error> {
+    STATE.with_borrow_mut(|state| {
+        let Some(buffer) = &mut state.buffer else { return Ok(None) };
+        let resource = query.table.options.resource;
+        let keys = query.key_prefixes();
+        if keys.is_none() && buffer.is_by_key(&query.connection, resource) {
+            let place = query.raw_place();
+            let own = buffer.own_rows(&query.connection, resource, place, before, &mut state.file)?;
+            return Ok((!own.is_empty()).then_some(own));
+        }
+        query.pending = buffer.pending(&query.connection, resource, keys, before, &mut state.file)?;
+        Ok(None)
+    })
+}
+
+/// Answers what a reader asks of what the transaction has written.
+pub fn answer(own: &mut OwnRows, wanted: Wanted) -> Result<Vec<PendingItem>, Error> {
+    STATE.with_borrow_mut(|state| match &state.buffer {
+        Some(buffer) => buffer.answer(own, wanted, &mut state.file),
+        None => Err(Error::internal("rows of a transaction that has ended")),
     })
 }
 

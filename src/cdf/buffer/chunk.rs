@@ -173,6 +173,8 @@ pub struct Chunk {
     pub complete: bool,
     /// When it was closed.
     pub closed: Moment,
+    /// Which of its lane it is.
+    pub number: u64,
     /// Which keys it may hold; None if that is not known.
     pub keys: Option<KeyTrace>,
     payload: Payload,
@@ -190,6 +192,7 @@ impl Chunk {
             has_parents: false,
             complete: false,
             closed: 0,
+            number: 0,
             keys: None,
             payload,
         }
@@ -293,6 +296,22 @@ impl Chunk {
         match self.payload {
             Payload::Memory(body) => Ok(body),
             _ => self.read(from).map(Cow::into_owned),
+        }
+    }
+
+    /// One of its items; of a body in a temporary file no more is read.
+    pub fn fragment(&self, at: usize, from: &mut dyn Spill) -> Result<Cow<'_, [u8]>, Error> {
+        match &self.payload {
+            Payload::Memory(body) => Ok(Cow::Borrowed(body.fragment(at))),
+            Payload::Spilled { extent, bytes, .. } => {
+                let place = extent.offset + (bytes + at * 8) as i64;
+                let place = from.read(Extent { offset: place, len: 8 })?;
+                let word = |at: &[u8]| u32::from_le_bytes(at.try_into().expect("four bytes"));
+                let (start, end) = (word(&place[..4]), word(&place[4..]));
+                let offset = extent.offset + i64::from(start);
+                from.read(Extent { offset, len: (end - start) as usize }).map(Cow::Owned)
+            }
+            _ => self.read(from).map(|body| Cow::Owned(body.fragment(at).to_vec())),
         }
     }
 

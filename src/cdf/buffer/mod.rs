@@ -7,6 +7,7 @@
 mod chunk;
 mod items;
 mod kin;
+mod own;
 mod pending;
 mod points;
 mod ranges;
@@ -22,6 +23,7 @@ pub use chunk::{Background, Body, BodyBuilder, Chunk, Extent, Foreground, Spill}
 use items::{ItemBatch, Merge};
 pub use items::{BODY_BYTES, HEAD, TAIL};
 use kin::Of;
+pub use own::{OwnRows, Wanted};
 pub use pending::{Pending, PendingItem, PendingPoints};
 use points::PointBatch;
 use ranges::RangeBatch;
@@ -460,6 +462,7 @@ impl Lane {
             Batch::Ranges(batch) => Chunk::new(wave, mode, kind, batch.len(), batch.close()),
         };
         chunk.closed = self.moment;
+        chunk.number = self.closed;
         self.closed += 1;
         self.segments[segment].closed.push(chunk);
         Ok(())

@@ -525,3 +525,72 @@ fn work_that_is_not_done_is_an_error() {
     }
     assert_eq!(buffer.finish().unwrap_err().kind, Kind::Internal);
 }
+
+/// The encoded rows of each key in their order, and those without one.
+fn by_key(items: &[PendingItem]) -> BTreeMap<Vec<u8>, Vec<String>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for item in items {
+        let key =
+            item.fragment.get(..Properties::first_end(&item.fragment)).filter(|_| item.kind == KeyKind::Key);
+        let text = String::from_utf8_lossy(&item.fragment).into_owned();
+        found.entry(key.unwrap_or_default().to_vec()).or_default().push(format!("{:?} {text}", item.mode));
+    }
+    found.values_mut().take(1).for_each(|rows| rows.sort());
+    found
+}
+
+#[test]
+fn what_is_asked_for_part_by_part_is_all_that_is_pending() {
+    let connection = connection();
+    for seed in 1..300 {
+        let mut random = Random(seed);
+        let mut spill = MemorySpill::default();
+        let mut buffer = TransactionBuffer::new(1000 << random.below(8), background(seed));
+        let mut events = writer("events", &["external_id", "type"], &connection);
+        let mut names: Vec<String> = (0..40).map(|at| format!("k\"{at}")).collect();
+        names.push("\u{1}\\ü".into());
+        for at in 0..200 {
+            let name = &names[random.below(names.len() as u64) as usize];
+            let text = format!("{at:>60}");
+            let subtransaction = 1 + at / 60;
+            let target = Target { buffer: &mut buffer, subtransaction, spill: &mut spill };
+            match random.below(8) {
+                0 => events.delete(target, &[Cell::Text(name), Cell::Null]).unwrap(),
+                1 => events.insert(target, &[Cell::Null, Cell::Text(&text)]).unwrap(),
+                _ => events.insert(target, &[Cell::Text(name), Cell::Text(&text)]).unwrap(),
+            }
+        }
+        let resource = Resource::get("events").unwrap();
+        let before = match seed % 3 {
+            0 => Some(buffer.moment(&connection, resource).unwrap()),
+            _ => None,
+        };
+        assert!(buffer.is_by_key(&connection, resource));
+        let all = by_key(&buffer.pending(&connection, resource, None, before, &mut spill).unwrap().items);
+        let mut own = buffer.own_rows(&connection, resource, (None, None), before, &mut spill).unwrap();
+        // What comes later is not seen, and what was there stays where it can be found.
+        for (at, name) in names.iter().enumerate() {
+            let target = Target { buffer: &mut buffer, subtransaction: 9, spill: &mut spill };
+            let text = format!("later {at}");
+            events.insert(target, &[Cell::Text(name), Cell::Text(&text)]).unwrap();
+        }
+        match seed % 2 {
+            0 => buffer.release(9, 4),
+            _ => buffer.rollback(9),
+        }
+        let mut items = Vec::new();
+        for _ in 0..3 {
+            let mut keys: Vec<Vec<u8>> = all.keys().filter(|_| random.below(4) == 0).cloned().collect();
+            keys.retain(|key| !by_key(&items).contains_key(key) && !key.is_empty());
+            items.extend(buffer.answer(&mut own, Wanted::OfKeys { place: None, keys }, &mut spill).unwrap());
+        }
+        loop {
+            let more = buffer.answer(&mut own, Wanted::Rest { place: None }, &mut spill).unwrap();
+            if more.is_empty() {
+                break;
+            }
+            items.extend(more);
+        }
+        assert_eq!(by_key(&items), all, "seed {seed}");
+    }
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use serde_json::Value;
 
+use super::own::Own;
 use super::raw::KEYS;
 use super::{Comparison, Condition, Field, Operand, Query, Reader, Row, Statistics};
 use crate::cdf::buffer::Pending;
@@ -240,7 +241,8 @@ async fn of_raw_table(
     });
     if missing.len() > 1 {
         let statistics = Arc::new(Statistics::default());
-        let mut reader = Reader::counting(client.clone(), query.clone(), statistics.clone())?;
+        let own = Own::default();
+        let mut reader = Reader::counting(client.clone(), query.clone(), own, statistics.clone())?;
         loop {
             let Some(rows) = reader.page(limits.clone()).await? else { return Ok(()) };
             let mut page = HashSet::new();

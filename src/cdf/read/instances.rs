@@ -7,6 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
 use super::overlay::InstanceOverlay;
+use super::own;
 use super::properties::{parts, VALUES};
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::document::Value;
@@ -113,6 +114,7 @@ impl InstancePages {
             .clone()
             .ok_or_else(|| Error::internal("a view's table without its view"))?;
         let sources = json!([{ "source": view.name.source() }]);
+        let mut rest = false;
         let items = match std::mem::replace(&mut self.step, Step::Done) {
             Step::Done => return Ok(None),
             Step::ByKeys(keys) if keys.is_empty() => {
@@ -145,6 +147,12 @@ impl InstancePages {
                 items
             }
             Step::Rest => {
+                rest = true;
+                let more = call.own.rest(None).await?;
+                if !more.is_empty() {
+                    self.overlay.add(&more, &view)?;
+                    self.step = Step::Rest;
+                }
                 // What was written may make instances fit the conditions that CDF was not asked for.
                 let mut items = Vec::new();
                 for keys in self.overlay.keys().chunks(PER_PAGE) {
@@ -160,9 +168,13 @@ impl InstancePages {
                 items
             }
         };
+        if !rest {
+            let keys = items.iter().filter_map(own::instance_key);
+            self.overlay.add(&call.own.of_keys(None, keys).await?, &view)?;
+        }
         let mut items: Vec<Value> =
             items.into_iter().filter_map(|item| self.overlay.apply(&view, item)).collect();
-        if matches!(self.step, Step::Done) {
+        if rest {
             items.extend(self.overlay.rest(&view));
         }
         let place = format!("{}/{}", view.name.external_id, view.name.version);

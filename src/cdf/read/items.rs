@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 use serde_json::{json, Map, Value as Request};
 
 use super::overlay::ItemOverlay;
-use super::{filter, take_page, Call, Field, Query, Row};
+use super::{filter, own, take_page, Call, Field, Query, Row};
 use crate::cdf::document::Value;
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::resource::{Column, ColumnType, Items, ReferenceTarget, Rule};
@@ -21,6 +21,8 @@ pub struct ItemPages {
     overlay: ItemOverlay,
     /// All items were asked for, or all that have one of the keys: what was not among them does not exist.
     complete: bool,
+    /// The items are asked for by their keys.
+    keyed: bool,
     /// External ids by what they are of and internal id.
     names: HashMap<(&'static str, i64), Option<String>>,
 }
@@ -53,7 +55,9 @@ impl ItemPages {
     pub fn new(items: &Items, query: &Query) -> Result<Self, Error> {
         let mut overlay = ItemOverlay::new(&query.pending.items)?;
         let mut complete = true;
-        let step = match query.keys() {
+        let keys = query.keys();
+        let keyed = keys.is_some();
+        let step = match keys {
             Some(keys) => {
                 overlay.only_keyed();
                 Step::ByKeys(keys)
@@ -64,7 +68,7 @@ impl ItemPages {
                 Step::list(filters.into())
             }
         };
-        Ok(ItemPages { path: items.path, step, overlay, complete, names: HashMap::new() })
+        Ok(ItemPages { path: items.path, step, overlay, complete, keyed, names: HashMap::new() })
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
@@ -77,16 +81,28 @@ impl ItemPages {
             Step::ByKeys(mut keys) => {
                 let later = keys.split_off(keys.len().min(PER_LIST));
                 self.step = Step::ByKeys(later);
-                self.by_ids(call, &keys).await?
+                let items = self.by_ids(call, &keys).await?;
+                self.overlaid(call, items).await?
             }
             Step::Rest => {
+                // All that was written to these keys: of the items that CDF has of them, nothing more is to be asked.
+                let more = call.own.rest(None).await?;
+                if !more.is_empty() {
+                    self.overlay.add(&more)?;
+                    self.step = Step::Rest;
+                }
+                if self.keyed {
+                    self.overlay.only_keyed();
+                }
                 let mut items = Vec::new();
                 for keys in self.overlay.ids().chunks(PER_LIST) {
-                    items.extend(self.by_ids(call, keys).await?);
+                    let some = self.by_ids(call, keys).await?;
+                    items.extend(self.applied(call, some));
                 }
                 let rest = self.overlay.rest(call.resource(), self.complete);
                 for keys in rest.ask.chunks(PER_LIST) {
-                    items.extend(self.by_ids(call, keys).await?);
+                    let some = self.by_ids(call, keys).await?;
+                    items.extend(self.applied(call, some));
                 }
                 // What CDF does not know by now is new.
                 items.extend(rest.fresh);
@@ -103,7 +119,7 @@ impl ItemPages {
                             Some(_) => Step::List { filter, cursor, others },
                             None => Step::list(others),
                         };
-                        self.overlaid(call, items)
+                        self.overlaid(call, items).await?
                     }
                     Err(RequestError::Api(api)) if first && api.status == 400 => {
                         match without_unknown(call, &filter).await {
@@ -123,14 +139,21 @@ impl ItemPages {
         Ok(Some(items.into_iter().map(|item| self.row(call.query, item)).collect()))
     }
 
-    /// Items by their keys, with what the transaction has written to them.
-    async fn by_ids(&mut self, call: &Call<'_>, keys: &[Request]) -> Result<Vec<Value>, Error> {
+    /// Items by their keys.
+    async fn by_ids(&self, call: &Call<'_>, keys: &[Request]) -> Result<Vec<Value>, Error> {
         let body = json!({ "items": keys, "ignoreUnknownIds": true });
-        let items = take_page(call.post(&format!("{}/byids", self.path), &body).await?).0;
-        Ok(self.overlaid(call, items))
+        Ok(take_page(call.post(&format!("{}/byids", self.path), &body).await?).0)
     }
 
-    fn overlaid(&mut self, call: &Call<'_>, items: Vec<Value>) -> Vec<Value> {
+    /// Items with what the transaction has written to them.
+    async fn overlaid(&mut self, call: &Call<'_>, items: Vec<Value>) -> Result<Vec<Value>, Error> {
+        let keys = items.iter().filter_map(own::item_key);
+        self.overlay.add(&call.own.of_keys(None, keys).await?)?;
+        Ok(self.applied(call, items))
+    }
+
+    /// As `overlaid`, with what the overlay holds.
+    fn applied(&mut self, call: &Call<'_>, items: Vec<Value>) -> Vec<Value> {
         items.into_iter().filter_map(|item| self.overlay.apply(call.resource(), item)).collect()
     }
 

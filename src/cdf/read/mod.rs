@@ -5,6 +5,7 @@ pub mod filter;
 mod instances;
 mod items;
 mod overlay;
+pub mod own;
 mod points;
 mod properties;
 mod raw;
@@ -28,6 +29,7 @@ use super::owed::Owed;
 use super::resource::raw::KEY_CHARS;
 use super::resource::{Resource, Rule, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
 use super::table::{Binding, Table, RAW_KEY};
+use own::Own;
 
 /// A value that was read, to be brought into the column's type.
 #[derive(Debug, Clone, PartialEq)]
@@ -188,7 +190,7 @@ pub struct Query {
     pub needed: Vec<bool>,
     /// So many rows are probably enough.
     pub limit: Option<usize>,
-    /// What the transaction itself has written to the table's resource.
+    /// What the transaction itself has written to the table's resource, if the reader does not [ask](own::Own) for it.
     pub pending: Pending,
 }
 
@@ -263,6 +265,13 @@ impl Query {
         }
     }
 
+    /// The RAW database and the table that rows must be in, as far as they are one.
+    pub fn raw_place(&self) -> (Option<&str>, Option<&str>) {
+        let options = &self.table.options;
+        let database = options.database.as_deref().or_else(|| self.equal_text("db_name"));
+        (database, options.table.as_deref().or_else(|| self.equal_text("table_name")))
+    }
+
     /// The series that the conditions name, and the stretch of time in milliseconds that they leave, its end excluded;
     /// None if they may say something else as well.
     pub fn series_and_time(&self) -> Option<(Vec<Identity>, (i64, i64))> {
@@ -309,6 +318,7 @@ impl Query {
 pub struct Reader {
     client: Client,
     query: Query,
+    own: Own,
     source: Source,
     statistics: Arc<Statistics>,
 }
@@ -327,26 +337,34 @@ impl Reader {
     /// # Errors
     /// `Internal` if what the transaction has written cannot be read.
     pub fn new(client: Client, query: Query) -> Result<Self, Error> {
-        Reader::counting(client, query, Arc::default())
+        Reader::counting(client, query, Own::default(), Arc::default())
     }
 
-    /// As `new`, adding to a scan's statistics.
-    pub fn counting(client: Client, query: Query, statistics: Arc<Statistics>) -> Result<Self, Error> {
+    /// As `new`, adding to a scan's statistics. `own`: where to ask for what the transaction has written.
+    pub fn counting(
+        client: Client,
+        mut query: Query,
+        own: Own,
+        statistics: Arc<Statistics>,
+    ) -> Result<Self, Error> {
+        let pending_points = std::mem::take(&mut query.pending.points);
         let source = match &query.table.options.resource.shape {
             Shape::Items(items) => Source::Items(items::ItemPages::new(items, &query)?),
-            Shape::Datapoints { string } => Source::Points(points::PointPages::new(*string, &query)),
+            Shape::Datapoints { string } => {
+                Source::Points(points::PointPages::new(*string, &query, pending_points))
+            }
             Shape::SequenceRows => Source::SequenceRows(sequence_rows::SequenceRowPages::new(&query)?),
-            Shape::Raw => Source::Raw(raw::RawPages::new(&query)?),
+            Shape::Raw => Source::Raw(raw::RawPages::new(&query, &own)?),
             Shape::Instances { edges } => Source::Instances(instances::InstancePages::new(*edges, &query)?),
         };
-        Ok(Reader { client, query, source, statistics })
+        Ok(Reader { client, query, own, source, statistics })
     }
 
     /// The next rows; None when there are no more. A page may be empty.
     pub async fn page(&mut self, limits: Limits) -> Result<Option<Vec<Row>>, Error> {
         let before = self.statistics.requests.load(Ordering::Relaxed);
-        let call =
-            Call { client: &self.client, query: &self.query, limits, requests: &self.statistics.requests };
+        let (query, own, requests) = (&self.query, &self.own, &self.statistics.requests);
+        let call = Call { client: &self.client, query, own, limits, requests };
         let page = match &mut self.source {
             Source::Items(pages) => pages.next(&call).await,
             Source::Points(pages) => pages.next(&call).await,
@@ -368,6 +386,7 @@ impl Reader {
 struct Call<'c> {
     client: &'c Client,
     query: &'c Query,
+    own: &'c Own,
     limits: Limits,
     requests: &'c AtomicU64,
 }

@@ -73,6 +73,12 @@ fn object(fragment: &[u8]) -> Result<Object, Error> {
 impl ItemOverlay {
     pub fn new(pending: &[PendingItem]) -> Result<Self, Error> {
         let mut overlay = ItemOverlay::default();
+        overlay.add(pending)?;
+        Ok(overlay)
+    }
+
+    /// Adds all writes to some items.
+    pub fn add(&mut self, pending: &[PendingItem]) -> Result<(), Error> {
         for (at, item) in pending.iter().enumerate() {
             let mut object = object(&item.fragment)?;
             let identity = match item.kind {
@@ -85,12 +91,12 @@ impl ItemOverlay {
             match identity {
                 Some(identity) => {
                     let write = Write { at, mode: item.mode, object };
-                    overlay.writes.entry(identity).or_default().push(write);
+                    self.writes.entry(identity).or_default().push(write);
                 }
-                None => overlay.blind.push(Value::Object(object)),
+                None => self.blind.push(Value::Object(object)),
             }
         }
-        Ok(overlay)
+        Ok(())
     }
 
     /// An item of CDF as it will be after COMMIT; None if it is deleted.
@@ -201,6 +207,12 @@ pub struct RawOverlay {
 impl RawOverlay {
     pub fn new(pending: &[PendingItem]) -> Result<Self, Error> {
         let mut overlay = RawOverlay::default();
+        overlay.add(pending)?;
+        Ok(overlay)
+    }
+
+    /// Adds all writes to some rows.
+    pub fn add(&mut self, pending: &[PendingItem]) -> Result<(), Error> {
         for (at, item) in pending.iter().enumerate() {
             let object = object(&item.fragment)?;
             let (Some(place), Some(key)) = (item.raw.clone(), object["key"].as_str().map(str::to_owned))
@@ -208,9 +220,9 @@ impl RawOverlay {
                 return Err(Error::internal("a RAW row without its place"));
             };
             let write = Write { at, mode: item.mode, object };
-            overlay.writes.entry(place).or_default().entry(key).or_default().push(write);
+            self.writes.entry(place).or_default().entry(key).or_default().push(write);
         }
-        Ok(overlay)
+        Ok(())
     }
 
     /// The tables that were written to.
@@ -276,6 +288,12 @@ impl InstanceOverlay {
     /// What was written through the view, and what was deleted through any.
     pub fn new(pending: &[PendingItem], view: &View) -> Result<Self, Error> {
         let mut overlay = InstanceOverlay::default();
+        overlay.add(pending, view)?;
+        Ok(overlay)
+    }
+
+    /// Adds all writes to some instances.
+    pub fn add(&mut self, pending: &[PendingItem], view: &View) -> Result<(), Error> {
         for (at, item) in pending.iter().enumerate() {
             let same = item.view.as_ref().is_some_and(|other| other.name == view.name);
             if !same && item.mode.operation != Operation::Delete {
@@ -285,9 +303,9 @@ impl InstanceOverlay {
             let key = object.remove(KEY).unwrap_or_default();
             let part = |at: usize| Some(key.as_array()?.get(at)?.as_str()?.to_owned());
             let key = part(0).zip(part(1)).ok_or_else(|| Error::internal("an instance without its key"))?;
-            overlay.writes.entry(key).or_default().push(Write { at, mode: item.mode, object });
+            self.writes.entry(key).or_default().push(Write { at, mode: item.mode, object });
         }
-        Ok(overlay)
+        Ok(())
     }
 
     /// An instance of CDF as it will be after COMMIT; None if it is deleted.
@@ -359,6 +377,12 @@ pub struct SequenceRowOverlay {
 impl SequenceRowOverlay {
     pub fn new(pending: &[PendingItem]) -> Result<Self, Error> {
         let mut overlay = SequenceRowOverlay::default();
+        overlay.add(pending)?;
+        Ok(overlay)
+    }
+
+    /// Adds all writes to some rows.
+    pub fn add(&mut self, pending: &[PendingItem]) -> Result<(), Error> {
         for (at, item) in pending.iter().enumerate() {
             let object = object(&item.fragment)?;
             let number = object[ROW_NUMBER].as_i64();
@@ -370,17 +394,14 @@ impl SequenceRowOverlay {
                 return Err(Error::internal("a sequence row without its key"));
             };
             let write = Write { at, mode: item.mode, object };
-            overlay.writes.entry((sequence, number)).or_default().push(write);
+            self.writes.entry((sequence, number)).or_default().push(write);
         }
-        Ok(overlay)
+        Ok(())
     }
 
     /// Takes note of a sequence, which has an id and may have an external id: one that is written to in both ways is one.
     pub fn saw(&mut self, sequence: &Value) {
         let (Some(id), external_id) = (sequence["id"].as_i64(), &sequence["externalId"]) else { return };
-        if self.writes.is_empty() {
-            return;
-        }
         let name = external_id.as_str().map(|name| Identity::ExternalId(name.to_owned()));
         for identity in name.into_iter().chain([Identity::Id(id)]) {
             self.names.insert(identity, (id, external_id.clone()));

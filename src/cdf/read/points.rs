@@ -10,6 +10,7 @@ use serde_json::{json, Map, Value};
 
 use super::overlay::PointOverlay;
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
+use crate::cdf::buffer::PendingPoints;
 use crate::cdf::client::{Body, Method};
 use crate::cdf::encode::instance::check_space;
 use crate::cdf::encode::point::wire::{
@@ -71,15 +72,15 @@ fn references(query: &Query) -> Option<Vec<Value>> {
 
 /// The series that the conditions name, and the stretch of time that they leave.
 pub fn series_and_time(query: &Query) -> (Option<Vec<Value>>, (i64, i64)) {
-    let pages = PointPages::new(false, query);
+    let pages = PointPages::new(false, query, Vec::new());
     (references(query), (pages.start, pages.end))
 }
 
 impl PointPages {
-    pub fn new(string: bool, query: &Query) -> Self {
+    pub fn new(string: bool, query: &Query, pending: Vec<PendingPoints>) -> Self {
         let mut pages = PointPages {
             string,
-            overlay: PointOverlay::new(query.pending.points.clone()),
+            overlay: PointOverlay::new(pending),
             ended: false,
             waiting: VecDeque::new(),
             list: None,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::filter::Moments;
 use super::overlay::RawOverlay;
+use super::own::{self, Own};
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::document::Value;
 use crate::cdf::error::Error;
@@ -38,10 +39,12 @@ enum Step {
     Rows { database: String, table: String, cursor: Option<String> },
     /// One row of a table after the other, the last path first.
     ByKeys { database: String, table: String, paths: Vec<String> },
+    /// What only the transaction knows of a table's rows.
+    Rest { database: String, table: String },
 }
 
 impl RawPages {
-    pub fn new(query: &Query) -> Result<Self, Error> {
+    pub fn new(query: &Query, own: &Own) -> Result<Self, Error> {
         let options = &query.table.options;
         let step = match (&options.database, &options.table) {
             (Some(database), Some(table)) => {
@@ -58,13 +61,13 @@ impl RawPages {
         };
         let can_exist = match &step {
             Step::Discover { database, table } => can_exist(database.as_deref(), table.as_deref()),
-            Step::Rows { database, table, .. } | Step::ByKeys { database, table, .. } => {
-                can_exist(Some(database), Some(table))
-            }
+            Step::Rows { database, table, .. }
+            | Step::ByKeys { database, table, .. }
+            | Step::Rest { database, table } => can_exist(Some(database), Some(table)),
         };
         let overlay = RawOverlay::new(&query.pending.items)?;
         // What is merged into a row, or listed with it, needs all of its columns.
-        let projection = match query.pending.is_empty() {
+        let projection = match query.pending.is_empty() && own.is_empty() {
             true => projection(query),
             false => String::new(),
         };
@@ -92,12 +95,25 @@ impl RawPages {
             }
             Some(Step::ByKeys { database, table, mut paths }) => {
                 let Some(path) = paths.pop() else {
-                    return Ok(Some(self.overlaid(call.query, (database, table), Vec::new())));
+                    self.step = Some(Step::Rest { database, table });
+                    return Ok(Some(Vec::new()));
                 };
                 // A table that does not exist has no rows: the first load creates it.
                 let item = call.get(&path, Owed::RawRow).await?;
                 self.step = Some(Step::ByKeys { database: database.clone(), table: table.clone(), paths });
-                Ok(Some(self.overlaid(call.query, (database, table), item.into_iter().collect())))
+                self.overlaid(call, (database, table), item.into_iter().collect()).await.map(Some)
+            }
+            Some(Step::Rest { database, table }) => {
+                let place = (database, table);
+                let more = call.own.rest(Some(&place)).await?;
+                self.overlay.add(&more)?;
+                let rows = self.overlay.rest(&place);
+                let rows = rows.into_iter().map(|item| row(call.query, &place.0, &place.1, item)).collect();
+                if !more.is_empty() {
+                    let (database, table) = place;
+                    self.step = Some(Step::Rest { database, table });
+                }
+                Ok(Some(rows))
             }
             Some(Step::Rows { database, table, cursor }) => {
                 if cursor.is_none() {
@@ -143,8 +159,8 @@ impl RawPages {
             wanted.0.as_ref().is_none_or(|database| *database == place.0)
                 && wanted.1.as_ref().is_none_or(|table| *table == place.1)
         };
-        let new: Vec<_> =
-            self.overlay.tables().filter(fits).filter(|at| !self.tables.contains(at)).cloned().collect();
+        let written = self.overlay.tables().chain(&call.own.places);
+        let new: Vec<_> = written.filter(fits).filter(|at| !self.tables.contains(at)).cloned().collect();
         self.tables.extend(new);
         Ok(())
     }
@@ -177,20 +193,24 @@ impl RawPages {
             self.found += items.len();
             cursor = cursor.filter(|_| self.found < keys.len());
         }
-        if cursor.is_some() {
-            self.step = Some(Step::Rows { database: database.clone(), table: table.clone(), cursor });
-        }
-        Ok(self.overlaid(call.query, (database, table), items))
+        self.step = Some(match cursor {
+            Some(_) => Step::Rows { database: database.clone(), table: table.clone(), cursor },
+            None => Step::Rest { database: database.clone(), table: table.clone() },
+        });
+        self.overlaid(call, (database, table), items).await
     }
 
-    /// The rows, with what the transaction has written to them; after the last ones of a table, also its own.
-    fn overlaid(&mut self, query: &Query, place: (String, String), items: Vec<Value>) -> Vec<Row> {
-        let mut rows: Vec<Value> =
-            items.into_iter().filter_map(|item| self.overlay.apply(&place, item)).collect();
-        if self.step.is_none() {
-            rows.extend(self.overlay.rest(&place));
-        }
-        rows.into_iter().map(|item| row(query, &place.0, &place.1, item)).collect()
+    /// The rows, with what the transaction has written to them.
+    async fn overlaid(
+        &mut self,
+        call: &Call<'_>,
+        place: (String, String),
+        items: Vec<Value>,
+    ) -> Result<Vec<Row>, Error> {
+        let keys = items.iter().filter_map(|item| Some(own::key("key", item["key"].as_str()?)));
+        self.overlay.add(&call.own.of_keys(Some(&place), keys).await?)?;
+        let items = items.into_iter().filter_map(|item| self.overlay.apply(&place, item));
+        Ok(items.map(|item| row(call.query, &place.0, &place.1, item)).collect())
     }
 }
 

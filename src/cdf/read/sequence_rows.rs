@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{json, Map as Members, Value as Request};
 
 use super::overlay::SequenceRowOverlay;
-use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
+use super::{own, take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::client::{Body, Method};
 use crate::cdf::document::{Map, Value};
 use crate::cdf::error::{Error, RequestError};
@@ -65,9 +65,12 @@ impl SequenceRowPages {
         };
         let Some((reference, cursor)) = self.waiting.pop_front() else {
             let Some(cursor) = self.list.take() else {
-                if std::mem::replace(&mut self.ended, true) {
+                // What was written to rows that no page had, part by part.
+                let more = call.own.rest(None).await?;
+                if std::mem::replace(&mut self.ended, more.is_empty()) {
                     return Ok(None);
                 }
+                self.overlay.add(&more)?;
                 return Ok(Some(self.overlay.rest().into_iter().map(|item| row(call.query, item)).collect()));
             };
             self.list_sequences(call, cursor).await?;
@@ -95,8 +98,13 @@ impl SequenceRowPages {
         if let Some(cursor) = answer["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()) {
             self.waiting.push_front((reference, Some(cursor.to_owned())));
         }
-        self.overlay.saw(&answer);
-        let rows = items(answer).into_iter().filter_map(|item| self.overlay.apply(item));
+        if !call.query.pending.is_empty() || !call.own.is_empty() {
+            self.overlay.saw(&answer);
+        }
+        let items = items(answer);
+        let keys = items.iter().filter_map(own::sequence_row_key);
+        self.overlay.add(&call.own.of_keys(None, keys).await?)?;
+        let rows = items.into_iter().filter_map(|item| self.overlay.apply(item));
         Ok(Some(rows.map(|item| row(call.query, item)).collect()))
     }
 

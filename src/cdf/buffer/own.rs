@@ -1,0 +1,409 @@
+//! What a transaction has written, for a reader that asks part by part: there may be far more of it than the memory holds.
+//!
+//! A reader asks for what was written to the keys of a page of CDF's, and after the last page, part by part, for what none
+//! of the pages had. Of each row that was written with a key, an index in memory knows where it is.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::chunk::{Body, Chunk, Spill};
+use super::{Batch, Destination, Moment, PendingItem, TransactionBuffer};
+use crate::cdf::client::Connection;
+use crate::cdf::encode::json::Properties;
+use crate::cdf::encode::KeyKind;
+use crate::cdf::error::Error;
+use crate::cdf::hash::hash_bytes;
+use crate::cdf::resource::{Resource, Shape};
+use crate::cdf::table::Mode;
+
+/// Rows that are given at a time of what no page had, and bytes of them.
+const ROWS: usize = 1000;
+const BYTES: usize = 256 << 10;
+
+/// Where more rows of a chunk are wanted than one of so many, the whole chunk is read.
+const SPARSE: usize = 8;
+
+/// RAW's database and table.
+type RawTable = (String, String);
+
+/// What a reader asks for, of one RAW table if it is given.
+#[derive(Debug)]
+pub enum Wanted {
+    /// All writes to these keys. A key is what the fragments of an item begin with.
+    OfKeys { place: Option<RawTable>, keys: Vec<Vec<u8>> },
+    /// The next of what nobody has asked for by its key: all writes to each of some keys.
+    Rest { place: Option<RawTable> },
+}
+
+/// What a reader reads of what was written to a resource, and what of it was given.
+#[derive(Debug, Default)]
+pub struct OwnRows {
+    /// Earlier writes of a key first.
+    parts: Vec<Part>,
+    /// The rows that have a key, in order of it and then of the parts.
+    index: Vec<Entry>,
+    /// A bit for each of them.
+    given: Vec<u64>,
+    /// Where [`Wanted::Rest`] goes on, and what that is about.
+    next: (usize, usize),
+    place: Option<RawTable>,
+    /// The body of the part that it is in.
+    body: Option<(usize, Rc<Body>)>,
+}
+
+/// A chunk, as far as a reader must know it. What was open when the reader began is copied; what is closed stays where it
+/// is.
+#[derive(Debug)]
+struct Part {
+    /// The lane, and which of its chunks.
+    id: (usize, u64),
+    wave: usize,
+    mode: Mode,
+    kind: KeyKind,
+    rows: usize,
+    destination: Arc<Destination>,
+    copy: Option<Rc<Body>>,
+}
+
+impl Part {
+    fn is_of(&self, place: &Option<RawTable>) -> bool {
+        place.is_none() || self.destination.raw == *place
+    }
+
+    fn item(&self, fragment: &[u8]) -> PendingItem {
+        PendingItem {
+            mode: self.mode,
+            kind: self.kind,
+            fragment: fragment.to_vec(),
+            raw: self.destination.raw.clone(),
+            view: self.destination.view.clone(),
+        }
+    }
+}
+
+/// Where a row is, and the hash of its key: short, since there is one of these for each row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    hash: u32,
+    part: u32,
+    row: u32,
+}
+
+impl OwnRows {
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// The RAW tables that were written to.
+    pub fn places(&self) -> Vec<RawTable> {
+        let mut places: Vec<_> = self.parts.iter().filter_map(|part| part.destination.raw.clone()).collect();
+        places.sort();
+        places.dedup();
+        places
+    }
+
+    /// Which entries may be of a key.
+    fn of_hash(&self, hash: u32) -> std::ops::Range<usize> {
+        let first = self.index.partition_point(|entry| entry.hash < hash);
+        let same = self.index[first..].iter().take_while(|entry| entry.hash == hash).count();
+        first..first + same
+    }
+
+    fn was_given(&self, entry: usize) -> bool {
+        self.given[entry / 64] & 1 << (entry % 64) != 0
+    }
+
+    fn give(&mut self, entry: usize) {
+        self.given[entry / 64] |= 1 << (entry % 64);
+    }
+}
+
+fn short_hash(key: &[u8]) -> u32 {
+    (hash_bytes(key) >> 32) as u32
+}
+
+/// What a fragment begins with up to the end of its key: its first member, of a sequence's row its first two.
+fn key_of<'f>(shape: &Shape, fragment: &'f [u8]) -> &'f [u8] {
+    let first = Properties::first_end(fragment);
+    let end = match shape {
+        // A number follows.
+        Shape::SequenceRows => {
+            let behind = fragment.iter().skip(first + 1).position(|byte| matches!(byte, b',' | b'}'));
+            behind.map_or(fragment.len(), |at| first + 1 + at)
+        }
+        _ => first,
+    };
+    &fragment[..end]
+}
+
+impl TransactionBuffer {
+    /// Whether [`TransactionBuffer::own_rows`] can find what was written to a resource by what CDF's rows are called: not
+    /// where some of it is addressed in another way, whose meaning only CDF knows.
+    pub fn is_by_key(&self, connection: &Connection, resource: &'static Resource) -> bool {
+        let datapoints = matches!(resource.shape, Shape::Datapoints { .. });
+        let mut lanes = self.lanes.iter().filter(|lane| lane.destination.reaches(connection, resource));
+        !datapoints
+            && lanes.all(|lane| {
+                let addresses = KeyKind::ADDRESSES.iter().zip(lane.highest);
+                addresses.into_iter().all(|(kind, wave)| *kind == KeyKind::Key || wave.is_none())
+            })
+    }
+
+    /// What was written to a resource in the project that a connection reaches, `before` a moment if one is given; of one
+    /// RAW database or table, if they are.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    pub fn own_rows(
+        &mut self,
+        connection: &Connection,
+        resource: &'static Resource,
+        (database, table): (Option<&str>, Option<&str>),
+        before: Option<Moment>,
+        spill: &mut dyn Spill,
+    ) -> Result<OwnRows, Error> {
+        self.settle()?;
+        let is_of = |destination: &Destination| match &destination.raw {
+            Some(raw) => {
+                database.is_none_or(|name| *name == raw.0) && table.is_none_or(|name| *name == raw.1)
+            }
+            None => true,
+        };
+        let mut parts = Vec::new();
+        for (at, lane) in self.lanes.iter().enumerate() {
+            let destination = &lane.destination;
+            if !destination.reaches(connection, resource) || !is_of(destination) {
+                continue;
+            }
+            for segment in &lane.segments {
+                let closed =
+                    segment.closed.iter().filter(|chunk| before.is_none_or(|now| chunk.closed < now));
+                parts.extend(closed.map(|chunk| Part {
+                    id: (at, chunk.number),
+                    wave: chunk.wave,
+                    mode: chunk.mode,
+                    kind: chunk.kind,
+                    rows: chunk.rows,
+                    destination: destination.clone(),
+                    copy: None,
+                }));
+                // What was open at that moment is closed since.
+                for open in segment.open.iter().filter(|_| before.is_none()) {
+                    let Batch::Items(batch) = &open.batch else { continue };
+                    if batch.items() == 0 {
+                        continue;
+                    }
+                    parts.push(Part {
+                        id: (at, 0),
+                        wave: open.wave,
+                        mode: open.mode,
+                        kind: open.kind,
+                        rows: batch.items(),
+                        destination: destination.clone(),
+                        copy: Some(Rc::new(Body::from_fragments(batch.fragments()))),
+                    });
+                }
+            }
+        }
+        parts.sort_by_key(|part| part.wave);
+        let mut own = OwnRows { parts, ..OwnRows::default() };
+        self.fill_index(&mut own, &resource.shape, spill)?;
+        Ok(own)
+    }
+
+    fn fill_index(&self, own: &mut OwnRows, shape: &Shape, spill: &mut dyn Spill) -> Result<(), Error> {
+        let keyed = |part: &&Part| part.kind != KeyKind::None;
+        let rows = own.parts.iter().filter(keyed).map(|part| part.rows).sum();
+        own.index.reserve_exact(rows);
+        let mut reading = Reading { chunks: self.chunks(own, &None), own, spill, shape };
+        for part in 0..reading.own.parts.len() {
+            if reading.own.parts[part].kind == KeyKind::None {
+                continue;
+            }
+            let Some(body) = reading.body(part)? else { continue };
+            for (row, fragment) in body.fragments().enumerate() {
+                let hash = short_hash(key_of(shape, fragment));
+                reading.own.index.push(Entry { hash, part: part as u32, row: row as u32 });
+            }
+        }
+        drop(reading);
+        own.index.sort_unstable();
+        own.given = vec![0; own.index.len().div_ceil(64)];
+        Ok(())
+    }
+
+    /// What a reader asks for.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    pub fn answer(
+        &self,
+        own: &mut OwnRows,
+        wanted: Wanted,
+        spill: &mut dyn Spill,
+    ) -> Result<Vec<PendingItem>, Error> {
+        let Some(part) = own.parts.first() else { return Ok(Vec::new()) };
+        let shape = &part.destination.resource.shape;
+        let (Wanted::OfKeys { place, .. } | Wanted::Rest { place }) = &wanted;
+        let mut reading = Reading { chunks: self.chunks(own, place), own, spill, shape };
+        match wanted {
+            Wanted::OfKeys { place, keys } => reading.of_keys(&place, keys),
+            Wanted::Rest { place } => reading.rest(place),
+        }
+    }
+
+    /// The chunks of the lanes that a reader reads.
+    fn chunks(&self, own: &OwnRows, place: &Option<RawTable>) -> HashMap<(usize, u64), &Chunk> {
+        let parts = own.parts.iter().filter(|part| part.is_of(place));
+        let mut lanes: Vec<usize> = parts.map(|part| part.id.0).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        let of_lane = |at: usize| {
+            let closed = self.lanes[at].segments.iter().flat_map(|segment| &segment.closed);
+            closed.map(move |chunk| ((at, chunk.number), chunk))
+        };
+        lanes.into_iter().flat_map(of_lane).collect()
+    }
+}
+
+struct Reading<'r> {
+    chunks: HashMap<(usize, u64), &'r Chunk>,
+    own: &'r mut OwnRows,
+    spill: &'r mut dyn Spill,
+    shape: &'r Shape,
+}
+
+impl Reading<'_> {
+    /// None: a savepoint was rolled back, and the part with it.
+    fn body(&mut self, part: usize) -> Result<Option<Rc<Body>>, Error> {
+        let Part { id, copy, .. } = &self.own.parts[part];
+        if copy.is_some() {
+            return Ok(copy.clone());
+        }
+        let Some(chunk) = self.chunks.get(id) else { return Ok(None) };
+        Ok(Some(Rc::new(chunk.read(self.spill)?.into_owned())))
+    }
+
+    /// Adds a row, if it is of the key, and marks it as given.
+    fn add(&mut self, at: usize, fragment: &[u8], key: &[u8], into: &mut Vec<PendingItem>) {
+        if key_of(self.shape, fragment) == key {
+            into.push(self.own.parts[self.own.index[at].part as usize].item(fragment));
+            self.own.give(at);
+        }
+    }
+
+    fn of_keys(
+        &mut self,
+        place: &Option<RawTable>,
+        mut keys: Vec<Vec<u8>>,
+    ) -> Result<Vec<PendingItem>, Error> {
+        keys.sort_unstable();
+        keys.dedup();
+        // The entries that may be of a key, and which key.
+        let mut found = Vec::new();
+        for (which, key) in keys.iter().enumerate() {
+            let entries = self.own.of_hash(short_hash(key));
+            found.extend(entries.map(|at| (self.own.index[at].part, self.own.index[at].row, at, which)));
+        }
+        found.retain(|(part, ..)| self.own.parts[*part as usize].is_of(place));
+        // Earlier writes first, and each chunk once.
+        found.sort_unstable();
+        let mut items = Vec::with_capacity(found.len());
+        for of_part in found.chunk_by(|a, b| a.0 == b.0) {
+            let part = of_part[0].0 as usize;
+            let many = of_part.len() * SPARSE > self.own.parts[part].rows;
+            let whole = if many { self.body(part)? } else { None };
+            for (_, row, at, which) in of_part {
+                match &whole {
+                    Some(body) => self.add(*at, body.fragment(*row as usize), &keys[*which], &mut items),
+                    None => self.add_one(*at, &keys[*which], &mut items)?,
+                }
+            }
+        }
+        Ok(items)
+    }
+
+    /// As `add`, reading no more than the row.
+    fn add_one(&mut self, at: usize, key: &[u8], into: &mut Vec<PendingItem>) -> Result<(), Error> {
+        let Entry { part, row, .. } = self.own.index[at];
+        let Part { id, copy, .. } = &self.own.parts[part as usize];
+        if let Some(copy) = copy.clone() {
+            self.add(at, copy.fragment(row as usize), key, into);
+        } else if let Some(chunk) = self.chunks.get(id).copied() {
+            let fragment = chunk.fragment(row as usize, self.spill)?;
+            self.add(at, &fragment, key, into);
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self, place: Option<RawTable>) -> Result<Vec<PendingItem>, Error> {
+        if self.own.place != place {
+            self.own.next = (0, 0);
+            self.own.place = place.clone();
+        }
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while items.len() < ROWS && bytes < BYTES {
+            let (at, row) = self.own.next;
+            let Some(part) = self.own.parts.get(at) else {
+                self.own.body = None;
+                break;
+            };
+            if row >= part.rows || !part.is_of(&place) {
+                self.own.next = (at + 1, 0);
+                continue;
+            }
+            let body = match &self.own.body {
+                Some((of, body)) if *of == at => body.clone(),
+                _ => {
+                    // One at a time.
+                    self.own.body = None;
+                    let Some(body) = self.body(at)? else {
+                        self.own.next = (at + 1, 0);
+                        continue;
+                    };
+                    self.own.body.insert((at, body)).1.clone()
+                }
+            };
+            self.own.next = (at, row + 1);
+            let before = items.len();
+            self.add_rest(at, row, &place, body.fragment(row), &mut items)?;
+            bytes += items[before..].iter().map(|item| item.fragment.len()).sum::<usize>();
+        }
+        Ok(items)
+    }
+
+    /// Adds a row that was not given yet, and the later ones of its key.
+    fn add_rest(
+        &mut self,
+        part: usize,
+        row: usize,
+        place: &Option<RawTable>,
+        fragment: &[u8],
+        items: &mut Vec<PendingItem>,
+    ) -> Result<(), Error> {
+        if self.own.parts[part].kind == KeyKind::None {
+            items.push(self.own.parts[part].item(fragment));
+            return Ok(());
+        }
+        let key = key_of(self.shape, fragment);
+        let same = self.own.of_hash(short_hash(key));
+        let is_this = |at: &usize| {
+            let entry = self.own.index[*at];
+            (entry.part as usize, entry.row as usize) == (part, row)
+        };
+        let Some(this) = same.clone().find(is_this) else { return Ok(()) };
+        if self.own.was_given(this) {
+            return Ok(());
+        }
+        self.add(this, fragment, key, items);
+        for later in this + 1..same.end {
+            let of_place = self.own.parts[self.own.index[later].part as usize].is_of(place);
+            if of_place && !self.own.was_given(later) {
+                self.add_one(later, key, items)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! What the transaction itself has written, as a reader asks for it.
+//!
+//! A reader runs beside the transaction, which alone may look into its buffer. So it asks, and goes on when whoever has the
+//! buffer has answered; nobody has to hold all that was written at a time.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cdf::buffer::{PendingItem, Wanted};
+use crate::cdf::document::Value;
+use crate::cdf::encode::instance::KEY;
+use crate::cdf::encode::json;
+use crate::cdf::error::Error;
+use crate::cdf::resource::sequence_rows::ROW_NUMBER;
+
+/// A question, and where its answer goes.
+#[derive(Debug)]
+pub struct Ask {
+    pub wanted: Wanted,
+    pub reply: oneshot::Sender<Result<Vec<PendingItem>, Error>>,
+}
+
+/// Where a reader asks; by default of a transaction that has written nothing.
+#[derive(Debug, Default)]
+pub struct Own {
+    asks: Option<mpsc::UnboundedSender<Ask>>,
+    /// The RAW tables that were written to.
+    pub places: Vec<(String, String)>,
+}
+
+impl Own {
+    /// A reader's end, and that of whoever answers.
+    pub fn channel(places: Vec<(String, String)>) -> (Own, mpsc::UnboundedReceiver<Ask>) {
+        let (asks, receiver) = mpsc::unbounded_channel();
+        (Own { asks: Some(asks), places }, receiver)
+    }
+
+    /// Whether nothing was written that is to be asked for.
+    pub fn is_empty(&self) -> bool {
+        self.asks.is_none()
+    }
+
+    async fn ask(&self, wanted: Wanted) -> Result<Vec<PendingItem>, Error> {
+        let gone = || Error::internal("nobody answers what the transaction has written");
+        let Some(asks) = &self.asks else { return Ok(Vec::new()) };
+        let (reply, answer) = oneshot::channel();
+        asks.send(Ask { wanted, reply }).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// The writes to some keys, earlier ones of a key first.
+    pub async fn of_keys(
+        &self,
+        place: Option<&(String, String)>,
+        keys: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<Vec<PendingItem>, Error> {
+        if self.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<_> = keys.collect();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.ask(Wanted::OfKeys { place: place.cloned(), keys }).await
+    }
+
+    /// The next writes that nobody has asked for by their keys, all those of a key together; none at the end.
+    pub async fn rest(&self, place: Option<&(String, String)>) -> Result<Vec<PendingItem>, Error> {
+        self.ask(Wanted::Rest { place: place.cloned() }).await
+    }
+}
+
+/// What the fragments of an item, or of a RAW row, begin with that has this text as its key.
+pub fn key(member: &str, name: &str) -> Vec<u8> {
+    let mut key = vec![b'{'];
+    json::write(&mut key, member);
+    key.push(b':');
+    json::text(&mut key, name);
+    key
+}
+
+/// As [`key`], of an item of CDF, if it has an external id.
+pub fn item_key(item: &Value) -> Option<Vec<u8>> {
+    item["externalId"].as_str().map(|name| key("externalId", name))
+}
+
+/// As [`key`], of a row of a sequence that has an external id.
+pub fn sequence_row_key(row: &Value) -> Option<Vec<u8>> {
+    let number = row[ROW_NUMBER].as_i64()?;
+    let mut key = item_key(row)?;
+    key.extend_from_slice(format!(",\"{ROW_NUMBER}\":{number}").as_bytes());
+    Some(key)
+}
+
+/// As [`key`], of an instance.
+pub fn instance_key(item: &Value) -> Option<Vec<u8>> {
+    let (space, external_id) = (item["space"].as_str()?, item["externalId"].as_str()?);
+    let mut key = vec![b'{'];
+    json::write(&mut key, KEY);
+    key.extend_from_slice(b":[");
+    json::text(&mut key, space);
+    key.push(b',');
+    json::text(&mut key, external_id);
+    key.push(b']');
+    Some(key)
+}
