@@ -6,12 +6,12 @@ set -euo pipefail
 source "$(dirname "$0")/common.sh"
 cd "$root_dir"
 
-# Apart, since the emulator has serde_json keep the digits of numbers, for which the extension has its own ways: in one build
-# both would.
-say "Unit tests of the CDF side (no PostgreSQL)"
-cargo test --locked --no-default-features --lib -p cdf_fdw
-say "Unit tests of the emulator and of the sink"
-cargo test --locked --bins -p cdf-emulator -p cdf-sink
+say "Unit tests of the CDF side (no PostgreSQL) and of the sink"
+cargo test --locked --no-default-features --lib --bins -p cdf_fdw -p cdf-sink
+# Apart, since the emulator has serde_json keep the digits of numbers, which changes how numbers are read: in one build with the
+# others they would be tested with it.
+say "Unit tests of the emulator"
+cargo test --locked --bins -p cdf-emulator
 
 say "Unit tests of the PostgreSQL side"
 # A test program is not loaded by a server, so PostgreSQL's own functions are missing in it. The linker may leave them open,
