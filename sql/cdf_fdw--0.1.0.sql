@@ -33,7 +33,9 @@ CREATE FUNCTION cdf_register_credentials(
   base_url pg_catalog.text DEFAULT NULL,
   audience pg_catalog.text DEFAULT NULL,
   username pg_catalog.text DEFAULT NULL,
-  server pg_catalog.name DEFAULT 'cdf'
+  server pg_catalog.name DEFAULT 'cdf',
+  schema pg_catalog.name DEFAULT NULL,
+  naming pg_catalog.text DEFAULT 'snake_case'
 ) RETURNS TABLE (
   username pg_catalog.text,
   password pg_catalog.text,
@@ -48,12 +50,12 @@ AS 'MODULE_PATHNAME', 'cdf_register_credentials';
 
 REVOKE ALL ON FUNCTION cdf_register_credentials(
   pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text,
-  pg_catalog.text, pg_catalog.name
+  pg_catalog.text, pg_catalog.name, pg_catalog.name, pg_catalog.text
 ) FROM PUBLIC;
 
 COMMENT ON FUNCTION cdf_register_credentials(
   pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text,
-  pg_catalog.text, pg_catalog.name
+  pg_catalog.text, pg_catalog.name, pg_catalog.name, pg_catalog.text
 ) IS
 'Checks OIDC credentials with CDF, and makes a role, its user mapping and a schema with the built-in tables. '
 'The password of a new role is shown this once. The client secret is masked in the server log from the moment on at '

@@ -12,6 +12,7 @@ use super::encode::json::Properties;
 use super::encode::KeyKind;
 use super::error::{list_names, Error, Kind};
 use super::hash::Identity;
+use super::resource::assets::ASSETS;
 use super::table::Operation;
 
 /// One asset: where it is, and what it must come after.
@@ -154,7 +155,9 @@ fn describe(cycle: Vec<u32>, nodes: &[Node], chunks: &[Chunk], spill: &mut dyn S
             Err(error) => return error,
         }
     }
-    Error::new(Kind::InvalidValue, "assets: parent_external_id forms a cycle")
+    let naming = cycle.first().map(|at| chunks[nodes[*at as usize].chunk as usize].mode.naming);
+    let parent = ASSETS.column_name("parent_external_id", naming.unwrap_or_default());
+    Error::new(Kind::InvalidValue, format!("assets: {parent} forms a cycle"))
         .detail(format!(
             "Each is below the next, the last below the first: {}.",
             list_names(names.iter(), cycle.len())

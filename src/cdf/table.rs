@@ -1,12 +1,13 @@
 //! What a foreign table is to CDF: its resource, its options, and what each of its columns stands for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::cell::Cell;
 use super::encode::{json, length};
 use super::error::{Error, Kind};
 use super::resource::view::{EDGES, ENDS, LIST_ELEMENTS, NODES, TEXT_BYTES};
-use super::resource::{Column, Resource, Rule, Shape};
+use super::resource::{Column, Naming, Resource, Rule, Shape};
 use super::view::{Property, PropertyType, UsedFor, View, ViewReference};
 
 /// What an insert does with an item that exists already.
@@ -96,6 +97,8 @@ pub struct Mode {
     pub on_conflict: OnConflict,
     pub null_handling: NullHandling,
     pub create_missing: bool,
+    /// How errors name columns.
+    pub naming: Naming,
 }
 
 /// The options of a foreign table, server's defaults applied.
@@ -177,6 +180,8 @@ pub struct Table {
     pub bindings: Vec<Option<Binding>>,
     /// The columns' SQL names, for errors.
     pub names: Vec<String>,
+    /// What a column would be called that the table does not have.
+    naming: Naming,
     /// What becomes of values that the columns cannot hold.
     pub on_unfit: Vec<OnUnfit>,
     /// Positions of the columns that tell rows apart.
@@ -219,7 +224,11 @@ impl Table {
                 UsedFor::Nodes => false,
                 UsedFor::Edges => true,
                 UsedFor::Both => {
-                    columns.iter().flatten().any(|column| column.cdf_name().starts_with("start_node_"))
+                    let of_edges = |name: &str| {
+                        let column = EDGES.column(name).filter(|column| NODES.column(column.name).is_none());
+                        column.is_some() && view.property(name).is_none()
+                    };
+                    columns.iter().flatten().any(|column| of_edges(column.cdf_name()))
                 }
             };
             options.resource = if holds_edges { &EDGES } else { &NODES };
@@ -239,6 +248,7 @@ impl Table {
                 },
                 _ => false,
             };
+        let naming = naming(&columns, options.resource);
         let mut bindings: Vec<Option<Binding>> = Vec::with_capacity(columns.len());
         let mut names: Vec<String> = Vec::with_capacity(columns.len());
         let mut on_unfit = Vec::with_capacity(columns.len());
@@ -256,8 +266,6 @@ impl Table {
                 view_column(&definition, view, options.resource)?
             } else {
                 Binding::Column(options.resource.column(definition.cdf_name()).ok_or_else(|| {
-                    let known: Vec<&str> =
-                        options.resource.columns.iter().map(|column| column.name).collect();
                     Error::new(
                         Kind::InvalidOption,
                         format!("{} have no property \"{}\"", options.resource.name, definition.cdf_name()),
@@ -265,7 +273,7 @@ impl Table {
                     .hint(format!(
                         "Columns of {} are: {}.",
                         options.resource.name,
-                        known.join(", ")
+                        options.resource.column_names(naming)
                     ))
                 })?)
             };
@@ -292,7 +300,7 @@ impl Table {
                 Some(Binding::Property { .. }) | None => false,
             })
             .collect();
-        let table = Table { options, bindings, names, on_unfit, keys, view };
+        let table = Table { options, bindings, names, naming, on_unfit, keys, view };
         table.check_pairs()?;
         if typed_raw
             && !table.bindings.iter().flatten().any(|b| matches!(b, Binding::RawColumn { key: true, .. }))
@@ -461,8 +469,8 @@ impl Table {
         };
         for (_, space, external_id) in ENDS {
             match (self.position(space), self.position(external_id)) {
-                (Some(at), None) => return Err(half(&self.names[at], external_id)),
-                (None, Some(at)) => return Err(half(&self.names[at], space)),
+                (Some(at), None) => return Err(half(&self.names[at], &self.column_name(external_id))),
+                (None, Some(at)) => return Err(half(&self.names[at], &self.column_name(space))),
                 _ => {}
             }
         }
@@ -515,10 +523,31 @@ impl Table {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
+    /// How errors name a built-in column: as the table calls it, or would call it.
+    pub fn column_name(&self, name: &'static str) -> Cow<'_, str> {
+        match self.position(name) {
+            Some(at) => Cow::Borrowed(&self.names[at]),
+            None => self.options.resource.column_name(name, self.naming),
+        }
+    }
+
+    /// How the table calls its columns.
+    pub fn naming(&self) -> Naming {
+        self.naming
+    }
+
     /// The position of a built-in column in the foreign table, by its built-in name.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.bindings.iter().position(|binding| matches!(binding, Some(Binding::Column(c)) if c.name == name))
     }
+}
+
+/// How a table calls its columns: the first that tells decides.
+fn naming(columns: &[Option<ColumnDefinition>], resource: &Resource) -> Naming {
+    let telling = |definition: &ColumnDefinition| {
+        Naming::of_name(&definition.name, resource.column(definition.cdf_name())?)
+    };
+    columns.iter().flatten().find_map(telling).unwrap_or_default()
 }
 
 /// What a column of a view's table stands for. An option `name` means a property first, a column's own name a fixed
@@ -541,21 +570,26 @@ fn view_column(
         Some(_) => whole().or_else(fixed),
         None => fixed().or_else(whole),
     };
+    // CDF's own name of a fixed column.
+    let by_cdf_name = || resource.column(name).map(Binding::Column);
     found
+        .or_else(by_cdf_name)
         .or_else(|| part("_external_id", Part::ExternalId))
         .or_else(|| part("_space", Part::Space))
         .ok_or_else(|| {
-            let fixed: Vec<&str> = resource.columns.iter().map(|column| column.name).collect();
             let properties: Vec<&str> =
                 view.properties.iter().map(|property| property.name.as_str()).collect();
             let other = match UsedFor::Edges == view.used_for || std::ptr::eq(resource, &EDGES) {
-                false if EDGES.columns.iter().any(|column| column.name == name) => {
+                false if EDGES.column(name).is_some() => {
                     " The view holds nodes; only edges have this column."
                 }
                 _ => "",
             };
             Error::new(Kind::InvalidOption, format!("view {} has no property \"{name}\"", view.name))
                 .detail(format!("Properties of the view are: {}.{other}", properties.join(", ")))
-                .hint(format!("Besides them a table may have the columns {}.", fixed.join(", ")))
+                .hint(format!(
+                    "Besides them a table may have the columns {}.",
+                    resource.column_names(naming(&[Some(definition.clone())], &EDGES))
+                ))
         })
 }

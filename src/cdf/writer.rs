@@ -312,6 +312,7 @@ fn mode(table: &Table, on_conflict: OnConflict, operation: Operation) -> Mode {
             false => NullHandling::Ignore,
         },
         create_missing: options.mode.create_missing && operation == Operation::Upsert,
+        naming: table.naming(),
     }
 }
 

@@ -19,11 +19,14 @@ use super::text::{from_datum, from_server, to_datum, to_palloc, to_server};
 use super::{options, preload, redact, settings, trust, wait};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::error::{Error, Kind, RequestError};
-use crate::cdf::resource::RESOURCES;
+use crate::cdf::resource::{Naming, Resource, RESOURCES};
 use crate::cdf::token::Credentials;
 
 /// The foreign-data wrapper's name, fixed by the extension's script.
 const WRAPPER: &CStr = c"cdf_fdw";
+
+/// The schema that every database has. It belongs to the database's owner.
+const PUBLIC: &str = "public";
 
 /// Retries while somebody waits to see whether a URL is right.
 const RETRIES: u32 = 3;
@@ -38,6 +41,9 @@ struct Wanted {
     project: String,
     username: Option<String>,
     server: String,
+    /// None: a schema called as the role.
+    schema: Option<String>,
+    naming: Naming,
 }
 
 /// What the caller gets.
@@ -97,7 +103,7 @@ impl Wanted {
     /// # Safety
     /// `fcinfo` is that of a call of cdf_register_credentials.
     unsafe fn read(fcinfo: pg_sys::FunctionCallInfo) -> Result<Wanted, Error> {
-        // SAFETY: the caller's promise: the first eight arguments are texts.
+        // SAFETY: the caller's promise: the first eight arguments are texts, and so is the last.
         let text = |number| {
             // SAFETY: as above.
             let text = unsafe {
@@ -113,16 +119,14 @@ impl Wanted {
                 Error::new(Kind::MissingValue, format!("cdf_register_credentials needs a value for {name}"))
             })
         };
-        // SAFETY: the ninth is a name, which is a NUL-terminated string in place.
-        let server = unsafe {
-            if pg_arg_is_null(fcinfo, 8) {
-                return Err(Error::new(
-                    Kind::MissingValue,
-                    "cdf_register_credentials needs a value for server",
-                ));
-            }
-            from_server(pg_getarg_datum_raw(fcinfo, 8).cast_mut_ptr::<c_char>())
+        // SAFETY: the ninth and the tenth are names, which are NUL-terminated strings in place.
+        let name = |number| unsafe {
+            let is_null = pg_arg_is_null(fcinfo, number);
+            (!is_null).then(|| from_server(pg_getarg_datum_raw(fcinfo, number).cast_mut_ptr::<c_char>()))
         };
+        let server = name(8).ok_or_else(|| {
+            Error::new(Kind::MissingValue, "cdf_register_credentials needs a value for server")
+        })?;
         let scope = text(3);
         let base_url = match (text(5), &scope) {
             (Some(base_url), _) => base_url,
@@ -157,6 +161,11 @@ impl Wanted {
             project: required(4, "project")?,
             username,
             server,
+            schema: name(9).filter(|schema| !schema.is_empty()),
+            naming: match text(10) {
+                Some(naming) => options::naming(&naming)?,
+                None => Naming::default(),
+            },
         })
     }
 }
@@ -211,36 +220,40 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
         }
     };
     let mapped_before = map_role(&username, server_oid, &wanted);
-    let schema_before = check_schema(&username, caller)?;
+    let schema = wanted.schema.clone().unwrap_or_else(|| username.clone());
+    let schema_before = check_schema(&schema, wanted.schema.is_some(), caller)?;
+    let place = quote_identifier(&schema);
     if !schema_before {
-        run(&format!("CREATE SCHEMA {role}"))?;
+        run(&format!("CREATE SCHEMA {place}"))?;
     }
-    let missing = missing_tables(&username, server_oid, &wanted.server, caller)?;
-    if !missing.is_empty() {
-        let names = missing.join(", ");
-        run(&format!("IMPORT FOREIGN SCHEMA cdf LIMIT TO ({names}) FROM SERVER {server} INTO {role}"))?;
-    }
+    let missing = missing_tables(&schema, &wanted, server_oid, caller)?;
     // Where the role was registered before, what an administrator has since changed stays as it is.
-    let again = mapped_before && schema_before;
+    let again = mapped_before && schema_before && (schema == username || has_tables(&schema, &username)?);
+    if !missing.is_empty() {
+        let (names, naming) = (missing.join(", "), quote_literal(wanted.naming.name()));
+        run(&format!(
+            "IMPORT FOREIGN SCHEMA cdf LIMIT TO ({names}) FROM SERVER {server} INTO {place} OPTIONS (naming {naming})"
+        ))?;
+    }
     let granted = if again { missing } else { RESOURCES.iter().map(|resource| resource.name).collect() };
-    let tables: Vec<String> = granted.iter().map(|table| format!("{role}.{table}")).collect();
+    let tables: Vec<String> = granted.iter().map(|table| format!("{place}.{table}")).collect();
     if !tables.is_empty() {
         run(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {} TO {role}", tables.join(", ")))?;
     }
     let database = current_database();
     if !again {
-        run(&format!("GRANT USAGE ON SCHEMA {role} TO {role}"))?;
-        check_rights(&username, &tables)?;
+        run(&format!("GRANT USAGE ON SCHEMA {place} TO {role}"))?;
+        check_rights(&username, &schema, &tables)?;
         // The schema is in this database only, so the settings hold in it only.
-        let place = format!("ALTER ROLE {role} IN DATABASE {}", quote_identifier(&database));
-        run(&format!("{place} SET search_path = {role}"))?;
-        run(&format!("{place} SET TimeZone = 'UTC'"))?;
+        let alter = format!("ALTER ROLE {role} IN DATABASE {}", quote_identifier(&database));
+        run(&format!("{alter} SET search_path = {place}"))?;
+        run(&format!("{alter} SET TimeZone = 'UTC'"))?;
         if let Some(libraries) = preload::wanted(&username)? {
-            run(&format!("{place} SET session_preload_libraries = {libraries}"))?;
+            run(&format!("{alter} SET session_preload_libraries = {libraries}"))?;
         }
     }
     Ok(Registered {
-        schema: username.clone(),
+        schema,
         username,
         password: password.map(|password| password.expose_secret().to_owned()),
         database,
@@ -510,8 +523,9 @@ pub(super) fn spi_error(error: spi::Error) -> Error {
     Error::internal(format!("cannot run a statement: {error}"))
 }
 
-/// Whether the schema is there. The owner of a schema could put other tables in the place of the role's.
-fn check_schema(name: &str, caller: pg_sys::Oid) -> Result<bool, Error> {
+/// Whether the schema is there. The owner of a schema could put other tables in the place of the role's. `named`: the caller
+/// has chosen it.
+fn check_schema(name: &str, named: bool, caller: pg_sys::Oid) -> Result<bool, Error> {
     let owner = Spi::connect(|client| {
         let query = "SELECT nspowner FROM pg_namespace WHERE nspname = convert_from($1, 'UTF8')";
         match client.select(query, Some(1), &[utf8(name).into()])?.first().get_one::<pg_sys::Oid>() {
@@ -521,10 +535,45 @@ fn check_schema(name: &str, caller: pg_sys::Oid) -> Result<bool, Error> {
     })
     .map_err(spi_error)?;
     match owner {
-        Some(owner) if !trust::may_rely_on(owner, caller) => Err(somebody_elses("schema", name, owner)
-            .hint("Give another username, or have the schema's owner register the role.")),
+        Some(owner) if !(trust::may_rely_on(owner, caller) || name == PUBLIC && owns_database(owner)) => {
+            let other = if named { "schema" } else { "username" };
+            Err(somebody_elses("schema", name, owner)
+                .hint(format!("Give another {other}, or have the schema's owner register the role.")))
+        }
         owner => Ok(owner.is_some()),
     }
+}
+
+/// Whether a role is the database's owner, or stands for whoever that is.
+fn owns_database(role: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalogs by the session's own database.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::DATABASEOID as _,
+            pg_sys::MyDatabaseId.into(),
+        );
+        if tuple.is_null() {
+            return false;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datdba;
+        pg_sys::ReleaseSysCache(tuple);
+        role == owner || role.to_u32() == pg_sys::ROLE_PG_DATABASE_OWNER
+    }
+}
+
+/// Whether a role has been granted rights on a built-in table of a schema, as registration does.
+fn has_tables(schema: &str, username: &str) -> Result<bool, Error> {
+    let names: Vec<String> = RESOURCES.iter().map(|resource| quote_literal(resource.name)).collect();
+    let query = format!(
+        "SELECT true FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) a \
+         JOIN pg_roles r ON r.oid = a.grantee \
+         WHERE n.nspname = convert_from($1, 'UTF8') AND r.rolname = convert_from($2, 'UTF8') AND c.relname IN ({})",
+        names.join(", ")
+    );
+    let found = Spi::connect(|client| {
+        client.select(query.as_str(), Some(1), &[utf8(schema).into(), utf8(username).into()]).map(|rows| rows.len())
+    });
+    found.map(|rows| rows > 0).map_err(spi_error)
 }
 
 /// A relation of the schema, as far as it matters here.
@@ -533,18 +582,30 @@ struct Relation {
     owner: pg_sys::Oid,
     /// The resource, for a table of the wanted server.
     resource: Option<String>,
+    /// The names of its columns, a line each.
+    columns: String,
+}
+
+impl Relation {
+    /// How it calls its columns, if the first that tells says something else than is wanted.
+    fn other_naming(&self, resource: &Resource, wanted: Naming) -> Option<Naming> {
+        let telling = |name: &str| Naming::of_name(name, resource.column(name)?);
+        self.columns.lines().find_map(telling).filter(|naming| *naming != wanted)
+    }
 }
 
 /// The built-in tables that the schema lacks. Anything else of the name of one is an error, since the role would write
 /// to it and believe the rows in CDF.
 fn missing_tables(
     schema: &str,
+    wanted: &Wanted,
     server: pg_sys::Oid,
-    server_name: &str,
     caller: pg_sys::Oid,
 ) -> Result<Vec<&'static str>, Error> {
     let found: Vec<Relation> = Spi::connect(|client| {
-        let query = "SELECT convert_to(c.relname::text, 'UTF8'), c.relowner, convert_to(o.option_value, 'UTF8') \
+        let query = "SELECT convert_to(c.relname::text, 'UTF8'), c.relowner, convert_to(o.option_value, 'UTF8'), \
+                     convert_to((SELECT string_agg(a.attname::text, chr(10) ORDER BY a.attnum) FROM pg_attribute a \
+                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), 'UTF8') \
                      FROM pg_class c \
                      LEFT JOIN pg_foreign_table t ON t.ftrelid = c.oid AND t.ftserver = $2 \
                      LEFT JOIN pg_options_to_table(t.ftoptions) o ON o.option_name = 'resource' \
@@ -556,11 +617,13 @@ fn missing_tables(
                     name: from_utf8(row.get(1)?).unwrap_or_default(),
                     owner: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
                     resource: from_utf8(row.get(3)?),
+                    columns: from_utf8(row.get(4)?).unwrap_or_default(),
                 })
             })
             .collect::<Result<_, spi::Error>>()
     })
     .map_err(spi_error)?;
+    let other = if wanted.schema.is_some() { "schema" } else { "username" };
     let mut missing = Vec::new();
     for resource in RESOURCES {
         let Some(relation) = found.iter().find(|relation| relation.name == resource.name) else {
@@ -570,12 +633,12 @@ fn missing_tables(
         if !trust::may_rely_on(relation.owner, caller) {
             let name = format!("{schema}.{}", relation.name);
             return Err(somebody_elses("relation", &name, relation.owner)
-                .hint("Have it dropped, or give another username."));
+                .hint(format!("Have it dropped, or give another {other}.")));
         }
         if relation.resource.as_deref() != Some(resource.name) {
             let what = match &relation.resource {
                 Some(other) => format!("a table of {other}"),
-                None => format!("not a table of server \"{server_name}\""),
+                None => format!("not a table of server \"{}\"", wanted.server),
             };
             raise_as(
                 PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
@@ -583,7 +646,18 @@ fn missing_tables(
                     Kind::Duplicate,
                     format!("schema \"{schema}\" has a relation \"{}\" that is {what}", relation.name),
                 )
-                .hint("Move it away, or give another username or server."),
+                .hint(format!("Move it away, or give another {other} or server.")),
+            )
+        }
+        if let Some(naming) = relation.other_naming(resource, wanted.naming) {
+            let (name, naming) = (&relation.name, naming.name());
+            raise_as(
+                PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
+                Error::new(
+                    Kind::Duplicate,
+                    format!("schema \"{schema}\" has a table \"{name}\" whose columns are called in {naming}"),
+                )
+                .hint(format!("Give naming => '{naming}', or another {other}.")),
             )
         }
     }
@@ -591,17 +665,17 @@ fn missing_tables(
 }
 
 /// PostgreSQL only warns whoever grants what he has no right to grant.
-fn check_rights(username: &str, tables: &[String]) -> Result<(), Error> {
+fn check_rights(username: &str, schema: &str, tables: &[String]) -> Result<(), Error> {
     let lacking = Spi::connect(|client| {
         let query = "SELECT convert_to(what, 'UTF8') FROM (\
-                     SELECT format('schema %I', role) what FROM convert_from($1, 'UTF8') role \
-                     WHERE NOT has_schema_privilege(role, role, 'USAGE') UNION ALL \
+                     SELECT format('schema %I', name) what FROM convert_from($1, 'UTF8') role, \
+                     convert_from($3, 'UTF8') name WHERE NOT has_schema_privilege(role, name, 'USAGE') UNION ALL \
                      SELECT format('table %s', name) FROM convert_from($1, 'UTF8') role, unnest($2) given, \
                      convert_from(given, 'UTF8') name WHERE NOT has_table_privilege(role, name, 'SELECT') \
                      OR NOT has_table_privilege(role, name, 'INSERT') OR NOT has_table_privilege(role, name, 'UPDATE') \
                      OR NOT has_table_privilege(role, name, 'DELETE')) lacking";
         let tables: Vec<Vec<u8>> = tables.iter().map(|table| utf8(table)).collect();
-        let arguments = [utf8(username).into(), tables.into()];
+        let arguments = [utf8(username).into(), tables.into(), utf8(schema).into()];
         match client.select(query, Some(1), &arguments)?.first().get_one::<Vec<u8>>() {
             Err(spi::Error::InvalidPosition) => Ok(None),
             lacking => lacking,
@@ -613,7 +687,7 @@ fn check_rights(username: &str, tables: &[String]) -> Result<(), Error> {
             Kind::Forbidden,
             format!("permission denied to grant role \"{username}\" its rights on {object}"),
         )
-        .hint("Have its owner register the role, or give another username.")),
+        .hint("Have its owner register the role, or give another username or schema.")),
         None => Ok(()),
     }
 }

@@ -1,5 +1,6 @@
 //! IMPORT FOREIGN SCHEMA: the built-in tables, those of a data-model space, and those of a RAW database.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write;
 
@@ -13,7 +14,7 @@ use super::{options, views, wait};
 use crate::cdf::error::{list_names, Error, Kind, NAMED_ROWS};
 use crate::cdf::read::sample::{self, SampledColumn};
 use crate::cdf::resource::view::{EDGES, NODES};
-use crate::cdf::resource::{Resource, RESOURCES};
+use crate::cdf::resource::{Column, Naming, Resource, RESOURCES};
 use crate::cdf::table::RAW_KEY;
 use crate::cdf::view::{PropertyType, UsedFor, View};
 
@@ -22,6 +23,9 @@ const BUILT_IN: &str = "cdf";
 /// What stands before the name of a data-model space, and of a RAW database.
 const SPACE: &str = "space:";
 const RAW: &str = "raw:";
+
+/// The option that says what columns are called.
+const NAMING: &str = "naming";
 
 /// Bytes of a name in PostgreSQL.
 const NAME_BYTES: usize = 63;
@@ -44,17 +48,7 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
     // tables, DefElem for options. What is allocated here lives in the current memory context, as the caller expects.
     unsafe {
         let statement = &*statement;
-        if let Some(option) = pointers::<pg_sys::DefElem>(statement.options).first() {
-            let name = from_server_lossy((**option).defname);
-            raise_as(
-                PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
-                Error::new(
-                    Kind::InvalidOption,
-                    format!("invalid option \"{name}\" for IMPORT FOREIGN SCHEMA"),
-                )
-                .hint("It takes no options. Those of its tables can be set with ALTER FOREIGN TABLE."),
-            );
-        }
+        let naming = naming(statement.options);
         let schema = from_server(statement.remote_schema);
         let listed: Vec<String> = pointers::<pg_sys::RangeVar>(statement.table_list)
             .iter()
@@ -69,9 +63,9 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
         let statements = if schema == BUILT_IN {
             let names: Vec<&str> = RESOURCES.iter().map(|resource| resource.name).collect();
             wanted.require(&schema, &names);
-            RESOURCES.iter().map(|resource| create_table(resource, &name)).collect()
+            RESOURCES.iter().map(|resource| create_table(resource, naming, &name)).collect()
         } else if let Some(space) = schema.strip_prefix(SPACE) {
-            of_space(&wanted, &schema, space, server, &name)
+            of_space(&wanted, &schema, space, naming, server, &name)
         } else if let Some(database) = schema.strip_prefix(RAW) {
             of_database(&wanted, &schema, database, server, &name)
         } else {
@@ -87,6 +81,31 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
             pg_sys::lappend(list, pg_sys::pstrdup(statement.as_ptr()).cast())
         })
     }
+}
+
+/// What the columns are to be called, by the statement's options.
+///
+/// # Safety
+/// `list` holds a statement's DefElem nodes.
+unsafe fn naming(list: *mut pg_sys::List) -> Naming {
+    let mut naming = Naming::default();
+    // SAFETY: the caller's promise; names and values are NUL-terminated.
+    unsafe {
+        for option in pointers::<pg_sys::DefElem>(list) {
+            let name = from_server_lossy((**option).defname);
+            if name != NAMING {
+                let why = format!("invalid option \"{name}\" for IMPORT FOREIGN SCHEMA");
+                raise_as(
+                    PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
+                    Error::new(Kind::InvalidOption, why).hint(format!(
+                        "Its only option is {NAMING}. Those of its tables can be set with ALTER FOREIGN TABLE."
+                    )),
+                );
+            }
+            naming = options::naming(&from_server_lossy(pg_sys::defGetString(*option))).or_raise();
+        }
+    }
+    naming
 }
 
 fn no_schema(message: String, hint: &str) -> ! {
@@ -122,7 +141,14 @@ impl Wanted {
 }
 
 /// A view per table, of a data-model space.
-fn of_space(wanted: &Wanted, schema: &str, space: &str, server: pg_sys::Oid, name: &str) -> Vec<String> {
+fn of_space(
+    wanted: &Wanted,
+    schema: &str,
+    space: &str,
+    naming: Naming,
+    server: pg_sys::Oid,
+    name: &str,
+) -> Vec<String> {
     // SAFETY: reads a variable of the backend.
     let user = unsafe { pg_sys::GetUserId() };
     let connection = options::connection(server, user).or_raise();
@@ -140,7 +166,7 @@ fn of_space(wanted: &Wanted, schema: &str, space: &str, server: pg_sys::Oid, nam
     let names = unique(found.iter().map(|view| view.name.external_id.as_str()), &[]);
     wanted.require(schema, &names.iter().map(String::as_str).collect::<Vec<_>>());
     let statements = found.iter().zip(&names).filter(|(_, table)| wanted.includes(table));
-    statements.map(|(view, table)| create_view_table(view, table, name)).collect()
+    statements.map(|(view, table)| create_view_table(view, table, naming, name)).collect()
 }
 
 /// A RAW table per table, of a RAW database.
@@ -297,23 +323,32 @@ fn quoted(name: &str) -> String {
 }
 
 /// The statement that makes a table of a view; `server` as it stands in SQL.
-fn create_view_table(view: &View, table: &str, server: &str) -> String {
+fn create_view_table(view: &View, table: &str, naming: Naming, server: &str) -> String {
     let resource = if view.used_for == UsedFor::Edges { &EDGES } else { &NODES };
     // The version tells little, and a property may be called like any column of edges.
-    let fixed: Vec<&str> = resource
+    let fixed: Vec<&Column> = resource
         .columns
         .iter()
         .filter(|column| {
             column.name != "version" && !(column.name.starts_with("type_") && view.used_for != UsedFor::Edges)
         })
-        .map(|column| column.name)
         .collect();
-    let reserved: Vec<&str> =
-        NODES.columns.iter().chain(EDGES.columns).map(|column| column.name).chain(SYSTEM_COLUMNS).collect();
+    // A property that is called as CDF calls a fixed column is what that name means.
+    let name = |column: &Column| {
+        let name = naming.of(column);
+        if view.property(&name).is_some() { column.name.into() } else { name }
+    };
+    let all = || NODES.columns.iter().chain(EDGES.columns);
+    let names: Vec<Cow<'static, str>> = all().map(name).collect();
+    let reserved: Vec<&str> = all()
+        .map(|column| column.name)
+        .chain(names.iter().map(|name| &**name))
+        .chain(SYSTEM_COLUMNS)
+        .collect();
     let mut sql = format!("CREATE FOREIGN TABLE {} (", quoted(table));
-    for name in &fixed {
-        let sql_type = resource.column(name).map_or("text", |column| column.column_type.sql());
-        column(&mut sql, name, name, sql_type);
+    for made in &fixed {
+        let name = name(made);
+        column(&mut sql, &name, &name, made.column_type.sql());
     }
     let what = format!("view {}", view.name);
     let properties = possible(&what, &view.properties, |property| &property.name, COLUMNS - fixed.len());
@@ -365,11 +400,13 @@ fn create_raw_table(
     sql
 }
 
-/// The statement that makes a built-in table; `server` as it stands in SQL.
-fn create_table(resource: &Resource, server: &str) -> String {
+/// The statement that makes a built-in table; `server` as it stands in SQL. Either name of a column is one that says what
+/// it stands for.
+fn create_table(resource: &Resource, naming: Naming, server: &str) -> String {
     let mut sql = format!("CREATE FOREIGN TABLE {} (", resource.name);
     for made in resource.columns {
-        column(&mut sql, made.name, made.name, made.column_type.sql());
+        let name = naming.of(made);
+        column(&mut sql, &name, &name, made.column_type.sql());
     }
     write!(sql, "\n) SERVER {server} OPTIONS (resource '{}')", resource.name).expect("a String takes all");
     sql
@@ -381,10 +418,13 @@ mod tests {
 
     #[test]
     fn statements_quote_columns_and_name_the_resource() {
-        let sql = create_table(Resource::get("datapoints").unwrap(), "\"my server\"");
+        let resource = Resource::get("datapoints").unwrap();
+        let sql = create_table(resource, Naming::SnakeCase, "\"my server\"");
         assert!(sql.starts_with("CREATE FOREIGN TABLE datapoints (\n  \"id\" bigint,"), "{sql}");
         assert!(sql.contains("\n  \"timestamp\" timestamp with time zone,"), "{sql}");
         assert!(sql.ends_with(") SERVER \"my server\" OPTIONS (resource 'datapoints')"), "{sql}");
+        let sql = create_table(resource, Naming::CamelCase, "cdf");
+        assert!(sql.contains("\n  \"instanceExternalId\" text,\n  \"timestamp\" timestamp"), "{sql}");
     }
 
     #[test]

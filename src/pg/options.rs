@@ -19,7 +19,7 @@ use super::text::{column_name, from_array, from_server};
 use super::{settings, trust, views};
 use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::resource::{raw, Resource, Shape};
+use crate::cdf::resource::{raw, Naming, Resource, Shape};
 use crate::cdf::table::{
     ColumnDefinition, Mode, NullHandling, OnConflict, OnUnfit, Operation, Table, TableOptions,
 };
@@ -458,12 +458,21 @@ fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
             on_conflict,
             null_handling,
             create_missing: flag("create_missing", stored.get("create_missing"), false)?,
+            ..Mode::default()
         },
         truncatable: flag("truncatable", stored.get("truncatable"), false)?,
         updatable: flag("updatable", either("updatable"), true)?,
         on_unfit: on_unfit(either("on_unfit"))?.unwrap_or_default(),
     };
     Ok((server, options))
+}
+
+/// What the option `naming` of IMPORT FOREIGN SCHEMA, and of registration, says.
+pub(super) fn naming(value: &str) -> Result<Naming, Error> {
+    Naming::parse(value).ok_or_else(|| {
+        invalid("naming", &format!("\"{value}\""))
+            .hint(format!("Allowed values are: {}.", Naming::NAMES.join(", ")))
+    })
 }
 
 /// What an option `on_unfit` says, if there is one.

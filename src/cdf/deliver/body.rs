@@ -14,7 +14,7 @@ use crate::cdf::encode::{instance, json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
 use crate::cdf::owed::Owed;
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;
-use crate::cdf::resource::{Create, Items, Resource, Rule};
+use crate::cdf::resource::{Create, Items, Naming, Resource, Rule};
 
 /// Items of a body, as CDF's objects.
 pub(super) struct Parsed<'b> {
@@ -106,6 +106,7 @@ impl<'b> Parsed<'b> {
         rows: &[usize],
         answer: &Response,
         resource: &Resource,
+        naming: Naming,
     ) -> Result<(), Error> {
         let immutable = |rule: &Rule| matches!(rule, Rule::ImmutableBool | Rule::ImmutableText { .. });
         let fixed: Vec<_> = resource.columns.iter().filter(|column| immutable(&column.rule)).collect();
@@ -132,7 +133,10 @@ impl<'b> Parsed<'b> {
                         Kind::InvalidValue,
                         format!(
                             "{}: {} of an existing {} cannot be changed; it is {}",
-                            resource.name, column.name, resource.noun, found[column.property]
+                            resource.name,
+                            naming.of(column),
+                            resource.noun,
+                            found[column.property]
                         ),
                     )
                     .detail(format!("Rows refused: {}.", value.get())));

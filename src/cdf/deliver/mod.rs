@@ -12,6 +12,7 @@ mod sequence_rows;
 mod sequences;
 mod upsert;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use super::client::{self, Client, Limits, Method, Request, Resend, Response};
 use super::encode::KeyKind;
 use super::error::{list_names, ApiError, Error, RequestError};
 use super::owed::Owed;
-use super::resource::Shape;
+use super::resource::{Naming, Shape};
 use super::table::{Mode, Operation};
 
 /// What all requests of a flush share.
@@ -75,8 +76,9 @@ pub struct Outcome {
 
 /// Delivers one request.
 pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
+    let naming = work.mode.naming;
     let mut delivery =
-        Delivery { context: &context, destination: &work.destination, accepted: 0, answer: None };
+        Delivery { context: &context, destination: &work.destination, naming, accepted: 0, answer: None };
     if work.mode.operation == Operation::Delete {
         let error = delivery.delete(&work).await.err();
         return Outcome { accepted: delivery.accepted, blind: false, error };
@@ -94,6 +96,8 @@ pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
 struct Delivery<'c> {
     context: &'c Context,
     destination: &'c Destination,
+    /// How errors name columns.
+    naming: Naming,
     accepted: usize,
     /// CDF's last refusal that was dealt with: what an error that follows from it has to tell.
     answer: Option<ApiError>,
@@ -130,6 +134,11 @@ impl Delivery<'_> {
         owed: Owed,
     ) -> Result<Response, RequestError> {
         self.post(path, client::Body::Json(body.into()), resend, owed).await
+    }
+
+    /// The name of a built-in column, as the table that the rows came from calls it.
+    fn column_name(&self, name: &'static str) -> Cow<'static, str> {
+        self.destination.resource.column_name(name, self.naming)
     }
 
     /// The error of a refused request, with the rows it is about.

@@ -187,9 +187,16 @@ impl Delivery<'_> {
             false => "Insert the series into the table of time series first (the same transaction will do), or set the \
                       table's option create_missing to \"true\"."
                 .into(),
-            true => "Series can only be created by external_id; those addressed by id or instance must exist.".into(),
+            true => self.only_by_external_id(),
         });
         error
+    }
+
+    fn only_by_external_id(&self) -> String {
+        format!(
+            "Series can only be created by {}; those addressed by id or instance must exist.",
+            self.column_name("external_id")
+        )
     }
 
     /// Creates series of the kind that the points need, with their external id as name.
@@ -203,7 +210,7 @@ impl Delivery<'_> {
                         Kind::MissingReference,
                         format!("{}: time series {other} does not exist in CDF", self.destination.name()),
                     )
-                    .hint("Series can only be created by external_id; those addressed by id or instance must exist."))
+                    .hint(self.only_by_external_id()))
                 }
             }
         }

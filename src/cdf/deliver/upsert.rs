@@ -224,17 +224,21 @@ impl Delivery<'_> {
 
     pub(super) fn incomplete(&self, items: &Items, body: &Body, rows: &[usize]) -> Error {
         let resource = self.destination.resource;
+        let required: Vec<_> = items.required.iter().map(|name| self.column_name(name)).collect();
         let error = Error::new(
             Kind::MissingValue,
             format!(
                 "{}: a new {} needs a value for {}",
                 resource.name,
                 resource.noun,
-                items.required.join(", ")
+                required.join(", ")
             ),
         )
         .detail(format!("Rows refused: {}.", names(body, rows)))
-        .hint("No item with this external_id exists in CDF that the row could update.");
+        .hint(format!(
+            "No item with this {} exists in CDF that the row could update.",
+            self.column_name("external_id")
+        ));
         self.with_answer(error)
     }
 
@@ -339,7 +343,7 @@ impl Delivery<'_> {
         if !still.is_empty() {
             let answer = self.retrieve(items, body, &still).await?;
             let found = present(body, &still, &answer)?;
-            parsed.check_immutable(&still, &answer, resource)?;
+            parsed.check_immutable(&still, &answer, resource, self.naming)?;
             self.accepted += found.len();
             missing.extend(still.into_iter().filter(|at| !found.contains(at)));
         }
@@ -354,7 +358,7 @@ impl Delivery<'_> {
                 Ok(response) => {
                     self.accepted += part.len();
                     self.remember(body, &part)?;
-                    parsed.check_immutable(&part, &response, resource)?;
+                    parsed.check_immutable(&part, &response, resource, self.naming)?;
                 }
                 // What became of it shows in the columns that CDF has now.
                 Err(RequestError::Failed(error))

@@ -67,12 +67,12 @@ impl InstanceEncoder {
     pub fn new(table: &Table, listed: Option<&[usize]>) -> Result<Self, Error> {
         let view = table.view.as_ref().ok_or_else(|| Error::internal("a view's table without its view"))?;
         let edges = matches!(table.options.resource.shape, Shape::Instances { edges: true });
-        let need = |name: &str| {
+        let need = |name: &'static str| {
             table.position(name).ok_or_else(|| {
                 let noun = table.options.resource.noun;
                 Error::new(
                     Kind::InvalidOption,
-                    format!("the table needs a column \"{name}\" to be written to"),
+                    format!("the table needs a column \"{}\" to be written to", table.column_name(name)),
                 )
                 .hint(format!("Without it CDF would not know which {noun} a row is."))
             })

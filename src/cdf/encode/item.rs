@@ -136,9 +136,14 @@ impl ItemEncoder {
             for (name, at) in &self.required {
                 if cell(*at).is_none() {
                     let noun = table.options.resource.noun;
+                    let column = |name| table.column_name(name);
                     return Err(Error::new(
                         Kind::MissingValue,
-                        format!("{noun} without external_id and id needs a value in column \"{name}\""),
+                        format!(
+                            "{noun} without {} and id needs a value in column \"{}\"",
+                            column("external_id"),
+                            column(name)
+                        ),
                     )
                     .hint("Without a key the row can only create a new item, and CDF requires this value for it."));
                 }
@@ -299,18 +304,21 @@ impl ItemEncoder {
             (None, Some(at)) => (KeyKind::Id, at),
             (None, None) => {
                 let noun = table.options.resource.noun;
+                let external_id = table.column_name("external_id");
                 let error = match renamed {
                     true => Error::new(
                         Kind::Unsupported,
-                        format!("the external_id of a {noun} that has no id yet cannot be changed"),
+                        format!("the {external_id} of a {noun} that has no id yet cannot be changed"),
                     )
                     .hint("The table needs a column id, and the row must be in CDF already."),
                     false => Error::new(
                         Kind::MissingValue,
-                        format!("a {noun} without external_id and id cannot be addressed"),
+                        format!("a {noun} without {external_id} and id cannot be addressed"),
                     )
-                    .hint("Declare the columns external_id and id in the foreign table. A row that this transaction \
-                           has inserted without external_id has no id before COMMIT."),
+                    .hint(format!(
+                        "Declare the columns {external_id} and id in the foreign table. A row that this transaction \
+                         has inserted without {external_id} has no id before COMMIT."
+                    )),
                 };
                 return Err(match table.describe_row(keys) {
                     Some(line) => error.detail(line),

@@ -201,13 +201,24 @@ pub struct PlainPoint<'r> {
     pub value: f64,
 }
 
+/// The ways to name a series, for errors.
+fn ways(table: &Table) -> String {
+    let name = |column| table.column_name(column);
+    format!(
+        "{}, or id, or {} and {}",
+        name("external_id"),
+        name("instance_space"),
+        name("instance_external_id")
+    )
+}
+
 impl PointEncoder {
     pub fn new(table: &Table, string: bool) -> Result<Self, Error> {
-        let need = |name: &str| {
+        let need = |name: &'static str| {
             table.position(name).ok_or_else(|| {
                 Error::new(
                     Kind::InvalidOption,
-                    format!("the table needs a column \"{name}\" to be written to"),
+                    format!("the table needs a column \"{}\" to be written to", table.column_name(name)),
                 )
             })
         };
@@ -279,10 +290,10 @@ impl PointEncoder {
             }
             (None, None, None, None) => Err(self
                 .unnamed(Kind::MissingValue, "names no series", table, row)
-                .hint("Give external_id, or id, or instance_space and instance_external_id.")),
+                .hint(format!("Give {}.", ways(table)))),
             _ => Err(self
                 .unnamed(Kind::InvalidValue, "names its series twice or by half", table, row)
-                .hint("Give either external_id, or id, or both instance_space and instance_external_id.")),
+                .hint(format!("Give either {}.", ways(table)))),
         }
     }
 

@@ -68,11 +68,11 @@ impl RawEncoder {
                 existing: listed.map(|set| (0..table.bindings.len()).map(|at| set.contains(&at)).collect()),
             });
         }
-        let need = |name: &str| {
+        let need = |name: &'static str| {
             table.position(name).ok_or_else(|| {
                 Error::new(
                     Kind::InvalidOption,
-                    format!("the table needs a column \"{name}\" to be written to"),
+                    format!("the table needs a column \"{}\" to be written to", table.column_name(name)),
                 )
                 .hint("For one RAW table with typed columns give the options \"database\" and \"table\".")
             })

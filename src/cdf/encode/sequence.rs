@@ -103,9 +103,9 @@ impl SequenceRowEncoder {
     /// # Errors
     /// `InvalidOption` for a table without the columns that writing needs.
     pub fn new(table: &Table) -> Result<Self, Error> {
-        let need = |name: &str| {
+        let need = |name: &'static str| {
             table.position(name).ok_or_else(|| {
-                let why = format!("the table needs a column \"{name}\" to be written to");
+                let why = format!("the table needs a column \"{}\" to be written to", table.column_name(name));
                 Error::new(Kind::InvalidOption, why)
             })
         };
@@ -166,13 +166,14 @@ impl SequenceRowEncoder {
                 KeyKind::Key
             }
             (given, _) => {
+                let external_id = table.column_name("external_id");
                 let why = match given {
-                    Some(_) => "give this or external_id, not both",
-                    None => "a sequence row needs the id or the external_id of its sequence",
+                    Some(_) => format!("give this or {external_id}, not both"),
+                    None => format!("a sequence row needs the id or the {external_id} of its sequence"),
                 };
                 let kind = if given.is_some() { Kind::InvalidValue } else { Kind::MissingValue };
                 let at = self.id.or(self.external_id).unwrap_or(self.row_number);
-                return Err(refused(at, (kind, why.into())));
+                return Err(refused(at, (kind, why)));
             }
         };
         let number = match &row[self.row_number] {

@@ -1,11 +1,12 @@
 //! The registry: every CDF resource, declared. A new resource is one file here and one line in [`RESOURCES`].
 
-mod assets;
+pub mod assets;
 mod data_sets;
 pub mod datapoints;
 mod events;
 mod files;
 mod labels;
+pub mod naming;
 pub mod raw;
 mod relationships;
 pub mod sequence_rows;
@@ -13,6 +14,10 @@ pub mod sequences;
 pub mod status;
 pub mod timeseries;
 pub mod view;
+
+use std::borrow::Cow;
+
+pub use naming::Naming;
 
 use super::error::{Error, Kind};
 
@@ -356,6 +361,18 @@ impl Resource {
             .iter()
             .find(|column| column.name == name)
             .or_else(|| columns.iter().find(|c| c.property == name))
+            .or_else(|| columns.iter().find(|c| Naming::CamelCase.of(c) == name))
+    }
+
+    /// How errors name a built-in column.
+    pub fn column_name(&self, name: &'static str, naming: Naming) -> Cow<'static, str> {
+        self.column(name).map_or(Cow::Borrowed(name), |column| naming.of(column))
+    }
+
+    /// The names of the columns, as errors list them.
+    pub fn column_names(&self, naming: Naming) -> String {
+        let names: Vec<_> = self.columns.iter().map(|column| naming.of(column)).collect();
+        names.join(", ")
     }
 
     /// The property that says the same in another way: a reference by external id and by internal id.
