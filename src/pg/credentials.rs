@@ -571,7 +571,9 @@ fn has_tables(schema: &str, username: &str) -> Result<bool, Error> {
         names.join(", ")
     );
     let found = Spi::connect(|client| {
-        client.select(query.as_str(), Some(1), &[utf8(schema).into(), utf8(username).into()]).map(|rows| rows.len())
+        client
+            .select(query.as_str(), Some(1), &[utf8(schema).into(), utf8(username).into()])
+            .map(|rows| rows.len())
     });
     found.map(|rows| rows > 0).map_err(spi_error)
 }
@@ -655,7 +657,9 @@ fn missing_tables(
                 PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
                 Error::new(
                     Kind::Duplicate,
-                    format!("schema \"{schema}\" has a table \"{name}\" whose columns are called in {naming}"),
+                    format!(
+                        "schema \"{schema}\" has a table \"{name}\" whose columns are called in {naming}"
+                    ),
                 )
                 .hint(format!("Give naming => '{naming}', or another {other}.")),
             )

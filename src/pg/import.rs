@@ -336,7 +336,11 @@ fn create_view_table(view: &View, table: &str, naming: Naming, server: &str) -> 
     // A property that is called as CDF calls a fixed column is what that name means.
     let name = |column: &Column| {
         let name = naming.of(column);
-        if view.property(&name).is_some() { column.name.into() } else { name }
+        if view.property(&name).is_some() {
+            column.name.into()
+        } else {
+            name
+        }
     };
     let all = || NODES.columns.iter().chain(EDGES.columns);
     let names: Vec<Cow<'static, str>> = all().map(name).collect();

@@ -227,12 +227,7 @@ impl Delivery<'_> {
         let required: Vec<_> = items.required.iter().map(|name| self.column_name(name)).collect();
         let error = Error::new(
             Kind::MissingValue,
-            format!(
-                "{}: a new {} needs a value for {}",
-                resource.name,
-                resource.noun,
-                required.join(", ")
-            ),
+            format!("{}: a new {} needs a value for {}", resource.name, resource.noun, required.join(", ")),
         )
         .detail(format!("Rows refused: {}.", names(body, rows)))
         .hint(format!(

@@ -105,7 +105,8 @@ impl SequenceRowEncoder {
     pub fn new(table: &Table) -> Result<Self, Error> {
         let need = |name: &'static str| {
             table.position(name).ok_or_else(|| {
-                let why = format!("the table needs a column \"{}\" to be written to", table.column_name(name));
+                let why =
+                    format!("the table needs a column \"{}\" to be written to", table.column_name(name));
                 Error::new(Kind::InvalidOption, why)
             })
         };
