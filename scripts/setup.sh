@@ -2,7 +2,7 @@
 # Makes sure that everything the build and the tests need is there, and installs what is missing.
 #
 #   scripts/setup.sh build     compiler, libclang, a PostgreSQL with its server headers, Rust
-#   scripts/setup.sh test      the same, valgrind, and the Python environment of the tests (the default)
+#   scripts/setup.sh test      the same, valgrind, the Python environment of the tests, and Npgsql (the default)
 #   scripts/setup.sh check     reports what `build` would install, and installs nothing
 #
 # Packages are installed with apt-get (Debian, Ubuntu), as root or through sudo, and only if something is missing.
@@ -140,7 +140,10 @@ if [[ ${#missing[@]} -gt 0 ]]; then
     [[ ${#missing[@]} -eq 0 ]] || install_missing
 fi
 check_rust
-[[ $mode == test ]] && make_venv
+if [[ $mode == test ]]; then
+    make_venv
+    "$root_dir/scripts/npgsql.sh"
+fi
 
 pg_config=$(require_pg_config)
 note "$("$pg_config" --version) ($pg_config), $(rustc --version | cut -d' ' -f1-2), $(python3 --version)"
