@@ -352,32 +352,30 @@ impl Table {
         }
     }
 
-    /// Whether these columns together are a key of the table, as `ON CONFLICT (…)` may name it.
-    pub fn is_key(&self, columns: &[usize]) -> bool {
-        let mut named: Vec<&str> = Vec::new();
-        for at in columns {
-            match &self.bindings[*at] {
-                Some(Binding::Column(column)) => named.push(column.name),
-                Some(Binding::RawColumn { key: true, .. }) => named.push(RAW_KEY),
-                _ => return false,
-            }
-        }
-        named.sort_unstable();
+    /// Positions of the columns of each key that the table has, as `ON CONFLICT (…)` may name it.
+    pub fn conflict_keys(&self) -> Vec<Vec<usize>> {
         let typed_raw = self.options.table.is_some();
         let keys: &[&[&str]] = match &self.options.resource.shape {
             Shape::Items(_) => &[&["external_id"], &["id"]],
             Shape::Instances { .. } if self.position("space").is_none() => &[&["external_id"]],
-            Shape::Instances { .. } => &[&["external_id", "space"]],
+            Shape::Instances { .. } => &[&["space", "external_id"]],
             Shape::SequenceRows => &[&["external_id", "row_number"], &["id", "row_number"]],
-            Shape::Raw if typed_raw => &[&[RAW_KEY]],
-            Shape::Raw => &[&["db_name", RAW_KEY, "table_name"]],
+            Shape::Raw if typed_raw => return vec![self.keys.clone()],
+            Shape::Raw => &[&["db_name", "table_name", RAW_KEY]],
             Shape::Datapoints { .. } => &[
                 &["external_id", "timestamp"],
                 &["id", "timestamp"],
-                &["instance_external_id", "instance_space", "timestamp"],
+                &["instance_space", "instance_external_id", "timestamp"],
             ],
         };
-        keys.contains(&named.as_slice())
+        keys.iter().filter_map(|key| key.iter().map(|name| self.position(name)).collect()).collect()
+    }
+
+    /// Whether these columns together are a key of the table.
+    pub fn is_key(&self, columns: &[usize]) -> bool {
+        self.conflict_keys().iter().any(|key| {
+            columns.iter().all(|column| key.contains(column)) && key.iter().all(|at| columns.contains(at))
+        })
     }
 
     /// Those of the columns that an existing row gets, if they are not all that CDF replaces anyway.

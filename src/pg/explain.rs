@@ -11,7 +11,7 @@ use super::list::{integers, pointers};
 use super::new_rows::{self, Asking};
 use super::scan::{self, statistics, ScanPlan};
 use super::text::{encode_lossy, from_server_lossy};
-use super::{modify, on_conflict, options};
+use super::{conflict_condition, modify, on_conflict, options};
 use crate::cdf::explain;
 use crate::cdf::read::Comparison;
 use crate::cdf::table::{OnConflict, Operation, Table};
@@ -121,13 +121,28 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
             OnConflict::Update => "update",
             OnConflict::UpdateListed => "update some columns",
             OnConflict::Error => "error",
-            OnConflict::Ignore => match asking {
-                Asking::Never => "ignore",
-                Asking::AtCommit => "ignore; found at COMMIT, they count as inserted",
-                _ => "ignore, not counted",
-            },
+            OnConflict::Ignore => ignored(asking),
         };
-        text(es, c"Existing Rows", on_conflict);
+        match conflict_condition::planned(mtstate) {
+            None => text(es, c"Existing Rows", on_conflict),
+            Some(_) => {
+                let otherwise = ignored(asking);
+                text(
+                    es,
+                    c"Existing Rows",
+                    &format!("{on_conflict} where the condition holds, else {otherwise}"),
+                )
+            }
+        }
+    }
+}
+
+/// What becomes of a row that exists and is left as it is.
+fn ignored(asking: Asking) -> &'static str {
+    match asking {
+        Asking::Never => "ignore",
+        Asking::AtCommit => "ignore; found at COMMIT, they count as inserted",
+        _ => "ignore, not counted",
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod coerce;
+mod conflict_condition;
 mod copy_defaults;
 mod credentials;
 mod datum;

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::PgMemoryContexts;
 
+use super::conflict_condition::Condition;
 use super::datum::{self, holds_values, Change, RowReader};
 use super::errors::{raise, OrRaise};
 use super::extent::{extent, Extent};
@@ -29,6 +30,8 @@ pub struct ModifyState {
     pub writer: Writer,
     /// Which rows are new, for a statement that leaves the others alone.
     pub new_rows: NewRows,
+    /// Which rows leave an existing one as it is.
+    pub conditional: Option<Conditional>,
     /// PostgreSQL leaves NOT NULL and CHECK of foreign tables to the wrapper.
     constrained: bool,
     /// The policies whose WITH CHECK an inserted row has to pass.
@@ -48,6 +51,13 @@ pub struct ModifyState {
     defaults: Vec<copy_defaults::Default>,
     /// The rows that a statement which joins has changed: one that matches twice is changed, and counted, once.
     seen: Option<Seen>,
+}
+
+/// What `ON CONFLICT DO UPDATE … WHERE` makes of a row.
+pub struct Conditional {
+    pub condition: Condition,
+    /// Writes the rows that do not fulfil the condition.
+    pub keeping: Writer,
 }
 
 /// The rows that were changed: in memory up to a part of the transaction's, then in a file.
@@ -222,6 +232,14 @@ unsafe fn new_state(
             Operation::Upsert => on_conflict,
             _ => OnConflict::Update,
         };
+        let table = Arc::new(table);
+        let conditional = match Condition::of_statement(mtstate) {
+            Some(condition) => {
+                let keeping = Writer::new(table.clone(), connection.clone(), OnConflict::Ignore, None)?;
+                Some(Conditional { condition, keeping })
+            }
+            None => None,
+        };
         let mut reader = RowReader::new((*relation).rd_att, context, table.longest_document());
         table.metadata().for_each(|column| reader.read_pairs(column));
         Ok(ModifyState {
@@ -236,7 +254,8 @@ unsafe fn new_state(
             seen: repeats.then(Seen::new),
             reader,
             new_rows,
-            writer: Writer::new(Arc::new(table), connection, on_conflict, listed.as_deref())?,
+            conditional,
+            writer: Writer::new(table, connection, on_conflict, listed.as_deref())?,
             constrained: !(*(*relation).rd_att).constr.is_null(),
         })
     }
@@ -415,9 +434,18 @@ pub unsafe extern "C-unwind" fn exec_foreign_insert(
         if slot == (*rinfo).ri_newTupleSlot {
             take_rows_as_they_are(estate, rinfo);
         }
-        let ModifyState { reader, writer, new_rows, .. } = state;
-        if new_rows.asks_by_row() && !new_rows.is_new(reader, writer, slot).or_raise() {
-            return std::ptr::null_mut();
+        let ModifyState { reader, writer, new_rows, conditional, .. } = state;
+        let (writer, updates) = match conditional {
+            Some(conditional) if !conditional.condition.holds(slot) => (&mut conditional.keeping, false),
+            Some(_) => (writer, true),
+            None => (writer, false),
+        };
+        if new_rows.asks_by_row() {
+            if updates {
+                new_rows.note(reader, writer, slot).or_raise();
+            } else if !new_rows.is_new(reader, writer, slot).or_raise() {
+                return std::ptr::null_mut();
+            }
         }
         reader.read(slot, |row| transaction::write(|target| writer.insert(target, row))).or_raise();
     }

@@ -1,5 +1,6 @@
-//! `INSERT … ON CONFLICT … DO NOTHING`: CDF is asked which rows exist while the statement runs, so that it counts and returns
-//! those that are new. At COMMIT these are delivered as they would be otherwise: somebody else may have written them since.
+//! `INSERT … ON CONFLICT … DO NOTHING`, and rows that do not fulfil the WHERE of DO UPDATE: CDF is asked which rows exist while
+//! the statement runs, so that it counts and returns those that are new. At COMMIT these are delivered as they would be
+//! otherwise: somebody else may have written them since.
 //!
 //! Never row by row: rows are asked for in the executor's batches, or all at the first one. Where neither can be had, existing
 //! rows are found at COMMIT, and count.
@@ -8,6 +9,7 @@ use hashbrown::HashSet;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::conflict_condition;
 use super::datum::RowReader;
 use super::errors::OrRaise;
 use super::list::pointers;
@@ -52,7 +54,7 @@ pub unsafe fn of_statement(
         if plan.is_null()
             || (*plan).operation != pg_sys::CmdType::CMD_INSERT
             || (*plan).onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NOTHING
-            || !(*plan).onConflictSet.is_null()
+            || (!(*plan).onConflictSet.is_null() && conflict_condition::planned(mtstate).is_none())
         {
             return Asking::Never;
         }
@@ -145,6 +147,24 @@ impl NewRows {
         matches!(self.asking, Asking::AtRow | Asking::AtFirstRow(_))
     }
 
+    /// Takes note of a row that is written, whether it is new or not.
+    ///
+    /// # Safety
+    /// As for [`Self::is_new`].
+    pub unsafe fn note(
+        &mut self,
+        reader: &mut RowReader,
+        writer: &mut Writer,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> Result<(), Error> {
+        // What was written before CDF is asked, is among the transaction's own rows then.
+        if let Some(known) = &mut self.known {
+            // SAFETY: the caller's promise.
+            known.extend(unsafe { reader.read(slot, |row| writer.key(row)) }?);
+        }
+        Ok(())
+    }
+
     /// Whether a row is new to CDF and to the statement. The first one has all asked for.
     ///
     /// # Safety
@@ -232,11 +252,22 @@ pub unsafe extern "C-unwind" fn exec_foreign_batch_insert(
             let ModifyState { reader, writer, .. } = state;
             keys.push(reader.read(*slot, |row| writer.key(row)).or_raise());
         }
-        let ModifyState { reader, writer, new_rows, .. } = state;
-        let mut known = ask(writer, &keys.iter().flatten().cloned().collect()).or_raise();
+        let ModifyState { reader, writer, new_rows, conditional, .. } = state;
+        let updates = |slot: &*mut pg_sys::TupleTableSlot| match conditional {
+            Some(conditional) => conditional.condition.holds(*slot),
+            None => false,
+        };
+        let updates: Vec<bool> = rows.iter().map(updates).collect();
+        let asked = keys.iter().zip(&updates).filter(|(_, updates)| !**updates);
+        let mut known = ask(writer, &asked.filter_map(|(key, _)| key.clone()).collect()).or_raise();
         new_rows.slots.clear();
-        for (slot, key) in rows.iter().zip(keys) {
-            if key.is_none_or(|key| known.insert(key)) {
+        for ((slot, key), updates) in rows.iter().zip(keys).zip(updates) {
+            let new = key.is_none_or(|key| known.insert(key));
+            if new || updates {
+                let writer = match conditional {
+                    Some(conditional) if !updates => &mut conditional.keeping,
+                    _ => &mut *writer,
+                };
                 reader.read(*slot, |row| transaction::write(|target| writer.insert(target, row))).or_raise();
                 new_rows.slots.push(*slot);
             }

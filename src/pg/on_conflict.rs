@@ -1,16 +1,19 @@
-//! `INSERT … ON CONFLICT (key) DO NOTHING | DO UPDATE SET c = EXCLUDED.c`.
+//! `INSERT … ON CONFLICT (key) DO NOTHING | DO UPDATE SET c = EXCLUDED.c [WHERE …]`.
 //!
 //! PostgreSQL looks for a unique index behind the columns, which a foreign table has none of. Where they are the key of
 //! one of this extension's tables, the clause becomes DO NOTHING without columns before the query is planned: PostgreSQL
 //! passes that on to the wrapper, which does what the clause says. What DO UPDATE sets stays in the clause.
 
-use pgrx::pg_sys;
+use pgrx::spi::quote_identifier;
+use pgrx::{pg_sys, PgSqlErrorCode};
 
 use super::coerce::is_ours;
-use super::errors::raise;
+use super::conflict_condition;
+use super::errors::{raise, raise_as};
 use super::list::{integers, pointers};
 use super::modify::checked_as;
 use super::scan::open_table;
+use super::text::relation_name;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::{OnConflict, Table};
 
@@ -38,19 +41,23 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
         if (**target).relkind as u8 != pg_sys::RELKIND_FOREIGN_TABLE || !is_ours((**target).relid) {
             return;
         }
+        if (*clause).constraint != pg_sys::InvalidOid {
+            // PostgreSQL says that the constraint has no index.
+            return;
+        }
         let table = open_table((**target).relid, checked_as(query, *target));
-        let Some(columns) = conflict_target(clause) else {
-            return;
-        };
-        if !columns.is_empty() && !table.is_key(&columns) {
-            // PostgreSQL says that there is no such unique constraint.
-            return;
+        let columns = conflict_target(clause);
+        if !columns.as_ref().is_some_and(|columns| columns.is_empty() || table.is_key(columns)) {
+            refuse_target((**target).relid, &table, columns);
         }
         if (*clause).action == pg_sys::OnConflictAction::ONCONFLICT_UPDATE {
             check_assignments(clause);
+            conflict_condition::resolve(clause, (*query).resultRelation, &columns.unwrap_or_default());
             (*clause).action = pg_sys::OnConflictAction::ONCONFLICT_NOTHING;
         }
+        // A key that holds for all rows holds for those of a predicate, too.
         (*clause).arbiterElems = std::ptr::null_mut();
+        (*clause).arbiterWhere = std::ptr::null_mut();
     }
 }
 
@@ -58,9 +65,6 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
 unsafe fn conflict_target(clause: *mut pg_sys::OnConflictExpr) -> Option<Vec<usize>> {
     // SAFETY: a clause's target is a list of InferenceElem, whose expressions are nodes.
     unsafe {
-        if (*clause).constraint != pg_sys::InvalidOid || !(*clause).arbiterWhere.is_null() {
-            return None;
-        }
         pointers::<pg_sys::InferenceElem>((*clause).arbiterElems)
             .iter()
             .map(|element| {
@@ -71,6 +75,34 @@ unsafe fn conflict_target(clause: *mut pg_sys::OnConflictExpr) -> Option<Vec<usi
             })
             .collect()
     }
+}
+
+/// Says which columns the parentheses may name. PostgreSQL would only say that there is no unique constraint, which a foreign
+/// table never has.
+fn refuse_target(relid: pg_sys::Oid, table: &Table, columns: Option<Vec<usize>>) -> ! {
+    let list = |columns: &Vec<usize>| {
+        let names: Vec<String> = columns.iter().map(|at| quote_identifier(&table.names[*at])).collect();
+        format!("({})", names.join(", "))
+    };
+    let keys: Vec<String> = table.conflict_keys().iter().map(list).collect();
+    let named = columns.map_or_else(|| "with an expression".to_owned(), |columns| list(&columns));
+    let name = relation_name(relid);
+    let message = match keys.len() {
+        0 => format!("ON CONFLICT {named}: foreign table \"{name}\" has no column of its key"),
+        1 => format!("ON CONFLICT {named} is not the key of foreign table \"{name}\", which is {}", keys[0]),
+        _ => format!(
+            "ON CONFLICT {named} is not a key of foreign table \"{name}\", which are {}",
+            keys.join(", ")
+        ),
+    };
+    let error = Error::new(Kind::Unsupported, message);
+    let error = match keys.first() {
+        Some(key) => error.hint(format!(
+            "Write ON CONFLICT {key} DO UPDATE SET c = EXCLUDED.c, …; or leave ON CONFLICT out: an INSERT updates the row that exists."
+        )),
+        None => error.hint("Leave ON CONFLICT out, or add the key's columns to the table."),
+    };
+    raise_as(PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE, error)
 }
 
 /// Each column may only get the value that the row brings for it: others would have to be computed from rows that are
@@ -84,9 +116,6 @@ unsafe fn check_assignments(clause: *mut pg_sys::OnConflictExpr) {
                     .hint("Set columns to what the row brings for them: SET c = EXCLUDED.c."),
             )
         };
-        if !(*clause).onConflictWhere.is_null() {
-            refuse("with a WHERE clause".into());
-        }
         for target in pointers::<pg_sys::TargetEntry>((*clause).onConflictSet) {
             let mut expression = (**target).expr;
             while (*expression).type_ == pg_sys::NodeTag::T_RelabelType {

@@ -13,7 +13,7 @@ use super::key_text;
 use super::list::pointers;
 use super::modify::checked_as;
 use super::scan::open_table;
-use super::text::from_server;
+use super::text::relation_name;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::Table;
 
@@ -31,15 +31,7 @@ const NUMBERS: [(i32, &str); 5] = [
 /// # Safety
 /// `relid` is a table.
 unsafe fn refuse(relid: pg_sys::Oid, table: Option<&Table>, what: &str) -> ! {
-    // SAFETY: a catalog look-up, whose result is a copy, or null for a table that is gone.
-    let name = unsafe {
-        let name = pg_sys::get_rel_name(relid);
-        if name.is_null() {
-            "?".to_owned()
-        } else {
-            from_server(name)
-        }
-    };
+    let name = relation_name(relid);
     let keys = table.map_or(&[] as &[usize], Table::keys);
     let keys: Vec<&str> = keys.iter().map(|at| table.map_or("", |table| &*table.names[*at])).collect();
     let error = Error::new(

@@ -251,6 +251,18 @@ fn is_ascii(bytes: &[u8]) -> bool {
     }
 }
 
+/// The name of a relation, without its schema; `?` for one that is gone.
+pub fn relation_name(relid: pg_sys::Oid) -> String {
+    // SAFETY: a catalog look-up, whose result is a copy, or null.
+    unsafe {
+        let name = pg_sys::get_rel_name(relid);
+        match name.is_null() {
+            true => "?".to_owned(),
+            false => from_server(name),
+        }
+    }
+}
+
 /// The name of a column.
 pub fn column_name(attribute: &pg_sys::FormData_pg_attribute) -> String {
     // SAFETY: a catalog's name is NUL-terminated.

@@ -470,6 +470,8 @@ def test_a_commit_longer_than_the_drivers_patience_ends_the_connection(impatient
         impatient.commit()
     assert caught.value.sqlstate is None, caught.value
     assert impatient.state != "Open"
+    # The request is not to be seen by the next test.
+    wait_until(lambda: not cdf.admin_get("stats")["in_flight"], "the request to end")
 
 
 # ---- what tools ask before they write ----
