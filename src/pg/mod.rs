@@ -1,6 +1,7 @@
 //! Everything that knows PostgreSQL: a thin layer over [`crate::cdf`].
 
 mod analyze;
+mod casts;
 mod coerce;
 mod conflict_condition;
 mod copy_defaults;

@@ -12,7 +12,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::literals::{find, may_hold, Names, Text};
-use super::{log_text, trust};
+use super::{casts, log_text, trust};
 
 /// How often a hook of ours can be put in front again.
 const LEVELS: usize = 8;
@@ -412,6 +412,7 @@ unsafe extern "C-unwind" fn before_utility(
         let tree = (*statement).utilityStmt;
         let text = passed_on(text, (*statement).stmt_location, (*statement).stmt_len, may_execute(tree));
         trust::check_mapping(tree);
+        casts::make_way(tree);
         text
     }
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from conftest import ROOT
+from conftest import ROOT, psql_environment
 
 SCRIPTS = sorted((ROOT / "sql").glob("*.sql"))
 
@@ -145,3 +146,65 @@ def test_casts_of_the_database_are_kept(cluster):
     finally:
         with cluster.connect() as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+OWN_CASTS = {
+    "binary-compatible": "CREATE CAST (text AS jsonb) WITH INOUT AS IMPLICIT",
+    "by a function": (
+        "CREATE FUNCTION public.checked(varchar) RETURNS json LANGUAGE sql IMMUTABLE AS 'SELECT pg_catalog.to_json($1)';"
+        " CREATE CAST (varchar AS json) WITH FUNCTION public.checked(varchar) AS ASSIGNMENT"
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ["custom", "plain"])
+@pytest.mark.parametrize("cast", OWN_CASTS)
+@pytest.mark.parametrize("first", ["the cast", "the extension"])
+def test_a_dump_with_casts_of_the_database_is_restored(cluster, emulator, tmp_path, cast, form, first):
+    own = (
+        "SELECT castsource::regtype::text, casttarget::regtype::text, castfunc::regproc::text, castcontext::text FROM pg_cast"
+        " WHERE casttarget IN ('json'::regtype, 'jsonb'::regtype) AND oid >= 16384 ORDER BY 1, 2"
+    )
+    statements = [OWN_CASTS[cast], "CREATE EXTENSION cdf_fdw"]
+    with cluster.connect() as connection:
+        for name in ("dumped", "restored"):
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            connection.execute(f"CREATE DATABASE {name}")
+    try:
+        with psycopg.connect(cluster.dsn("dumped"), autocommit=True) as superuser:
+            for statement in statements if first == "the cast" else reversed(statements):
+                superuser.execute(statement)
+            superuser.execute(
+                "CREATE SERVER cdf FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url 'https://example.cognitedata.com')"
+            )
+            superuser.execute("IMPORT FOREIGN SCHEMA cdf FROM SERVER cdf INTO public")
+            before = superuser.execute(own).fetchall()
+            assert len(before) == 4
+        dump = tmp_path / "dump"
+        run = {"check": True, "capture_output": True, "text": True, "env": psql_environment()}
+        subprocess.run(
+            [cluster.bindir / "pg_dump", "-F", form, "-f", dump, "-d", cluster.dsn("dumped")], **run
+        )
+        if form == "custom":
+            restore = [cluster.bindir / "pg_restore", "--exit-on-error", "-d", cluster.dsn("restored"), dump]
+            subprocess.run(restore, **run)
+        else:
+            cluster.psql(file=dump, dsn=cluster.dsn("restored"))
+        with psycopg.connect(cluster.dsn("restored"), autocommit=True) as superuser:
+            assert superuser.execute(own).fetchall() == before
+            superuser.execute("DROP EXTENSION cdf_fdw CASCADE")
+            [left] = superuser.execute(own).fetchall()
+            assert left in before
+    finally:
+        with cluster.connect() as connection:
+            for name in ("dumped", "restored"):
+                connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def test_who_may_not_create_a_cast_does_not_drop_one(cluster, gateway):
+    with gateway.connect(autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("CREATE CAST (text AS jsonb) WITH INOUT")
+    with cluster.connect() as superuser:
+        casts = "SELECT count(*) FROM pg_cast WHERE casttarget IN ('json'::regtype, 'jsonb'::regtype) AND oid >= 16384"
+        assert superuser.execute(casts).fetchone() == (4,)

@@ -1,0 +1,46 @@
+//! The extension's casts from text to JSON give way to a database's own.
+//!
+//! CREATE EXTENSION leaves a cast alone that is there already. A dump has it the other way round: the extension comes before
+//! the casts, so that a cast of the database's own would fail as a duplicate when it is restored.
+
+use pgrx::pg_sys;
+
+/// catalog/pg_cast.h
+const CAST_RELATION: pg_sys::Oid = pg_sys::Oid::from_u32(2605);
+
+/// Drops the extension's cast between two types, if the statement is to create another one.
+///
+/// # Safety
+/// `tree` is a utility statement that is about to run.
+pub unsafe fn make_way(tree: *mut pg_sys::Node) {
+    // SAFETY: the caller's promise; a node's tag tells its type. The types of an extension's cast are its own or, as here,
+    // PostgreSQL's: who may not create a cast between them is left to PostgreSQL's own error.
+    unsafe {
+        if (*tree).type_ != pg_sys::NodeTag::T_CreateCastStmt || !pg_sys::superuser() {
+            return;
+        }
+        let statement = tree.cast::<pg_sys::CreateCastStmt>();
+        let type_of = |name| pg_sys::LookupTypeNameOid(std::ptr::null_mut(), name, true);
+        let (source, target) = (type_of((*statement).sourcetype), type_of((*statement).targettype));
+        if source == pg_sys::InvalidOid || target == pg_sys::InvalidOid {
+            return;
+        }
+        let cast = pg_sys::get_cast_oid(source, target, true);
+        if cast == pg_sys::InvalidOid {
+            return;
+        }
+        let extension = pg_sys::getExtensionOfObject(CAST_RELATION, cast);
+        if extension == pg_sys::InvalidOid
+            || extension != pg_sys::get_extension_oid(c"cdf_fdw".as_ptr(), true)
+        {
+            return;
+        }
+        // What belongs to an extension cannot be dropped by itself.
+        let membership = pg_sys::DependencyType::DEPENDENCY_EXTENSION as std::ffi::c_char;
+        pg_sys::deleteDependencyRecordsForClass(CAST_RELATION, cast, pg_sys::ExtensionRelationId, membership);
+        pg_sys::CommandCounterIncrement();
+        let object = pg_sys::ObjectAddress { classId: CAST_RELATION, objectId: cast, objectSubId: 0 };
+        pg_sys::performDeletion(&raw const object, pg_sys::DropBehavior::DROP_RESTRICT, 0);
+        pg_sys::CommandCounterIncrement();
+    }
+}
