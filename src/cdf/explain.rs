@@ -21,8 +21,13 @@ pub fn comparison(table: &Table, set: &[usize]) -> Option<String> {
     set.iter().any(defines).then(|| format!("POST {}/byids", items.path))
 }
 
-/// The requests of a scan with conditions on these columns.
-pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) -> Vec<String> {
+/// The requests of a scan with conditions on these columns. `to_change`: its rows are to be changed.
+pub fn scan(
+    table: &Table,
+    conditions: &[(usize, Comparison)],
+    needed: &[bool],
+    to_change: bool,
+) -> Vec<String> {
     let equal = |name: &str| {
         let position = table.position(name);
         conditions.iter().any(|(column, comparison)| {
@@ -32,7 +37,7 @@ pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) 
     match &table.options.resource.shape {
         Shape::Items(items) => {
             let by_key = equal("id") || equal("external_id");
-            let mut requests = vec![format!("POST {}/{}", items.path, if by_key { "byids" } else { "list" })];
+            let mut requests = listed(items.path, by_key, to_change);
             for (binding, needed) in table.bindings.iter().zip(needed) {
                 let Some(Binding::Column(column)) = binding else { continue };
                 if let (true, Rule::Reference { to, .. } | Rule::References { to, .. }) =
@@ -64,7 +69,7 @@ pub fn scan(table: &Table, conditions: &[(usize, Comparison)], needed: &[bool]) 
         Shape::Instances { .. } => {
             let in_space = equal("space") || table.position("space").is_none();
             let by_key = in_space && equal("external_id");
-            vec![format!("POST /models/instances/{}", if by_key { "byids" } else { "list" })]
+            listed("/models/instances", by_key, to_change)
         }
         Shape::Raw => {
             let by_key = conditions.iter().any(|(column, _)| match &table.bindings[*column] {
@@ -104,7 +109,14 @@ pub fn existing(table: &Table, single: bool) -> Vec<String> {
     // One row of RAW can be asked for; of several the table is read.
     let named = table.keys().iter().filter(|at| single || !is_raw_key(**at));
     let conditions: Vec<_> = named.map(|at| (*at, Comparison::AnyOf)).collect();
-    scan(table, &conditions, &vec![false; table.bindings.len()])
+    scan(table, &conditions, &vec![false; table.bindings.len()], false)
+}
+
+/// The requests for what has some keys, or for a list, of which everything is asked for again that is to be changed.
+fn listed(path: &str, by_key: bool, to_change: bool) -> Vec<String> {
+    let list = (!by_key).then(|| format!("POST {path}/list"));
+    let by_ids = (by_key || to_change).then(|| format!("POST {path}/byids"));
+    list.into_iter().chain(by_ids).collect()
 }
 
 /// The requests that the rows of a statement go with, and how many rows there are in one at most.

@@ -43,7 +43,8 @@ pub unsafe fn explain_scan(
         let conditions: Vec<(usize, Comparison)> =
             planned.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
         let mut requests = Vec::from_iter(explain::definition(&table));
-        requests.extend(explain::scan(&table, &conditions, &planned.needed));
+        let to_change = scan::is_changed(plan, (*node).ss.ps.state);
+        requests.extend(explain::scan(&table, &conditions, &planned.needed, to_change));
         if operation == Operation::Delete {
             let deletion = explain::modify(&table, operation).0.join(", ");
             requests.push(format!("{deletion} at COMMIT"));
@@ -105,7 +106,9 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
             Asking::Never | Asking::AtCommit => Vec::new(),
             asking => explain::existing(&table, asking == Asking::AtRow),
         };
-        let set: Vec<usize> = integers(fdw_private).iter().map(|number| *number as usize - 1).collect();
+        // Before the columns stands how many of the rows are changed.
+        let set = integers(fdw_private).iter().skip(1);
+        let set: Vec<usize> = set.filter_map(|number| usize::try_from(*number - 1).ok()).collect();
         requests.splice(0..0, explain::comparison(&table, &set));
         let at_commit = format!("{} at COMMIT", requests.join(", "));
         let requests: Vec<String> =

@@ -106,8 +106,15 @@ pub fn each_row(
     let mut needed = vec![false; table.bindings.len()];
     columns.iter().for_each(|at| needed[*at] = true);
     let pending = Pending::default();
-    let query =
-        Query { table, connection: connection.clone(), conditions: Vec::new(), needed, limit: None, pending };
+    let query = Query {
+        table,
+        connection: connection.clone(),
+        conditions: Vec::new(),
+        needed,
+        limit: None,
+        to_change: false,
+        pending,
+    };
     let mut pages = Pages::new(query, None, Arc::default())?;
     while let Some(page) = pages.next()? {
         for row in page {

@@ -335,6 +335,7 @@ pub struct ScanState {
     /// It is read more than once, as often as another side of a join has rows.
     again: bool,
     limit: Option<usize>,
+    to_change: bool,
     conditions: Vec<(Condition, *mut pg_sys::ExprState)>,
     /// Only what was written before this is seen.
     before: Option<Moment>,
@@ -405,6 +406,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
             ended: false,
             again: false,
             limit,
+            to_change: is_changed(plan, estate),
             before,
             progress: Progress::NotStarted,
             statistics: Arc::default(),
@@ -427,6 +429,18 @@ unsafe fn may_read_after_writing(plan: *mut pg_sys::ForeignScan, estate: *mut pg
         let alone =
             (*top).type_ == pg_sys::NodeTag::T_ModifyTable && (*top).lefttree == plan.cast::<pg_sys::Plan>();
         writes && !alone
+    }
+}
+
+/// Whether the statement changes the rows that the scan gives.
+///
+/// # Safety
+/// Both belong to a scan that begins.
+pub unsafe fn is_changed(plan: *mut pg_sys::ForeignScan, estate: *mut pg_sys::EState) -> bool {
+    // SAFETY: the caller's promise; the executor state holds the statement's plan, and that a list of integers.
+    unsafe {
+        let changed = integers((*(*estate).es_plannedstmt).resultRelations);
+        changed.contains(&((*plan).scan.scanrelid as i32))
     }
 }
 
@@ -629,6 +643,7 @@ impl ScanState {
             conditions,
             needed,
             limit: self.limit,
+            to_change: self.to_change,
             pending: Pending::default(),
         }))
     }

@@ -91,6 +91,19 @@ def test_the_name_of_a_file_cannot_be_changed(session, cdf):
     assert (file["name"], file["directory"], file["mimeType"]) == ("F", "/d", "text/plain")
 
 
+@pytest.mark.parametrize("end", ["2024-01-01Z", "2024-01-01 00:00:00.000999Z", "2023-12-31Z"])
+def test_a_relationship_that_does_not_end_after_its_start(session, cdf, end):
+    more = "start_time, end_time"
+    with refused("22023", "end_time"):
+        session.execute(RELATIONSHIP.format(more=more, values=f"'2024-01-01Z', '{end}'"))
+    assert dump(cdf, "relationships") == []
+    session.execute(RELATIONSHIP.format(more=more, values="'2024-01-01Z', '2024-01-01 00:00:00.001Z'"))
+    with refused("22023", "end_time"):
+        session.execute("UPDATE relationships SET start_time = end_time WHERE external_id = 'r'")
+    session.execute("INSERT INTO events (external_id, start_time, end_time) VALUES ('e', '2024-01-01Z', '2024-01-01Z')")
+    assert stored(cdf, "events", "e")["endTime"] == stored(cdf, "events", "e")["startTime"]
+
+
 def test_what_was_created_before_a_refusal_is_told(session, cdf):
     with refused("23503", '"bad"', "nowhere", "2 of 3 files"):
         session.execute("INSERT INTO files (external_id, name, labels) VALUES ('x', 'X', NULL), ('y', 'Y', NULL), ('bad', 'B', '{nowhere}')")

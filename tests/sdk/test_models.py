@@ -206,7 +206,9 @@ def test_limits_of_the_description(models, emulator):
 
 def test_null_is_no_value(models, emulator):
     post = lambda path, body: emulator.call("POST", path, json=body)
-    nothing = dict.fromkeys(("replace", "autoCreateDirectRelations", "autoCreateStartNodes", "skipOnVersionConflict"))
+    nothing = dict.fromkeys(("autoCreateDirectRelations", "autoCreateStartNodes", "autoCreateEndNodes", "skipOnVersionConflict"))
+    for name in ("replace", "delete"):
+        emulator.refused("/models/instances", {"items": [raw(None)], name: None})
     assert post("/models/instances", {"items": [raw(None, type=None)], **nothing}).status_code == 200
     assert post("/models/instances", {"items": [{"instanceType": "node", "space": "sp", "externalId": "y"}]}).status_code == 200
     listed = post("/models/instances/list", {"instanceType": "node", "cursor": None, "limit": None, "sort": None}).json()

@@ -45,7 +45,7 @@ def test_many_rows(client):
     in_parallel = client.raw.rows.list("db", "t", limit=None, partitions=5)
     assert sorted(row.key for row in in_parallel) == sorted(rows)
     only_i = client.raw.rows.list("db", "t", columns=["i"], limit=3)
-    assert [row.columns for row in only_i] == [{"i": 0}, {"i": 1}, {"i": 2}]
+    assert [list(row.columns) for row in only_i] == [["i"]] * 3
 
 
 def test_cursors_and_columns(emulator):

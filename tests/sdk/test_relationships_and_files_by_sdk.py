@@ -93,7 +93,7 @@ def test_files_are_created_one_at_a_time(client, emulator):
     with pytest.raises(CogniteDuplicatedError):
         client.files.create(FileMetadataWrite(name="F", external_id="f"))
     emulator.refused("/files", {"items": [{"name": "x"}]})
-    for wrong in [{}, {"name": ""}, {"name": "x" * 257}, {"name": "x", "directory": "d" * 513}, {"name": "x", "source": None}]:
+    for wrong in [{}, {"name": ""}, {"name": "x" * 257}, {"name": "x", "directory": "d" * 513}, {"name": None}]:
         emulator.refused("/files", wrong)
     with pytest.raises(CogniteAPIError):
         client.files.create(FileMetadataWrite(name="x", asset_ids=[77]))

@@ -1,5 +1,7 @@
 //! Rows of assets, events, time series …: a row becomes the JSON object of a create request, checked as it is written.
 
+use std::cmp::Ordering;
+
 use hashbrown::HashSet;
 use serde_json::value::RawValue;
 
@@ -9,7 +11,7 @@ use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::{Column, Items, MetadataLimits, Rule, EXTERNAL_ID_CHARS, ID_RANGE};
+use crate::cdf::resource::{Column, Items, MetadataLimits, Ordered, Rule, EXTERNAL_ID_CHARS, ID_RANGE};
 use crate::cdf::table::{Binding, NullHandling, Table};
 
 /// Encodes the rows of one table.
@@ -20,12 +22,15 @@ pub struct ItemEncoder {
     external_id: Option<usize>,
     required: Vec<(&'static str, Option<usize>)>,
     exclusive: Vec<(usize, usize)>,
-    ordered: Vec<(usize, usize)>,
+    ordered: Vec<OrderedPair>,
     set_null: bool,
     shortest_key: usize,
     /// What an existing item gets, if that is not all: places in `fields`, and what a NULL clears.
     existing: Option<Vec<(usize, Option<Vec<u8>>)>>,
 }
+
+/// Where two timestamps are that are in an order, and which.
+type OrderedPair = (usize, usize, &'static Ordered);
 
 /// A column that is written.
 #[derive(Debug)]
@@ -98,7 +103,7 @@ impl ItemEncoder {
             ordered: items
                 .ordered
                 .iter()
-                .filter_map(|(first, second)| Some((table.position(first)?, table.position(second)?)))
+                .filter_map(|pair| Some((table.position(pair.first)?, table.position(pair.second)?, pair)))
                 .collect(),
             set_null,
             existing,
@@ -156,8 +161,8 @@ impl ItemEncoder {
             }
         }
 
-        for (first, second) in &self.ordered {
-            check_order(table, row, *first, *second)?;
+        for ordered in &self.ordered {
+            check_order(table, row, ordered)?;
         }
 
         let body = out.len();
@@ -232,9 +237,9 @@ impl ItemEncoder {
         }
         let renamed = self.external_id.filter(|at| changed[*at] && row[*at] != keys[*at]);
         let mut encoded = self.encode_key(table, keys, renamed.is_some(), out)?;
-        for (first, second) in &self.ordered {
+        for ordered @ (first, second, _) in &self.ordered {
             if changed[*first] || changed[*second] {
-                check_order(table, row, *first, *second)?;
+                check_order(table, row, ordered)?;
             }
         }
         for field in self.fields.iter().filter(|field| changed[field.at]) {
@@ -360,14 +365,21 @@ fn cleared_property(column: &Column) -> &'static str {
     }
 }
 
-fn check_order(table: &Table, row: &[Cell<'_>], first: usize, second: usize) -> Result<(), Error> {
-    match (&row[first], &row[second]) {
-        (Cell::Timestamp(a), Cell::Timestamp(b)) if b < a => {
-            let why = format!("the timestamp is before that in \"{}\"", table.names[first]);
-            Err(refuse(Kind::InvalidValue, table, row, second, why))
+fn check_order(table: &Table, row: &[Cell<'_>], (first, second, pair): &OrderedPair) -> Result<(), Error> {
+    let (Cell::Timestamp(a), Cell::Timestamp(b)) = (&row[*first], &row[*second]) else {
+        return Ok(());
+    };
+    // CDF keeps milliseconds: what is later by less than one is the same moment there.
+    let (a, b) = (a.div_euclid(1000), b.div_euclid(1000));
+    let name = &table.names[*first];
+    let why = match b.cmp(&a) {
+        Ordering::Less => format!("the timestamp is before that in \"{name}\""),
+        Ordering::Equal if !pair.may_be_equal => {
+            format!("the timestamp must be after that in \"{name}\", by a millisecond at least")
         }
-        _ => Ok(()),
-    }
+        _ => return Ok(()),
+    };
+    Err(refuse(Kind::InvalidValue, table, row, *second, why))
 }
 
 fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Refusal> {

@@ -101,6 +101,7 @@ pub fn questions(table: &Arc<Table>, connection: &Arc<Connection>, keys: &HashSe
                 conditions: conditions(table, &keys),
                 needed: needed.clone(),
                 limit: None,
+                to_change: false,
                 pending: Pending::default(),
             },
             prefixes: keys.iter().map(|key| key.prefix()).collect(),

@@ -106,6 +106,12 @@ impl InstancePages {
         Ok(InstancePages { instance_type, step, overlay })
     }
 
+    /// Instances by their keys.
+    async fn by_ids(&self, call: &Call<'_>, keys: &[Request], sources: &Request) -> Result<Vec<Value>, Error> {
+        let body = json!({ "items": keys, "sources": sources });
+        Ok(take_page(call.post("/models/instances/byids", &body).await?).0)
+    }
+
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
         let view = call
             .query
@@ -124,13 +130,12 @@ impl InstancePages {
             Step::ByKeys(mut keys) => {
                 let later = keys.split_off(keys.len().min(PER_PAGE));
                 self.step = Step::ByKeys(later);
-                let body = json!({ "items": keys, "sources": sources });
-                take_page(call.post("/models/instances/byids", &body).await?).0
+                self.by_ids(call, &keys, &sources).await?
             }
             Step::List { filter, cursor, others } => {
                 let mut body = Map::new();
                 body.insert("instanceType".into(), self.instance_type.into());
-                body.insert("sources".into(), sources);
+                body.insert("sources".into(), sources.clone());
                 body.insert("limit".into(), call.query.page(PER_PAGE).into());
                 if let Some(filter) = &filter {
                     body.insert("filter".into(), filter.clone());
@@ -139,7 +144,13 @@ impl InstancePages {
                     body.insert("cursor".into(), cursor.into());
                 }
                 let answer = call.post("/models/instances/list", &Request::Object(body)).await?;
-                let (items, cursor) = take_page(answer);
+                let (mut items, cursor) = take_page(answer);
+                // What is to be changed is looked at as it is by now.
+                if call.query.to_change && !items.is_empty() {
+                    let key = |item: &Value| json!({ "instanceType": self.instance_type, "space": item["space"].as_str(), "externalId": item["externalId"].as_str() });
+                    let keys: Vec<Request> = items.iter().map(key).collect();
+                    items = self.by_ids(call, &keys, &sources).await?;
+                }
                 self.step = match cursor {
                     Some(_) => Step::List { filter, cursor, others },
                     None => Step::list(others),
@@ -162,8 +173,7 @@ impl InstancePages {
                             json!({ "instanceType": self.instance_type, "space": space, "externalId": external_id })
                         })
                         .collect();
-                    let body = json!({ "items": keys, "sources": sources });
-                    items.extend(take_page(call.post("/models/instances/byids", &body).await?).0);
+                    items.extend(self.by_ids(call, &keys, &sources).await?);
                 }
                 items
             }

@@ -19,9 +19,8 @@ pub struct ItemPages {
     path: &'static str,
     step: Step,
     overlay: ItemOverlay,
-    /// All items were asked for, or all that have one of the keys: what was not among them does not exist.
-    complete: bool,
-    /// The items are asked for by their keys.
+    /// The items are asked for by their keys: what is not among them does not exist. Of a list nothing like it can be said,
+    /// since it may not show yet what was created moments ago.
     keyed: bool,
     /// External ids by what they are of and internal id.
     names: HashMap<(&'static str, i64), Option<String>>,
@@ -54,7 +53,6 @@ impl Step {
 impl ItemPages {
     pub fn new(items: &Items, query: &Query) -> Result<Self, Error> {
         let mut overlay = ItemOverlay::new(&query.pending.items)?;
-        let mut complete = true;
         let keys = query.keys();
         let keyed = keys.is_some();
         let step = match keys {
@@ -62,13 +60,9 @@ impl ItemPages {
                 overlay.only_keyed();
                 Step::ByKeys(keys)
             }
-            None => {
-                let filters = filter::filters(query);
-                complete = filters.iter().all(Map::is_empty) && !filters.is_empty();
-                Step::list(filters.into())
-            }
+            None => Step::list(filter::filters(query).into()),
         };
-        Ok(ItemPages { path: items.path, step, overlay, complete, keyed, names: HashMap::new() })
+        Ok(ItemPages { path: items.path, step, overlay, keyed, names: HashMap::new() })
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
@@ -99,7 +93,7 @@ impl ItemPages {
                     let some = self.by_ids(call, keys).await?;
                     items.extend(self.applied(call, some));
                 }
-                let rest = self.overlay.rest(call.resource(), self.complete);
+                let rest = self.overlay.rest(call.resource(), self.keyed);
                 for keys in rest.ask.chunks(PER_LIST) {
                     let some = self.by_ids(call, keys).await?;
                     items.extend(self.applied(call, some));
@@ -114,7 +108,10 @@ impl ItemPages {
                 let path = format!("{}/list", self.path);
                 match call.ask(&path, &list_body(call.query, &filter, cursor)).await {
                     Ok(response) => {
-                        let (items, cursor) = take_page(response.document()?);
+                        let (mut items, cursor) = take_page(response.document()?);
+                        if call.query.to_change {
+                            items = self.as_they_are(call, items).await?;
+                        }
                         self.step = match cursor {
                             Some(_) => Step::List { filter, cursor, others },
                             None => Step::list(others),
@@ -143,6 +140,19 @@ impl ItemPages {
     async fn by_ids(&self, call: &Call<'_>, keys: &[Request]) -> Result<Vec<Value>, Error> {
         let body = json!({ "items": keys, "ignoreUnknownIds": true });
         Ok(take_page(call.post(&format!("{}/byids", self.path), &body).await?).0)
+    }
+
+    /// The items of a list as they are by now, without those that are gone.
+    async fn as_they_are(&self, call: &Call<'_>, listed: Vec<Value>) -> Result<Vec<Value>, Error> {
+        let key = |item: &Value| match (item["id"].as_i64(), item["externalId"].as_str()) {
+            (Some(id), _) => Some(json!({ "id": id })),
+            (None, name) => name.map(|name| json!({ "externalId": name })),
+        };
+        let keys: Vec<Request> = listed.iter().filter_map(key).collect();
+        match keys.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.by_ids(call, &keys).await,
+        }
     }
 
     /// Items with what the transaction has written to them.

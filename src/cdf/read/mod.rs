@@ -190,6 +190,9 @@ pub struct Query {
     pub needed: Vec<bool>,
     /// So many rows are probably enough.
     pub limit: Option<usize>,
+    /// The rows are to be changed. CDF's lists are moments behind: what they show is asked for again by its keys, so that
+    /// nothing is changed by what it was.
+    pub to_change: bool,
     /// What the transaction itself has written to the table's resource, if the reader does not [ask](own::Own) for it.
     pub pending: Pending,
 }

@@ -43,7 +43,7 @@ pub static EVENTS: Resource = Resource {
         per_request: 1000,
         create: Create::Many,
         required: &[],
-        ordered: &[("start_time", "end_time")],
+        ordered: &[Ordered { first: "start_time", second: "end_time", may_be_equal: true }],
         updatable: true,
         deletable: true,
         shortest_key: 0,

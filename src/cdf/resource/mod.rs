@@ -304,6 +304,15 @@ pub enum Create {
     One,
 }
 
+/// Two timestamp columns of which the second is not before the first.
+#[derive(Debug)]
+pub struct Ordered {
+    pub first: &'static str,
+    pub second: &'static str,
+    /// Whether both may be the same moment.
+    pub may_be_equal: bool,
+}
+
 /// What is particular to a resource of items.
 #[derive(Debug)]
 pub struct Items {
@@ -314,7 +323,7 @@ pub struct Items {
     /// Columns that an item must have when it is created.
     pub required: &'static [&'static str],
     /// Pairs of timestamp columns of which the second is never before the first.
-    pub ordered: &'static [(&'static str, &'static str)],
+    pub ordered: &'static [Ordered],
     /// Whether CDF can update an item; one that it cannot can be written again only as it is.
     pub updatable: bool,
     /// Whether CDF can delete items.

@@ -33,7 +33,7 @@ pub static RELATIONSHIPS: Resource = Resource {
         per_request: 1000,
         create: Create::Many,
         required: &["external_id", "source_external_id", "source_type", "target_external_id", "target_type"],
-        ordered: &[("start_time", "end_time")],
+        ordered: &[Ordered { first: "start_time", second: "end_time", may_be_equal: false }],
         updatable: true,
         deletable: true,
         shortest_key: 1,

@@ -15,6 +15,7 @@ use serde_json::{json, Value};
 use crate::auth::{Client, DEFAULT_PROJECT};
 use crate::errors::ApiError;
 use crate::faults::Fault;
+use crate::lag;
 use crate::limits::Limit;
 use crate::resources::{self, datapoints, instances, points::Summary, raw, sequence_rows};
 use crate::server::App;
@@ -26,6 +27,7 @@ pub fn router() -> Router<Arc<App>> {
         .route("/clients", post(put_client))
         .route("/revoke_tokens", post(revoke_tokens))
         .route("/lag", post(set_lag))
+        .route("/models", post(set_models))
         .route("/faults", post(add_fault).delete(clear_faults))
         .route("/limits", post(set_limit).delete(clear_limits))
         .route("/requests", get(requests).delete(clear_requests))
@@ -66,11 +68,37 @@ async fn revoke_tokens(State(app): Admin) -> Response {
 struct Lag {
     #[serde(default = "default_project")]
     project: String,
+    #[serde(default)]
     ms: u64,
+    #[serde(default)]
+    lists_ms: u64,
 }
 
 async fn set_lag(State(app): Admin, Json(lag): Json<Lag>) -> Response {
-    app.store.project(&lag.project).classic().lag = Duration::from_millis(lag.ms);
+    let project = app.store.project(&lag.project);
+    let behind = || lag::Lag::new(Duration::from_millis(lag.lists_ms));
+    let mut classic = project.classic();
+    (classic.lag, classic.lists) = (Duration::from_millis(lag.ms), behind());
+    drop(classic);
+    project.models().lists = behind();
+    done()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Modeling {
+    #[serde(default = "default_project")]
+    project: String,
+    #[serde(default)]
+    schema_locks: u32,
+    #[serde(default)]
+    list_ms: i64,
+}
+
+async fn set_models(State(app): Admin, Json(modeling): Json<Modeling>) -> Response {
+    let project = app.store.project(&modeling.project);
+    let mut models = project.models();
+    (models.schema_locks, models.list_ms) = (modeling.schema_locks, modeling.list_ms);
     done()
 }
 

@@ -67,6 +67,19 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
     })
 }
 
+/// The same number for the same one, and neighbours far apart: what puts things into an order that is none.
+pub fn scatter(number: u64) -> u64 {
+    let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+/// As [`scatter`], of a text.
+pub fn scatter_text(text: &str) -> u64 {
+    scatter(fnv1a(text.as_bytes()))
+}
+
 /// An opaque cursor: `state` plus a fingerprint of the parameters it was made for.
 pub fn encode_cursor(parameters: &Value, state: &Value) -> String {
     let text = format!("{:016x}{state}", fnv1a(parameters.to_string().as_bytes()));

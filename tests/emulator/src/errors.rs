@@ -16,12 +16,23 @@ pub struct ApiError {
     pub missing: Vec<Value>,
     /// Identifiers that exist already, or occur twice in the request.
     pub duplicated: Vec<Value>,
+    /// Further members of `error`.
+    pub more: Map<String, Value>,
+    /// Headers of the answer.
+    pub headers: Vec<(String, String)>,
 }
 
 impl ApiError {
     /// An error without lists of identifiers.
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), missing: Vec::new(), duplicated: Vec::new() }
+        Self {
+            status,
+            message: message.into(),
+            missing: Vec::new(),
+            duplicated: Vec::new(),
+            more: Map::new(),
+            headers: Vec::new(),
+        }
     }
 
     /// 400: what most refusals of CDF are.
@@ -59,6 +70,18 @@ impl ApiError {
         Self::new(403, "Forbidden")
     }
 
+    /// With a further member of `error`.
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.more.insert(name.to_owned(), value);
+        self
+    }
+
+    /// With a header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The JSON body.
     pub fn body(&self) -> Value {
         let mut error = Map::new();
@@ -69,6 +92,7 @@ impl ApiError {
                 error.insert(name.into(), json!(list));
             }
         }
+        error.extend(self.more.clone());
         json!({ "error": error })
     }
 }
@@ -76,6 +100,8 @@ impl ApiError {
 impl From<ApiError> for Reply {
     fn from(error: ApiError) -> Self {
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Reply::json(status.as_u16(), &error.body())
+        let mut reply = Reply::json(status.as_u16(), &error.body());
+        reply.headers.extend(error.headers);
+        reply
     }
 }

@@ -5,6 +5,7 @@ mod auth;
 mod codec;
 mod errors;
 mod faults;
+mod lag;
 mod limits;
 mod record;
 mod reply;

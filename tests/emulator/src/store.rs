@@ -2,11 +2,13 @@
 //! a lock per series, so that large inserts do not wait for one another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{json, Map, Value};
 
+use crate::lag::{History, Lag, Sight};
 use crate::resources::models::Models;
 use crate::resources::points::Points;
 use crate::resources::raw::Databases;
@@ -70,6 +72,8 @@ pub struct Classic {
     empty: Table,
     /// How long what is created from now on is not found by references and by its keys.
     pub lag: Duration,
+    /// How far lists are behind.
+    pub lists: Lag,
 }
 
 impl Classic {
@@ -81,7 +85,7 @@ impl Classic {
     /// A resource's objects, to change them.
     pub fn table_mut(&mut self, path: &'static str) -> &mut Table {
         let table = self.tables.entry(path).or_default();
-        table.lag = self.lag;
+        (table.lag, table.lists_lag) = (self.lag, self.lists.most);
         table
     }
 
@@ -188,6 +192,9 @@ pub struct Table {
     lag: Duration,
     /// Until when objects are not found, by id.
     hidden: HashMap<i64, Instant>,
+    lists_lag: Duration,
+    /// What lists still show.
+    history: History<u64, Entity>,
 }
 
 impl Table {
@@ -198,6 +205,7 @@ impl Table {
         if !self.lag.is_zero() {
             self.hidden.insert(entity.id, Instant::now() + self.lag);
         }
+        self.history.record(seq, None, self.lists_lag);
         self.index(seq, &entity);
         self.rows.insert(seq, entity);
     }
@@ -209,6 +217,7 @@ impl Table {
         };
         if let Some(old) = self.rows.remove(&seq) {
             self.unindex(seq, &old);
+            self.history.record(seq, Some(old), self.lists_lag);
         }
         self.index(seq, &entity);
         self.rows.insert(seq, entity);
@@ -221,6 +230,7 @@ impl Table {
         };
         if let Some(old) = self.rows.remove(&seq) {
             self.unindex(seq, &old);
+            self.history.record(seq, Some(old), self.lists_lag);
         }
     }
 
@@ -285,6 +295,12 @@ impl Table {
     /// Objects after a position, oldest first, each with its position.
     pub fn after(&self, position: u64) -> impl Iterator<Item = (u64, &Entity)> {
         self.rows.range(position.saturating_add(1)..).map(|(seq, entity)| (*seq, entity))
+    }
+
+    /// As `after`, as a list sees them.
+    pub fn listed(&self, position: u64, sight: Sight) -> impl Iterator<Item = (u64, &Entity)> {
+        let seen = self.history.seen(&self.rows, Bound::Excluded(&position), sight, |seq| *seq);
+        seen.map(|(seq, entity)| (*seq, entity))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{json, Map, Value};
 
-use super::classic::{Draft, Hooks, Kind, Operation};
+use super::classic::{Draft, Hooks, Kind, Operation, Words};
 use super::fields::{Dangling, Field, FieldType, MetadataLimits, MAX_ID};
 use super::filter::Filter;
 use crate::errors::ApiError;
@@ -30,10 +30,16 @@ pub static KIND: Kind = Kind {
         Field::new("labels", FieldType::Labels { max: 10 }).not_null(),
         Field::new("geoLocation", FieldType::GeoLocation),
     ],
-    defaults: Map::new,
+    defaults: || Map::from_iter([("metadata".to_owned(), json!({}))]),
     max_items: 1000,
     created: 201,
     twice: 409,
+    words: Words {
+        unknown_external_id: "External id not found",
+        ..Words::alike("Asset id not found", "Asset id duplicated")
+    },
+    nulls: true,
+    keeps_unchanged: false,
     has_id: true,
     operations: &[
         Operation::Get,

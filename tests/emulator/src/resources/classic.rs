@@ -52,6 +52,19 @@ pub struct Hooks {
     pub remove: fn(&mut Classic, &mut BTreeSet<i64>, recursive: bool) -> Result<(), ApiError>,
     /// Adds fields computed on reading.
     pub render: fn(&Classic, &mut Map<String, Value>, aggregates: &[String]),
+    /// What else answers to some requests have, or leave out.
+    pub dress: fn(&mut Map<String, Value>, Occasion),
+}
+
+/// What an object is answered to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// Its create.
+    Create,
+    /// A list, or a request for it by its key.
+    Read,
+    /// Its update.
+    Update,
 }
 
 impl Hooks {
@@ -62,7 +75,54 @@ impl Hooks {
         link: |_, _| Ok(()),
         remove: |_, _, _| Ok(()),
         render: |_, _, _| {},
+        dress: |_, _| {},
     };
+}
+
+/// How a resource's refusals of names read.
+pub struct Words {
+    /// Ids that do not exist.
+    pub unknown_id: &'static str,
+    /// External ids that do not exist.
+    pub unknown_external_id: &'static str,
+    /// Ids that occur twice.
+    pub repeated_id: &'static str,
+    /// External ids that occur twice.
+    pub repeated_external_id: &'static str,
+    /// One object named in two ways.
+    pub same: &'static str,
+    /// Whether the names follow a colon.
+    pub names_follow: bool,
+}
+
+impl Words {
+    /// The same words for ids and external ids.
+    pub const fn alike(unknown: &'static str, repeated: &'static str) -> Self {
+        Self {
+            unknown_id: unknown,
+            unknown_external_id: unknown,
+            repeated_id: repeated,
+            repeated_external_id: repeated,
+            same: repeated,
+            names_follow: false,
+        }
+    }
+
+    /// A message about some names.
+    fn say(&self, of_id: &str, of_external_id: &str, identities: &[Identity]) -> String {
+        let words = match identities.first() {
+            Some(Identity::Id(_)) => of_id,
+            _ => of_external_id,
+        };
+        let name = |identity: &Identity| match identity {
+            Identity::Id(id) => id.to_string(),
+            Identity::External(name) | Identity::Instance { external_id: name, .. } => name.clone(),
+        };
+        match self.names_follow {
+            true => format!("{words}: {}", identities.iter().map(name).collect::<Vec<_>>().join(", ")),
+            false => words.to_owned(),
+        }
+    }
 }
 
 /// A resource, declared.
@@ -83,6 +143,12 @@ pub struct Kind {
     pub created: u16,
     /// Status for the same object twice in one request.
     pub twice: u16,
+    /// How its refusals read.
+    pub words: Words,
+    /// A create takes null in any optional field, as if the field were absent.
+    pub nulls: bool,
+    /// An update that changes nothing leaves `lastUpdatedTime` alone.
+    pub keeps_unchanged: bool,
     /// Whether objects have an id. Those that can be updated have a lastUpdatedTime.
     pub has_id: bool,
     /// What it can do.
@@ -114,6 +180,14 @@ impl Draft {
 }
 
 type Object = Map<String, Value>;
+
+/// What objects are named for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Read,
+    Update,
+    Delete,
+}
 
 impl Kind {
     /// The route of a request below this resource's path.
@@ -147,18 +221,32 @@ impl Kind {
         self.fields.iter().find(|field| field.name == name)
     }
 
-    fn render(&self, classic: &Classic, entity: &Entity, aggregates: &[String]) -> Value {
+    fn render(
+        &self,
+        classic: &Classic,
+        entity: &Entity,
+        aggregates: &[String],
+        occasion: Occasion,
+    ) -> Value {
         let mut fields = entity.fields.clone();
         if self.has_id {
             fields.insert("id".into(), json!(entity.id));
         }
         (self.hooks.render)(classic, &mut fields, aggregates);
+        (self.hooks.dress)(&mut fields, occasion);
         Value::Object(fields)
     }
 
-    fn render_all(&self, classic: &Classic, ids: &[i64], aggregates: &[String]) -> Vec<Value> {
+    fn render_all(
+        &self,
+        classic: &Classic,
+        ids: &[i64],
+        aggregates: &[String],
+        occasion: Occasion,
+    ) -> Vec<Value> {
         let table = classic.table(self.path);
-        ids.iter().filter_map(|id| table.by_id(*id)).map(|e| self.render(classic, e, aggregates)).collect()
+        let objects = ids.iter().filter_map(|id| table.by_id(*id));
+        objects.map(|object| self.render(classic, object, aggregates, occasion)).collect()
     }
 
     /// Stored objects as they would be answered, for the admin interface.
@@ -167,7 +255,7 @@ impl Kind {
             .table(self.path)
             .after(0)
             .filter(|(_, entity)| external_id.is_none_or(|wanted| entity.text("externalId") == Some(wanted)))
-            .map(|(_, entity)| self.render(classic, entity, &[]))
+            .map(|(_, entity)| self.render(classic, entity, &[], Occasion::Read))
             .collect()
     }
 
@@ -252,7 +340,7 @@ impl Kind {
                 }
             }
         }
-        let mut items = self.render_all(&classic, &ids, &[]);
+        let mut items = self.render_all(&classic, &ids, &[], Occasion::Create);
         if one {
             let mut item = items.pop().unwrap_or_default();
             item["uploadUrl"] = json!("http://127.0.0.1/uploads-are-not-emulated");
@@ -262,7 +350,11 @@ impl Kind {
     }
 
     /// Checks a new object field by field.
-    fn draft(&self, item: Value) -> Result<Draft, ApiError> {
+    fn draft(&self, mut item: Value) -> Result<Draft, ApiError> {
+        if let (true, Some(item)) = (self.nulls, item.as_object_mut()) {
+            let optional = |name: &str| self.field(name).is_some_and(|field| !field.required);
+            item.retain(|name, value| !(value.is_null() && optional(name)));
+        }
         fields::refuse_nulls(&item)?;
         let Value::Object(item) = item else {
             return Err(ApiError::bad_request("items: expected objects"));
@@ -325,12 +417,55 @@ impl Kind {
 
     fn duplicated(&self, status: u16, identities: &[Identity]) -> ApiError {
         let list = identities.iter().map(Identity::json).collect();
-        ApiError::duplicated(status, format!("{} id duplicated", self.noun), list)
+        let words = &self.words;
+        ApiError::duplicated(status, words.say(words.repeated_id, words.repeated_external_id, identities), list)
     }
 
     fn not_found(&self, identities: &[Identity]) -> ApiError {
         let list = identities.iter().map(Identity::json).collect();
-        ApiError::missing(format!("{} id not found", self.noun), list)
+        let words = &self.words;
+        ApiError::missing(words.say(words.unknown_id, words.unknown_external_id, identities), list)
+    }
+
+    /// Names that occur twice and are refused before it is known whether there are such objects. Of assets, as recorded, a
+    /// name that does not exist is missing however often it occurs, but for ids that are to be deleted.
+    fn repeated_first(&self, request: Naming, identities: &[Identity]) -> Vec<Identity> {
+        let of_id = |identity: &&Identity| matches!(identity, Identity::Id(_));
+        match (self.path, request) {
+            ("assets", Naming::Read) => Vec::new(),
+            ("assets", Naming::Delete) => repeated(identities.iter().filter(of_id).cloned()),
+            _ => repeated(identities.iter().cloned()),
+        }
+    }
+
+    /// Each name once. As recorded, in the order of the request only where time series are named and files are read; where
+    /// nothing is recorded, in none.
+    fn arrange(&self, request: Naming, names: Vec<Identity>) -> Vec<Identity> {
+        let mut seen = HashSet::new();
+        let mut names: Vec<Identity> = names.into_iter().filter(|name| seen.insert(name.clone())).collect();
+        if !matches!((self.path, request), ("timeseries", _) | ("files", Naming::Read)) {
+            names.sort_by_key(|name| codec::scatter_text(&name.json().to_string()));
+        }
+        names
+    }
+
+    /// The refusal of objects that are named in two ways. Of time series, as recorded, with both names in one entry.
+    fn conflicting(&self, request: Naming, identities: &[Identity], found: &[Option<i64>]) -> ApiError {
+        let same = repeated(found.iter().flatten().map(|id| Identity::Id(*id)));
+        if request != Naming::Delete {
+            return self.duplicated(self.twice, &same);
+        }
+        let entry = |object: &Identity| {
+            let mut entry = Map::new();
+            let names = identities.iter().zip(found).filter(|(_, id)| id.map(Identity::Id).as_ref() == Some(object));
+            names.for_each(|(name, _)| entry.extend(name.json().as_object().cloned().unwrap_or_default()));
+            Value::Object(entry)
+        };
+        let list = match self.path {
+            "timeseries" => same.iter().map(entry).collect(),
+            _ => same.iter().map(Identity::json).collect(),
+        };
+        ApiError::duplicated(409, self.words.same, list)
     }
 
     fn identity(&self, item: &Object, by_instance: bool) -> Result<Identity, ApiError> {
@@ -357,11 +492,11 @@ impl Kind {
         classic: &Classic,
         identities: &[Identity],
         ignore_unknown: bool,
-        write: bool,
+        request: Naming,
     ) -> Result<Vec<Option<i64>>, ApiError> {
-        let literally = repeated(identities.iter().cloned());
-        if !literally.is_empty() {
-            return Err(self.duplicated(self.twice, &literally));
+        let first = self.repeated_first(request, identities);
+        if !first.is_empty() {
+            return Err(self.duplicated(self.twice, &first));
         }
         let table = classic.table(self.path);
         let found: Vec<Option<i64>> =
@@ -374,12 +509,18 @@ impl Kind {
                 .map(|(id, _)| id.clone())
                 .collect();
             if !missing.is_empty() {
-                return Err(self.not_found(&missing));
+                return Err(self.not_found(&self.arrange(request, missing)));
             }
         }
+        let known: Vec<Identity> =
+            identities.iter().zip(&found).filter(|(_, id)| id.is_some()).map(|(name, _)| name.clone()).collect();
+        let twice = repeated(known.into_iter());
+        if !twice.is_empty() {
+            return Err(self.duplicated(self.twice, &twice));
+        }
         let same = repeated(found.iter().flatten().map(|id| Identity::Id(*id)));
-        if write && !same.is_empty() {
-            return Err(self.duplicated(self.twice, &same));
+        if request != Naming::Read && !same.is_empty() {
+            return Err(self.conflicting(request, identities, &found));
         }
         Ok(found)
     }
@@ -411,9 +552,9 @@ impl Kind {
         let aggregates = requested_properties(&body)?;
         let identities = self.identities(items, self.can(Operation::ByInstance))?;
         let classic = project.classic();
-        let found = self.resolve(&classic, &identities, ignore_unknown, false)?;
+        let found = self.resolve(&classic, &identities, ignore_unknown, Naming::Read)?;
         let ids: Vec<i64> = found.into_iter().flatten().collect();
-        Ok(Reply::items(200, self.render_all(&classic, &ids, &aggregates), None))
+        Ok(Reply::items(200, self.render_all(&classic, &ids, &aggregates, Occasion::Read), None))
     }
 
     fn get(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
@@ -422,7 +563,7 @@ impl Kind {
         let id = id.ok_or_else(|| ApiError::bad_request(format!("Invalid id '{text}'")))?;
         let classic = project.classic();
         match classic.table(self.path).by_id(id) {
-            Some(entity) => Ok(Reply::json(200, &self.render(&classic, entity, &[]))),
+            Some(entity) => Ok(Reply::json(200, &self.render(&classic, entity, &[], Occasion::Read))),
             None => Err(self.not_found(&[Identity::Id(id)])),
         }
     }
@@ -448,7 +589,7 @@ impl Kind {
         }
 
         let mut classic = project.classic();
-        let ids = self.resolve(&classic, &identities, false, true)?;
+        let ids = self.resolve(&classic, &identities, false, Naming::Update)?;
         let mut drafts = Vec::with_capacity(ids.len());
         for (id, patch) in ids.into_iter().flatten().zip(&patches) {
             let Some(before) = classic.table(self.path).by_id(id).cloned() else {
@@ -476,12 +617,16 @@ impl Kind {
         let now = now_ms();
         let ids: Vec<i64> = drafts.iter().map(|draft| draft.id).collect();
         for mut draft in drafts {
+            let unchanged = draft.before.as_ref().is_some_and(|before| before.fields == draft.fields);
+            if unchanged && self.keeps_unchanged {
+                continue;
+            }
             if self.can(Operation::Update) {
                 draft.fields.insert("lastUpdatedTime".into(), json!(now));
             }
             classic.table_mut(self.path).replace(Entity { id: draft.id, fields: draft.fields });
         }
-        Ok(Reply::items(200, self.render_all(&classic, &ids, &[]), None))
+        Ok(Reply::items(200, self.render_all(&classic, &ids, &[], Occasion::Update), None))
     }
 
     fn check_patch(&self, identity: &Identity, patch: &Object) -> Result<(), ApiError> {
@@ -554,7 +699,7 @@ impl Kind {
         let recursive = flag(&body, "recursive")?;
         let identities = self.identities(items, false)?;
         let mut classic = project.classic();
-        let found = self.resolve(&classic, &identities, ignore_unknown, true)?;
+        let found = self.resolve(&classic, &identities, ignore_unknown, Naming::Delete)?;
         let mut ids: BTreeSet<i64> = found.into_iter().flatten().collect();
         (self.hooks.remove)(&mut classic, &mut ids, recursive)?;
         for id in ids {
@@ -629,13 +774,14 @@ impl Kind {
             return Err(ApiError::bad_request("Unknown field 'aggregatedProperties' in the request"));
         }
         let none = json!({});
-        let classic = project.classic();
+        let mut classic = project.classic();
+        let sight = classic.lists.next();
         let criteria =
             filter::compile(&classic, self.filters, self.fields, body.get("filter").unwrap_or(&none))?;
         let mut items = Vec::new();
         let mut last = after;
         let mut next = None;
-        for (position, entity) in classic.table(self.path).after(after) {
+        for (position, entity) in classic.table(self.path).listed(after, sight) {
             let in_partition = partition.is_none_or(|(part, parts)| position % parts == part);
             if !in_partition || !criteria.iter().all(|matches| matches(entity)) {
                 continue;
@@ -644,7 +790,7 @@ impl Kind {
                 next = Some(codec::encode_cursor(&parameters, &json!(last)));
                 break;
             }
-            items.push(self.render(&classic, entity, &aggregates));
+            items.push(self.render(&classic, entity, &aggregates, Occasion::Read));
             last = position;
         }
         Ok(Reply::items(200, items, next))

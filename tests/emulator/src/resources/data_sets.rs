@@ -1,8 +1,8 @@
 //! Data sets: what other objects may belong to. They cannot be deleted.
 
-use serde_json::{json, Map};
+use serde_json::json;
 
-use super::classic::{Hooks, Kind, Operation};
+use super::classic::{Hooks, Kind, Operation, Words};
 use super::fields::{Field, FieldType, MetadataLimits};
 use super::filter::Filter;
 
@@ -20,10 +20,16 @@ pub static KIND: Kind = Kind {
         Field::metadata(&METADATA),
         Field::new("writeProtected", FieldType::Boolean).not_null(),
     ],
-    defaults: || Map::from_iter([("writeProtected".to_owned(), json!(false))]),
+    defaults: || {
+        let fields = [("metadata", json!({})), ("writeProtected", json!(false))];
+        fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
+    },
     max_items: 10,
     created: 200,
     twice: 400,
+    words: Words::alike("Data set id not found", "Data set id duplicated"),
+    nulls: false,
+    keeps_unchanged: false,
     has_id: true,
     operations: &[Operation::Update],
     filters: &[

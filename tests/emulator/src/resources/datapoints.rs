@@ -428,6 +428,7 @@ struct Answer {
 
 fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let mut body = request.json()?;
+    body.retain(|_, value| !value.is_null());
     refuse_unemulated(&body)?;
     let known = ["start", "end", "limit", "includeOutsidePoints", "ignoreUnknownIds"];
     let items = take_queries(&mut body, &known)?;

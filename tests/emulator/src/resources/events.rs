@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::classic::{Hooks, Kind, Operation};
+use super::classic::{Hooks, Kind, Operation, Words};
 use super::fields::{Dangling, Field, FieldType, MetadataLimits, Target};
 use super::filter::Filter;
 use crate::errors::ApiError;
@@ -31,6 +31,9 @@ pub static KIND: Kind = Kind {
     max_items: 1000,
     created: 201,
     twice: 409,
+    words: Words::alike("Event id not found", "Event id duplicated"),
+    nulls: true,
+    keeps_unchanged: true,
     has_id: true,
     operations: &[
         Operation::Get,

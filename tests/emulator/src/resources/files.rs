@@ -2,7 +2,7 @@
 
 use serde_json::{json, Map, Value};
 
-use super::classic::{Hooks, Kind, Operation};
+use super::classic::{Hooks, Kind, Occasion, Operation, Words};
 use super::fields::{Dangling, Field, FieldType, MetadataLimits, Target};
 use super::filter::Filter;
 use crate::errors::ApiError;
@@ -34,6 +34,16 @@ pub static KIND: Kind = Kind {
     max_items: 1000,
     created: 201,
     twice: 409,
+    words: Words {
+        unknown_id: "File ids not found",
+        unknown_external_id: "Files ids not found",
+        repeated_id: "Duplicate ids",
+        repeated_external_id: "Duplicate external ids",
+        same: "Duplicate ids",
+        names_follow: true,
+    },
+    nulls: true,
+    keeps_unchanged: false,
     has_id: true,
     operations: &[
         Operation::CreateOne,
@@ -64,12 +74,25 @@ pub static KIND: Kind = Kind {
         ("labels", Filter::Labels),
         ("geoLocation", Filter::NotEmulated),
     ],
-    hooks: Hooks { admit, ..Hooks::NONE },
+    hooks: Hooks { admit, dress, ..Hooks::NONE },
 };
 
 fn admit(file: &Map<String, Value>, create: bool) -> Result<(), ApiError> {
     match file.get("assetIds").and_then(Value::as_array).is_some_and(Vec::is_empty) && create {
         true => Err(ApiError::bad_request("assetIds: size must be between 1 and 1000, got 0")),
         false => Ok(()),
+    }
+}
+
+/// As recorded: a create shows empty labels, an update empty metadata, and neither does what the other does.
+fn dress(file: &mut Map<String, Value>, occasion: Occasion) {
+    let empty_labels = file.get("labels").and_then(Value::as_array).is_none_or(Vec::is_empty);
+    match occasion {
+        Occasion::Create if empty_labels => drop(file.insert("labels".into(), json!([]))),
+        _ if empty_labels => drop(file.shift_remove("labels")),
+        _ => {}
+    }
+    if occasion == Occasion::Update && !file.contains_key("metadata") {
+        file.insert("metadata".into(), json!({}));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use super::classic::{Hooks, Kind, Operation};
+use super::classic::{Hooks, Kind, Operation, Words};
 use super::fields::{Dangling, Field};
 use super::filter::Filter;
 
@@ -21,6 +21,9 @@ pub static KIND: Kind = Kind {
     max_items: 1000,
     created: 201,
     twice: 409,
+    words: Words::alike("Label id not found", "Label id duplicated"),
+    nulls: true,
+    keeps_unchanged: false,
     has_id: false,
     operations: &[Operation::Delete],
     filters: &[

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use axum::http::Method;
 use serde_json::{json, Map, Value};
 
-use super::instances::{self, Instances};
+use super::instances::{self, Instance, Instances, Key};
 use super::Route;
 use crate::codec::{self, now_ms};
 use crate::errors::ApiError;
+use crate::lag::{History, Lag};
 use crate::reply::{Reply, Request};
 use crate::store::Project;
 
@@ -21,17 +22,52 @@ pub type Name = (String, String);
 /// Everything of data modeling in a project.
 #[derive(Default)]
 pub struct Models {
+    schema: Schema,
+    /// Nodes and edges.
+    pub instances: Instances,
+    /// What lists still show.
+    pub history: History<Key, Instance>,
+    /// How far lists are behind.
+    pub lists: Lag,
+    /// So many changes of containers are refused, as while another change of the schema runs.
+    pub schema_locks: u32,
+    /// How long a list takes, compared with the timeout that its request sets.
+    pub list_ms: i64,
+}
+
+impl std::ops::Deref for Models {
+    type Target = Schema;
+
+    fn deref(&self) -> &Schema {
+        &self.schema
+    }
+}
+
+impl Models {
+    /// Makes an instance what it is to be; None: it goes.
+    pub fn put(&mut self, key: Key, instance: Option<Instance>) -> bool {
+        let before = match instance {
+            Some(instance) => self.instances.insert(key.clone(), instance),
+            None => self.instances.remove(&key),
+        };
+        let existed = before.is_some();
+        self.history.record(key, before, self.lists.most);
+        existed
+    }
+}
+
+/// Spaces, containers and views.
+#[derive(Default, Clone)]
+pub struct Schema {
     spaces: BTreeMap<String, Value>,
     containers: BTreeMap<Name, Value>,
     /// By name and version.
     views: BTreeMap<(Name, String), Value>,
     /// When the last view was created: of two versions one is always the newer.
     last_view: i64,
-    /// Nodes and edges.
-    pub instances: Instances,
 }
 
-impl Models {
+impl Schema {
     /// Whether there is such a space.
     pub fn has_space(&self, space: &str) -> bool {
         self.spaces.contains_key(space)
@@ -145,14 +181,17 @@ fn stamp(mut object: Map<String, Value>, before: Option<&Value>) -> Value {
 fn create_spaces(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let items = items(&mut request.json()?, MAX_ITEMS)?;
     let mut models = project.models();
+    // Changed as a copy, which takes the place of the original only if all went well.
+    let mut schema = models.schema.clone();
     let mut made = Vec::new();
     for item in items {
         let space = text(&item, "space")?;
         check_space(&space)?;
-        let stored = stamp(item, models.spaces.get(&space));
-        models.spaces.insert(space, stored.clone());
+        let stored = stamp(item, schema.spaces.get(&space));
+        schema.spaces.insert(space, stored.clone());
         made.push(stored);
     }
+    models.schema = schema;
     Ok(Reply::items(200, made, None))
 }
 
@@ -190,10 +229,15 @@ fn create_containers(project: &Project, request: &mut Request) -> Result<Reply, 
     ];
     let items = items(&mut request.json()?, MAX_ITEMS)?;
     let mut models = project.models();
+    if models.schema_locks > 0 {
+        models.schema_locks -= 1;
+        return Err(locked());
+    }
+    let mut schema = models.schema.clone();
     let mut made = Vec::new();
     for mut item in items {
         let name = name(&item)?;
-        if !models.has_space(&name.0) {
+        if !schema.has_space(&name.0) {
             return Err(no_space(&name.0));
         }
         let Some(Value::Object(properties)) = item.get_mut("properties") else {
@@ -212,6 +256,9 @@ fn create_containers(project: &Project, request: &mut Request) -> Result<Reply, 
             } else if property["type"]["list"].is_null() {
                 property["type"]["list"] = json!(false);
             }
+            if kind == "text" && property["type"]["collation"].is_null() {
+                property["type"]["collation"] = json!("ucs_basic");
+            }
             for (field, default) in [("nullable", true), ("immutable", false), ("autoIncrement", false)] {
                 if property[field].is_null() {
                     property[field] = json!(default);
@@ -222,11 +269,21 @@ fn create_containers(project: &Project, request: &mut Request) -> Result<Reply, 
         if item.get("usedFor").is_none_or(Value::is_null) {
             item.insert("usedFor".into(), json!("node"));
         }
-        let stored = stamp(item, models.containers.get(&name));
-        models.containers.insert(name, stored.clone());
+        for field in ["constraints", "indexes"] {
+            item.entry(field).or_insert_with(|| json!({}));
+        }
+        let stored = stamp(item, schema.containers.get(&name));
+        schema.containers.insert(name, stored.clone());
         made.push(stored);
     }
+    models.schema = schema;
     Ok(Reply::items(200, made, None))
+}
+
+/// CDF's refusal of a change of the schema while another one runs.
+fn locked() -> ApiError {
+    let message = "Schema lock conflict occurred. Another schema change is under way; try again later.";
+    ApiError::new(409, message).with("isAutoRetryable", json!(true)).header("cdf-is-auto-retryable", "true")
 }
 
 /// Checks the values of an enumeration: 1 to 32 identifiers.
@@ -274,27 +331,29 @@ fn containers_by_ids(project: &Project, request: &mut Request) -> Result<Reply, 
 fn create_views(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let items = items(&mut request.json()?, MAX_ITEMS)?;
     let mut models = project.models();
+    let mut schema = models.schema.clone();
     let mut made = Vec::new();
     for item in items {
         let key = (name(&item)?, text(&item, "version")?);
-        if !models.has_space(&key.0 .0) {
+        if !schema.has_space(&key.0 .0) {
             return Err(no_space(&key.0 .0));
         }
         check_version(&key.1)?;
-        let resolved = resolve(&models, item)?;
-        let mut stored = stamp(resolved, models.views.get(&key));
-        if !models.views.contains_key(&key) {
-            models.last_view = now_ms().max(models.last_view + 1);
-            stored["createdTime"] = json!(models.last_view);
+        let resolved = resolve(&schema, item)?;
+        let mut stored = stamp(resolved, schema.views.get(&key));
+        if !schema.views.contains_key(&key) {
+            schema.last_view = now_ms().max(schema.last_view + 1);
+            stored["createdTime"] = json!(schema.last_view);
         }
-        models.views.insert(key, stored.clone());
+        schema.views.insert(key, stored.clone());
         made.push(stored);
     }
+    models.schema = schema;
     Ok(Reply::items(200, made, None))
 }
 
 /// A view as it is answered: each property with the type of the container property behind it.
-fn resolve(models: &Models, mut view: Map<String, Value>) -> Result<Map<String, Value>, ApiError> {
+fn resolve(models: &Schema, mut view: Map<String, Value>) -> Result<Map<String, Value>, ApiError> {
     let mut properties = Map::new();
     for parent in view.get("implements").and_then(Value::as_array).into_iter().flatten() {
         let parent = parent.as_object().cloned().unwrap_or_default();
@@ -354,13 +413,29 @@ fn resolve(models: &Models, mut view: Map<String, Value>) -> Result<Map<String, 
         (false, true) => "edge",
         _ => "node",
     };
+    // One that leaves out a property that needs a value cannot be written through.
+    let writable = mapped.iter().all(|container| {
+        let name = container.as_object().and_then(|container| name(container).ok());
+        let definition = name.and_then(|name| models.container(&name));
+        definition.and_then(|d| d["properties"].as_object()).into_iter().flatten().all(|(behind, property)| {
+            let maps = |view: &Value| {
+                view["container"] == *container && view["containerPropertyIdentifier"] == json!(behind)
+            };
+            !needs_value(property) || properties.values().any(maps)
+        })
+    });
+    view.insert("queryable".into(), json!(!mapped.is_empty() || view.contains_key("filter")));
     view.insert("properties".into(), Value::Object(properties));
     view.insert("usedFor".into(), json!(used_for));
     view.insert("mappedContainers".into(), json!(mapped));
-    for flag in ["writable", "queryable"] {
-        view.insert(flag.into(), json!(true));
-    }
+    view.insert("writable".into(), json!(writable));
+    view.entry("implements").or_insert_with(|| json!([]));
     Ok(view)
+}
+
+/// Whether a container's property has to be given a value.
+pub fn needs_value(property: &Value) -> bool {
+    property["nullable"] == json!(false) && property["defaultValue"].is_null()
 }
 
 /// CDF's refusal of a view that does not exist.

@@ -29,9 +29,44 @@ const MAX_COLUMNS_BYTES: usize = 5 << 20;
 const MAX_COLUMN_CHARACTERS: usize = 2_621_440;
 
 /// Databases by name.
-pub type Databases = BTreeMap<String, BTreeMap<String, Table>>;
-/// Rows by key.
-pub type Table = BTreeMap<String, Row>;
+pub type Databases = BTreeMap<String, Database>;
+
+/// A database: tables by name, and when it was created.
+#[derive(Debug, Default)]
+pub struct Database {
+    created: i64,
+    tables: BTreeMap<String, Table>,
+}
+
+impl Database {
+    fn new() -> Self {
+        Self { created: now_ms(), tables: BTreeMap::new() }
+    }
+}
+
+/// A table: its rows in an order that is not that of their keys, and when it was created.
+#[derive(Debug)]
+pub struct Table {
+    created: i64,
+    rows: BTreeMap<Place, Row>,
+}
+
+impl Table {
+    fn new() -> Self {
+        Self { created: now_ms(), rows: BTreeMap::new() }
+    }
+}
+
+/// Where a row is among the others of its table: CDF does not sort them by their keys, and cursors part the whole of all
+/// keys that there could be, so that most of many are empty.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Place(u64, String);
+
+impl Place {
+    fn of(key: &str) -> Self {
+        Self(codec::scatter_text(key), key.to_owned())
+    }
+}
 
 /// The columns of a row. Values stay the text that was sent, so that numbers keep all their digits.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +116,14 @@ pub struct Row {
 struct Answer<'a> {
     key: &'a str,
     row: &'a Row,
+    shown: Shown<'a>,
+}
+
+/// Which columns are shown.
+#[derive(Clone, Copy, Default)]
+struct Shown<'a> {
     chosen: Option<&'a [&'a str]>,
+    without_nulls: bool,
 }
 
 impl Serialize for Answer<'_> {
@@ -98,9 +140,11 @@ struct Chosen<'a>(&'a Answer<'a>);
 
 impl Serialize for Chosen<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Answer { row, chosen, .. } = self.0;
+        let Answer { row, shown: Shown { chosen, without_nulls }, .. } = *self.0;
         let columns = row.columns.0.iter();
-        let shown = columns.filter(|(name, _)| chosen.is_none_or(|chosen| chosen.contains(&name.as_str())));
+        let shown = columns
+            .filter(|(name, _)| chosen.is_none_or(|chosen| chosen.contains(&name.as_str())))
+            .filter(|(_, value)| !(without_nulls && value.get() == "null"));
         serializer.collect_map(shown.map(|(name, value)| (name, value)))
     }
 }
@@ -165,8 +209,8 @@ fn no_tables(names: &[&str]) -> ApiError {
 }
 
 fn table<'a>(databases: &'a mut Databases, db: &str, name: &str) -> Result<&'a mut Table, ApiError> {
-    let tables = databases.get_mut(db).ok_or_else(|| no_database(db))?;
-    tables.get_mut(name).ok_or_else(|| no_tables(&[name]))
+    let database = databases.get_mut(db).ok_or_else(|| no_database(db))?;
+    database.tables.get_mut(name).ok_or_else(|| no_tables(&[name]))
 }
 
 /// The `name`s of a request's items.
@@ -200,15 +244,16 @@ fn names(
     Ok((names, body))
 }
 
-fn named(status: u16, names: &[String]) -> Reply {
-    Reply::items(status, names.iter().map(|name| json!({ "name": name })).collect(), None)
+/// A database or table as it is answered.
+fn named(name: &str, created: i64) -> Value {
+    json!({ "name": name, "createdTime": created })
 }
 
 /// A page of names, by `limit` and `cursor`.
 fn page_of_names<'a>(
     request: &Request,
     place: &str,
-    names: impl Iterator<Item = &'a String>,
+    names: impl Iterator<Item = (&'a String, i64)>,
 ) -> Result<Reply, ApiError> {
     let limit = request.query_integer("limit", 1, MAX_NAMES as i64)?.unwrap_or(25) as usize;
     let parameters = json!(place);
@@ -216,15 +261,16 @@ fn page_of_names<'a>(
         None => None,
         Some(cursor) => codec::decode_cursor(&parameters, cursor)?.as_str().map(str::to_owned),
     };
-    let mut rest = names.filter(|name| after.as_ref().is_none_or(|after| *name > after));
-    let page: Vec<&String> = rest.by_ref().take(limit).collect();
+    let mut rest = names.filter(|(name, _)| after.as_ref().is_none_or(|after| *name > after));
+    let page: Vec<(&String, i64)> = rest.by_ref().take(limit).collect();
     let more = rest.next().is_some();
-    let cursor = page.last().filter(|_| more).map(|last| codec::encode_cursor(&parameters, &json!(last)));
-    Ok(Reply::items(200, page.iter().map(|name| json!({ "name": name })).collect(), cursor))
+    let last = page.last().filter(|_| more);
+    let cursor = last.map(|(last, _)| codec::encode_cursor(&parameters, &json!(last)));
+    Ok(Reply::items(200, page.iter().map(|(name, created)| named(name, *created)).collect(), cursor))
 }
 
 fn list_databases(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
-    page_of_names(request, "", project.raw().keys())
+    page_of_names(request, "", project.raw().iter().map(|(name, database)| (name, database.created)))
 }
 
 fn create_databases(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
@@ -232,8 +278,8 @@ fn create_databases(project: &Project, request: &mut Request) -> Result<Reply, A
     names.iter().try_for_each(|name| check_name("name", name, MAX_DB))?;
     let mut databases = project.raw();
     refuse_existing("Databases", &names, |name| databases.contains_key(name))?;
-    databases.extend(names.iter().map(|name| (name.clone(), BTreeMap::new())));
-    Ok(named(201, &names))
+    databases.extend(names.iter().map(|name| (name.clone(), Database::new())));
+    Ok(Reply::items(201, names.iter().map(|name| named(name, databases[name].created)).collect(), None))
 }
 
 fn refuse_existing(what: &str, names: &[String], exists: impl Fn(&String) -> bool) -> Result<(), ApiError> {
@@ -250,11 +296,16 @@ fn delete_databases(project: &Project, request: &mut Request) -> Result<Reply, A
     let (names, body) = names(request, "name", MAX_NAMES, &["recursive"])?;
     let recursive = flag(&body, "recursive")?;
     let mut databases = project.raw();
-    for name in &names {
-        let tables = databases.get(name).ok_or_else(|| no_database(name))?;
-        if !recursive && !tables.is_empty() {
-            return Err(ApiError::bad_request(format!("Database '{name}' is not empty")));
-        }
+    // As recorded: all of them, each as often as it was asked for.
+    let unknown: Vec<&str> =
+        names.iter().filter(|name| !databases.contains_key(*name)).map(String::as_str).collect();
+    if !unknown.is_empty() {
+        let missing = unknown.iter().map(|name| json!({ "name": name })).collect();
+        let message = format!("Following databases not found: {}", unknown.join(", "));
+        return Err(ApiError { status: 404, ..ApiError::missing(message, missing) });
+    }
+    if let Some(name) = names.iter().find(|name| !recursive && !databases[*name].tables.is_empty()) {
+        return Err(ApiError::bad_request(format!("Database '{name}' is not empty")));
     }
     names.iter().for_each(|name| drop(databases.remove(name)));
     Ok(Reply::empty())
@@ -262,8 +313,8 @@ fn delete_databases(project: &Project, request: &mut Request) -> Result<Reply, A
 
 fn list_tables(project: &Project, request: &mut Request, db: &str) -> Result<Reply, ApiError> {
     let databases = project.raw();
-    let tables = databases.get(db).ok_or_else(|| no_database(db))?;
-    page_of_names(request, db, tables.keys())
+    let database = databases.get(db).ok_or_else(|| no_database(db))?;
+    page_of_names(request, db, database.tables.iter().map(|(name, table)| (name, table.created)))
 }
 
 fn create_tables(project: &Project, request: &mut Request, db: &str) -> Result<Reply, ApiError> {
@@ -271,20 +322,21 @@ fn create_tables(project: &Project, request: &mut Request, db: &str) -> Result<R
     let (names, _) = names(request, "name", MAX_NAMES, &[])?;
     names.iter().try_for_each(|name| check_name("name", name, MAX_TABLE))?;
     let mut databases = project.raw();
-    let tables = database(&mut databases, db, ensure)?;
-    refuse_existing("Tables", &names, |name| tables.contains_key(name))?;
+    let known = |name: &String| databases.get(db).is_some_and(|database| database.tables.contains_key(name));
+    refuse_existing("Tables", &names, known)?;
+    let tables = &mut database(&mut databases, db, ensure)?.tables;
     tables.extend(names.iter().map(|name| (name.clone(), Table::new())));
-    Ok(named(201, &names))
+    Ok(Reply::items(201, names.iter().map(|name| named(name, tables[name].created)).collect(), None))
 }
 
 fn database<'a>(
     databases: &'a mut Databases,
     db: &str,
     ensure: bool,
-) -> Result<&'a mut BTreeMap<String, Table>, ApiError> {
+) -> Result<&'a mut Database, ApiError> {
     if ensure {
         check_name("dbName", db, MAX_DB)?;
-        return Ok(databases.entry(db.to_owned()).or_default());
+        return Ok(databases.entry(db.to_owned()).or_insert_with(Database::new));
     }
     databases.get_mut(db).ok_or_else(|| no_database(db))
 }
@@ -292,7 +344,7 @@ fn database<'a>(
 fn delete_tables(project: &Project, request: &mut Request, db: &str) -> Result<Reply, ApiError> {
     let (names, _) = names(request, "name", MAX_NAMES, &[])?;
     let mut databases = project.raw();
-    let tables = databases.get_mut(db).ok_or_else(|| no_database(db))?;
+    let tables = &mut databases.get_mut(db).ok_or_else(|| no_database(db))?.tables;
     let missing: Vec<&str> =
         names.iter().filter(|name| !tables.contains_key(*name)).map(String::as_str).collect();
     if !missing.is_empty() {
@@ -313,6 +365,9 @@ struct Insert {
 struct NewRow {
     key: String,
     columns: Columns,
+    /// As recorded, null is taken; a time is not, since none is CDF's to be told.
+    #[serde(default, rename = "lastUpdatedTime")]
+    _last_updated: (),
 }
 
 impl NewRow {
@@ -354,25 +409,28 @@ fn insert_rows(project: &Project, request: &mut Request, db: &str, name: &str) -
     let mut databases = project.raw();
     if ensure {
         check_name("tableName", name, MAX_TABLE)?;
-        database(&mut databases, db, true)?.entry(name.to_owned()).or_default();
+        database(&mut databases, db, true)?.tables.entry(name.to_owned()).or_insert_with(Table::new);
     }
-    let rows = table(&mut databases, db, name)?;
+    let rows = &mut table(&mut databases, db, name)?.rows;
     let now = now_ms();
     for row in insert.items {
-        match rows.get_mut(&row.key) {
+        let place = Place::of(&row.key);
+        match rows.get_mut(&place) {
             Some(old) if old.columns == row.columns => {}
             Some(old) => *old = Row { columns: row.columns, last_updated: now },
-            None => drop(rows.insert(row.key, Row { columns: row.columns, last_updated: now })),
+            None => drop(rows.insert(place, Row { columns: row.columns, last_updated: now })),
         }
     }
     Ok(Reply::empty())
 }
 
-/// What a cursor of rows stands for: the keys after `after` up to `upto`, and the time filter it was made with.
+/// What a cursor of rows stands for: the places after `after` or from `from` on and before `before`, and the time filter it
+/// was made with.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Slice {
-    after: Option<String>,
-    upto: Option<String>,
+    after: Option<Place>,
+    from: u64,
+    before: Option<u64>,
     min: Option<i64>,
     max: Option<i64>,
 }
@@ -389,11 +447,15 @@ impl Slice {
     }
 
     /// The lower bound of the time is exclusive, the upper one inclusive.
-    fn rows<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = (&'a String, &'a Row)> {
-        let from = self.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    fn rows<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = (&'a Place, &'a Row)> {
+        let from = match &self.after {
+            Some(after) => Bound::Excluded(after.clone()),
+            None => Bound::Included(Place(self.from, String::new())),
+        };
         table
-            .range::<String, _>((from, Bound::Unbounded))
-            .take_while(|(key, _)| self.upto.as_ref().is_none_or(|upto| *key <= upto))
+            .rows
+            .range((from, Bound::Unbounded))
+            .take_while(|(place, _)| self.before.is_none_or(|before| place.0 < before))
             .filter(|(_, row)| self.min.is_none_or(|min| row.last_updated > min))
             .filter(|(_, row)| self.max.is_none_or(|max| row.last_updated <= max))
     }
@@ -411,19 +473,20 @@ fn list_rows(project: &Project, request: &mut Request, db: &str, name: &str) -> 
     let columns = request.query("columns").filter(|columns| !columns.is_empty());
     let chosen: Option<Vec<&str>> =
         columns.map(|columns| columns.split(',').filter(|column| !column.is_empty()).collect());
+    let shown = Shown { chosen: chosen.as_deref(), without_nulls: request.query_flag("filterNullFields")? };
     let mut databases = project.raw();
     let table = table(&mut databases, db, name)?;
     let mut items = Vec::new();
-    let mut more = false;
-    for (key, row) in slice.rows(table) {
+    let (mut last, mut more) = (None, false);
+    for (at, row) in slice.rows(table) {
         if items.len() == limit {
             more = true;
             break;
         }
-        items.push(Answer { key, row, chosen: chosen.as_deref() });
+        items.push(Answer { key: &at.1, row, shown });
+        last = Some(at.clone());
     }
-    let last = items.last().filter(|_| more).map(|answer| answer.key.to_owned());
-    let next_cursor = last.map(|last| {
+    let next_cursor = last.filter(|_| more).map(|last| {
         let next = Slice { after: Some(last), ..slice.clone() };
         next.cursor(&place)
     });
@@ -431,29 +494,24 @@ fn list_rows(project: &Project, request: &mut Request, db: &str, name: &str) -> 
 }
 
 fn cursors(project: &Project, request: &mut Request, db: &str, name: &str) -> Result<Reply, ApiError> {
-    let wanted = request.query_integer("numberOfCursors", 1, 10_000)?.unwrap_or(10) as usize;
+    let wanted = request.query_integer("numberOfCursors", 1, 10_000)?.unwrap_or(10) as u64;
     let times = Slice::of_times(request)?;
     let place = json!([db, name]);
     let mut databases = project.raw();
-    let table = table(&mut databases, db, name)?;
-    let count = wanted.min(table.len()).max(1);
-    let size = table.len().div_ceil(count).max(1);
-    // The last key of every slice but the last one, which is open for rows to come.
-    let cuts: Vec<&String> = table.keys().skip(size - 1).step_by(size).take(count - 1).collect();
-    let cursors: Vec<Value> = (0..=cuts.len())
-        .map(|slice| {
-            let after = slice.checked_sub(1).map(|at| cuts[at].clone());
-            let upto = cuts.get(slice).map(|key| (*key).clone());
-            json!(Slice { after, upto, ..times.clone() }.cursor(&place))
-        })
-        .collect();
-    Ok(Reply::items(200, cursors, None))
+    table(&mut databases, db, name)?;
+    // As recorded, exactly as many as were asked for, however few rows there are.
+    let size = u64::MAX / wanted;
+    let slice = |at: u64| {
+        let before = (at + 1 < wanted).then(|| (at + 1) * size);
+        json!(Slice { from: at * size, before, ..times.clone() }.cursor(&place))
+    };
+    Ok(Reply::items(200, (0..wanted).map(slice).collect(), None))
 }
 
 fn get_row(project: &Project, db: &str, name: &str, key: &str) -> Result<Reply, ApiError> {
     let mut databases = project.raw();
-    match table(&mut databases, db, name)?.get_key_value(key) {
-        Some((key, row)) => Ok(Reply::json(200, &Answer { key, row, chosen: None })),
+    match table(&mut databases, db, name)?.rows.get(&Place::of(key)) {
+        Some(row) => Ok(Reply::json(200, &Answer { key, row, shown: Shown::default() })),
         None => Err(ApiError::new(404, format!("Row with key '{key}' not found"))),
     }
 }
@@ -462,8 +520,8 @@ fn get_row(project: &Project, db: &str, name: &str, key: &str) -> Result<Reply, 
 fn delete_rows(project: &Project, request: &mut Request, db: &str, name: &str) -> Result<Reply, ApiError> {
     let (keys, _) = names(request, "key", MAX_ROWS, &[])?;
     let mut databases = project.raw();
-    let rows = table(&mut databases, db, name)?;
-    keys.iter().for_each(|key| drop(rows.remove(key)));
+    let rows = &mut table(&mut databases, db, name)?.rows;
+    keys.iter().for_each(|key| drop(rows.remove(&Place::of(key))));
     Ok(Reply::empty())
 }
 
@@ -471,10 +529,14 @@ fn delete_rows(project: &Project, request: &mut Request, db: &str, name: &str) -
 pub fn dump(project: &Project, wanted: Option<&str>) -> Vec<Value> {
     let databases = project.raw();
     let mut rows = Vec::new();
-    for (db, tables) in databases.iter() {
-        for (table, content) in tables {
-            for (key, row) in content.iter().filter(|(key, _)| wanted.is_none_or(|wanted| *key == wanted)) {
-                let answer = Answer { key, row, chosen: None };
+    for (db, database) in databases.iter() {
+        for (table, content) in &database.tables {
+            // Whoever looks at the state wants it in the order of the keys.
+            let mut sorted: Vec<(&str, &Row)> =
+                content.rows.iter().map(|(place, row)| (place.1.as_str(), row)).collect();
+            sorted.sort_unstable_by_key(|(key, _)| *key);
+            for (key, row) in sorted.into_iter().filter(|(key, _)| wanted.is_none_or(|wanted| *key == wanted)) {
+                let answer = Answer { key, row, shown: Shown::default() };
                 // Through text, since a Value cannot hold unparsed JSON.
                 let json = serde_json::to_string(&answer)
                     .ok()

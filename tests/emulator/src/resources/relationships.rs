@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::classic::{Hooks, Kind, Operation};
+use super::classic::{Hooks, Kind, Operation, Words};
 use super::fields::{Dangling, Field, FieldType};
 use super::filter::Filter;
 use crate::errors::ApiError;
@@ -31,6 +31,9 @@ pub static KIND: Kind = Kind {
     max_items: 1000,
     created: 201,
     twice: 409,
+    words: Words::alike("Relationship id not found", "Relationship id duplicated"),
+    nulls: false,
+    keeps_unchanged: false,
     has_id: false,
     operations: &[
         Operation::Update,
@@ -61,8 +64,8 @@ pub static KIND: Kind = Kind {
 fn check(relationship: &Map<String, Value>) -> Result<(), ApiError> {
     let time = |name: &str| relationship.get(name).and_then(Value::as_i64);
     match (time("startTime"), time("endTime")) {
-        (Some(start), Some(end)) if end < start => {
-            Err(ApiError::bad_request("endTime must be greater than or equal to startTime"))
+        (Some(start), Some(end)) if end <= start => {
+            Err(ApiError::bad_request("endTime must be greater than startTime"))
         }
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::classic::{Draft, Hooks, Kind, Operation};
+use super::classic::{Draft, Hooks, Kind, Operation, Words};
 use super::columns;
 use super::fields::{Dangling, Field, FieldType, MetadataLimits, Target};
 use super::filter::Filter;
@@ -37,6 +37,9 @@ pub static KIND: Kind = Kind {
     max_items: 1000,
     created: 201,
     twice: 409,
+    words: Words::alike("Sequence id not found", "Sequence id duplicated"),
+    nulls: false,
+    keeps_unchanged: false,
     has_id: true,
     operations: &[
         Operation::Get,

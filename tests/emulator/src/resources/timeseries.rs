@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{json, Map, Value};
 
-use super::classic::{Hooks, Kind, Operation};
+use super::classic::{Hooks, Kind, Operation, Words};
 use super::fields::{Dangling, Field, FieldType, MetadataLimits, Target};
 use super::filter::Filter;
 use crate::codec::now_ms;
@@ -39,10 +39,16 @@ pub static KIND: Kind = Kind {
         Field::new("securityCategories", FieldType::Integers).not_null(),
         Field::data_set(Dangling::Listed("Datasets ids not found")),
     ],
-    defaults: || Map::from_iter([("isString".to_owned(), json!(false)), ("isStep".to_owned(), json!(false))]),
+    defaults,
     max_items: 1000,
     created: 201,
     twice: 422,
+    words: Words {
+        same: "Conflicting time series references",
+        ..Words::alike("Time series not found", "Duplicate time series references")
+    },
+    nulls: true,
+    keeps_unchanged: true,
     has_id: true,
     operations: &[
         Operation::Get,
@@ -70,6 +76,18 @@ pub static KIND: Kind = Kind {
     ],
     hooks: Hooks { admit, check, remove, render, ..Hooks::NONE },
 };
+
+/// What every series has.
+fn defaults() -> Map<String, Value> {
+    let fields = [
+        ("isString", json!(false)),
+        ("isStep", json!(false)),
+        ("metadata", json!({})),
+        ("securityCategories", json!([])),
+        ("accessCategories", json!([])),
+    ];
+    fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
+}
 
 /// Of time series the description allows `setNull: true` only, where others take a boolean.
 fn admit(item: &Map<String, Value>, create: bool) -> Result<(), ApiError> {
@@ -114,8 +132,8 @@ pub fn insert_instances(project: &Project, instances: &[Value]) -> Result<(), Ap
         let Value::Object(mut fields) = identity.json() else {
             continue;
         };
-        fields.insert("isString".into(), instance.get("isString").cloned().unwrap_or(json!(false)));
-        fields.insert("isStep".into(), json!(false));
+        fields.extend(defaults());
+        fields.extend(instance.get("isString").map(|is_string| ("isString".to_owned(), is_string.clone())));
         for time in ["createdTime", "lastUpdatedTime"] {
             fields.insert(time.into(), json!(now_ms()));
         }
