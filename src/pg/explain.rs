@@ -107,7 +107,8 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
             asking => explain::existing(&table, asking == Asking::AtRow),
         };
         // Before the columns stands how many of the rows are changed.
-        let set = integers(fdw_private).iter().skip(1);
+        let listed = integers(fdw_private);
+        let set = listed.iter().skip(1);
         let set: Vec<usize> = set.filter_map(|number| usize::try_from(*number - 1).ok()).collect();
         requests.splice(0..0, explain::comparison(&table, &set));
         let at_commit = format!("{} at COMMIT", requests.join(", "));

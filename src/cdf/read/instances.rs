@@ -107,7 +107,12 @@ impl InstancePages {
     }
 
     /// Instances by their keys.
-    async fn by_ids(&self, call: &Call<'_>, keys: &[Request], sources: &Request) -> Result<Vec<Value>, Error> {
+    async fn by_ids(
+        &self,
+        call: &Call<'_>,
+        keys: &[Request],
+        sources: &Request,
+    ) -> Result<Vec<Value>, Error> {
         let body = json!({ "items": keys, "sources": sources });
         Ok(take_page(call.post("/models/instances/byids", &body).await?).0)
     }

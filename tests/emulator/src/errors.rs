@@ -16,23 +16,22 @@ pub struct ApiError {
     pub missing: Vec<Value>,
     /// Identifiers that exist already, or occur twice in the request.
     pub duplicated: Vec<Value>,
+    /// What few refusals have.
+    more: Option<Box<More>>,
+}
+
+/// What few refusals have besides.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct More {
     /// Further members of `error`.
-    pub more: Map<String, Value>,
-    /// Headers of the answer.
-    pub headers: Vec<(String, String)>,
+    members: Map<String, Value>,
+    headers: Vec<(String, String)>,
 }
 
 impl ApiError {
     /// An error without lists of identifiers.
     pub fn new(status: u16, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-            missing: Vec::new(),
-            duplicated: Vec::new(),
-            more: Map::new(),
-            headers: Vec::new(),
-        }
+        Self { status, message: message.into(), missing: Vec::new(), duplicated: Vec::new(), more: None }
     }
 
     /// 400: what most refusals of CDF are.
@@ -72,13 +71,13 @@ impl ApiError {
 
     /// With a further member of `error`.
     pub fn with(mut self, name: &str, value: Value) -> Self {
-        self.more.insert(name.to_owned(), value);
+        self.more.get_or_insert_default().members.insert(name.to_owned(), value);
         self
     }
 
     /// With a header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
+        self.more.get_or_insert_default().headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -92,7 +91,7 @@ impl ApiError {
                 error.insert(name.into(), json!(list));
             }
         }
-        error.extend(self.more.clone());
+        error.extend(self.more.iter().flat_map(|more| more.members.clone()));
         json!({ "error": error })
     }
 }
@@ -101,7 +100,7 @@ impl From<ApiError> for Reply {
     fn from(error: ApiError) -> Self {
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut reply = Reply::json(status.as_u16(), &error.body());
-        reply.headers.extend(error.headers);
+        reply.headers.extend(error.more.into_iter().flat_map(|more| more.headers));
         reply
     }
 }

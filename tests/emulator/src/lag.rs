@@ -115,7 +115,11 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn seen(history: &History<u64, &'static str>, objects: &BTreeMap<u64, &'static str>, lag: Duration) -> Vec<&'static str> {
+    fn seen(
+        history: &History<u64, &'static str>,
+        objects: &BTreeMap<u64, &'static str>,
+        lag: Duration,
+    ) -> Vec<&'static str> {
         let sight = Lag::new(lag).next();
         history.seen(objects, Bound::Unbounded, sight, |key| *key).map(|(_, object)| *object).collect()
     }
@@ -141,7 +145,8 @@ mod tests {
         let (one, other) = (lag.next(), lag.next());
         let moments: BTreeSet<Option<Instant>> = (0..100).map(|place| one.of(place)).collect();
         assert!(moments.len() > 90);
-        assert!((0..100).any(|place| one.of(place).map(|at| one.now - at) != other.of(place).map(|at| other.now - at)));
+        assert!((0..100)
+            .any(|place| one.of(place).map(|at| one.now - at) != other.of(place).map(|at| other.now - at)));
         assert!((0..100).all(|place| one.of(place).is_none_or(|at| at <= one.now - SECOND / 4)));
     }
 }

@@ -221,13 +221,7 @@ impl Kind {
         self.fields.iter().find(|field| field.name == name)
     }
 
-    fn render(
-        &self,
-        classic: &Classic,
-        entity: &Entity,
-        aggregates: &[String],
-        occasion: Occasion,
-    ) -> Value {
+    fn render(&self, classic: &Classic, entity: &Entity, aggregates: &[String], occasion: Occasion) -> Value {
         let mut fields = entity.fields.clone();
         if self.has_id {
             fields.insert("id".into(), json!(entity.id));
@@ -418,7 +412,11 @@ impl Kind {
     fn duplicated(&self, status: u16, identities: &[Identity]) -> ApiError {
         let list = identities.iter().map(Identity::json).collect();
         let words = &self.words;
-        ApiError::duplicated(status, words.say(words.repeated_id, words.repeated_external_id, identities), list)
+        ApiError::duplicated(
+            status,
+            words.say(words.repeated_id, words.repeated_external_id, identities),
+            list,
+        )
     }
 
     fn not_found(&self, identities: &[Identity]) -> ApiError {
@@ -457,7 +455,8 @@ impl Kind {
         }
         let entry = |object: &Identity| {
             let mut entry = Map::new();
-            let names = identities.iter().zip(found).filter(|(_, id)| id.map(Identity::Id).as_ref() == Some(object));
+            let names =
+                identities.iter().zip(found).filter(|(_, id)| id.map(Identity::Id).as_ref() == Some(object));
             names.for_each(|(name, _)| entry.extend(name.json().as_object().cloned().unwrap_or_default()));
             Value::Object(entry)
         };
@@ -512,8 +511,12 @@ impl Kind {
                 return Err(self.not_found(&self.arrange(request, missing)));
             }
         }
-        let known: Vec<Identity> =
-            identities.iter().zip(&found).filter(|(_, id)| id.is_some()).map(|(name, _)| name.clone()).collect();
+        let known: Vec<Identity> = identities
+            .iter()
+            .zip(&found)
+            .filter(|(_, id)| id.is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
         let twice = repeated(known.into_iter());
         if !twice.is_empty() {
             return Err(self.duplicated(self.twice, &twice));

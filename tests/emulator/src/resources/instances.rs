@@ -488,7 +488,9 @@ fn as_stored(of: &Value, value: Value) -> Value {
     let moment = |text: &str| millis(text).map(timestamp);
     match value {
         Value::Array(list) => list.into_iter().map(|value| as_stored(of, value)).collect(),
-        Value::String(text) if of["type"] == "timestamp" => moment(&text).map_or(Value::String(text), Value::from),
+        Value::String(text) if of["type"] == "timestamp" => {
+            moment(&text).map_or(Value::String(text), Value::from)
+        }
         value => value,
     }
 }
@@ -569,7 +571,8 @@ fn typing(sources: &[(Value, Mapping)]) -> Value {
     for (source, mapping) in sources {
         let mut properties = Map::new();
         for (property, (.., definition)) in mapping {
-            let known = ["nullable", "immutable", "autoIncrement", "defaultValue", "name", "description", "type"];
+            let known =
+                ["nullable", "immutable", "autoIncrement", "defaultValue", "name", "description", "type"];
             let kept = definition.as_object().into_iter().flatten();
             let kept = kept.filter(|(name, _)| known.contains(&name.as_str()));
             properties.insert(property.clone(), kept.map(|(n, v)| (n.clone(), v.clone())).collect());
@@ -671,9 +674,10 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     }
     let order = Order::of(&models, wanted, body.get("sort"))?;
     let models: &Models = &models;
-    let seen = models.history.seen(&models.instances, Bound::Unbounded, sight, |(kind, (space, external_id))| {
-        codec::scatter_text(&format!("{kind} {space} {external_id}"))
-    });
+    let seen =
+        models.history.seen(&models.instances, Bound::Unbounded, sight, |(kind, (space, external_id))| {
+            codec::scatter_text(&format!("{kind} {space} {external_id}"))
+        });
     let mut matching: Vec<(Vec<Value>, &Key, &Instance)> = seen
         .filter(|(key, instance)| {
             key.0 == wanted
@@ -686,7 +690,8 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         let values = after[0].as_array().cloned().unwrap_or_default();
         let part = |at: usize| after[at].as_str().unwrap_or_default().to_owned();
         let last = (wanted, (part(1), part(2)));
-        matching.retain(|(own, key, _)| order.compare((own.as_slice(), key), (values.as_slice(), &last)).is_gt());
+        matching
+            .retain(|(own, key, _)| order.compare((own.as_slice(), key), (values.as_slice(), &last)).is_gt());
     }
     // Without an order they come in that of their keys already.
     if !order.0.is_empty() {
@@ -694,9 +699,10 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     }
     let more = matching.len() > limit;
     matching.truncate(limit);
-    let cursor = matching.last().filter(|_| more).map(|(values, key, _)| {
-        codec::encode_cursor(&parameters, &json!([values, key.1 .0, key.1 .1]))
-    });
+    let cursor = matching
+        .last()
+        .filter(|_| more)
+        .map(|(values, key, _)| codec::encode_cursor(&parameters, &json!([values, key.1 .0, key.1 .1])));
     let page = matching.iter().map(|(_, key, instance)| answer(key, instance, &sources)).collect();
     reply(page, cursor, &sources, &body)
 }
@@ -705,8 +711,7 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
 fn timed_out(sources: &[(Value, Mapping)]) -> ApiError {
     let containers: BTreeSet<&Name> =
         sources.iter().flat_map(|(_, mapping)| mapping.values().map(|(container, ..)| container)).collect();
-    let reference =
-        |name: &&Name| json!({ "type": "container", "space": name.0, "externalId": name.1 });
+    let reference = |name: &&Name| json!({ "type": "container", "space": name.0, "externalId": name.1 });
     let notice = json!({
         "code": "containersWithoutIndexesInvolved",
         "category": "indexing",
@@ -1101,7 +1106,9 @@ mod tests {
             assert!(!is_timestamp(bad), "{bad}");
         }
         assert!(is_date("2024-02-29") && !is_date("2024-2-29"));
-        for text in ["0001-01-01T00:00:00+00:00", "2024-05-06T07:08:09+00:00", "1969-12-31T23:59:59.123+00:00"] {
+        for text in
+            ["0001-01-01T00:00:00+00:00", "2024-05-06T07:08:09+00:00", "1969-12-31T23:59:59.123+00:00"]
+        {
             assert_eq!(millis(text).map(timestamp).as_deref(), Some(text));
         }
         assert_eq!(millis("1970-01-01T00:00:00"), Some(0));

@@ -417,12 +417,14 @@ fn resolve(models: &Schema, mut view: Map<String, Value>) -> Result<Map<String, 
     let writable = mapped.iter().all(|container| {
         let name = container.as_object().and_then(|container| name(container).ok());
         let definition = name.and_then(|name| models.container(&name));
-        definition.and_then(|d| d["properties"].as_object()).into_iter().flatten().all(|(behind, property)| {
-            let maps = |view: &Value| {
-                view["container"] == *container && view["containerPropertyIdentifier"] == json!(behind)
-            };
-            !needs_value(property) || properties.values().any(maps)
-        })
+        definition.and_then(|d| d["properties"].as_object()).into_iter().flatten().all(
+            |(behind, property)| {
+                let maps = |view: &Value| {
+                    view["container"] == *container && view["containerPropertyIdentifier"] == json!(behind)
+                };
+                !needs_value(property) || properties.values().any(maps)
+            },
+        )
     });
     view.insert("queryable".into(), json!(!mapped.is_empty() || view.contains_key("filter")));
     view.insert("properties".into(), Value::Object(properties));

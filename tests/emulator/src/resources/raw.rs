@@ -32,7 +32,7 @@ const MAX_COLUMN_CHARACTERS: usize = 2_621_440;
 pub type Databases = BTreeMap<String, Database>;
 
 /// A database: tables by name, and when it was created.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Database {
     created: i64,
     tables: BTreeMap<String, Table>,
@@ -302,7 +302,9 @@ fn delete_databases(project: &Project, request: &mut Request) -> Result<Reply, A
     if !unknown.is_empty() {
         let missing = unknown.iter().map(|name| json!({ "name": name })).collect();
         let message = format!("Following databases not found: {}", unknown.join(", "));
-        return Err(ApiError { status: 404, ..ApiError::missing(message, missing) });
+        let mut error = ApiError::missing(message, missing);
+        error.status = 404;
+        return Err(error);
     }
     if let Some(name) = names.iter().find(|name| !recursive && !databases[*name].tables.is_empty()) {
         return Err(ApiError::bad_request(format!("Database '{name}' is not empty")));
@@ -329,11 +331,7 @@ fn create_tables(project: &Project, request: &mut Request, db: &str) -> Result<R
     Ok(Reply::items(201, names.iter().map(|name| named(name, tables[name].created)).collect(), None))
 }
 
-fn database<'a>(
-    databases: &'a mut Databases,
-    db: &str,
-    ensure: bool,
-) -> Result<&'a mut Database, ApiError> {
+fn database<'a>(databases: &'a mut Databases, db: &str, ensure: bool) -> Result<&'a mut Database, ApiError> {
     if ensure {
         check_name("dbName", db, MAX_DB)?;
         return Ok(databases.entry(db.to_owned()).or_insert_with(Database::new));
@@ -535,7 +533,8 @@ pub fn dump(project: &Project, wanted: Option<&str>) -> Vec<Value> {
             let mut sorted: Vec<(&str, &Row)> =
                 content.rows.iter().map(|(place, row)| (place.1.as_str(), row)).collect();
             sorted.sort_unstable_by_key(|(key, _)| *key);
-            for (key, row) in sorted.into_iter().filter(|(key, _)| wanted.is_none_or(|wanted| *key == wanted)) {
+            for (key, row) in sorted.into_iter().filter(|(key, _)| wanted.is_none_or(|wanted| *key == wanted))
+            {
                 let answer = Answer { key, row, shown: Shown::default() };
                 // Through text, since a Value cannot hold unparsed JSON.
                 let json = serde_json::to_string(&answer)
