@@ -56,7 +56,7 @@ def test_assets_come_back_as_written(plant):
     ).fetchall()
     assert rows == [
         ("pump", "Pump", "root", {"kW": "5"}, "sap", None, False, True),
-        ("root", "Root", None, None, "sap", None, True, True),
+        ("root", "Root", None, {}, "sap", None, True, True),
     ]
 
 
