@@ -1,6 +1,7 @@
 //! HTTP to CDF: tokens, deadlines, retries, and what the user is told when there is no successful answer.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,15 +14,19 @@ use url::Url;
 
 use super::document;
 use super::encode::gzip;
-use super::error::{ApiError, Error, Identity, Kind, RequestError};
+use super::error::{Absence, ApiError, Error, Identity, Kind, RequestError, Trace, FAILED, THROTTLED};
 use super::link::{Link, TimedConnections};
 use super::owed::Owed;
 use super::proxy;
+use super::report::brief_endpoint;
 use super::retry::{parse_retry_after, Decision, Outcome, Policy, Stop};
 use super::token::{Credentials, TokenCache};
 use super::url_path::segment;
 
 pub use super::retry::Resend;
+
+/// How the body of a request names a cursor.
+const CURSOR: &[u8] = b"\"cursor\":\"";
 
 const USER_AGENT: &str = concat!("cdf_fdw/", env!("CARGO_PKG_VERSION"));
 const APPLICATION: &str = "cdf_fdw";
@@ -53,6 +58,8 @@ pub struct Connection {
     link: Arc<Link>,
     /// Where it leads to, written in the same way for all that lead there: scheme, host, port and path.
     place: (String, String),
+    /// Some request to the project was answered with success: base_url and project lead to CDF.
+    reached: AtomicBool,
 }
 
 impl Connection {
@@ -60,7 +67,8 @@ impl Connection {
         // Of an origin the host is in lower case, and the port named only if it is not the usual one.
         let origin = base_url.origin().ascii_serialization();
         let place = (origin, base_url.path().trim_end_matches('/').to_owned());
-        Connection { base_url, project, credentials, token: TokenCache::new(), link: Link::new(), place }
+        let (token, link) = (TokenCache::new(), Link::new());
+        Connection { base_url, project, credentials, token, link, place, reached: AtomicBool::new(false) }
     }
 
     /// Whether both reach the same project of the same CDF, with whatever credentials.
@@ -141,6 +149,21 @@ impl Request {
         let path = self.path.split('?').next().unwrap_or(&self.path);
         format!("{} {path}", self.method.as_str())
     }
+
+    /// Whether it changes anything in CDF.
+    fn writes(&self) -> bool {
+        let path = self.path.split('?').next().unwrap_or(&self.path);
+        self.method == Method::Post && !path.ends_with("/list") && !path.ends_with("/byids")
+    }
+
+    /// Whether it goes on reading where another one ended.
+    fn has_cursor(&self) -> bool {
+        let body = match &self.body {
+            Body::Json(body) if self.path.ends_with("/list") => body,
+            _ => return self.method == Method::Get && self.path.contains("cursor="),
+        };
+        body.windows(CURSOR.len()).any(|part| part == CURSOR)
+    }
 }
 
 /// How long and how often a request is tried.
@@ -184,13 +207,15 @@ impl Response {
 
     /// The error for an answer that has the right form, and something in it that cannot be read.
     pub fn unreadable(&self, why: impl std::fmt::Display) -> Error {
-        let Response { endpoint, status, .. } = self;
-        let error =
-            Error::new(Kind::ConnectionLost, format!("CDF's answer to {endpoint} cannot be read: {why}"));
-        error.detail(match &self.request_id {
-            Some(id) => format!("HTTP status {status}, x-request-id {id}"),
-            None => format!("HTTP status {status}, no x-request-id"),
-        })
+        let endpoint = brief_endpoint(&self.endpoint);
+        Error::new(Kind::ConnectionLost, format!("CDF's answer to {endpoint} cannot be read: {why}"))
+            .trace(Some(self.trace()))
+            .hint(FAILED)
+    }
+
+    /// Which answer it is, for errors that follow from it.
+    pub fn trace(&self) -> Trace {
+        Trace { endpoint: self.endpoint.clone(), status: self.status, request_id: self.request_id.clone() }
     }
 }
 
@@ -255,8 +280,8 @@ impl Client {
     /// Sends a request until it is answered for good. Must run in a tokio runtime with I/O and time.
     ///
     /// # Errors
-    /// `Api` if CDF refuses; `Failed` if there is no answer of CDF to speak of, with the kind `CannotConnect`,
-    /// `ConnectionLost` (also for an answer that is not the one owed), `NotAuthenticated`, `Throttled`, `ServerFailure`,
+    /// `Api` if CDF refuses; `Failed` if there is no answer of CDF to speak of, with the kind `CannotConnect` (also for an
+    /// endpoint that is not there), `ConnectionLost` (also for an answer that is not CDF's), `CursorExpired`, `NotAuthenticated`, `Throttled`, `ServerFailure`,
     /// `TimedOut` (the deadline passed while waiting), `InvalidOption` (an unusable URL) or `InvalidValue` (a path that
     /// URLs cannot hold).
     pub async fn send(
@@ -266,7 +291,51 @@ impl Client {
         limits: &Limits,
     ) -> Result<Response, RequestError> {
         let url = connection.project_url(&request.path)?;
-        self.send_to(connection, url, request, limits).await
+        let answer = self.send_to(connection, url, request, limits).await;
+        match answer {
+            Ok(response) => {
+                connection.reached.store(true, Ordering::Relaxed);
+                Ok(response)
+            }
+            Err(RequestError::Api(api)) if api.lost_the_cursor() && request.has_cursor() => {
+                Err(cursor_expired(&api).into())
+            }
+            Err(RequestError::Api(api)) if api.status == 404 => {
+                let leads_to_cdf = match api.absence() {
+                    Absence::Item => true,
+                    Absence::Endpoint => false,
+                    Absence::Unclear => self.reaches_project(connection, limits).await?,
+                };
+                Err(match leads_to_cdf {
+                    true => RequestError::Api(api),
+                    false => no_endpoint(connection, &api.message, api.trace(), api.unsure).into(),
+                })
+            }
+            other => other,
+        }
+    }
+
+    /// Whether there is such a project of CDF at all: its RAW databases can be asked for, whatever is in it.
+    async fn reaches_project(&self, connection: &Connection, limits: &Limits) -> Result<bool, RequestError> {
+        if connection.reached.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let request = Request {
+            method: Method::Get,
+            path: "/raw/dbs?limit=1".into(),
+            body: Body::None,
+            resend: Resend::Always,
+            owed: Owed::List,
+        };
+        let url = connection.project_url(&request.path)?;
+        match self.send_to(connection, url, &request, limits).await {
+            Ok(_) => {
+                connection.reached.store(true, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(RequestError::Api(api)) => Ok(api.status != 404),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks CDF what the connection's token may do.
@@ -316,6 +385,7 @@ impl Client {
             peer: Peer::Cdf { project: &connection.project, link: &connection.link },
             name: cdf_at(connection),
             endpoint: request.endpoint(),
+            writes: request.writes(),
             resend: request.resend,
             owed: request.owed,
             limits,
@@ -357,8 +427,17 @@ impl Client {
         let mut policy = Policy::new(call.resend, limits.max_retries, limits.deadline, bearer);
         let mut refused = None;
         let mut before = None;
+        // Whatever comes after it, an attempt without an answer may have been applied.
+        let mut unsure = false;
         loop {
-            let (request, token) = prepare(refused.take()).await?;
+            let (request, token) = match prepare(refused.take()).await {
+                Ok(prepared) => prepared,
+                Err(RequestError::Failed(mut error)) => {
+                    error.unsure |= unsure;
+                    return Err(error.into());
+                }
+                Err(error) => return Err(error),
+            };
             let attempt = self.attempt(request, limits);
             let answer = match call.peer {
                 Peer::Cdf { link, .. } => link.measured(attempt).await,
@@ -379,6 +458,12 @@ impl Client {
                 Ok(answer) => Some(answer.outcome()),
                 Err(failure) => failure.outcome(),
             };
+            unsure |= call.writes
+                && match (&outcome, &unsuccessful) {
+                    (Some(outcome), _) => outcome.may_have_been_applied(),
+                    (None, Err(failure)) => failure.may_have_been_applied(),
+                    (None, Ok(_)) => false,
+                };
             let decision = match outcome {
                 Some(outcome) => policy.decide(outcome, Instant::now()),
                 None => Decision::Stop(Stop::Final),
@@ -386,7 +471,7 @@ impl Client {
             match decision {
                 Decision::Retry(pause) => {
                     before = Some(match unsuccessful {
-                        Ok(answer) => format!("{}: {}", answer.trace(), answer.message()),
+                        Ok(answer) => format!("{}: {}", answer.status_and_id(), answer.message()),
                         Err(failure) => call.describe(&failure),
                     });
                     tokio::time::sleep(pause).await;
@@ -395,8 +480,8 @@ impl Client {
                 Decision::Stop(stop) => {
                     let attempts = policy.attempts();
                     return Err(match unsuccessful {
-                        Ok(answer) => call.refused(&answer, stop, attempts),
-                        Err(failure) => call.failed(&failure, stop, attempts, before).into(),
+                        Ok(answer) => call.refused(&answer, stop, attempts, unsure),
+                        Err(failure) => call.failed(&failure, stop, attempts, before, unsure).into(),
                     });
                 }
             }
@@ -590,7 +675,10 @@ impl Answer {
             status,
             body: Bytes::new(),
             content_type: text("content-type").map(|media_type| shorten(media_type, LONGEST_FOREIGN_TEXT)),
-            request_id: text("x-request-id").map(|id| shorten(id, LONGEST_FOREIGN_TEXT)),
+            // Microsoft's identity provider has a name of its own for it.
+            request_id: text("x-request-id")
+                .or_else(|| text("x-ms-request-id"))
+                .map(|id| shorten(id, LONGEST_FOREIGN_TEXT)),
             auto_retryable: text("cdf-is-auto-retryable")
                 .is_some_and(|value| value.trim().eq_ignore_ascii_case("true")),
             retry_after: text("retry-after").and_then(|value| parse_retry_after(value, SystemTime::now())),
@@ -643,21 +731,32 @@ impl Answer {
     }
 
     /// The answer as CDF's refusal.
-    fn api_error(&self, endpoint: &str) -> ApiError {
+    fn api_error(&self, endpoint: &str, unsure: bool) -> ApiError {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let named =
+            |list: &str| json.get("error").and_then(|error| error.get(list)).and_then(Value::as_array);
         let identities = |list: &str| {
-            let items = json.get("error").and_then(|error| error.get(list)).and_then(Value::as_array);
-            items.into_iter().flatten().filter_map(Identity::from_json).collect()
+            named(list).into_iter().flatten().filter_map(Identity::from_json).collect::<Vec<_>>()
         };
+        let missing = identities("missing");
         ApiError {
             status: self.status,
             message: self.message(),
-            missing: identities("missing"),
+            names_others: missing.is_empty() && named("missing").is_some_and(|names| !names.is_empty()),
+            missing,
             duplicated: identities("duplicated"),
             request_id: self.clean_request_id(),
             endpoint: endpoint.to_owned(),
-            of_cdf: json.get("error").is_some_and(|error| error.is_object() || error.is_string()),
+            of_cdf: self.is_refusal(),
+            // What is refused for its content was refused for it before, too.
+            unsure: unsure && !matches!(self.status, 400 | 409 | 413 | 422),
         }
+    }
+
+    /// Whether it has the form of CDF's refusals.
+    fn is_refusal(&self) -> bool {
+        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        json.get("error").is_some_and(|error| error.is_object() || error.is_string())
     }
 
     /// Where a redirect leads, as far as it takes to recognise the place: a query may hold anything.
@@ -679,11 +778,15 @@ impl Answer {
         self.request_id.as_deref().map(|id| self.scrub(id))
     }
 
-    fn trace(&self) -> String {
+    fn status_and_id(&self) -> String {
         match self.clean_request_id() {
             Some(id) => format!("HTTP status {}, x-request-id {id}", self.status),
             None => format!("HTTP status {}", self.status),
         }
+    }
+
+    fn trace(&self, endpoint: &str) -> Trace {
+        Trace { endpoint: endpoint.to_owned(), status: self.status, request_id: self.clean_request_id() }
     }
 
     /// The text without anything that was sent in confidence, as it is or as a form or JSON writes it.
@@ -765,6 +868,40 @@ enum Peer<'a> {
     IdentityProvider,
 }
 
+/// The error for an answer 404 to what CDF has an endpoint for.
+fn no_endpoint(connection: &Connection, words: &str, trace: Trace, unsure: bool) -> Error {
+    let message = format!(
+        "{} has no {} for project \"{}\": {words}",
+        cdf_at(connection),
+        brief_endpoint(&trace.endpoint),
+        connection.project
+    );
+    let mut error = Error::new(Kind::CannotConnect, message).trace(Some(trace)).hint(NO_ENDPOINT);
+    error.unsure = unsure;
+    error
+}
+
+const BETWEEN_CDF: &str =
+    "Something between this server and CDF may have answered, such as a proxy. Otherwise check the base_url of the foreign \
+     server.";
+const BETWEEN_IDENTITY_PROVIDER: &str =
+    "Is token_url correct? Otherwise something between this server and the identity provider may have answered, such as a \
+     proxy.";
+const NO_ENDPOINT: &str =
+    "Check the project of the user mapping and the base_url of the foreign server, which is only the address of CDF's \
+     cluster, as in https://westeurope-1.cognitedata.com.";
+
+/// The error for a read that cannot go on.
+fn cursor_expired(api: &ApiError) -> Error {
+    let endpoint = brief_endpoint(&api.endpoint);
+    Error::new(
+        Kind::CursorExpired,
+        format!("CDF does not take the cursor any more with which {endpoint} goes on: {}", api.message),
+    )
+    .trace(Some(api.trace()))
+    .hint("CDF keeps the place of a read for a while only. Run the query again, fetch its rows without long pauses, or read less at once.")
+}
+
 /// A request as the user is told about it. All messages about requests are composed here.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
@@ -773,6 +910,8 @@ pub(super) struct Call<'a> {
     name: String,
     /// What is requested.
     endpoint: String,
+    /// It may leave something in CDF.
+    writes: bool,
     resend: Resend,
     owed: Owed,
     limits: &'a Limits,
@@ -785,6 +924,7 @@ impl<'a> Call<'a> {
             peer: Peer::IdentityProvider,
             name: format!("the identity provider at {}", host(&credentials.token_url)),
             endpoint: "the request for a token".into(),
+            writes: false,
             resend: Resend::Always,
             owed: Owed::Token,
             limits,
@@ -809,9 +949,14 @@ impl<'a> Call<'a> {
     }
 
     /// The error for an answer that is not a success.
-    fn refused(&self, answer: &Answer, stop: Stop, attempts: u32) -> RequestError {
+    fn refused(&self, answer: &Answer, stop: Stop, attempts: u32, unsure: bool) -> RequestError {
         let Call { name, endpoint, .. } = self;
+        let brief = brief_endpoint(endpoint);
         let error = match (self.peer, answer.status) {
+            // Too large a request is parted, whoever finds it too large; and what is throttled goes through later.
+            (_, 400..=499) if !matches!(answer.status, 408 | 413 | 425 | 429) && self.is_foreign(answer) => {
+                self.refused_by_another(answer)
+            }
             (Peer::Cdf { project, .. }, 401) => Error::new(
                 Kind::NotAuthenticated,
                 format!("{name} does not accept the token for project \"{project}\": {}", answer.message()),
@@ -819,23 +964,79 @@ impl<'a> Call<'a> {
             .hint(
                 "Check the project and the credentials of the user mapping, and the base_url of the server.",
             ),
-            (_, 408 | 425 | 429) if stop != Stop::Final => {
-                Error::new(Kind::Throttled, format!("{name} throttled {endpoint}: {}", answer.message()))
+            (_, 408 | 425) if stop != Stop::Final => {
+                let message = format!("{name} did not complete {brief} in time: {}", answer.message());
+                Error::new(Kind::ServerFailure, message).hint(FAILED)
+            }
+            (_, 429) if stop != Stop::Final => {
+                let message = format!("{name} throttled {brief}: {}", answer.message());
+                Error::new(Kind::Throttled, message).hint(match self.peer {
+                    Peer::Cdf { .. } => THROTTLED,
+                    Peer::IdentityProvider => "Try again later, or with fewer sessions that begin at once.",
+                })
             }
             (Peer::IdentityProvider, 400..=499) => self.credentials_refused(answer),
             (Peer::Cdf { .. }, 500..) if stop == Stop::Final => {
-                return RequestError::Api(answer.api_error(endpoint))
+                return RequestError::Api(answer.api_error(endpoint, unsure))
             }
             (_, 500..) => {
-                Error::new(Kind::ServerFailure, format!("{name} failed at {endpoint}: {}", answer.message()))
+                Error::new(Kind::ServerFailure, format!("{name} failed at {brief}: {}", answer.message()))
+                    .hint(FAILED)
             }
-            _ => return RequestError::Api(answer.api_error(endpoint)),
+            _ => return RequestError::Api(answer.api_error(endpoint, unsure)),
         };
-        self.conclude(error.detail(answer.trace()), stop, attempts, stop == Stop::MayHaveBeenApplied).into()
+        let error = error.trace(Some(answer.trace(endpoint)));
+        self.conclude(error, stop, attempts, unsure).into()
+    }
+
+    /// Whether an answer comes from something that stands before CDF or the identity provider. An empty one may be theirs.
+    fn is_foreign(&self, answer: &Answer) -> bool {
+        match self.peer {
+            Peer::Cdf { .. } => {
+                !answer.is_refusal() && (answer.status == 404 || !answer.body.trim_ascii().is_empty())
+            }
+            Peer::IdentityProvider => answer.is_markup(),
+        }
+    }
+
+    /// The error for such an answer: what it refuses says nothing of credentials, capabilities and rows.
+    fn refused_by_another(&self, answer: &Answer) -> Error {
+        let Call { name, endpoint, .. } = self;
+        let brief = brief_endpoint(endpoint);
+        // It is shown as far as it is a page, or is not about credentials.
+        let description = answer.description(matches!(self.peer, Peer::Cdf { .. }) || answer.is_markup());
+        match (self.peer, answer.status) {
+            (Peer::Cdf { project, .. }, 404) => Error::new(
+                Kind::CannotConnect,
+                format!("{name} has no {brief} for project \"{project}\" ({description})"),
+            )
+            .hint(NO_ENDPOINT),
+            (Peer::IdentityProvider, 404 | 405) => {
+                Error::new(Kind::CannotConnect, format!("{name} has no answer to {brief} ({description})"))
+                    .hint("Check the token_url of the user mapping.")
+            }
+            (Peer::Cdf { .. }, _) => Error::new(
+                Kind::ConnectionLost,
+                format!("something before {name} refused {brief}: it is not CDF's answer ({description})"),
+            )
+            .hint(BETWEEN_CDF),
+            (Peer::IdentityProvider, _) => Error::new(
+                Kind::ConnectionLost,
+                format!("something before {name} refused {brief} ({description})"),
+            )
+            .hint(BETWEEN_IDENTITY_PROVIDER),
+        }
     }
 
     /// The error for an attempt without an answer; `before` is how the attempt before ended.
-    fn failed(&self, failure: &Failure, stop: Stop, attempts: u32, before: Option<String>) -> Error {
+    fn failed(
+        &self,
+        failure: &Failure,
+        stop: Stop,
+        attempts: u32,
+        before: Option<String>,
+        unsure: bool,
+    ) -> Error {
         let kind = match failure {
             Failure::NotConnected(_) | Failure::Untrusted(_) => Kind::CannotConnect,
             Failure::Broken(_) | Failure::RequestTimeout | Failure::Foreign(..) => Kind::ConnectionLost,
@@ -854,23 +1055,30 @@ impl<'a> Call<'a> {
             );
         }
         if let Failure::Foreign(answer, _) = failure {
-            error = error.detail(answer.trace()).hint(match self.peer {
-                Peer::Cdf { .. } => {
-                    "Something between this server and CDF may have answered, such as a proxy. Otherwise check the base_url \
-                     of the foreign server."
-                }
-                Peer::IdentityProvider => {
-                    "Is token_url correct? Otherwise something between this server and the identity provider may have \
-                     answered, such as a proxy."
-                }
+            error = error.trace(Some(answer.trace(&self.endpoint))).hint(match self.peer {
+                Peer::Cdf { .. } => BETWEEN_CDF,
+                Peer::IdentityProvider => BETWEEN_IDENTITY_PROVIDER,
             });
         }
-        let unsure = self.resend == Resend::OnlyIfNotReceived && failure.may_have_been_applied();
+        error = match (kind, self.peer) {
+            (Kind::CannotConnect | Kind::ConnectionLost, Peer::Cdf { .. }) => error.or_hint(
+                "Check the base_url of the foreign server, and that this server may go out to it. If it is right, try again \
+                 later.",
+            ),
+            (Kind::CannotConnect | Kind::ConnectionLost, Peer::IdentityProvider) => error.or_hint(
+                "Check the token_url of the user mapping, and that this server may go out to it. If it is right, try again \
+                 later.",
+            ),
+            (Kind::TimedOut, _) => error.or_hint("Raise cdf_fdw.flush_timeout, or load in smaller transactions."),
+            (Kind::ServerFailure, _) => error.or_hint(FAILED),
+            _ => error,
+        };
         self.conclude(error, stop, attempts, unsure)
     }
 
     fn describe(&self, failure: &Failure) -> String {
-        let Call { name, endpoint, limits, .. } = self;
+        let Call { name, limits, .. } = self;
+        let endpoint = brief_endpoint(&self.endpoint);
         match failure {
             Failure::NotConnected(cause) | Failure::Untrusted(cause) => {
                 format!("cannot connect to {name}: {cause}")
@@ -898,10 +1106,12 @@ impl<'a> Call<'a> {
 
     /// Adds why no further attempt was made.
     fn conclude(&self, mut error: Error, stop: Stop, attempts: u32, unsure: bool) -> Error {
-        if unsure {
-            error.message +=
-                "; the request may have been accepted, and is not sent again, since that could create \
-                              its items twice";
+        error.unsure = unsure;
+        if error.trace.is_none() && brief_endpoint(&self.endpoint) != self.endpoint {
+            error = error.detail(format!("Request: {}.", self.endpoint));
+        }
+        if stop == Stop::MayHaveBeenApplied {
+            error = error.detail("The request is not sent again, since that could create its items twice.");
         }
         match stop {
             Stop::RetriesUsedUp => {
@@ -931,19 +1141,25 @@ impl<'a> Call<'a> {
         let line = description.lines().next().unwrap_or_default().trim();
         let message = format!("{} refuses the credentials: {error}", self.name);
         let message = if line.is_empty() { message } else { format!("{message}: {line}") };
-        Error::new(Kind::NotAuthenticated, shorten(&message, LONGEST_MESSAGE))
-            .hint("Check client_id, client_secret, scope and token_url of the user mapping.")
+        let mut refused = Error::new(Kind::NotAuthenticated, shorten(&message, LONGEST_MESSAGE));
+        let rest: Vec<&str> =
+            description.lines().skip(1).map(str::trim).filter(|line| !line.is_empty()).collect();
+        if !rest.is_empty() {
+            refused = refused.detail(shorten(&rest.join(" "), LONGEST_FOREIGN_TEXT));
+        }
+        refused.hint("Check client_id, client_secret, scope and token_url of the user mapping.")
     }
 
     /// The error for a refusal that does not say why as OAuth has it.
     fn not_a_token(&self) -> Error {
         let message = format!("{} did not answer with a token; is token_url correct?", self.name);
         Error::new(Kind::NotAuthenticated, message)
+            .hint("Check token_url, client_id, client_secret and scope of the user mapping.")
     }
 
     /// The error for a deadline that passed before anything was sent.
     pub(super) fn deadline_passed(&self) -> Error {
-        self.failed(&Failure::Deadline { sent: false }, Stop::Final, 0, None)
+        self.failed(&Failure::Deadline { sent: false }, Stop::Final, 0, None, false)
     }
 }
 
@@ -1273,9 +1489,8 @@ mod tests {
         let error = failure(send(&server, Resend::Always, &limits(2)));
         assert_eq!(error.kind, Kind::ServerFailure);
         assert!(error.message.contains("POST /assets: under repair"), "{error}");
-        assert!(!error.message.contains("may have been"), "{error}");
-        assert!(error.detail[0].contains("503, x-request-id r-9"), "{error:?}");
-        assert!(error.detail[1].contains("after 3 attempts"), "{error:?}");
+        assert!(error.to_string().ends_with("; it may have been accepted; x-request-id r-9"), "{error}");
+        assert!(error.detail[0].contains("after 3 attempts"), "{error:?}");
         assert_eq!(server.counts(), (1, 3));
     }
 
@@ -1309,7 +1524,7 @@ mod tests {
             let server = serve(vec![act, reply(200, OK)]);
             let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(5)));
             assert_eq!(error.kind, kind, "{error}");
-            assert!(error.message.contains("may have been accepted"), "{error}");
+            assert!(error.to_string().contains("may have been accepted"), "{error}");
             assert_eq!(server.counts(), (1, 1));
         }
     }
@@ -1333,7 +1548,7 @@ mod tests {
         let server = serve(vec![Act::Close]);
         let error = failure(send(&server, Resend::Always, &limits(1)));
         assert_eq!(error.kind, Kind::ConnectionLost);
-        assert!(!error.message.contains("may have been"), "{error}");
+        assert!(error.to_string().contains("may have been"), "{error}");
     }
 
     #[test]
@@ -1378,7 +1593,7 @@ mod tests {
             ("{\"error\":{\"message\":\"a\",\"missing\":\"b\",\"duplicated\":[1,null]}}", "a"),
         ] {
             let answer = Answer { body: Bytes::from(body), ..Answer::new(400, &HeaderMap::new()) };
-            let error = answer.api_error("GET /x");
+            let error = answer.api_error("GET /x", false);
             assert_eq!(error.message, message);
             assert!(error.missing.is_empty() && error.duplicated.is_empty());
         }
@@ -1441,7 +1656,7 @@ mod tests {
             assert_eq!(error.kind, Kind::ConnectionLost, "{error}");
             assert!(error.message.contains("no valid answer to POST /assets"), "{error}");
             assert!(error.message.contains(words), "{words}: {error}");
-            assert!(!error.message.contains("may have been") && !error.message.contains('<'), "{error}");
+            assert!(error.to_string().contains("may have been") && !error.message.contains('<'), "{error}");
             assert!(error.detail.iter().any(|line| line.contains("after 2 attempts")), "{error:?}");
             assert_eq!(server.counts(), (1, 2));
         }
@@ -1449,7 +1664,7 @@ mod tests {
             let server = serve(vec![act, reply(200, OK)]);
             let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(5)));
             assert_eq!(error.kind, Kind::ConnectionLost, "{error}");
-            assert!(error.message.contains("may have been accepted"), "{words}: {error}");
+            assert!(error.to_string().contains("may have been accepted"), "{words}: {error}");
             assert_eq!(server.counts(), (1, 1));
         }
     }
@@ -1482,7 +1697,7 @@ mod tests {
         let server = serve(vec![act]);
         let error = failure(send(&server, Resend::OnlyIfNotReceived, &limits(5)));
         assert_eq!(error.kind, Kind::ConnectionLost);
-        assert!(error.message.contains("may have been accepted"), "{error}");
+        assert!(error.to_string().contains("may have been accepted"), "{error}");
     }
 
     #[test]
@@ -1628,7 +1843,8 @@ mod tests {
     fn nothing_that_cdf_repeats_gives_a_secret_away() {
         for body in [TOKEN.into(), in_error(TOKEN), in_error(SECRET), SECRET.into()] {
             let server = serve(vec![Act::Reply(403, vec![("x-request-id", TOKEN.into())], body)]);
-            assert_eq!(failure(send(&server, Resend::Always, &limits(0))).kind, Kind::Forbidden);
+            let error = failure(send(&server, Resend::Always, &limits(0)));
+            assert!(matches!(error.kind, Kind::Forbidden | Kind::ConnectionLost), "{error}");
         }
         let shown = format!("{:?}", serve(vec![reply(200, "")]).connection());
         assert!(!shown.contains("s3cr") && !shown.contains("query-secret"), "{shown}");
@@ -1649,7 +1865,7 @@ mod tests {
         let error = failure(block_on(client().send(&connection, &request, &limits(1))));
         assert_eq!(error.kind, Kind::CannotConnect);
         assert!(error.message.contains(&format!("CDF at {address}")), "{error}");
-        assert!(error.message.contains("refused") && !error.message.contains("may have been"), "{error}");
+        assert!(error.message.contains("refused") && !error.to_string().contains("may have been"), "{error}");
         assert!(error.detail[0].contains("after 2 attempts"), "{error:?}");
 
         let address = nobody();
@@ -1681,8 +1897,8 @@ mod tests {
 
         let error = send_with_token(&serve(vec![Act::Hang]), Resend::OnlyIfNotReceived, hasty);
         assert_eq!(error.kind, Kind::ConnectionLost);
-        assert!(error.message.contains("may have been accepted"), "{error}");
-        assert!(error.detail.is_empty(), "{error:?}");
+        assert!(error.to_string().contains("may have been accepted"), "{error}");
+        assert!(error.detail.concat().contains("not sent again"), "{error:?}");
     }
 
     #[test]
@@ -1700,7 +1916,7 @@ mod tests {
         let server = serve(vec![reply(200, OK)]);
         let error = failure(send(&server, Resend::OnlyIfNotReceived, &late));
         assert_eq!(error.kind, Kind::TimedOut);
-        assert!(!error.message.contains("may have been"), "{error}");
+        assert!(!error.to_string().contains("may have been"), "{error}");
         assert_eq!(server.counts(), (0, 0));
     }
 

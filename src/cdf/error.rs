@@ -5,15 +5,26 @@ use std::ops::{Deref, DerefMut};
 
 use serde_json::Value;
 
+use super::report::brief_endpoint;
+pub use super::report::{Fate, Noun, Rows, Trace, ROWS, SERIES};
+
 /// How many rows an error names before it only counts them.
 pub const NAMED_ROWS: usize = 10;
 
-/// The class of an error; each has one SQLSTATE.
+/// What to do where CDF has no time for the gateway, and where it fails.
+pub const THROTTLED: &str =
+    "CDF limits what an identity and a project may ask of it. Load with fewer connections, or with a lower \
+     cdf_fdw.max_concurrent_requests.";
+pub const FAILED: &str =
+    "Try again later. Cognite's support can look the x-request-id up, where there is one.";
+
+/// The class of an error; each has one SQLSTATE. None of CDF's failures is of class 53 or 58: clients take those for a
+/// dying server, and break the connection before their user sees what the error says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// DNS, TCP or TLS to CDF or to the identity provider failed, after retries.
+    /// DNS, TCP or TLS to CDF or to the identity provider failed, after retries; or there is no CDF.
     CannotConnect,
-    /// An established connection broke, after retries.
+    /// An established connection broke, after retries; or what answers is not CDF.
     ConnectionLost,
     /// The identity provider or CDF does not accept the credentials, or they have no access to the project.
     NotAuthenticated,
@@ -35,12 +46,14 @@ pub enum Kind {
     InvalidValue,
     /// Throttled for longer than the settings allow.
     Throttled,
-    /// A configured limit was reached.
+    /// A configured limit of this server was reached.
     LimitExceeded,
     /// Cancelled, or the deadline of the flush passed.
     TimedOut,
     /// CDF or the identity provider answered with a server error, after retries.
     ServerFailure,
+    /// CDF does not remember any more where a read goes on.
+    CursorExpired,
     /// Not supported.
     Unsupported,
     /// An option holds a value that cannot be used.
@@ -54,7 +67,7 @@ impl Kind {
     pub fn sqlstate(self) -> &'static str {
         match self {
             Kind::CannotConnect => "08001",
-            Kind::ConnectionLost => "08006",
+            Kind::ConnectionLost | Kind::Throttled | Kind::ServerFailure => "08006",
             Kind::NotAuthenticated => "28000",
             Kind::Forbidden => "42501",
             Kind::Duplicate => "23505",
@@ -64,10 +77,9 @@ impl Kind {
             Kind::MissingValue => "22004",
             Kind::InvalidEncoding => "22021",
             Kind::InvalidValue => "22023",
-            Kind::Throttled => "53000",
             Kind::LimitExceeded => "53400",
             Kind::TimedOut => "57014",
-            Kind::ServerFailure => "58000",
+            Kind::CursorExpired => "24000",
             Kind::Unsupported => "0A000",
             Kind::InvalidOption => "HV00J",
             Kind::Internal => "XX000",
@@ -77,21 +89,43 @@ impl Kind {
 
 /// What the user is told. Boxed: every row passes through a dozen results, which are moved whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.message)]
+#[error("{}", .0.headline())]
 pub struct Error(Box<Report>);
 
-/// An error's class, message, details (one line each) and what to do.
+/// What an error tells, in parts. [`Report::headline`] and [`Report::details`] make the texts of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub kind: Kind,
+    /// What it is about: a resource, and where in it.
+    pub subject: Option<String>,
+    /// What went wrong.
     pub message: String,
+    /// The rows that it is about.
+    pub rows: Option<Rows>,
+    /// CDF may have applied the request all the same.
+    pub unsure: bool,
+    /// What had been accepted: for the message, and in full.
+    pub accepted: Option<(String, String)>,
+    /// The answer that it follows from.
+    pub trace: Option<Trace>,
+    /// More about it, one line each.
     pub detail: Vec<String>,
     pub hint: Option<String>,
 }
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error(Box::new(Report { kind, message: message.into(), detail: Vec::new(), hint: None }))
+        Error(Box::new(Report {
+            kind,
+            subject: None,
+            message: message.into(),
+            rows: None,
+            unsure: false,
+            accepted: None,
+            trace: None,
+            detail: Vec::new(),
+            hint: None,
+        }))
     }
 
     pub fn into_report(self) -> Report {
@@ -103,6 +137,39 @@ impl Error {
         Error::new(Kind::Internal, message)
     }
 
+    /// What it is about, if that is not known yet.
+    pub fn about(mut self, subject: impl Into<String>) -> Self {
+        self.subject.get_or_insert_with(|| subject.into());
+        self
+    }
+
+    /// The rows that it is about, if they are not known yet. `names` may be the first ten of them.
+    pub fn rows(mut self, fate: Fate, noun: Noun, names: Vec<String>, count: usize) -> Self {
+        if count > 0 {
+            self.rows.get_or_insert(Rows { fate, noun, names, count, more: false });
+        }
+        self
+    }
+
+    /// The rows that CDF, or this extension, refuses.
+    pub fn refusing(self, names: Vec<String>, count: usize) -> Self {
+        self.rows(Fate::Refused, ROWS, names, count)
+    }
+
+    /// The row that is being written, by its keys.
+    pub fn of_row(self, keys: Option<String>) -> Self {
+        match keys {
+            Some(keys) => self.rows(Fate::Written, ROWS, vec![keys], 1),
+            None => self,
+        }
+    }
+
+    /// The answer that it follows from, if that is not known yet.
+    pub fn trace(mut self, trace: Option<Trace>) -> Self {
+        self.trace = self.trace.take().or(trace);
+        self
+    }
+
     /// Adds one line of detail.
     pub fn detail(mut self, line: impl Into<String>) -> Self {
         self.detail.push(line.into());
@@ -111,6 +178,12 @@ impl Error {
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// A hint where there is none yet.
+    pub fn or_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert_with(|| hint.into());
         self
     }
 }
@@ -169,12 +242,16 @@ pub struct ApiError {
     /// CDF's own words; for an answer that is not CDF's JSON, the beginning of its text.
     pub message: String,
     pub missing: Vec<Identity>,
+    /// It names something missing that is not addressed as items are.
+    pub names_others: bool,
     pub duplicated: Vec<Identity>,
     pub request_id: Option<String>,
     /// Method and path, as in `POST /assets`.
     pub endpoint: String,
     /// Whether it has the form of CDF's refusals. A proxy may answer so, too, and knows nothing of CDF's items.
     pub of_cdf: bool,
+    /// The request may have been applied all the same, perhaps at an attempt before.
+    pub unsure: bool,
 }
 
 impl ApiError {
@@ -183,7 +260,7 @@ impl ApiError {
         let kind = match self.status {
             401 => Kind::NotAuthenticated,
             403 => Kind::Forbidden,
-            408 | 429 => Kind::Throttled,
+            408 | 425 | 429 => Kind::Throttled,
             409 => Kind::Duplicate,
             404 if !self.of_cdf => Kind::CannotConnect,
             400 | 404 | 422 if !self.missing.is_empty() || self.names_unknown_reference() => {
@@ -193,14 +270,16 @@ impl ApiError {
             400..=499 => Kind::InvalidValue,
             _ => Kind::ServerFailure,
         };
-        let mut error = Error::new(kind, format!("{} was refused by CDF: {}", self.endpoint, self.message));
+        let mut error =
+            Error::new(kind, format!("CDF refused {}: {}", brief_endpoint(&self.endpoint), self.message));
+        error.unsure = self.unsure;
         for (what, names) in [("missing", &self.missing), ("duplicated", &self.duplicated)] {
             if !names.is_empty() {
                 error =
                     error.detail(format!("CDF names as {what}: {}", list_names(names.iter(), names.len())));
             }
         }
-        error = error.detail(self.trace());
+        let error = error.trace(Some(self.trace()));
         match kind {
             Kind::Forbidden => error.hint(format!(
                 "Grant the capability {capability} in CDF to a group of the client that the user mapping names."
@@ -211,8 +290,47 @@ impl ApiError {
             Kind::NotAuthenticated => {
                 error.hint("Check the client's access to the project and the credentials of the user mapping.")
             }
+            Kind::Throttled => error.hint(THROTTLED),
+            Kind::ServerFailure => error.hint(FAILED),
             _ => error,
         }
+    }
+
+    /// Whether it is about what the request holds, so that parts of that may fare better.
+    pub fn is_about_content(&self) -> bool {
+        matches!(self.status, 400 | 404 | 409 | 413 | 422)
+    }
+
+    /// What an answer 404 is about.
+    pub fn absence(&self) -> Absence {
+        let words = self.message.to_lowercase();
+        let says = |names: &[&str]| names.iter().any(|name| words.contains(name));
+        let path = self.endpoint.split_once(' ').map_or("", |(_, path)| path);
+        if !self.missing.is_empty() || self.names_others {
+            return Absence::Item;
+        }
+        // A write creates the database and the table that it goes to.
+        let creates = self.endpoint.starts_with("POST") && path.ends_with("/rows");
+        if path.starts_with("/raw/dbs/") && !creates {
+            return match says(&["database", "table", "row", "key"]) {
+                true => Absence::Item,
+                false => Absence::Unclear,
+            };
+        }
+        if path.starts_with("/sequences/data") && says(&["sequence", "column", "row"]) {
+            return Absence::Item;
+        }
+        let about_items = path.ends_with("/update") || path.ends_with("/delete");
+        if about_items && says(&["resource not found", "id not found", "ids not found"]) {
+            return Absence::Item;
+        }
+        Absence::Endpoint
+    }
+
+    /// Whether CDF does not know any more where a read was to go on.
+    pub fn lost_the_cursor(&self) -> bool {
+        let words = self.message.to_lowercase();
+        matches!(self.status, 400 | 404 | 410) && (words.contains("cursor") || words.contains("expired"))
     }
 
     /// Whether what was asked for is not there: CDF answers 400 or 404 for a RAW database, table or row that does not
@@ -226,12 +344,9 @@ impl ApiError {
             || self.status == 404
     }
 
-    /// Status and request id, for whoever asks Cognite's support.
-    pub fn trace(&self) -> String {
-        match &self.request_id {
-            Some(id) => format!("HTTP status {}, x-request-id {id}", self.status),
-            None => format!("HTTP status {}, no x-request-id", self.status),
-        }
+    /// Which answer it was, for whoever asks Cognite's support.
+    pub fn trace(&self) -> Trace {
+        Trace { endpoint: self.endpoint.clone(), status: self.status, request_id: self.request_id.clone() }
     }
 
     /// CDF names some unknown references only in words (data sets: `Invalid dataSetIds: 1, 2`, without `missing`).
@@ -247,6 +362,17 @@ impl ApiError {
         ];
         WORDS.iter().any(|words| self.message.contains(words))
     }
+}
+
+/// What is not there, where CDF answers 404.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// Something that the request names.
+    Item,
+    /// The endpoint, which CDF has: what answers is not CDF, or there is no such project.
+    Endpoint,
+    /// The answer does not say.
+    Unclear,
 }
 
 /// The first ten names and a count of all, as every error lists rows.
@@ -293,10 +419,12 @@ mod tests {
             status,
             message: message.into(),
             missing: vec![],
+            names_others: false,
             duplicated: vec![],
             request_id: Some("r-1".into()),
             endpoint: "POST /events".into(),
             of_cdf: true,
+            unsure: false,
         }
     }
 
@@ -308,15 +436,19 @@ mod tests {
         assert_eq!(state(401, "no"), "28000");
         assert_eq!(state(403, "Forbidden"), "42501");
         assert_eq!(state(409, "dup"), "23505");
-        assert_eq!(state(429, "slow"), "53000");
-        assert_eq!(state(503, "down"), "58000");
+        assert_eq!(state(429, "slow"), "08006");
+        assert_eq!(state(503, "down"), "08006");
     }
 
     #[test]
     fn a_refusal_tells_message_request_id_and_capability() {
         let error = refused(403, "Forbidden").into_error("eventsAcl:WRITE");
         assert!(error.message.contains("POST /events") && error.message.contains("Forbidden"));
-        assert!(error.detail.iter().any(|line| line.contains("r-1")));
+        assert!(error.to_string().ends_with("; x-request-id r-1"), "{error}");
+        assert!(error
+            .details()
+            .iter()
+            .any(|line| line.contains("POST /events: HTTP status 403, x-request-id r-1")));
         assert!(error.hint.as_ref().unwrap().contains("eventsAcl:WRITE"));
     }
 
@@ -329,6 +461,27 @@ mod tests {
         let error = page.into_error("rawAcl:READ");
         assert_eq!(error.kind.sqlstate(), "08001");
         assert!(error.hint.as_ref().unwrap().contains("base_url"));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_there_is_told_from_an_item() {
+        let absence = |endpoint: &str, message: &str| {
+            ApiError { endpoint: endpoint.into(), ..refused(404, message) }.absence()
+        };
+        for endpoint in
+            ["POST /assets", "POST /events/list", "POST /timeseries/data", "POST /models/instances/byids"]
+        {
+            assert_eq!(absence(endpoint, "Not Found: POST /assets"), Absence::Endpoint, "{endpoint}");
+        }
+        assert_eq!(absence("POST /raw/dbs/d/tables/t/rows", "Not Found"), Absence::Endpoint);
+        assert_eq!(absence("GET /raw/dbs/d/tables/t/rows", "Not Found"), Absence::Unclear);
+        assert_eq!(absence("GET /raw/dbs/d/tables/t/rows/k", "Row with key 'k' not found"), Absence::Item);
+        assert_eq!(absence("GET /raw/dbs", "Not Found"), Absence::Endpoint);
+        assert_eq!(absence("POST /sequences/data", "error in sequence: unknown column"), Absence::Item);
+        assert_eq!(absence("POST /sequences/data", "Not Found"), Absence::Endpoint);
+        let missing = vec![Identity::ExternalId("a".into())];
+        assert_eq!(ApiError { missing, ..refused(404, "gone") }.absence(), Absence::Item);
+        assert_eq!(ApiError { names_others: true, ..refused(404, "gone") }.absence(), Absence::Item);
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::buffer::{Body, Chunk, Delivery, Destination, Spill, TransactionBuffer};
 use super::deliver::{deliver, Context, Outcome, Work};
-use super::error::{Error, Kind};
+use super::error::Error;
 use super::hierarchy;
 use super::resource::view::REQUESTS_IN_PARALLEL;
 use super::resource::{Shape, Stage};
 use super::table::Operation;
+use super::tally::{self, Count};
 
 /// A request under way; its result comes with the place of its destination.
 pub type Job = Pin<Box<dyn Future<Output = (usize, Outcome)> + Send>>;
@@ -24,14 +25,25 @@ pub trait Network {
     fn next(&mut self) -> Result<(usize, Outcome), Error>;
 }
 
-/// What CDF has acknowledged, per destination.
+/// What became of the rows of a destination.
 #[derive(Debug)]
 struct Progress {
     destination: Arc<Destination>,
-    rows: usize,
-    accepted: usize,
-    /// Those of the accepted that have no key.
-    blind: usize,
+    count: Count,
+}
+
+impl Progress {
+    fn add(&mut self, outcome: &Outcome) {
+        let count = &mut self.count;
+        count.accepted += outcome.accepted;
+        count.unknown += outcome.unknown;
+        count.in_part += outcome.in_part;
+        count.created += outcome.created;
+        if outcome.blind {
+            count.blind += outcome.accepted;
+            count.blind_unknown += outcome.unknown;
+        }
+    }
 }
 
 /// When a task's turn is: whether it is a deletion that nothing comes after, then its stage, then its wave.
@@ -93,7 +105,8 @@ pub fn flush(
     for (delivery, last) in deliveries.into_iter().zip(last) {
         let rows = delivery.chunks.iter().map(|chunk| chunk.rows).sum();
         let (deleted, written) = final_deletions(delivery.chunks, last);
-        progress.push(Progress { destination: delivery.destination, rows, accepted: 0, blind: 0 });
+        let count = Count::of(&delivery.destination, rows);
+        progress.push(Progress { destination: delivery.destination, count });
         writes.push(written);
         deletions.push(deleted);
     }
@@ -112,17 +125,16 @@ pub fn flush(
     }
     let context = Arc::new(context);
     let mut queues = [Queue::new(others), Queue::new(raw)];
-    let mut failure: Option<Error> = None;
-    let mut failures = Failures::default();
+    let mut failures: Vec<Error> = Vec::new();
 
     loop {
-        while failure.is_none() && network.in_flight() < in_parallel {
+        while failures.is_empty() && network.in_flight() < in_parallel {
             let Some(task) = queues.iter_mut().find_map(Queue::next) else {
                 break;
             };
             match start(task, &progress, &context, spill) {
                 Ok(job) => network.start(job),
-                Err(error) => failure = Some(error),
+                Err(error) => failures.push(error),
             }
         }
         if network.in_flight() == 0 {
@@ -132,19 +144,12 @@ pub fn flush(
         let (destination, outcome) = network.next()?;
         let raw = progress[destination].destination.resource.stage == Stage::Raw;
         queues[usize::from(raw)].in_flight -= 1;
-        progress[destination].accepted += outcome.accepted;
-        if outcome.blind {
-            progress[destination].blind += outcome.accepted;
-        }
-        if let Some(error) = outcome.error {
-            failures.count += 1;
-            failures.unknown |= leaves_unknown(&error);
-            failure.get_or_insert(error);
-        }
+        progress[destination].add(&outcome);
+        failures.extend(outcome.error);
     }
-    match failure {
-        None => Ok(()),
-        Some(error) => Err(tell(error, &failures, &progress)),
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(tell(failures, &progress)),
     }
 }
 
@@ -236,47 +241,36 @@ fn start(
     Ok(Box::pin(async move { (at, deliver(context, work).await) }))
 }
 
-/// Requests that failed.
-#[derive(Default)]
-struct Failures {
-    count: usize,
-    /// What became of the rows of one of them only CDF knows.
-    unknown: bool,
-}
-
-/// Whether CDF may have applied a request that ended so: there is no answer of CDF's to it.
-fn leaves_unknown(error: &Error) -> bool {
-    matches!(error.kind, Kind::ConnectionLost | Kind::TimedOut | Kind::ServerFailure)
-}
-
-fn tell(mut error: Error, failures: &Failures, progress: &[Progress]) -> Error {
-    match failures.count {
-        0 | 1 => {}
-        2 => error = error.detail("One more request failed; this is the first failure."),
-        count => {
-            error = error.detail(format!("{} more requests failed; this is the first failure.", count - 1))
+/// One error for all failures: the first one, with what had been accepted by the end of all of them.
+fn tell(failures: Vec<Error>, progress: &[Progress]) -> Error {
+    let mut failures = failures.into_iter();
+    let Some(mut error) = failures.next() else { return Error::internal("a failure without an error") };
+    let others: Vec<Error> = failures.collect();
+    for other in &others {
+        error.unsure |= other.unsure;
+        // The same refusal of other rows.
+        let alike =
+            other.kind == error.kind && other.subject == error.subject && other.message == error.message;
+        if let (true, Some(mine), Some(more)) = (alike, &mut error.rows, &other.rows) {
+            if mine.fate == more.fate && mine.noun == more.noun {
+                mine.add(more.clone());
+            }
         }
     }
-    let accepted: Vec<String> = progress
-        .iter()
-        .filter(|progress| progress.accepted > 0)
-        .map(|progress| format!("{} of {} {}", progress.accepted, progress.rows, progress.destination.name()))
-        .collect();
-    error = error.detail(match (accepted.is_empty(), failures.unknown) {
-        (true, false) => "CDF had accepted nothing of this transaction.".to_owned(),
-        (true, true) => {
-            "CDF had acknowledged nothing of this transaction; it may have accepted rows that were under way."
-                .to_owned()
+    match others.len() {
+        0 => {}
+        1 => error = error.detail(format!("One more request failed: {}", others[0])),
+        count => {
+            error = error.detail(format!("{count} more requests failed, the first of them: {}", others[0]));
         }
-        (false, unknown) => format!(
-            "CDF had accepted, and keeps: {}{}. {}",
-            accepted.join(", "),
-            if unknown { "; it may have accepted more that was under way" } else { "" },
-            match progress.iter().map(|progress| progress.blind).sum::<usize>() {
-                0 => "Running the same load again ends in the same state.".to_owned(),
-                blind => format!("Running the same load again creates {blind} rows without external_id once more."),
-            }
-        ),
-    });
+    }
+    let counts: Vec<&Count> = progress.iter().map(|progress| &progress.count).collect();
+    error.accepted = Some((tally::brief(&counts), tally::line(&counts)));
+    if let Some(advice) = tally::advice(&counts) {
+        error.hint = Some(match error.hint.take() {
+            Some(hint) => format!("{hint} {advice}"),
+            None => advice,
+        });
+    }
     error
 }

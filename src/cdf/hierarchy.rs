@@ -157,12 +157,16 @@ fn describe(cycle: Vec<u32>, nodes: &[Node], chunks: &[Chunk], spill: &mut dyn S
     }
     let naming = cycle.first().map(|at| chunks[nodes[*at as usize].chunk as usize].mode.naming);
     let parent = ASSETS.column_name("parent_external_id", naming.unwrap_or_default());
-    Error::new(Kind::InvalidValue, format!("assets: {parent} forms a cycle"))
+    let mut error = Error::new(Kind::InvalidValue, format!("{parent} forms a cycle"))
+        .about("assets")
         .detail(format!(
             "Each is below the next, the last below the first: {}.",
             list_names(names.iter(), cycle.len())
         ))
-        .detail("Nothing was sent to CDF.")
+        .refusing(names, cycle.len())
+        .hint("An asset cannot be below itself. Correct the parents of these rows.");
+    error.accepted = Some(("nothing accepted".into(), "Nothing was sent to CDF.".into()));
+    error
 }
 
 /// A request that is being put together.

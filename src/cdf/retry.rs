@@ -59,7 +59,7 @@ impl Outcome {
     }
 
     /// True if the request may have been applied although it has no successful answer.
-    fn may_have_been_applied(self) -> bool {
+    pub fn may_have_been_applied(self) -> bool {
         match self {
             // 408 and 425 leave it open, as server errors do. Every other status is a clear refusal.
             Outcome::Answered { status, .. } => {

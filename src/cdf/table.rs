@@ -493,12 +493,7 @@ impl Table {
         })
     }
 
-    /// How errors name a row: by its keys.
-    pub fn describe_row(&self, row: &[Cell<'_>]) -> Option<String> {
-        self.describe_keys(row).map(|keys| format!("Row: {keys}."))
-    }
-
-    /// The row's keys: `external_id "a", row_number 5`.
+    /// How errors name a row: by its keys, as in `external_id "a", row_number 5`.
     pub fn describe_keys(&self, row: &[Cell<'_>]) -> Option<String> {
         let mut parts = Vec::new();
         for at in &self.keys {

@@ -242,7 +242,8 @@ impl Definitions {
     }
 
     async fn read(&self, method: Method, path: String, body: Option<Value>) -> Result<Value, Error> {
-        self.send(method, path, body).await.map_err(|error| error.into_error(CAPABILITY))?.json()
+        let answer = self.send(method, path, body).await;
+        answer.map_err(|error| error.into_error(CAPABILITY).about("data models"))?.json()
     }
 
     /// The definition of one view; None if there is no such view. Asked without a version, CDF answers with all of them:

@@ -18,7 +18,7 @@ use super::errors::{raise_as, OrRaise};
 use super::text::{from_datum, from_server, to_datum, to_palloc, to_server};
 use super::{options, preload, redact, settings, trust, wait};
 use crate::cdf::client::{Connection, Limits};
-use crate::cdf::error::{Error, Kind, RequestError};
+use crate::cdf::error::{list_names, Error, Kind, RequestError};
 use crate::cdf::resource::{Naming, Resource, RESOURCES};
 use crate::cdf::token::Credentials;
 
@@ -134,7 +134,7 @@ impl Wanted {
                 .strip_suffix("/.default")
                 .ok_or_else(|| {
                     Error::new(Kind::MissingValue, "cdf_register_credentials needs a value for base_url")
-                        .detail("It can be left out where scope is the URL of CDF followed by /.default.")
+                        .hint("It can be left out where scope is the URL of CDF followed by /.default.")
                 })?
                 .to_owned(),
             (None, None) => {
@@ -277,9 +277,9 @@ fn check_with_cdf(wanted: &Wanted) -> Result<(), Error> {
     let client_id = &wanted.credentials.client_id;
     let inspection = inspection.map_err(|error| match error {
         RequestError::Api(api) if matches!(api.status, 401 | 403) => {
-            Error::new(Kind::NotAuthenticated, format!("CDF refuses the token of client \"{client_id}\""))
-                .detail(format!("CDF says: {}", api.message))
-                .detail(api.trace())
+            let why = format!("CDF refuses the token of client \"{client_id}\": {}", api.message);
+            Error::new(Kind::NotAuthenticated, why)
+                .trace(Some(api.trace()))
                 .hint("Check base_url, scope and audience.")
         }
         // There is no user mapping yet, which the client's own hint would name.
@@ -294,14 +294,15 @@ fn check_with_cdf(wanted: &Wanted) -> Result<(), Error> {
         return Ok(());
     }
     let projects = match inspection.projects.len() {
-        0 => "It has access to no project.".to_owned(),
-        _ => format!("It has access to: {}.", inspection.projects.join(", ")),
+        0 => "it has access to no project".to_owned(),
+        _ => {
+            format!("it has access to {}", list_names(inspection.projects.iter(), inspection.projects.len()))
+        }
     };
     Err(Error::new(
         Kind::NotAuthenticated,
-        format!("client \"{client_id}\" has no access to the CDF project \"{}\"", wanted.project),
+        format!("client \"{client_id}\" has no access to the CDF project \"{}\"; {projects}", wanted.project),
     )
-    .detail(projects)
     .hint("Add the client to a group of the project in CDF, or check the project's name."))
 }
 
@@ -362,9 +363,11 @@ fn existing_server(wanted: &Wanted, caller: pg_sys::Oid) -> Result<Option<pg_sys
             PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
             Error::new(
                 Kind::InvalidOption,
-                format!("server \"{}\" already exists with another base_url", wanted.server),
+                format!(
+                    "server \"{}\" already exists with another base_url, {base_url}; these credentials are for {}",
+                    wanted.server, wanted.base_url
+                ),
             )
-            .detail(format!("It has {base_url}, these credentials are for {}.", wanted.base_url))
             .hint("Give another name in the parameter server."),
         );
     }

@@ -7,7 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
 
 use super::text::{encode_lossy, is_foreign};
-use crate::cdf::error::{Error, Report};
+use crate::cdf::error::Error;
 
 /// Keeps Rust backtraces out of what users see: pgrx appends a captured one to DETAIL.
 ///
@@ -46,7 +46,8 @@ pub fn warn(error: Error) {
 
 #[track_caller]
 fn report(level: PgLogLevel, code: PgSqlErrorCode, error: Error) {
-    let Report { message, detail, hint, .. } = error.into_report();
+    let (message, detail) = (error.headline(), error.details());
+    let hint = error.into_report().hint;
     if is_foreign() {
         encode_next([Some(message.clone()), (!detail.is_empty()).then(|| detail.join("\n")), hint.clone()]);
     }

@@ -255,9 +255,9 @@ fn possible<'c, C>(what: &str, columns: &'c [C], name: impl Fn(&C) -> &str, most
         match flaw(name(column)) {
             None => kept.push(column),
             Some(flaw) => {
-                let why = format!("a column of {what} is left out: {flaw}");
                 let name = name(column).replace('\0', "\\0");
-                warn(Error::new(Kind::Unsupported, why).detail(format!("Column: \"{name}\".")));
+                let why = format!("column \"{name}\" of {what} is left out: {flaw}");
+                warn(Error::new(Kind::Unsupported, why));
             }
         }
     }
@@ -265,8 +265,11 @@ fn possible<'c, C>(what: &str, columns: &'c [C], name: impl Fn(&C) -> &str, most
         let over = kept.split_off(most);
         let names: Vec<String> =
             over.iter().take(NAMED_ROWS).map(|column| format!("\"{}\"", name(column))).collect();
-        let why =
-            format!("{} columns of {what} are left out: a table has {COLUMNS} columns at most", over.len());
+        let why = format!(
+            "{} columns of {what} are left out, the first {}: a table has {COLUMNS} columns at most",
+            over.len(),
+            names[0]
+        );
         warn(
             Error::new(Kind::Unsupported, why)
                 .detail(format!("Columns: {}.", list_names(names.iter(), over.len())))

@@ -352,6 +352,9 @@ fn parse_url(name: &str, value: &str, query: bool, allow_http: bool) -> Result<U
         return Err(invalid(name, "a URL with a user name or password")
             .hint("Credentials belong to the options client_id and client_secret of the user mapping."));
     }
+    if name == BASE_URL {
+        check_base_url(&url)?;
+    }
     if url.fragment().is_some() || (url.query().is_some() && !query) {
         return Err(invalid(name, "a URL with a query or fragment").hint(example));
     }
@@ -361,6 +364,63 @@ fn parse_url(name: &str, value: &str, query: bool, allow_http: bool) -> Result<U
             .hint("Use https://, or have a superuser set cdf_fdw.allow_http."));
     }
     Ok(url)
+}
+
+const BASE_URL: &str = "base_url";
+
+/// Refuses addresses that are somewhere in CDF's API, in its web application, or a scope: all paths are appended to the
+/// address of the cluster. What stands before the API may be a proxy's.
+fn check_base_url(url: &Url) -> Result<(), Error> {
+    // The parser has lower-case names of hosts.
+    let host = url.host_str().unwrap_or_default();
+    if host == "fusion.cognite.com" || host.ends_with(".fusion.cognite.com") {
+        let cluster = url.query_pairs().find(|(name, _)| name == "cluster").map(|(_, cluster)| cluster);
+        let is_host =
+            |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+        let cluster = cluster.filter(|name| name.contains('.') && is_host(name));
+        let right = cluster.as_deref().unwrap_or("westeurope-1.cognitedata.com");
+        return Err(invalid(BASE_URL, "the address of the web application, not of the API")
+            .hint(format!("Give the address of the cluster: https://{right}.")));
+    }
+    let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
+    let is_version = |at: usize| {
+        segments.get(at).is_none_or(|segment| {
+            let mut rest = segment.chars().skip(1);
+            segment.starts_with(['v', 'V']) && rest.next().is_some_and(|digit| digit.is_ascii_digit())
+                || segment.eq_ignore_ascii_case("playground")
+                || segment.eq_ignore_ascii_case("projects")
+        })
+    };
+    let api = (0..segments.len())
+        .find(|at| segments[*at].eq_ignore_ascii_case("api") && is_version(at + 1))
+        .or_else(|| segments.iter().position(|segment| *segment == ".default" || *segment == "oauth2"))
+        .or_else(|| segments.windows(2).position(|pair| pair[0] == "v1" && pair[1] == "projects"))
+        .or_else(|| {
+            segments.iter().position(|segment| *segment == "v1").filter(|at| at + 1 == segments.len())
+        });
+    let Some(api) = api else {
+        // A query or a fragment is none of a server's address, whatever is in it; a password might be.
+        return match url.query().is_some() || url.fragment().is_some() {
+            true => Err(invalid(BASE_URL, "a URL with a query or fragment")
+                .hint(format!("Give only the address of the cluster: {}.", address(url, &segments)))),
+            false => Ok(()),
+        };
+    };
+    Err(invalid(
+        BASE_URL,
+        &format!("it goes on with /{}, which requests have in their paths", segments[api..].join("/")),
+    )
+    .hint(format!("Give only the address of the cluster: {}.", address(url, &segments[..api]))))
+}
+
+/// Scheme, host, port, and a part of the path.
+fn address(url: &Url, segments: &[&str]) -> String {
+    let mut address = url.origin().ascii_serialization();
+    for segment in segments {
+        address.push('/');
+        address.push_str(segment);
+    }
+    address
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -708,6 +768,32 @@ mod tests {
     #[test]
     fn required_options_are_missed() {
         assert!(value_error(Place::Server, &[]).message.contains("base_url"));
+        for (given, right) in [
+            ("https://cdf.example/api/v1", "https://cdf.example"),
+            ("https://cdf.example/api/v1/", "https://cdf.example"),
+            ("https://cdf.example:8443/API/V1/projects/p", "https://cdf.example:8443"),
+            ("https://cdf.example/proxy/api/v1", "https://cdf.example/proxy"),
+            ("https://cdf.example/api", "https://cdf.example"),
+            ("https://cdf.example/api/playground/projects/p", "https://cdf.example"),
+            ("https://cdf.example/v1", "https://cdf.example"),
+            ("https://cdf.example/.default", "https://cdf.example"),
+            ("https://cdf.example?project=p", "https://cdf.example"),
+            ("https://cdf.example/#p", "https://cdf.example"),
+            ("https://fusion.cognite.com/p?cluster=az.cdf.example&x=y", "https://az.cdf.example"),
+            ("https://acme.fusion.cognite.com/p", "https://westeurope-1.cognitedata.com"),
+        ] {
+            let error = value_error(Place::Server, &[("base_url", given)]);
+            let hint = error.hint.as_deref().unwrap_or_default();
+            assert!(hint.ends_with(&format!(": {right}.")), "{given}: {error} {hint}");
+        }
+        for given in [
+            "https://cdf.example",
+            "https://cdf.example/",
+            "https://cdf.example/proxy",
+            "https://cdf.example/my-api/cdf",
+        ] {
+            assert!(check(Some(Place::Server), &[("base_url", given)], false).is_ok(), "{given}");
+        }
         assert!(value_error(Place::Table, &[]).message.contains("resource"));
         for at in 0..MAPPING.len() {
             let mut pairs = MAPPING.to_vec();

@@ -157,7 +157,7 @@ pub unsafe fn from_server_lossy(text: *const c_char) -> String {
 
 fn refused(bytes: &[u8]) -> Error {
     let shown = String::from_utf8_lossy(bytes);
-    Error::new(Kind::InvalidEncoding, not_unicode()).detail(format!("The text is \"{shown}\"."))
+    Error::new(Kind::InvalidEncoding, format!("{}: \"{shown}\"", not_unicode()))
 }
 
 /// The text that a datum of `text`, `varchar` or `jsonb`'s input is.

@@ -43,9 +43,9 @@ EVENT = "INSERT INTO events (external_id) VALUES ('x')"
         ),
         ("28000", EVENT, {"status": 401}, "test-project"),
         ("42501", EVENT, {"status": 403}, "eventsAcl:WRITE"),
-        ("53000", EVENT, {"status": 429}, "throttled"),
+        ("08006", EVENT, {"status": 429}, "throttled"),
         ("57014", EVENT, {"mode": "stall"}, "cdf_fdw.flush_timeout"),
-        ("58000", EVENT, {"status": 503}, "Fault asked for by a test"),
+        ("08006", EVENT, {"status": 503}, "Fault asked for by a test"),
     ],
 )
 def test_sqlstates(session, cdf, sqlstate, statement, trouble, words):
@@ -94,7 +94,7 @@ def test_sqlstate_of_rows_that_exist(session, cdf, api, scratch):
     api.create("events", *(f"e{i}" for i in range(15)))
     with refusal("23505", '"e0"', "15 in all", "on_conflict") as caught:
         session.execute("INSERT INTO scratch.strict SELECT 'e' || i, 'new' FROM generate_series(0, 20) i")
-    assert len(re.findall(r'"e\d+"', told(caught.value))) == 10
+    assert len(set(re.findall(r'"e\d+"', told(caught.value)))) == 10
     assert_plain(told(caught.value))
 
 

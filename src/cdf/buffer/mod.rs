@@ -550,7 +550,8 @@ impl Lane {
                     Kind::Duplicate,
                     format!("the {noun} is written twice in this transaction"),
                 )
-                .detail(format!("Key: {key}."))
+                .about(self.destination.name())
+                .refusing(vec![key], 1)
                 .hint("The table's option on_conflict is \"error\"."));
             }
         } else if !batch.has_room(fragment.len(), per_request) {

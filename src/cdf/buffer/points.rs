@@ -407,7 +407,7 @@ impl PointBatch {
                     Kind::Duplicate,
                     format!("{count} datapoints are written twice in this transaction"),
                 )
-                .detail(format!("One of them: {series} at {moment}."))
+                .refusing(vec![format!("{series} at {moment}")], count)
                 .hint("The table's option on_conflict is \"error\"."))
             }
             _ => {
@@ -511,7 +511,7 @@ mod tests {
         let error = batch(&points).close(false, OnConflict::Error).unwrap_err();
         assert_eq!(error.kind, Kind::Duplicate);
         assert!(error.message.starts_with("2 datapoints"), "{error:?}");
-        assert!(error.detail.concat().contains("1970-01-01T00:00:00.005000Z"), "{error:?}");
+        assert!(error.to_string().contains("1970-01-01T00:00:00.005000Z"), "{error:?}");
     }
 
     #[test]

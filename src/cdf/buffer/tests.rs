@@ -500,7 +500,7 @@ fn a_request_that_could_not_be_made_fails_the_transaction_whatever_happens_in_be
         buffer.rollback(2);
         for error in [refused, buffer.finish().unwrap_err()] {
             assert_eq!(error.kind, Kind::Duplicate);
-            assert!(error.detail.concat().contains("\"s\" at 2000-01-01T00:00:00.001"), "{error:?}");
+            assert!(error.to_string().contains("\"s\" at 2000-01-01T00:00:00.001"), "{error:?}");
         }
     }
 }

@@ -129,17 +129,17 @@ impl<'b> Parsed<'b> {
                 };
                 let wanted: Value = serde_json::from_str(wanted.get()).unwrap_or_default();
                 if !found[column.property].is_null() && found[column.property] != wanted {
-                    return Err(Error::new(
-                        Kind::InvalidValue,
-                        format!(
-                            "{}: {} of an existing {} cannot be changed; it is {}",
-                            resource.name,
-                            naming.of(column),
-                            resource.noun,
-                            found[column.property]
-                        ),
-                    )
-                    .detail(format!("Rows refused: {}.", value.get())));
+                    let why = format!(
+                        "{} of an existing {} cannot be changed; it is {}",
+                        naming.of(column),
+                        resource.noun,
+                        found[column.property]
+                    );
+                    return Err(Error::new(Kind::InvalidValue, why)
+                        .about(resource.name)
+                        .refusing(vec![value.get().to_owned()], 1)
+                        .trace(Some(answer.trace()))
+                        .hint("Write the value that it has, or leave the column out."));
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
 use crate::cdf::client::Resend;
-use crate::cdf::error::{Error, Identity, RequestError};
+use crate::cdf::error::{Error, Identity, RequestError, ROWS};
 use crate::cdf::owed::Owed;
 use crate::cdf::resource::raw::rows_path;
 use crate::cdf::resource::{Items, Shape, Stage};
@@ -109,7 +109,7 @@ impl Delivery<'_> {
                         _ => named(&body, &[*at]).concat(),
                     })
                     .collect();
-                let error = self.refused(verdict.api, &culprits, verdict.culprits.len());
+                let error = self.refused(verdict.api, ROWS, culprits, verdict.culprits.len());
                 return Err(error.hint("An asset that has children can be deleted only together with them."));
             }
         }

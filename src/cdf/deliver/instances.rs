@@ -187,7 +187,7 @@ impl Delivery<'_> {
         let answer = self
             .post_json("/models/instances/byids", request, Resend::Always, Owed::List)
             .await
-            .map_err(|error| error.into_error(&self.destination.resource.read_capability()))?;
+            .map_err(|error| self.unread(error))?;
         let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
         let mut found: HashMap<(String, String), Value> = listing(&answer)?
             .into_iter()

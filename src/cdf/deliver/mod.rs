@@ -18,13 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use self::body::named;
+use self::body::{named, names};
 use self::fresh::{Fresh, Patience};
 use self::search::Search;
 use super::buffer::{Body, Destination};
 use super::client::{self, Client, Limits, Method, Request, Resend, Response};
 use super::encode::KeyKind;
-use super::error::{list_names, ApiError, Error, RequestError};
+use super::error::{ApiError, Error, Fate, Kind, Noun, RequestError, Trace, ROWS};
 use super::owed::Owed;
 use super::resource::{Naming, Shape};
 use super::table::{Mode, Operation};
@@ -69,6 +69,12 @@ pub struct Work {
 pub struct Outcome {
     /// Rows that CDF has acknowledged.
     pub accepted: usize,
+    /// Rows that CDF may have taken without saying so.
+    pub unknown: usize,
+    /// Rows of which it has acknowledged some cells.
+    pub in_part: usize,
+    /// Time series that were created for their points.
+    pub created: usize,
     /// They have no key: sent again they would be there twice.
     pub blind: bool,
     pub error: Option<Error>,
@@ -76,12 +82,20 @@ pub struct Outcome {
 
 /// Delivers one request.
 pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
-    let naming = work.mode.naming;
-    let mut delivery =
-        Delivery { context: &context, destination: &work.destination, naming, accepted: 0, answer: None };
+    let mut delivery = Delivery {
+        context: &context,
+        destination: &work.destination,
+        naming: work.mode.naming,
+        accepted: 0,
+        unknown: 0,
+        in_part: 0,
+        created: 0,
+        answer: None,
+        trace: Mutex::default(),
+    };
     if work.mode.operation == Operation::Delete {
         let error = delivery.delete(&work).await.err();
-        return Outcome { accepted: delivery.accepted, blind: false, error };
+        return delivery.ended(false, error);
     }
     let error = match &work.destination.resource.shape {
         Shape::Items(items) => delivery.items(items, &work).await.err(),
@@ -90,7 +104,7 @@ pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
         Shape::Instances { edges } => delivery.instances(*edges, &work).await.err(),
         Shape::Datapoints { string } => delivery.points(*string, &work).await.err(),
     };
-    Outcome { accepted: delivery.accepted, blind: work.kind == KeyKind::None, error }
+    delivery.ended(work.kind == KeyKind::None, error)
 }
 
 struct Delivery<'c> {
@@ -99,11 +113,23 @@ struct Delivery<'c> {
     /// How errors name columns.
     naming: Naming,
     accepted: usize,
+    unknown: usize,
+    in_part: usize,
+    created: usize,
     /// CDF's last refusal that was dealt with: what an error that follows from it has to tell.
     answer: Option<ApiError>,
+    /// CDF's last answer, for errors that follow from it.
+    trace: Mutex<Option<Trace>>,
 }
 
 impl Delivery<'_> {
+    /// What became of the rows.
+    fn ended(&self, blind: bool, error: Option<Error>) -> Outcome {
+        let error = error.map(|error| error.about(self.destination.name()));
+        let Delivery { accepted, unknown, in_part, created, .. } = *self;
+        Outcome { accepted, unknown, in_part, created, blind, error }
+    }
+
     /// Asks again, for a while, where CDF does not find yet what this flush has written moments ago.
     async fn post(
         &self,
@@ -121,7 +147,15 @@ impl Delivery<'_> {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return Err(RequestError::Api(api)),
                 },
-                answer => return answer,
+                answer => {
+                    let trace = match &answer {
+                        Ok(response) => Some(response.trace()),
+                        Err(RequestError::Api(api)) => Some(api.trace()),
+                        Err(RequestError::Failed(error)) => error.trace.clone(),
+                    };
+                    *self.trace.lock().unwrap_or_else(PoisonError::into_inner) = trace;
+                    return answer;
+                }
             }
         }
     }
@@ -141,52 +175,83 @@ impl Delivery<'_> {
         self.destination.resource.column_name(name, self.naming)
     }
 
+    /// An error that follows from CDF's last answers.
+    fn error(&self, kind: Kind, message: impl Into<String>) -> Error {
+        let trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.with_answer(Error::new(kind, message).about(self.destination.name())).trace(trace)
+    }
+
     /// The error of a refused request, with the rows it is about.
-    fn refused(&self, api: ApiError, rows: &[String], of: usize) -> Error {
-        let resource = self.destination.resource;
-        let mut error = api.into_error(&resource.write_capability());
-        error.message = format!("{}: {}", self.destination.name(), error.message);
-        if !rows.is_empty() {
-            error.detail.insert(0, format!("Rows refused: {}.", list_names(rows.iter(), of.max(rows.len()))));
+    fn refused(&self, api: ApiError, noun: Noun, rows: Vec<String>, of: usize) -> Error {
+        let about_content = api.is_about_content();
+        let error = api.into_error(&self.destination.resource.write_capability());
+        let error = error.about(self.destination.name()).rows(Fate::Refused, noun, rows, of);
+        match about_content {
+            true => error.or_hint("Correct what CDF refuses, and run the load again."),
+            false => error,
         }
-        error
     }
 
     /// Adds what CDF has answered.
     fn with_answer(&self, error: Error) -> Error {
         match &self.answer {
-            Some(api) => {
-                error.detail(format!("CDF's answer to {}: {}", api.endpoint, api.message)).detail(api.trace())
-            }
+            Some(api) => error
+                .detail(format!("CDF's answer to {}: {}", api.endpoint, api.message))
+                .trace(Some(api.trace())),
             None => error,
         }
     }
 
-    fn failed(&self, error: RequestError, rows: impl Fn() -> (Vec<String>, usize)) -> Error {
-        let (names, of) = rows();
+    /// The error of a look-up that has no answer.
+    fn unread(&self, error: RequestError) -> Error {
+        error.into_error(&self.destination.resource.read_capability()).about(self.destination.name())
+    }
+
+    /// The error for a request without success; `rows`: how many its `names` stand for.
+    fn failed(
+        &mut self,
+        error: RequestError,
+        noun: Noun,
+        names: Vec<String>,
+        of: usize,
+        rows: usize,
+    ) -> Error {
         match error {
-            RequestError::Api(api) => self.refused(api, &names, of),
-            RequestError::Failed(mut error) => {
-                error.message = format!("{}: {}", self.destination.name(), error.message);
-                if !names.is_empty() {
-                    error.detail.insert(0, format!("Rows under way: {}.", list_names(names.iter(), of)));
-                }
-                error
+            RequestError::Api(api) => {
+                self.unknown += if api.unsure { rows } else { 0 };
+                self.refused(api, noun, names, of)
+            }
+            RequestError::Failed(error) => {
+                self.unknown += if error.unsure { rows } else { 0 };
+                error.about(self.destination.name()).rows(Fate::UnderWay, noun, names, of)
             }
         }
     }
 
     /// Goes on after a part of a request failed: with halves of it if CDF has refused it, else not at all.
     fn narrow(
-        &self,
+        &mut self,
         search: &mut Search,
         part: Vec<usize>,
         error: RequestError,
         body: &Body,
     ) -> Result<(), Error> {
         match error {
-            RequestError::Api(api) => search.refused(part, api, body, self.destination),
-            error => Err(self.failed(error, || (named(body, &part), part.len()))),
+            RequestError::Api(api) => {
+                self.unknown += if api.unsure { part.len() } else { 0 };
+                search.refused(part, api, body, self.destination)
+            }
+            error => {
+                let mut failed = self.failed(error, ROWS, named(body, &part), part.len(), part.len());
+                if let Some((api, culprits)) = search.refused_so_far() {
+                    failed = failed.detail(format!(
+                        "Before that CDF had refused {}: {}",
+                        names(body, culprits),
+                        api.message
+                    ));
+                }
+                Err(failed)
+            }
         }
     }
 }
@@ -194,12 +259,7 @@ impl Delivery<'_> {
 impl Destination {
     /// The resource, and where in RAW, as errors name it.
     pub fn name(&self) -> String {
-        if let Some(view) = &self.view {
-            return format!("{} {} ({}s)", self.resource.name, view.name, self.resource.noun);
-        }
-        match &self.raw {
-            Some((database, table)) => format!("{} ({database}.{table})", self.resource.name),
-            None => self.resource.name.to_owned(),
-        }
+        let raw = self.raw.as_ref().map(|(database, table)| (database.as_str(), table.as_str()));
+        self.resource.named(self.view.as_deref(), raw)
     }
 }

@@ -12,7 +12,7 @@ use super::search::SEARCHES;
 use super::{Delivery, Work};
 use crate::cdf::client::{self, Resend};
 use crate::cdf::encode::point::wire;
-use crate::cdf::error::{list_names, ApiError, Error, Identity, Kind, RequestError, NAMED_ROWS};
+use crate::cdf::error::{ApiError, Error, Fate, Identity, Kind, RequestError, NAMED_ROWS, SERIES};
 use crate::cdf::owed::Owed;
 use crate::cdf::resource::datapoints::POINTS_PER_REQUEST;
 use crate::cdf::table::OnConflict;
@@ -47,7 +47,8 @@ impl Delivery<'_> {
                 Err(error) => {
                     let series = series_of(&bytes)?;
                     let names: Vec<String> = series.iter().map(|series| series.to_string()).collect();
-                    return Err(self.failed(error, || (names.clone(), names.len())));
+                    let count = names.len();
+                    return Err(self.failed(error, SERIES, names, count, rows));
                 }
             };
             if !api.missing.is_empty() {
@@ -64,6 +65,7 @@ impl Delivery<'_> {
             let request = decoded(&bytes)?;
             let searchable = matches!(api.status, 400 | 404 | 409 | 413 | 422);
             let more = searchable && searches < SEARCHES && culprits.len() < NAMED_ROWS;
+            self.unknown += if api.unsure { rows } else { 0 };
             // A refusal is about a series, unless the request was too large.
             match if more { halves(&request, api.status == 413) } else { None } {
                 Some(halves) => {
@@ -85,10 +87,11 @@ impl Delivery<'_> {
         match verdict {
             None => Ok(()),
             Some(api) => {
-                let mut error = self.refused(api, &[], 0);
-                error
-                    .detail
-                    .insert(0, format!("Series refused: {}.", list_names(culprits.iter(), culprits.len())));
+                let count = culprits.len();
+                let mut error = self.refused(api, SERIES, culprits, count);
+                if !queue.is_empty() || count >= NAMED_ROWS {
+                    error.rows.iter_mut().for_each(|rows| rows.more = !queue.is_empty());
+                }
                 Err(error)
             }
         }
@@ -109,9 +112,9 @@ impl Delivery<'_> {
         if count == 0 {
             return Ok(());
         }
-        let why = format!("{}: the datapoint exists in CDF already", self.destination.name());
-        Err(Error::new(Kind::Duplicate, why)
-            .detail(format!("Rows refused: {}.", list_names(named.iter(), count)))
+        Err(self
+            .error(Kind::Duplicate, "the datapoint exists in CDF already")
+            .refusing(named, count)
             .hint("The table's option on_conflict is \"error\"."))
     }
 
@@ -164,7 +167,7 @@ impl Delivery<'_> {
             let answer = self
                 .post_json("/timeseries/data/list", request, Resend::Always, Owed::List)
                 .await
-                .map_err(|error| error.into_error(&self.destination.resource.read_capability()))?;
+                .map_err(|error| self.unread(error))?;
             let Some(found) = listing(&answer)?.into_iter().next() else { return Ok(moments) };
             let points = found["datapoints"].as_array().into_iter().flatten();
             moments.extend(points.filter_map(|point| point["timestamp"].as_i64()));
@@ -176,13 +179,12 @@ impl Delivery<'_> {
     }
 
     pub(super) fn missing_series(&self, api: ApiError, create_missing: bool) -> Error {
-        let trace = api.trace();
-        let mut error = Error::new(
-            Kind::MissingReference,
-            format!("{}: the time series does not exist in CDF: {}", self.destination.name(), api.message),
-        )
-        .detail(format!("Series missing: {}.", list_names(api.missing.iter(), api.missing.len())))
-        .detail(trace);
+        let names = api.missing.iter().take(NAMED_ROWS).map(|series| series.to_string()).collect();
+        let why = format!("the time series does not exist in CDF: {}", api.message);
+        let mut error = Error::new(Kind::MissingReference, why)
+            .about(self.destination.name())
+            .rows(Fate::Refused, SERIES, names, api.missing.len())
+            .trace(Some(api.trace()));
         error.hint = Some(match create_missing {
             false => "Insert the series into the table of time series first (the same transaction will do), or set the \
                       table's option create_missing to \"true\"."
@@ -200,17 +202,16 @@ impl Delivery<'_> {
     }
 
     /// Creates series of the kind that the points need, with their external id as name.
-    pub(super) async fn create_series(&self, missing: &[Identity], string: bool) -> Result<(), Error> {
+    pub(super) async fn create_series(&mut self, missing: &[Identity], string: bool) -> Result<(), Error> {
         let mut pending = Vec::new();
         for series in missing {
             match series {
                 Identity::ExternalId(external_id) => pending.push(external_id.clone()),
                 other => {
-                    return Err(Error::new(
-                        Kind::MissingReference,
-                        format!("{}: time series {other} does not exist in CDF", self.destination.name()),
-                    )
-                    .hint(self.only_by_external_id()))
+                    return Err(self
+                        .error(Kind::MissingReference, "the time series does not exist in CDF")
+                        .rows(Fate::Refused, SERIES, vec![other.to_string()], 1)
+                        .hint(self.only_by_external_id()))
                 }
             }
         }
@@ -224,6 +225,7 @@ impl Delivery<'_> {
                 let request = json!({ "items": items }).to_string().into_bytes();
                 match self.post_json("/timeseries", request, Resend::Always, Owed::Items(part.len())).await {
                     Ok(_) => {
+                        self.created += part.len();
                         self.remember_series(part);
                         break;
                     }
@@ -237,13 +239,14 @@ impl Delivery<'_> {
                         );
                         part.retain(|name| !api.duplicated.contains(&Identity::ExternalId((*name).clone())));
                         if part.len() == before {
-                            return Err(self.refused(api, &[], 0));
+                            let names = api.duplicated.iter().take(NAMED_ROWS).map(|name| name.to_string());
+                            let (names, count) = (names.collect(), api.duplicated.len());
+                            return Err(self.refused(api, SERIES, names, count));
                         }
                     }
                     Err(error) => {
-                        return Err(self.failed(error, || {
-                            (part.iter().map(|name| format!("\"{name}\"")).collect(), part.len())
-                        }))
+                        let names = part.iter().take(NAMED_ROWS).map(|name| format!("\"{name}\"")).collect();
+                        return Err(self.failed(error, SERIES, names, part.len(), 0));
                     }
                 }
             }

@@ -13,7 +13,7 @@ use super::{Delivery, Work};
 use crate::cdf::buffer::{Body, BodyBuilder};
 use crate::cdf::client::{Body as Content, Method, Request, Resend, Response};
 use crate::cdf::encode::json::{self, Properties};
-use crate::cdf::error::{list_names, Error, Kind, RequestError};
+use crate::cdf::error::{Error, Kind, RequestError};
 use crate::cdf::owed::Owed;
 use crate::cdf::resource::raw::{row_path, rows_path, ROWS_PER_PAGE};
 use crate::cdf::table::{NullHandling, OnConflict, Operation};
@@ -71,12 +71,13 @@ impl Delivery<'_> {
         let lost: Vec<String> =
             keys.iter().filter(|key| !existing.contains_key(*key)).map(|key| format!("\"{key}\"")).collect();
         if work.mode.operation == Operation::Update && !lost.is_empty() {
-            return Err(Error::new(
-                Kind::MissingReference,
-                format!("{}: rows that were to be updated are gone", self.destination.name()),
-            )
-            .detail(format!("Rows refused: {}.", list_names(lost.iter(), lost.len())))
-            .hint("Something else has deleted them since the statement has read them. Run the load again."));
+            let count = lost.len();
+            return Err(self
+                .error(Kind::MissingReference, "rows that were to be updated are gone")
+                .refusing(lost, count)
+                .hint(
+                    "Something else has deleted them since the statement has read them. Run the load again.",
+                ));
         }
         let mut made = BodyBuilder::default();
         for (at, key) in keys.iter().enumerate() {
@@ -153,7 +154,7 @@ impl Delivery<'_> {
         match self.context.client.send(&self.destination.connection, &request, &self.context.limits).await {
             Ok(response) => Ok(Some(response)),
             Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
-            Err(error) => Err(error.into_error(&self.destination.resource.read_capability())),
+            Err(error) => Err(self.unread(error)),
         }
     }
 }

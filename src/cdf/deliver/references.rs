@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
 use serde_json::{json, Value};
 
-use super::body::{listing, names, Parsed};
+use super::body::{listing, named, Parsed};
 use super::fresh::Patience;
 use super::{Delivery, Work};
 use crate::cdf::buffer::{Body, BodyBuilder};
@@ -91,11 +91,22 @@ impl Delivery<'_> {
             }
         }
         rows.dedup();
-        Err(Error::new(
-            Kind::MissingReference,
-            format!("{}: {} does not exist in CDF: {}", resource.name, to.noun, quoted(&unknown)),
-        )
-        .detail(format!("Rows refused: {}.", self::names(body, &rows))))
+        let count = match unknown.len() {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let first = unknown.iter().take(1).map(|name| format!("\"{name}\"")).collect::<String>();
+        let error = self
+            .error(Kind::MissingReference, format!("{} does not exist in CDF: {first}{count}", to.noun))
+            .refusing(named(body, &rows), rows.len())
+            .hint(format!(
+                "Load it first, or in the same transaction, or correct the reference to the {}.",
+                to.noun
+            ));
+        Err(match unknown.len() {
+            0 | 1 => error,
+            _ => error.detail(format!("CDF has none of: {}.", quoted(&unknown))),
+        })
     }
 
     /// Asks CDF for the ids of these names.
@@ -106,7 +117,7 @@ impl Delivery<'_> {
             let response = self
                 .post_json(to.byids, request, Resend::Always, Owed::List)
                 .await
-                .map_err(|error| error.into_error(to.capability))?;
+                .map_err(|error| error.into_error(to.capability).about(self.destination.name()))?;
             for item in listing(&response)? {
                 if let (Some(name), Some(id)) = (item["externalId"].as_str(), item["id"].as_i64()) {
                     self.remember_id(to.path(), name, id);

@@ -75,7 +75,7 @@ impl Search {
         destination: &Destination,
     ) -> Result<(), Error> {
         // Only what is about the content can be narrowed down; anything else holds for every part.
-        let about_content = matches!(api.status, 400 | 404 | 409 | 413 | 422);
+        let about_content = api.is_about_content();
         let named: Vec<&Identity> = api.missing.iter().chain(&api.duplicated).collect();
         let guilty = match named.is_empty() {
             true => Vec::new(),
@@ -99,6 +99,11 @@ impl Search {
             self.open.clear();
         }
         Ok(())
+    }
+
+    /// What CDF has refused by now, and of which rows.
+    pub(super) fn refused_so_far(&self) -> Option<(&ApiError, &[usize])> {
+        self.verdict.as_ref().map(|api| (api, self.culprits.as_slice()))
     }
 
     pub(super) fn done(&self) -> bool {

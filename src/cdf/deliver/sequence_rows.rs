@@ -34,6 +34,8 @@ impl Delivery<'_> {
             self.accepted += existing.len();
             rows.retain(|at| existing.binary_search(at).is_err());
         }
+        // Rows of which some cells are acknowledged.
+        let mut begun: HashSet<usize> = HashSet::new();
         let mut search = Search::new(rows, false);
         while let Some(part) = search.next() {
             let mut failed: Option<(Vec<usize>, RequestError)> = None;
@@ -47,8 +49,16 @@ impl Delivery<'_> {
             for (position, request) in requests.iter().enumerate() {
                 match self.post_json("/sequences/data", request.body(), Resend::Always, Owed::Object).await {
                     Ok(_) => {
-                        let done = request.rows().filter(|at| last[at] == position && open.remove(at));
-                        self.accepted += done.count();
+                        for at in request.rows() {
+                            match last[&at] == position && open.remove(&at) {
+                                true => {
+                                    self.accepted += 1;
+                                    begun.remove(&at);
+                                }
+                                false => drop(begun.insert(at)),
+                            }
+                        }
+                        self.in_part = begun.len();
                     }
                     Err(error) => {
                         failed = Some((request.rows().collect(), error));
@@ -115,7 +125,7 @@ impl Delivery<'_> {
                     Ok(answer) => answer,
                     // The write itself will say that the sequence is missing.
                     Err(RequestError::Api(api)) if !api.missing.is_empty() || api.is_absent() => break,
-                    Err(error) => return Err(error.into_error(&self.destination.resource.read_capability())),
+                    Err(error) => return Err(self.unread(error)),
                 };
                 let answer: Value = answer.json()?;
                 let found = answer["rows"].as_array().into_iter().flatten();

@@ -62,11 +62,11 @@ impl Delivery<'_> {
             let elements = |value: &Value| value.as_array().cloned().unwrap_or_default();
             let change = change(&elements(&wanted), &elements(&sequence[property])).map_err(|fixed| {
                 let why = format!(
-                    "{}: column {} of the existing {} {key} cannot change its valueType; it is {}",
-                    resource.name, fixed["externalId"], resource.noun, fixed["valueType"]
+                    "column {} of the existing {} cannot change its valueType; it is {}",
+                    fixed["externalId"], resource.noun, fixed["valueType"]
                 );
-                Error::new(Kind::InvalidValue, why)
-                    .detail(format!("Rows refused: {key}."))
+                self.error(Kind::InvalidValue, why)
+                    .refusing(vec![key.to_string()], 1)
                     .hint("CDF never updates it. Write the column with the valueType that it has, or under another externalId.")
             })?;
             found.changes.extend(change.map(|change| (at, change.to_string().into_bytes())));

@@ -2,14 +2,14 @@
 
 use hashbrown::HashSet;
 
-use super::body::{create_request, matching, named, names, present, Parsed};
+use super::body::{create_request, matching, named, present, Parsed};
 use super::search::Search;
 use super::sequences::ColumnChanges;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
 use crate::cdf::client::{Resend, Response};
 use crate::cdf::encode::KeyKind;
-use crate::cdf::error::{Error, Kind, RequestError};
+use crate::cdf::error::{Error, Fate, Kind, RequestError, ROWS};
 use crate::cdf::owed::Owed;
 use crate::cdf::resource::{Create, Items};
 use crate::cdf::table::{OnConflict, Operation};
@@ -85,28 +85,21 @@ impl Delivery<'_> {
 
     /// The error for rows that an UPDATE has read and that are not there any more.
     pub(super) fn gone(&self, body: &Body, rows: &[usize]) -> Error {
-        let resource = self.destination.resource;
-        let error = Error::new(
-            Kind::MissingReference,
-            format!("{}: a {} that was to be updated is gone", resource.name, resource.noun),
-        )
-        .detail(format!("Rows refused: {}.", names(body, rows)))
-        .hint("Something else has deleted it since the statement has read it. Run the load again.");
-        self.with_answer(error)
+        let noun = self.destination.resource.noun;
+        self.error(Kind::MissingReference, format!("a {noun} that was to be updated is gone"))
+            .refusing(named(body, rows), rows.len())
+            .hint("Something else has deleted it since the statement has read it. Run the load again.")
     }
 
     pub(super) fn none_missing(&self, body: &Body, missing: &[usize]) -> Result<(), Error> {
         if missing.is_empty() {
             return Ok(());
         }
-        let resource = self.destination.resource;
-        let error = Error::new(
-            Kind::MissingReference,
-            format!("{}: no {} has this id", resource.name, resource.noun),
-        )
-        .detail(format!("Rows refused: {}.", names(body, missing)))
-        .hint("A row with an id addresses an existing item. Leave id NULL to create one.");
-        Err(self.with_answer(error))
+        let noun = self.destination.resource.noun;
+        Err(self
+            .error(Kind::MissingReference, format!("no {noun} has this id"))
+            .refusing(named(body, missing), missing.len())
+            .hint("A row with an id addresses an existing item. Leave id NULL to create one."))
     }
 
     /// Creates items that have no key. What may have arrived is never sent again.
@@ -173,15 +166,10 @@ impl Delivery<'_> {
             }
             pending = missing;
         }
-        let error = Error::new(
-            Kind::Duplicate,
-            format!("{}: items appear and disappear in CDF while they are written", self.destination.name()),
-        )
-        .detail(format!("Rows refused: {}.", names(body, &pending)))
-        .hint(
-            "Something else creates and deletes the same external ids. Run the load again when it has ended.",
-        );
-        Err(self.with_answer(error))
+        Err(self
+            .error(Kind::Duplicate, "items appear and disappear in CDF while they are written")
+            .refusing(named(body, &pending), pending.len())
+            .hint("Something else creates and deletes the same external ids. Run the load again when it has ended."))
     }
 
     /// Rows of items that CDF cannot update: written again they must say what is there.
@@ -198,43 +186,32 @@ impl Delivery<'_> {
         let parsed = Parsed::existing(body)?;
         let different = parsed.different(rows, &answer)?;
         if !different.is_empty() {
-            let resource = self.destination.resource;
-            let error = Error::new(
-                Kind::Unsupported,
-                format!("{}: CDF cannot change an existing {}", resource.name, resource.noun),
-            )
-            .detail(format!("Rows refused: {}.", names(body, &different)))
-            .hint("Write it as it is in CDF, or delete it in CDF first.");
-            return Err(self.with_answer(error));
+            let noun = self.destination.resource.noun;
+            return Err(self
+                .error(Kind::Unsupported, format!("CDF cannot change an existing {noun}"))
+                .refusing(named(body, &different), different.len())
+                .hint("Write it as it is in CDF, or delete it in CDF first."));
         }
         self.accepted += rows.len();
         Ok(())
     }
 
     pub(super) fn exists(&self, body: &Body, rows: &[usize]) -> Error {
-        let resource = self.destination.resource;
-        let error = Error::new(
-            Kind::Duplicate,
-            format!("{}: the {} exists in CDF already", resource.name, resource.noun),
-        )
-        .detail(format!("Rows refused: {}.", names(body, rows)))
-        .hint("The table's option on_conflict is \"error\".");
-        self.with_answer(error)
+        let noun = self.destination.resource.noun;
+        self.error(Kind::Duplicate, format!("the {noun} exists in CDF already"))
+            .refusing(named(body, rows), rows.len())
+            .hint("The table's option on_conflict is \"error\".")
     }
 
     pub(super) fn incomplete(&self, items: &Items, body: &Body, rows: &[usize]) -> Error {
-        let resource = self.destination.resource;
         let required: Vec<_> = items.required.iter().map(|name| self.column_name(name)).collect();
-        let error = Error::new(
-            Kind::MissingValue,
-            format!("{}: a new {} needs a value for {}", resource.name, resource.noun, required.join(", ")),
-        )
-        .detail(format!("Rows refused: {}.", names(body, rows)))
-        .hint(format!(
-            "No item with this {} exists in CDF that the row could update.",
-            self.column_name("external_id")
-        ));
-        self.with_answer(error)
+        let noun = self.destination.resource.noun;
+        self.error(Kind::MissingValue, format!("a new {noun} needs a value for {}", required.join(", ")))
+            .refusing(named(body, rows), rows.len())
+            .hint(format!(
+                "No item with this {} exists in CDF that the row could update.",
+                self.column_name("external_id")
+            ))
     }
 
     /// Rows that cannot create an item and must not change one: all that matters is whether it exists.
@@ -362,7 +339,14 @@ impl Delivery<'_> {
                         && matches!(error.kind, Kind::ConnectionLost | Kind::ServerFailure) =>
                 {
                     unknown += 1;
-                    let again = self.column_changes(items, &parsed, body, &part).await?;
+                    let again = match self.column_changes(items, &parsed, body, &part).await {
+                        Ok(again) => again,
+                        Err(mut unread) => {
+                            unread.unsure |= error.unsure;
+                            self.unknown += if error.unsure { part.len() } else { 0 };
+                            return Err(unread.rows(Fate::UnderWay, ROWS, named(body, &part), part.len()));
+                        }
+                    };
                     part.iter().for_each(|at| drop(columns.changes.remove(at)));
                     columns.changes.extend(again.changes);
                     missing.extend(&again.missing);
@@ -416,16 +400,18 @@ impl Delivery<'_> {
         request.extend_from_slice(b",\"ignoreUnknownIds\":true}");
         self.post_json(&format!("{}/byids", items.path), request, Resend::Always, Owed::List)
             .await
-            .map_err(|error| error.into_error(&self.destination.resource.read_capability()))
+            .map_err(|error| self.unread(error))
     }
 
     pub(super) fn conclude(&self, search: Search, body: &Body) -> Result<(), Error> {
         let Some(verdict) = search.verdict() else {
             return Ok(());
         };
-        let mut error = self.refused(verdict.api, &named(body, &verdict.culprits), verdict.culprits.len());
+        let names = named(body, &verdict.culprits);
+        let mut error = self.refused(verdict.api, ROWS, names, verdict.culprits.len());
         if let Some(remark) = verdict.remark {
-            error.detail.insert(1, remark);
+            error.detail.insert(0, remark);
+            error.rows.iter_mut().for_each(|rows| rows.more = true);
         }
         Err(error)
     }

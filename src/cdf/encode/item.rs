@@ -325,10 +325,7 @@ impl ItemEncoder {
                          has inserted without {external_id} has no id before COMMIT."
                     )),
                 };
-                return Err(match table.describe_row(keys) {
-                    Some(line) => error.detail(line),
-                    None => error,
-                });
+                return Err(error.of_row(table.describe_keys(keys)));
             }
         };
         let start = out.len();

@@ -60,9 +60,6 @@ pub(crate) fn refuse(
     let resource = table.options.resource;
     let why = why.to_string();
     let why = length::reason(&why);
-    let mut error = Error::new(kind, format!("column \"{}\" of {}: {why}", table.names[at], resource.name));
-    if let Some(line) = table.describe_row(row) {
-        error = error.detail(line);
-    }
-    error
+    Error::new(kind, format!("column \"{}\" of {}: {why}", table.names[at], resource.name))
+        .of_row(table.describe_keys(row))
 }

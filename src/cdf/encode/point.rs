@@ -352,11 +352,8 @@ impl PointEncoder {
     }
 
     fn unnamed(&self, kind: Kind, why: &str, table: &Table, row: &[Cell<'_>]) -> Error {
-        let error = Error::new(kind, format!("a row of {} {why}", table.options.resource.name));
-        match table.describe_row(row) {
-            Some(line) => error.detail(line),
-            None => error,
-        }
+        Error::new(kind, format!("a row of {} {why}", table.options.resource.name))
+            .of_row(table.describe_keys(row))
     }
 
     /// The row's moment in milliseconds since 1970.

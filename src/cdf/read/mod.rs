@@ -375,6 +375,7 @@ impl Reader {
             Source::Raw(pages) => pages.next(&call).await,
             Source::Instances(pages) => pages.next(&call).await,
         };
+        let page = page.map_err(|error| error.about(call.subject()));
         if let Ok(Some(rows)) = &page {
             // What only the transaction knows of comes without a request.
             let received = self.statistics.requests.load(Ordering::Relaxed) > before;
@@ -397,6 +398,13 @@ struct Call<'c> {
 impl Call<'_> {
     fn resource(&self) -> &'static Resource {
         self.query.table.options.resource
+    }
+
+    /// What is read, as errors name it.
+    fn subject(&self) -> String {
+        let options = &self.query.table.options;
+        let raw = options.database.as_deref().zip(options.table.as_deref());
+        options.resource.named(self.query.table.view.as_deref(), raw)
     }
 
     async fn send(
@@ -433,10 +441,7 @@ impl Call<'_> {
     }
 
     fn failed(&self, error: RequestError) -> Error {
-        let resource = self.resource();
-        let mut error = error.into_error(&resource.read_capability());
-        error.message = format!("{}: {}", resource.name, error.message);
-        error
+        error.into_error(&self.resource().read_capability()).about(self.subject())
     }
 }
 

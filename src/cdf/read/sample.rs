@@ -95,7 +95,7 @@ async fn get(of: &Definitions, path: String) -> Result<Option<Value>, Error> {
     match of.get(path).await {
         Ok(answer) => Ok(Some(answer)),
         Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
-        Err(error) => Err(error.into_error("rawAcl:READ and rawAcl:LIST")),
+        Err(error) => Err(error.into_error("rawAcl:READ and rawAcl:LIST").about("RAW")),
     }
 }
 

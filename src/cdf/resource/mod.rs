@@ -20,6 +20,7 @@ use std::borrow::Cow;
 pub use naming::Naming;
 
 use super::error::{Error, Kind};
+use super::view::View;
 
 /// Every resource, in the order in which IMPORT FOREIGN SCHEMA creates their tables.
 pub static RESOURCES: &[&Resource] = &[
@@ -404,6 +405,15 @@ impl Resource {
     /// The property whose parts are written one by one: a second write adds to those of the first.
     pub fn merged_inside(&self) -> Option<&'static str> {
         matches!(self.shape, Shape::SequenceRows).then_some(sequence_rows::COLUMNS)
+    }
+
+    /// The resource, and where in it, as errors name it.
+    pub fn named(&self, view: Option<&View>, raw: Option<(&str, &str)>) -> String {
+        match (view, raw) {
+            (Some(view), _) => format!("{} {} ({}s)", self.name, view.name, self.noun),
+            (None, Some((database, table))) => format!("{} ({database}.{table})", self.name),
+            (None, None) => self.name.to_owned(),
+        }
     }
 
     /// The capability that writing needs.

@@ -1,0 +1,263 @@
+//! The texts of an error: MESSAGE in one line that says all that matters, since many clients show nothing else; DETAIL with
+//! the longer lists and the trace.
+
+use std::fmt;
+
+use super::error::{list_names, Report, NAMED_ROWS};
+
+/// The most characters of a MESSAGE.
+pub const LONGEST_HEADLINE: usize = 400;
+/// Characters of its parts, the longest that they may be, so that each of them finds room.
+const LONGEST_SUBJECT: usize = 80;
+const LONGEST_KEY: usize = 65;
+const LONGEST_ACCEPTED: usize = 100;
+const LONGEST_REQUEST_ID: usize = 50;
+/// What is left, at least, for what went wrong.
+const SHORTEST_REASON: usize = 40;
+
+/// What became of the rows of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// They are why it was raised.
+    Refused,
+    /// They were to be sent, and have no answer.
+    UnderWay,
+    /// The statement that writes it ends with it.
+    Written,
+}
+
+/// What rows are called: one, and several.
+pub type Noun = (&'static str, &'static str);
+
+pub const ROWS: Noun = ("row", "rows");
+pub const SERIES: Noun = ("series", "series");
+
+/// The rows that an error is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    pub fate: Fate,
+    pub noun: Noun,
+    /// The first ten, at most.
+    pub names: Vec<String>,
+    pub count: usize,
+    /// There may be more: not all were looked at.
+    pub more: bool,
+}
+
+impl Rows {
+    /// `refused 15 rows, first "a"`.
+    fn headline(&self) -> String {
+        let verb = match self.fate {
+            Fate::Refused => "refused",
+            Fate::UnderWay => "under way",
+            Fate::Written => return format!("{} {}", self.noun.0, self.first().unwrap_or_default()),
+        };
+        let first = self.first();
+        let at_least = if self.more { "at least " } else { "" };
+        match (self.count, first) {
+            (1, Some(name)) if !self.more => format!("{verb} {} {name}", self.noun.0),
+            (count, first) => {
+                let noun = if count == 1 { self.noun.0 } else { self.noun.1 };
+                let first = first.map_or_else(String::new, |name| format!(", first {name}"));
+                format!("{verb} {at_least}{count} {noun}{first}")
+            }
+        }
+    }
+
+    fn first(&self) -> Option<String> {
+        self.names.first().map(|name| shorten(&one_line(name), LONGEST_KEY))
+    }
+
+    fn details(&self) -> Option<String> {
+        let fate = match self.fate {
+            Fate::Refused => "refused",
+            Fate::UnderWay => "under way",
+            Fate::Written => return self.names.first().map(|name| format!("Row: {name}.")),
+        };
+        let mut noun = self.noun.1.to_owned();
+        noun[..1].make_ascii_uppercase();
+        let names = list_names(self.names.iter().take(NAMED_ROWS), self.count.max(self.names.len()));
+        (!self.names.is_empty()).then(|| format!("{noun} {fate}: {names}."))
+    }
+
+    /// Takes up the rows of another error of the same kind.
+    pub fn add(&mut self, other: Rows) {
+        self.count += other.count;
+        self.more |= other.more;
+        let room = NAMED_ROWS.saturating_sub(self.names.len());
+        self.names.extend(other.names.into_iter().take(room));
+    }
+}
+
+/// Which answer an error follows from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// Method and path, as in `POST /assets`.
+    pub endpoint: String,
+    pub status: u16,
+    pub request_id: Option<String>,
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: HTTP status {}, ", self.endpoint, self.status)?;
+        match &self.request_id {
+            Some(id) => write!(f, "x-request-id {id}"),
+            None => f.write_str("no x-request-id"),
+        }
+    }
+}
+
+impl Report {
+    /// MESSAGE: what it is about, what went wrong, the first row and how many, what had been accepted, and the request id.
+    pub fn headline(&self) -> String {
+        let mut parts = Vec::new();
+        parts.extend(self.rows.as_ref().map(Rows::headline));
+        match &self.accepted {
+            Some((brief, _)) => parts.push(shorten(&one_line(brief), LONGEST_ACCEPTED)),
+            None if self.unsure => parts.push("it may have been accepted".to_owned()),
+            None => {}
+        }
+        let id = self.trace.as_ref().and_then(|trace| trace.request_id.as_deref());
+        parts.extend(id.map(|id| format!("x-request-id {}", shorten(&one_line(id), LONGEST_REQUEST_ID))));
+        let end: String = parts.iter().map(|part| format!("; {part}")).collect();
+        let subject = self.subject.as_ref().map(|subject| shorten(&one_line(subject), LONGEST_SUBJECT));
+        let subject = subject.map_or_else(String::new, |subject| format!("{subject}: "));
+        let room = LONGEST_HEADLINE.saturating_sub(subject.chars().count() + end.chars().count());
+        format!("{subject}{}{end}", shorten(&one_line(&self.message), room.max(SHORTEST_REASON)))
+    }
+
+    /// DETAIL, line by line.
+    pub fn details(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let headline = self.headline();
+        // What MESSAGE has no room for, or shows on one line.
+        if !headline.contains(&self.message) {
+            lines.push(self.message.clone());
+        }
+        if let Some(subject) = self.subject.as_ref().filter(|subject| !headline.contains(*subject)) {
+            lines.push(format!("Resource: {subject}."));
+        }
+        lines.extend(self.rows.as_ref().and_then(Rows::details));
+        lines.extend(self.detail.iter().cloned());
+        lines.extend(self.trace.iter().map(Trace::to_string));
+        lines.extend(self.accepted.iter().map(|(_, line)| line.clone()));
+        lines
+    }
+}
+
+/// A text on one line, without characters that a terminal or a log would take for more than text.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    // A line's end and the indentation after it are one space.
+    let mut broken = false;
+    for character in text.trim().chars() {
+        let breaks = character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
+        if breaks && !line.ends_with(' ') {
+            line.push(' ');
+        }
+        broken = breaks || broken && character == ' ';
+        if !broken {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// At most so many characters of a text.
+pub fn shorten(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        None => text.to_owned(),
+        Some(_) => {
+            let kept: String = text.chars().take(longest.saturating_sub(1)).collect();
+            format!("{}…", kept.trim_end())
+        }
+    }
+}
+
+/// Method and path without the names in it: `POST /raw/…/rows`. What they name is said elsewhere.
+pub fn brief_endpoint(endpoint: &str) -> String {
+    match endpoint.split_once(" /raw/dbs/") {
+        Some((method, path)) => {
+            // /raw/dbs/{database}/tables/{table}/rows/{key}
+            let what = path.split('/').nth(3);
+            let row = if path.split('/').nth(4).is_some_and(|last| last != "delete") { "/…" } else { "" };
+            let delete = if path.ends_with("/rows/delete") { "/delete" } else { "" };
+            format!("{method} /raw/…/{}{row}{delete}", what.unwrap_or("tables"))
+        }
+        None => endpoint.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::{Error, Kind};
+    use super::*;
+
+    fn trace(id: &str) -> Option<Trace> {
+        Some(Trace { endpoint: "POST /events".into(), status: 400, request_id: Some(id.into()) })
+    }
+
+    #[test]
+    fn a_headline_says_all_that_matters() {
+        let names = (0..10).map(|at| format!("\"e{at}\"")).collect();
+        let mut error = Error::new(Kind::InvalidValue, "CDF refused POST /events: No.")
+            .about("events")
+            .refusing(names, 15)
+            .trace(trace("r-1"));
+        assert_eq!(
+            error.to_string(),
+            "events: CDF refused POST /events: No.; refused 15 rows, first \"e0\"; x-request-id r-1"
+        );
+        error.accepted =
+            Some(("7 of 22 events accepted".into(), "CDF had accepted, and keeps: 7 of 22 events.".into()));
+        assert!(error.to_string().ends_with("; 7 of 22 events accepted; x-request-id r-1"), "{error}");
+        let details = error.details();
+        assert!(
+            details[0].starts_with("Rows refused: \"e0\"") && details[0].ends_with("(15 in all)."),
+            "{details:?}"
+        );
+        assert_eq!(details[1], "POST /events: HTTP status 400, x-request-id r-1");
+        let one = Error::new(Kind::InvalidValue, "No.").refusing(vec!["\"a\"".into()], 1);
+        assert_eq!(one.to_string(), "No.; refused row \"a\"");
+        assert_eq!(Error::new(Kind::InvalidValue, "No.").to_string(), "No.");
+    }
+
+    #[test]
+    fn a_headline_is_one_short_line_whatever_is_in_it() {
+        let long = "ø\n\u{7}\t".repeat(2000);
+        let mut error = Error::new(Kind::ConnectionLost, long.clone())
+            .about(long.clone())
+            .refusing(vec![long.clone(); 10], usize::MAX)
+            .trace(trace(&long));
+        error.accepted = Some((long.clone(), long.clone()));
+        let headline = error.to_string();
+        assert!(headline.chars().count() <= LONGEST_HEADLINE, "{}", headline.chars().count());
+        assert!(!headline.chars().any(char::is_control), "{headline}");
+        assert!(headline.contains("; refused 18446744073709551615 rows, first ø ø"), "{headline}");
+        assert!(headline.contains("; x-request-id ø"), "{headline}");
+        assert!(error.details().contains(&long), "what is cut stands in full in the details");
+    }
+
+    #[test]
+    fn lines_are_joined() {
+        assert_eq!(one_line(" a\r\n\t b  c\u{2028}d\0\n"), "a b  c d");
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_told() {
+        let mut error = Error::new(Kind::ConnectionLost, "the connection broke");
+        error.unsure = true;
+        assert_eq!(error.to_string(), "the connection broke; it may have been accepted");
+    }
+
+    #[test]
+    fn endpoints_of_raw_are_told_without_their_names() {
+        assert_eq!(brief_endpoint("POST /raw/dbs/a%20b/tables/c/rows"), "POST /raw/…/rows");
+        assert_eq!(brief_endpoint("POST /raw/dbs/a/tables/c/rows/delete"), "POST /raw/…/rows/delete");
+        assert_eq!(brief_endpoint("GET /raw/dbs/a/tables/c/rows/k"), "GET /raw/…/rows/…");
+        assert_eq!(brief_endpoint("GET /raw/dbs/a/tables"), "GET /raw/…/tables");
+        assert_eq!(brief_endpoint("GET /raw/dbs"), "GET /raw/dbs");
+        assert_eq!(brief_endpoint("POST /assets"), "POST /assets");
+    }
+}
