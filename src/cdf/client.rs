@@ -227,6 +227,8 @@ pub struct Inspection {
     pub projects: Vec<String>,
     /// CDF's list of capabilities, as it is.
     pub capabilities: Value,
+    /// Which answer it is.
+    pub trace: Trace,
 }
 
 /// An HTTP client with its pool of connections. Clones share the pool.
@@ -355,7 +357,8 @@ impl Client {
             owed: Owed::Inspection,
         };
         let url = connection.url(&request.path)?;
-        let mut answer: Value = self.send_to(connection, url, &request, limits).await?.json()?;
+        let response = self.send_to(connection, url, &request, limits).await?;
+        let mut answer: Value = response.json()?;
         Ok(Inspection {
             subject: answer["subject"].as_str().unwrap_or_default().to_owned(),
             projects: answer["projects"]
@@ -366,6 +369,7 @@ impl Client {
                 .map(str::to_owned)
                 .collect(),
             capabilities: answer["capabilities"].take(),
+            trace: response.trace(),
         })
     }
 

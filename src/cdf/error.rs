@@ -317,7 +317,14 @@ impl ApiError {
                 false => Absence::Unclear,
             };
         }
-        if path.starts_with("/sequences/data") && says(&["sequence", "column", "row"]) {
+        // These refer to things of other kinds, for which there are no keys to name.
+        let others: &[(&str, &[&str])] = &[
+            ("/sequences/data", &["sequence", "column", "row"]),
+            ("/models/", &["space", "view", "container", "data model", "instance", "node", "edge"]),
+            ("/extpipes", &["pipeline", "external id", "externalid"]),
+        ];
+        let named = others.iter().any(|(prefix, names)| path.starts_with(prefix) && says(names));
+        if named && !words.starts_with("not found") {
             return Absence::Item;
         }
         let about_items = path.ends_with("/update") || path.ends_with("/delete");
@@ -479,6 +486,9 @@ mod tests {
         assert_eq!(absence("GET /raw/dbs", "Not Found"), Absence::Endpoint);
         assert_eq!(absence("POST /sequences/data", "error in sequence: unknown column"), Absence::Item);
         assert_eq!(absence("POST /sequences/data", "Not Found"), Absence::Endpoint);
+        assert_eq!(absence("POST /models/instances", "Not Found: POST /models/instances"), Absence::Endpoint);
+        assert_eq!(absence("POST /models/views/byids", "The space sp does not exist"), Absence::Item);
+        assert_eq!(absence("POST /extpipes/runs", "Extraction pipeline x not found"), Absence::Item);
         let missing = vec![Identity::ExternalId("a".into())];
         assert_eq!(ApiError { missing, ..refused(404, "gone") }.absence(), Absence::Item);
         assert_eq!(ApiError { names_others: true, ..refused(404, "gone") }.absence(), Absence::Item);

@@ -161,6 +161,7 @@ pub fn one_line(text: &str) -> String {
             line.push(character);
         }
     }
+    line.truncate(line.trim_end().len());
     line
 }
 

@@ -303,6 +303,7 @@ fn check_with_cdf(wanted: &Wanted) -> Result<(), Error> {
         Kind::NotAuthenticated,
         format!("client \"{client_id}\" has no access to the CDF project \"{}\"; {projects}", wanted.project),
     )
+    .trace(Some(inspection.trace))
     .hint("Add the client to a group of the project in CDF, or check the project's name."))
 }
 
