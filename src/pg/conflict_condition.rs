@@ -139,6 +139,16 @@ unsafe fn check(condition: *mut pg_sys::Node, target: std::ffi::c_int) {
     }
 }
 
+extern "C-unwind" {
+    /// catalog/partition.h
+    fn map_partition_varattnos(
+        expressions: *mut pg_sys::List,
+        varno: std::ffi::c_int,
+        to: pg_sys::Relation,
+        from: pg_sys::Relation,
+    ) -> *mut pg_sys::List;
+}
+
 /// What a statement asks each of its rows.
 pub struct Condition {
     state: *mut pg_sys::ExprState,
@@ -147,12 +157,22 @@ pub struct Condition {
 
 impl Condition {
     /// # Safety
-    /// `mtstate` is that of a statement that begins, to be run.
-    pub unsafe fn of_statement(mtstate: *mut pg_sys::ModifyTableState) -> Option<Condition> {
-        // SAFETY: the caller's promise: the plan of a ModifyTableState that has one is a ModifyTable. The executor frees
-        // both with the statement.
+    /// Both are those of a statement that begins, to be run.
+    pub unsafe fn of_statement(
+        mtstate: *mut pg_sys::ModifyTableState,
+        rinfo: *mut pg_sys::ResultRelInfo,
+    ) -> Option<Condition> {
+        // SAFETY: the caller's promise: the relations are open. The executor frees both with the statement.
         unsafe {
-            let list = planned(mtstate)?;
+            let mut list = planned(mtstate)?;
+            let root = (*rinfo).ri_RootResultRelInfo;
+            if !root.is_null() {
+                // A partition has its columns in an order of its own.
+                let (to, from) = ((*rinfo).ri_RelationDesc, (*root).ri_RelationDesc);
+                list = pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                    map_partition_varattnos(list, pg_sys::INNER_VAR as std::ffi::c_int, to, from)
+                });
+            }
             let state = pg_sys::ExecInitQual(list, &raw mut (*mtstate).ps);
             Some(Condition { state, context: pg_sys::CreateExprContext((*mtstate).ps.state) })
         }

@@ -120,7 +120,8 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
         if operation != Operation::Upsert {
             return;
         }
-        let of_statement = on_conflict::of_statement(mtstate, &table).map(|(on_conflict, _)| on_conflict);
+        let of_statement =
+            on_conflict::of_statement(mtstate, rinfo, &table).map(|(on_conflict, _)| on_conflict);
         let on_conflict = match of_statement.unwrap_or(table.options.mode.on_conflict) {
             OnConflict::Update => "update",
             OnConflict::UpdateListed => "update some columns",

@@ -188,7 +188,7 @@ unsafe fn begin(
         let context = (*estate).es_query_cxt;
         let new_rows = NewRows::of_statement(mtstate, rinfo);
         let user = acting_user(rinfo, estate);
-        let mut state = new_state(relation, user, mtstate, operation, context, new_rows).or_raise();
+        let mut state = new_state(rinfo, user, mtstate, operation, context, new_rows).or_raise();
         if let Some((extent, set)) = integers(private).split_first() {
             state.extent = Extent::from_integer(*extent);
             if state.extent == Extent::All {
@@ -205,9 +205,9 @@ unsafe fn begin(
 }
 
 /// # Safety
-/// `relation` is open, `context` lives as long as the statement.
+/// As for [`begin`]; `context` lives as long as the statement.
 unsafe fn new_state(
-    relation: pg_sys::Relation,
+    rinfo: *mut pg_sys::ResultRelInfo,
     user: pg_sys::Oid,
     mtstate: *mut pg_sys::ModifyTableState,
     operation: Operation,
@@ -216,10 +216,11 @@ unsafe fn new_state(
 ) -> Result<ModifyState, Error> {
     // SAFETY: the caller's promise.
     unsafe {
+        let relation = (*rinfo).ri_RelationDesc;
         let (server, table) = options::table_definition(relation, user)?;
         let connection = options::connection(server, user)?;
-        let (on_conflict, listed) =
-            on_conflict::of_statement(mtstate, &table).unwrap_or((table.options.mode.on_conflict, None));
+        let (on_conflict, listed) = on_conflict::of_statement(mtstate, rinfo, &table)
+            .unwrap_or((table.options.mode.on_conflict, None));
         let (mut places, mut repeats, mut exact_key) = (Places::default(), false, None);
         if operation != Operation::Upsert {
             let subplan = (*(*mtstate).ps.lefttree).plan;
@@ -233,7 +234,7 @@ unsafe fn new_state(
             _ => OnConflict::Update,
         };
         let table = Arc::new(table);
-        let conditional = match Condition::of_statement(mtstate) {
+        let conditional = match Condition::of_statement(mtstate, rinfo) {
             Some(condition) => {
                 let keeping = Writer::new(table.clone(), connection.clone(), OnConflict::Ignore, None)?;
                 Some(Conditional { condition, keeping })

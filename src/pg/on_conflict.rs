@@ -7,7 +7,7 @@
 use pgrx::spi::quote_identifier;
 use pgrx::{pg_sys, PgSqlErrorCode};
 
-use super::coerce::is_ours;
+use super::coerce::{is_ours, members};
 use super::conflict_condition;
 use super::errors::{raise, raise_as};
 use super::list::{integers, pointers};
@@ -17,7 +17,8 @@ use super::text::relation_name;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::{OnConflict, Table};
 
-/// Rewrites the ON CONFLICT clause of an INSERT into a foreign table of this extension, and of those in its WITH.
+/// Rewrites the ON CONFLICT clause of an INSERT into a foreign table of this extension, or into a partitioned table all of
+/// whose parts are such tables, and of those in its WITH.
 ///
 /// # Safety
 /// `query` is an analysed query.
@@ -38,17 +39,21 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
         let Some(target) = entries.get((*query).resultRelation as usize - 1) else {
             return;
         };
-        if (**target).relkind as u8 != pg_sys::RELKIND_FOREIGN_TABLE || !is_ours((**target).relid) {
+        let named = (**target).relid;
+        let Some(leaves) = leaves(named) else {
             return;
-        }
+        };
         if (*clause).constraint != pg_sys::InvalidOid {
             // PostgreSQL says that the constraint has no index.
             return;
         }
-        let table = open_table((**target).relid, checked_as(query, *target));
         let columns = conflict_target(clause);
-        if !columns.as_ref().is_some_and(|columns| columns.is_empty() || table.is_key(columns)) {
-            refuse_target((**target).relid, &table, columns);
+        for leaf in leaves {
+            let table = open_table(leaf, checked_as(query, *target));
+            let columns = columns.as_ref().map(|columns| of_leaf(columns, named, leaf));
+            if !columns.as_ref().is_some_and(|columns| columns.is_empty() || table.is_key(columns)) {
+                refuse_target(leaf, &table, columns);
+            }
         }
         if (*clause).action == pg_sys::OnConflictAction::ONCONFLICT_UPDATE {
             check_assignments(clause);
@@ -58,6 +63,48 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
         // A key that holds for all rows holds for those of a predicate, too.
         (*clause).arbiterElems = std::ptr::null_mut();
         (*clause).arbiterWhere = std::ptr::null_mut();
+    }
+}
+
+/// The foreign tables that rows of an INSERT into a table go to; None if there are others, or if they are not this extension's.
+///
+/// # Safety
+/// The statement has locked the table.
+unsafe fn leaves(relid: pg_sys::Oid) -> Option<Vec<pg_sys::Oid>> {
+    // SAFETY: catalog look-ups; the parts are locked before they are looked at, as they are when rows go to them.
+    unsafe {
+        match pg_sys::get_rel_relkind(relid) as u8 {
+            pg_sys::RELKIND_FOREIGN_TABLE => is_ours(relid).then(|| vec![relid]),
+            pg_sys::RELKIND_PARTITIONED_TABLE if is_ours(relid) => {
+                let parts = members(relid).into_iter().filter(|part| *part != relid);
+                let parts: Vec<pg_sys::Oid> = parts
+                    .inspect(|part| {
+                        pg_sys::LockRelationOid(*part, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
+                    })
+                    .filter(|part| pg_sys::get_rel_relkind(*part) as u8 != pg_sys::RELKIND_PARTITIONED_TABLE)
+                    .collect();
+                let ours = |part: &pg_sys::Oid| {
+                    pg_sys::get_rel_relkind(*part) as u8 == pg_sys::RELKIND_FOREIGN_TABLE && is_ours(*part)
+                };
+                parts.iter().all(ours).then_some(parts)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where a part of a table has columns of that table. A part has all of them, in an order of its own.
+unsafe fn of_leaf(columns: &[usize], named: pg_sys::Oid, leaf: pg_sys::Oid) -> Vec<usize> {
+    if named == leaf {
+        return columns.to_vec();
+    }
+    // SAFETY: catalog look-ups of columns that the statement names.
+    unsafe {
+        let place = |at: &usize| {
+            let name = pg_sys::get_attname(named, *at as pg_sys::AttrNumber + 1, false);
+            usize::try_from(i32::from(pg_sys::get_attnum(leaf, name)) - 1).ok()
+        };
+        columns.iter().filter_map(place).collect()
     }
 }
 
@@ -141,12 +188,14 @@ unsafe fn check_assignments(clause: *mut pg_sys::OnConflictExpr) {
 /// say. COPY has no plan.
 ///
 /// # Safety
-/// `mtstate` is a statement's.
+/// Both are a statement's.
 pub unsafe fn of_statement(
     mtstate: *mut pg_sys::ModifyTableState,
+    rinfo: *mut pg_sys::ResultRelInfo,
     table: &Table,
 ) -> Option<(OnConflict, Option<Vec<usize>>)> {
-    // SAFETY: the caller's promise; the plan of a ModifyTableState that has one is a ModifyTable.
+    // SAFETY: the caller's promise; the plan of a ModifyTableState that has one is a ModifyTable, and relations of a
+    // ResultRelInfo are open.
     unsafe {
         let plan = (*mtstate).ps.plan.cast::<pg_sys::ModifyTable>();
         if plan.is_null() || (*plan).onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NOTHING {
@@ -157,6 +206,10 @@ pub unsafe fn of_statement(
         }
         let set: Vec<usize> =
             integers((*plan).onConflictCols).into_iter().map(|number| number as usize - 1).collect();
+        let root = (*rinfo).ri_RootResultRelInfo;
+        let named = if root.is_null() { rinfo } else { root };
+        let oid = |rinfo: *mut pg_sys::ResultRelInfo| (*(*rinfo).ri_RelationDesc).rd_id;
+        let set = of_leaf(&set, oid(named), oid(rinfo));
         let listed = table.listed(&set);
         Some((if listed.is_some() { OnConflict::UpdateListed } else { OnConflict::Update }, listed))
     }

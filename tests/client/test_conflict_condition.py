@@ -283,6 +283,43 @@ def test_explain_names_the_condition(filled, cdf):
     assert requests(cdf) == []
 
 
+# ---- partitions ----
+
+
+@pytest.fixture
+def parted(scratch):
+    """A partitioned table whose parts are foreign tables with their columns in another order."""
+    scratch.execute("CREATE TABLE parted (source text, external_id text, type text) PARTITION BY LIST (source)")
+    scratch.table("part_s", "type text, external_id text, source text", "events")
+    scratch.table("part_rest", "external_id text, source text, type text", "events")
+    scratch.execute("ALTER TABLE parted ATTACH PARTITION part_s FOR VALUES IN ('s')")
+    scratch.execute("ALTER TABLE parted ATTACH PARTITION part_rest DEFAULT")
+    return "scratch.parted"
+
+
+def test_a_partitioned_parent_of_foreign_tables(filled, parted, cdf):
+    rows = "VALUES ('s', 'e1', 'new'), ('x', 'n1', 'new'), ('s', 'e2', 'no'), ('x', 'e3', 'no'), ('x', 'n2', 'no')"
+    filled.execute(f"INSERT INTO {parted} {rows} {UPSERT} WHERE EXCLUDED.type = 'new'")
+    found = {event["externalId"]: (event["type"], event["source"]) for event in dump(cdf, "events")}
+    assert found == {"e1": ("new", "s"), "e2": ("old", "s"), "e3": ("old", "s"), "n1": ("new", "x"), "n2": ("no", "x")}
+    filled.execute(f"INSERT INTO {parted} VALUES ('y', 'e2', 'other'), ('y', 'n3', 'other') {UPSERT}")
+    found = {event["externalId"]: (event["type"], event["source"]) for event in dump(cdf, "events")}
+    assert (found["e2"], found["n3"]) == (("other", "s"), ("other", "y"))
+    filled.execute(f"INSERT INTO {parted} VALUES ('x', 'e1', 'lost'), ('x', 'n4', 'x') ON CONFLICT (external_id) DO NOTHING")
+    assert kinds(cdf) == {"e1": "new", "e2": "other", "e3": "old", "n1": "new", "n2": "no", "n3": "other", "n4": "x"}
+
+
+def test_a_partitioned_parent_names_the_key_of_its_part(session, parted):
+    with refused("42P10", "(type)", '"part_', "(external_id)"):
+        session.execute(f"INSERT INTO {parted} VALUES ('s', 'e', 'x') ON CONFLICT (type) DO NOTHING")
+
+
+def test_a_parent_with_a_local_part_has_no_key(session, scratch, parted):
+    scratch.execute("CREATE TABLE part_local PARTITION OF parted FOR VALUES IN ('local')")
+    with refused("42P10", "unique or exclusion constraint"):
+        session.execute(f"INSERT INTO {parted} VALUES ('s', 'e', 'x') ON CONFLICT (external_id) DO NOTHING")
+
+
 # ---- what names a key ----
 
 
