@@ -240,6 +240,17 @@ def test_points_and_rows_of_what_the_list_does_not_show_yet(session, behind, cdf
     assert session.execute("DELETE FROM sequence_rows WHERE external_id = 's'").rowcount == 1
 
 
+def test_rows_of_raw_that_the_list_does_not_show_at_commit(session, cdf, scratch):
+    """They were read moments ago, so they are asked for by their keys before they count as gone."""
+    table = scratch.table("typed", "key text, a int, b int", "raw_rows", database="d", table="t")
+    session.execute(f"INSERT INTO {table} SELECT 'k' || n, n, 0 FROM generate_series(1, 60) n")
+    empty = {"path": "/raw/dbs/d/tables/t/rows", "match": "exact", "method": "GET", "mode": "status", "status": 200}
+    cdf.admin_post("faults", {**empty, "body": {"items": []}, "after": 1})
+    assert session.execute(f"UPDATE {table} SET b = 1 WHERE b = 0").rowcount == 60
+    rows = {row["key"]: row["columns"] for row in dump(cdf, "raw")}
+    assert rows == {f"k{n}": {"a": n, "b": 1} for n in range(1, 61)}
+
+
 # ---- what cannot be had from a list that lags: docs/tables.md says so ----
 
 

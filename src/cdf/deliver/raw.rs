@@ -54,7 +54,7 @@ impl Delivery<'_> {
     /// Those of the rows that CDF does not have yet; the others stay as they are, or are an error.
     async fn not_existing(&mut self, path: &str, work: &Work) -> Result<Vec<usize>, Error> {
         let keys = keys_of(&work.body)?;
-        let existing = self.read_rows(path, &keys).await?;
+        let existing = self.read_rows(path, &keys, false).await?;
         let is_new = |at: &usize| !existing.contains_key(&keys[*at]);
         let (new, old): (Vec<usize>, Vec<usize>) = (0..keys.len()).partition(is_new);
         if work.mode.on_conflict == OnConflict::Error && !old.is_empty() {
@@ -67,7 +67,9 @@ impl Delivery<'_> {
     /// The rows with the columns that they do not write as CDF has them.
     async fn with_existing_columns(&self, path: &str, work: &Work) -> Result<Body, Error> {
         let keys = keys_of(&work.body)?;
-        let mut existing = self.read_rows(path, &keys).await?;
+        // Rows that a statement has read are there, whether a list shows them or not.
+        let known = work.mode.operation == Operation::Update;
+        let mut existing = self.read_rows(path, &keys, known).await?;
         let lost: Vec<String> =
             keys.iter().filter(|key| !existing.contains_key(*key)).map(|key| format!("\"{key}\"")).collect();
         if work.mode.operation == Operation::Update && !lost.is_empty() {
@@ -112,17 +114,17 @@ impl Delivery<'_> {
     }
 
     /// The columns of those of the rows that exist, as CDF has written them: what is not changed goes back byte for byte.
-    async fn read_rows(&self, path: &str, keys: &[String]) -> Result<HashMap<String, Box<RawValue>>, Error> {
+    /// `known`: they were there moments ago, so that one that the list of the table does not show is asked for by its key.
+    async fn read_rows(
+        &self,
+        path: &str,
+        keys: &[String],
+        known: bool,
+    ) -> Result<HashMap<String, Box<RawValue>>, Error> {
         let mut rows = HashMap::new();
         let mut wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
         if keys.len() <= SINGLE_READS {
-            for (key, path) in keys.iter().filter_map(|key| Some((key, row_path(path, key)?))) {
-                wanted.remove(&**key);
-                if let Some(answer) = self.get(&path, Owed::RawRow).await? {
-                    let row: Row = serde_json::from_slice(&answer.body).map_err(|e| answer.unreadable(e))?;
-                    rows.insert(row.key.into_owned(), row.columns.to_owned());
-                }
-            }
+            self.read_by_keys(path, &mut wanted, &mut rows).await?;
         }
         let mut cursor = String::new();
         while !wanted.is_empty() {
@@ -139,7 +141,29 @@ impl Delivery<'_> {
                 None => break,
             }
         }
+        if known {
+            self.read_by_keys(path, &mut wanted, &mut rows).await?;
+        }
         Ok(rows)
+    }
+
+    /// Reads rows one by one, as far as URLs can name them; takes these out of those that are wanted.
+    async fn read_by_keys(
+        &self,
+        path: &str,
+        wanted: &mut HashSet<&str>,
+        rows: &mut HashMap<String, Box<RawValue>>,
+    ) -> Result<(), Error> {
+        let named: Vec<(&str, String)> =
+            wanted.iter().filter_map(|key| Some((*key, row_path(path, key)?))).collect();
+        for (key, path) in named {
+            wanted.remove(key);
+            if let Some(answer) = self.get(&path, Owed::RawRow).await? {
+                let row: Row = serde_json::from_slice(&answer.body).map_err(|e| answer.unreadable(e))?;
+                rows.insert(row.key.into_owned(), row.columns.to_owned());
+            }
+        }
+        Ok(())
     }
 
     /// None where CDF says that there is no such thing.
