@@ -408,8 +408,9 @@ def test_a_commit_that_is_refused_says_why_in_its_message(net, cdf):
     net.begin()
     # CDF takes no labels that do not exist: told at COMMIT, since only CDF knows.
     net.execute("INSERT INTO assets (external_id, name, labels) VALUES ('a', 'A', '{nowhere}')")
-    with refusal("23503", "assets", "Label ids not found"):
+    with refusal("23503", "assets", "Label ids not found", '"a"', "nothing accepted", "x-request-id") as caught:
         net.commit()
+    assert "\n" not in caught.value.message and len(caught.value.message) <= 400
     assert dump(cdf, "assets") == []
     assert net.state == "Open"
     assert insert(net, "after") == 1
@@ -442,24 +443,30 @@ def test_the_connection_is_usable_after_an_error(net, cdf, scratch, sqlstate):
 
 # Answers of CDF, or of what stands before it, and the class of error that becomes of each.
 ANSWERS = {
-    "400": ({"status": 400, "body": {"error": {"code": 400, "message": "type is reserved"}}}, "22023", "type is reserved"),
-    "403": ({"status": 403, "body": {"error": {"code": 403, "message": "no rights"}}}, "42501", "no rights"),
+    "400": ({"status": 400, "body": {"error": {"code": 400, "message": "type is reserved"}}}, "22023", "type is reserved", "nothing accepted"),
+    "403": ({"status": 403, "body": {"error": {"code": 403, "message": "no rights"}}}, "42501", "no rights", "nothing accepted"),
+    # Npgsql 6 and later would break the connection, drop the pool, and hide the error for the classes 53 and 58.
+    "429": ({"status": 429, "body": {"error": {"code": 429, "message": "slow down"}}}, "08006", "slow down", "nothing accepted"),
+    "500": ({"status": 500, "body": {"error": {"code": 500, "message": "out of order"}}}, "08006", "out of order", "may have been accepted"),
+    "503": ({"status": 503, "body": "<html>busy</html>"}, "08006"),
+    "a page of something else": ({"status": 200, "body": "<html>Sign in</html>"}, "08006", "may have been accepted"),
 }
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_a_failed_commit_leaves_the_connection_as_it_was(net, cdf, answer):
-    how, sqlstate, words = ANSWERS[answer]
+    how, sqlstate, *texts = ANSWERS[answer]
     net.execute("SET cdf_fdw.max_retries = 0")
     fault(cdf, "/events", **how)
     net.begin()
     insert(net, "e")
-    with refusal(sqlstate, "events", words):
+    with refusal(sqlstate, "events", "POST /events", 'row "e"', *texts) as caught:
         net.commit()
+    assert "\n" not in caught.value.message and len(caught.value.message) <= 400
     assert net.state == "Open"
     cdf.admin_delete("faults")
     assert insert(net, "after") == 1
-    assert names(cdf, "events") == ["after"]
+    assert "after" in names(cdf, "events")
 
 
 def test_a_commit_longer_than_the_drivers_patience_ends_the_connection(impatient, cdf):
