@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
 
+use super::activity::Errand;
 use super::document;
 use super::encode::gzip;
 use super::error::{Absence, ApiError, Error, Identity, Kind, RequestError, Trace, FAILED, THROTTLED};
@@ -150,7 +151,7 @@ impl Request {
         format!("{} {path}", self.method.as_str())
     }
 
-    /// Whether it changes anything in CDF.
+    /// Whether it changes anything in CDF, which is asked by POST as well.
     fn writes(&self) -> bool {
         let path = self.path.split('?').next().unwrap_or(&self.path);
         self.method == Method::Post && !path.ends_with("/list") && !path.ends_with("/byids")
@@ -177,6 +178,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How many attempts may follow the first one.
     pub max_retries: u32,
+    /// What the requests are made for, where they are counted.
+    pub errand: Arc<Errand>,
 }
 
 /// The answer that a request is owed.
@@ -389,9 +392,10 @@ impl Client {
             peer: Peer::Cdf { project: &connection.project, link: &connection.link },
             name: cdf_at(connection),
             endpoint: request.endpoint(),
-            writes: request.writes(),
             resend: request.resend,
             owed: request.owed,
+            writes: request.writes(),
+            bytes: body.as_ref().map_or(0, Bytes::len),
             limits,
             client_secret: &connection.credentials.client_secret,
         };
@@ -400,7 +404,9 @@ impl Client {
             if let Some(refused) = refused {
                 connection.token.invalidate(&refused).await;
             }
+            let waits = limits.errand.waits_for_token();
             let token = connection.token.get(self, &connection.credentials, limits).await?;
+            drop(waits);
             let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
                 .map_err(|_| Error::internal("a token that no header can hold was kept"))?;
             authorization.set_sensitive(true);
@@ -444,20 +450,30 @@ impl Client {
             };
             let attempt = self.attempt(request, limits);
             let answer = match call.peer {
-                Peer::Cdf { link, .. } => link.measured(attempt).await,
+                Peer::Cdf { link, .. } => {
+                    if call.writes {
+                        limits.errand.is_sent();
+                    }
+                    let _under_way = limits.errand.attempt(call.bytes);
+                    link.measured(attempt).await
+                }
                 Peer::IdentityProvider => attempt.await,
             };
             let unsuccessful = match answer {
                 Ok(mut answer) => {
                     answer.secrets = token.iter().chain([call.client_secret]).cloned().collect();
                     match call.judge(&answer) {
-                        Verdict::Owed => return Ok(answer),
+                        Verdict::Owed => {
+                            call.count_answer(&answer);
+                            return Ok(answer);
+                        }
                         Verdict::Refusal => Ok(answer),
                         Verdict::Foreign(why) => Err(Failure::Foreign(Box::new(answer), why)),
                     }
                 }
                 Err(failure) => Err(failure),
             };
+            call.count_failure(&unsuccessful);
             let outcome = match &unsuccessful {
                 Ok(answer) => Some(answer.outcome()),
                 Err(failure) => failure.outcome(),
@@ -474,13 +490,22 @@ impl Client {
             };
             match decision {
                 Decision::Retry(pause) => {
+                    let why = call.why(&unsuccessful);
                     before = Some(match unsuccessful {
                         Ok(answer) => format!("{}: {}", answer.status_and_id(), answer.message()),
                         Err(failure) => call.describe(&failure),
                     });
+                    let asked = matches!(outcome, Some(Outcome::Answered { retry_after: Some(_), .. }));
+                    let asked = if asked { ", Retry-After" } else { "" };
+                    let pauses = limits.errand.pauses(pause, format!("{why}{asked}"));
                     tokio::time::sleep(pause).await;
+                    drop(pauses);
+                    limits.errand.repeats(&why);
                 }
-                Decision::RetryWithNewToken => refused = token,
+                Decision::RetryWithNewToken => {
+                    limits.errand.repeats(&call.why(&unsuccessful));
+                    refused = token;
+                }
                 Decision::Stop(stop) => {
                     let attempts = policy.attempts();
                     return Err(match unsuccessful {
@@ -699,6 +724,15 @@ impl Answer {
         }
     }
 
+    /// Status and its name, as in `429 Too Many Requests`.
+    fn status_line(&self) -> String {
+        let status = reqwest::StatusCode::from_u16(self.status).ok();
+        match status.and_then(|status| status.canonical_reason()) {
+            Some(reason) => format!("{} {reason}", self.status),
+            None => self.status.to_string(),
+        }
+    }
+
     /// CDF's message, or the beginning of whatever a gateway before it says.
     fn message(&self) -> String {
         let json: Option<Value> = serde_json::from_slice(&self.body).ok();
@@ -914,10 +948,12 @@ pub(super) struct Call<'a> {
     name: String,
     /// What is requested.
     endpoint: String,
-    /// It may leave something in CDF.
-    writes: bool,
     resend: Resend,
     owed: Owed,
+    /// It changes something in CDF.
+    writes: bool,
+    /// The length of its body, as it is sent.
+    bytes: usize,
     limits: &'a Limits,
     client_secret: &'a SecretString,
 }
@@ -928,11 +964,64 @@ impl<'a> Call<'a> {
             peer: Peer::IdentityProvider,
             name: format!("the identity provider at {}", host(&credentials.token_url)),
             endpoint: "the request for a token".into(),
-            writes: false,
             resend: Resend::Always,
             owed: Owed::Token,
+            writes: false,
+            bytes: 0,
             limits,
             client_secret: &credentials.client_secret,
+        }
+    }
+
+    /// Takes note of the answer that is owed, as far as it is CDF's.
+    fn count_answer(&self, answer: &Answer) {
+        if let Peer::Cdf { .. } = self.peer {
+            let id = answer.clean_request_id().map(|id| format!(" (x-request-id {id})")).unwrap_or_default();
+            let words = format!("CDF's last answer to {} was {}{id}", self.endpoint, answer.status_line());
+            self.limits.errand.ended(words);
+        }
+    }
+
+    /// Takes note of an attempt without success.
+    fn count_failure(&self, unsuccessful: &Result<Answer, Failure>) {
+        let unknown = match unsuccessful {
+            Ok(answer) => answer.outcome().may_have_been_applied(),
+            Err(failure) => failure.may_have_been_applied(),
+        };
+        if self.writes {
+            self.limits.errand.is_not_acknowledged(unknown);
+        }
+        // Running out of time is no answer: the one before is what counts.
+        if matches!(unsuccessful, Err(Failure::Deadline { .. })) {
+            return;
+        }
+        self.limits.errand.ended(match (unsuccessful, self.peer) {
+            (Ok(answer), Peer::Cdf { .. }) => {
+                let id =
+                    answer.clean_request_id().map(|id| format!("x-request-id {id}, ")).unwrap_or_default();
+                let (endpoint, status) = (&self.endpoint, answer.status_line());
+                // The id comes before the message, which may be long.
+                format!("CDF's last answer to {endpoint} was {status} ({id}{})", answer.message())
+            }
+            (Ok(answer), Peer::IdentityProvider) => {
+                format!("the last answer to {} was {} ({})", self.endpoint, answer.status_line(), self.name)
+            }
+            (Err(failure), _) => format!("the last attempt: {}", self.describe(failure)),
+        });
+    }
+
+    /// Why an attempt is repeated, in few words.
+    fn why(&self, unsuccessful: &Result<Answer, Failure>) -> String {
+        let why = match unsuccessful {
+            Ok(answer) => answer.status_line(),
+            Err(Failure::NotConnected(_)) => "no connection".to_owned(),
+            Err(Failure::RequestTimeout) => "no answer within cdf_fdw.request_timeout".to_owned(),
+            Err(Failure::Foreign(..)) => "no valid answer".to_owned(),
+            Err(_) => "connection lost".to_owned(),
+        };
+        match self.peer {
+            Peer::Cdf { .. } => why,
+            Peer::IdentityProvider => format!("{why} of the identity provider"),
         }
     }
 
@@ -1049,8 +1138,11 @@ impl<'a> Call<'a> {
             Failure::Unusable(_) => Kind::InvalidOption,
         };
         let mut error = Error::new(kind, self.describe(failure));
-        if let (Kind::TimedOut, Some(before)) = (kind, before) {
-            error = error.detail(format!("The attempt before: {before}"));
+        if kind == Kind::TimedOut {
+            error.message += &format!("; {}", self.limits.errand.activity().out_of_time());
+            if let Some(before) = before {
+                error = error.detail(format!("The attempt before: {before}"));
+            }
         }
         if matches!(failure, Failure::Untrusted(_)) {
             error = error.hint(
@@ -1174,6 +1266,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::sync::{Arc, Mutex};
 
+    use super::super::activity::Activity;
     use super::*;
 
     const SECRET: &str = "s3cr\"t+/=";
@@ -1343,6 +1436,7 @@ mod tests {
             deadline_setting,
             request_timeout: Duration::from_secs(60),
             max_retries,
+            errand: Errand::of(&Activity::asking("for something".into())),
         }
     }
 

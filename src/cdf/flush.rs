@@ -5,8 +5,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::activity::{Counters, Errand};
 use super::buffer::{Body, Chunk, Delivery, Destination, Spill, TransactionBuffer};
 use super::deliver::{deliver, Context, Outcome, Work};
+use super::encode::KeyKind;
 use super::error::Error;
 use super::hierarchy;
 use super::resource::view::REQUESTS_IN_PARALLEL;
@@ -30,6 +32,8 @@ pub trait Network {
 struct Progress {
     destination: Arc<Destination>,
     count: Count,
+    /// What is seen of it while it lasts.
+    counters: Arc<Counters>,
 }
 
 impl Progress {
@@ -106,7 +110,8 @@ pub fn flush(
         let rows = delivery.chunks.iter().map(|chunk| chunk.rows).sum();
         let (deleted, written) = final_deletions(delivery.chunks, last);
         let count = Count::of(&delivery.destination, rows);
-        progress.push(Progress { destination: delivery.destination, count });
+        let counters = context.limits.errand.activity().resource(delivery.destination.name(), rows);
+        progress.push(Progress { destination: delivery.destination, count, counters });
         writes.push(written);
         deletions.push(deleted);
     }
@@ -236,7 +241,9 @@ fn start(
         Err(bodies) => Body::from_fragments(bodies.iter().flat_map(Body::fragments)),
     };
     let destination = progress[at].destination.clone();
-    let work = Work { destination, mode, kind, deferred, complete, ordered, rows, body };
+    let blind = kind == KeyKind::None && mode.operation != Operation::Delete;
+    let errand = Errand::for_rows(context.limits.errand.activity(), &progress[at].counters, rows, blind);
+    let work = Work { destination, mode, kind, deferred, complete, ordered, rows, body, errand };
     let context = context.clone();
     Ok(Box::pin(async move { (at, deliver(context, work).await) }))
 }

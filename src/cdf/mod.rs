@@ -2,6 +2,7 @@
 //!
 //! A row's way: [`writer`] → [`encode`] → [`buffer`] → [`flush`] → [`deliver`] → [`client`].
 
+pub mod activity;
 pub mod buffer;
 pub mod cell;
 pub mod client;

@@ -17,6 +17,7 @@ use url::Url;
 use super::errors::{raise_as, OrRaise};
 use super::text::{from_datum, from_server, to_datum, to_palloc, to_server};
 use super::{options, preload, redact, settings, trust, wait};
+use crate::cdf::activity::{Activity, Errand};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::error::{list_names, Error, Kind, RequestError};
 use crate::cdf::resource::{Naming, Resource, RESOURCES};
@@ -263,17 +264,19 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
 /// Gets a token, and asks CDF what it is good for.
 fn check_with_cdf(wanted: &Wanted) -> Result<(), Error> {
     let deadline_setting = settings::flush_timeout();
+    let activity = Activity::asking("what the client may do".into());
     let limits = Limits {
         deadline: Instant::now() + deadline_setting,
         deadline_setting,
         request_timeout: settings::request_timeout(),
         max_retries: settings::max_retries().min(RETRIES),
+        errand: Errand::of(&activity),
     };
     let client = wait::client()?;
     let connection =
         Connection::new(wanted.base_url.clone(), wanted.project.clone(), wanted.credentials.clone());
     let connection = Arc::new(connection);
-    let inspection = wait::run(async move { client.inspect_token(&connection, &limits).await })?;
+    let inspection = wait::run(&activity, async move { client.inspect_token(&connection, &limits).await })?;
     let client_id = &wanted.credentials.client_id;
     let inspection = inspection.map_err(|error| match error {
         RequestError::Api(api) if matches!(api.status, 401 | 403) => {

@@ -1,7 +1,8 @@
 //! Rust errors as PostgreSQL's: one ERROR with SQLSTATE, message, DETAIL and HINT.
 
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, CString};
+use std::ffi::{c_char, c_int, CStr, CString};
+use std::ptr;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
@@ -33,15 +34,49 @@ pub fn raise_as(code: PgSqlErrorCode, error: Error) -> ! {
 }
 
 /// Tells of an error as PostgreSQL's WARNING, after which the statement goes on.
-#[track_caller]
 pub fn warn(error: Error) {
-    // SAFETY: a variable of the backend. What is put there for the texts' encoding is of no use afterwards, whether
-    // anybody has asked for it or not.
-    let callbacks = unsafe { pg_sys::error_context_stack };
-    report(PgLogLevel::WARNING, sqlstate(error.kind.sqlstate()), error);
-    // SAFETY: as above: this is what was there.
-    unsafe { pg_sys::error_context_stack = callbacks };
-    ENCODED.set(None);
+    let code = sqlstate(error.kind.sqlstate());
+    let (message, details) = (error.headline(), error.details());
+    let detail = (!details.is_empty()).then(|| details.join("\n"));
+    tell(PgLogLevel::WARNING, code, &message, detail.as_deref(), error.hint.as_deref());
+}
+
+/// Sends a message of another level than ERROR. Unless that is FATAL, the statement goes on, or ends with what PostgreSQL
+/// finds to be due: it serves interrupts at the end of each message, and so may unwind with its own ERROR.
+pub fn tell(
+    level: PgLogLevel,
+    code: PgSqlErrorCode,
+    message: &str,
+    detail: Option<&str>,
+    hint: Option<&str>,
+) {
+    let texts = [Some(message), detail, hint].map(|text| text.map(encode_lossy));
+    let [message, detail, hint] =
+        texts.each_ref().map(|text| text.as_deref().map_or(ptr::null(), CStr::as_ptr));
+    let (level, code, format) = (level as c_int, code as c_int, c"%s".as_ptr());
+    // What goes to the log by itself needs neither the statement nor what led to it.
+    let alone = level == PgLogLevel::LOG as c_int;
+    // SAFETY: this is the main thread, and these are PostgreSQL's functions in the order of its macro ereport. They copy the
+    // NUL-terminated texts. The boundary turns an ERROR into a panic that unwinds Rust frames; the closure owns nothing.
+    unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            if errstart(level, ptr::null()) {
+                errcode(code);
+                errmsg(format, message);
+                if !detail.is_null() {
+                    errdetail(format, detail);
+                }
+                if !hint.is_null() {
+                    errhint(format, hint);
+                }
+                if alone {
+                    errhidestmt(true);
+                    errhidecontext(true);
+                }
+                errfinish(c"errors.rs".as_ptr(), 0, c"cdf_fdw".as_ptr());
+            }
+        });
+    }
 }
 
 #[track_caller]
@@ -111,6 +146,12 @@ fn encode_next(texts: [Option<String>; 3]) {
 
 extern "C-unwind" {
     // utils/elog.h; pgrx keeps its declarations to itself.
+    fn errstart(level: c_int, domain: *const c_char) -> bool;
+    fn errcode(code: c_int) -> c_int;
+    fn errhidestmt(hide: bool) -> c_int;
+    fn errhidecontext(hide: bool) -> c_int;
+    fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+    fn CopyErrorData() -> *mut pg_sys::ErrorData;
     fn errmsg(format: *const c_char, ...) -> c_int;
     fn errdetail(format: *const c_char, ...) -> c_int;
     fn errhint(format: *const c_char, ...) -> c_int;
@@ -132,6 +173,35 @@ unsafe extern "C-unwind" fn put_encoded(_arg: *mut std::ffi::c_void) {
             errhint(format, hint.as_ptr());
         }
     }
+}
+
+/// A copy of the error that is being made, in the current memory context.
+///
+/// # Safety
+/// Called by a callback for the context of errors.
+pub unsafe fn being_made() -> *mut pg_sys::ErrorData {
+    // SAFETY: the caller's promise. No boundary: what fails here is an error within an error, which PostgreSQL deals with.
+    unsafe { CopyErrorData() }
+}
+
+/// Completes the error that is being made, whose message and detail are these: adds `what` and `more`.
+///
+/// # Safety
+/// Called by a callback for the context of errors, with texts in the database's encoding; `detail` may be null.
+pub unsafe fn complete(message: &CStr, what: &CStr, detail: *const c_char, more: &CStr) {
+    // SAFETY: the caller's promise; these functions copy the NUL-terminated texts.
+    unsafe {
+        errmsg(c"%s: %s".as_ptr(), message.as_ptr(), what.as_ptr());
+        match detail.is_null() {
+            true => errdetail(c"%s".as_ptr(), more.as_ptr()),
+            false => errdetail(c"%s\n%s".as_ptr(), detail, more.as_ptr()),
+        };
+    }
+}
+
+/// The five characters of a SQLSTATE that PostgreSQL has packed.
+pub fn sqlstate_text(packed: c_int) -> String {
+    (0..5).map(|at| char::from(b'0' + (packed >> (6 * at) & 0x3f) as u8)).collect()
 }
 
 /// PostgreSQL's messages end at the first NUL, and CDF's words may hold one.
@@ -159,6 +229,13 @@ mod tests {
         assert_eq!(sqlstate("HV00J"), PgSqlErrorCode::ERRCODE_FDW_OPTION_NAME_NOT_FOUND);
         assert_eq!(sqlstate("08001"), PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION);
         assert_eq!(sqlstate("0A000"), PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED);
+    }
+
+    #[test]
+    fn packed_sqlstates_are_read() {
+        for text in ["57014", "HV00J", "0A000", "57P01"] {
+            assert_eq!(sqlstate_text(sqlstate(text) as c_int), text);
+        }
     }
 
     #[test]

@@ -152,9 +152,10 @@ fn of_space(
     // SAFETY: reads a variable of the backend.
     let user = unsafe { pg_sys::GetUserId() };
     let connection = options::connection(server, user).or_raise();
-    let definitions = views::definitions(&connection).or_raise();
+    let what = format!("for the views of space \"{space}\"");
+    let (definitions, activity) = views::definitions(&connection, what).or_raise();
     let asked = space.to_owned();
-    let found = wait::run(async move { definitions.views(&asked).await }).or_raise().or_raise();
+    let found = wait::run(&activity, async move { definitions.views(&asked).await }).or_raise().or_raise();
     let Some(found) = found else {
         no_schema(
             format!("there is no space \"{space}\" in CDF"),
@@ -180,9 +181,10 @@ fn of_database(
     // SAFETY: reads a variable of the backend.
     let user = unsafe { pg_sys::GetUserId() };
     let connection = options::connection(server, user).or_raise();
-    let definitions = views::definitions(&connection).or_raise();
+    let what = format!("for the tables of RAW database \"{database}\"");
+    let (definitions, activity) = views::definitions(&connection, what).or_raise();
     let asked = database.to_owned();
-    let (definitions, found) = wait::run(async move {
+    let (definitions, found) = wait::run(&activity, async move {
         let found = sample::tables(&definitions, &asked).await;
         (definitions, found)
     })
@@ -199,7 +201,7 @@ fn of_database(
     let chosen: Vec<(String, String)> =
         found.into_iter().zip(names).filter(|(_, table)| wanted.includes(table)).collect();
     let asked = database.to_owned();
-    let sampled = wait::run(async move {
+    let sampled = wait::run(&activity, async move {
         let mut sampled = Vec::with_capacity(chosen.len());
         for (raw, table) in chosen {
             let columns = match sample::columns(&definitions, &asked, &raw).await {

@@ -27,6 +27,7 @@ mod options;
 mod pages;
 mod planner;
 mod preload;
+mod progress;
 mod pushdown;
 mod redact;
 mod row_identity;

@@ -15,6 +15,7 @@ use super::errors::OrRaise;
 use super::list::pointers;
 use super::modify::{self, ModifyState};
 use super::{settings, transaction, wait};
+use crate::cdf::activity::Activity;
 use crate::cdf::error::Error;
 use crate::cdf::read::existing::{existing, questions, RowKey};
 use crate::cdf::resource::Shape;
@@ -229,8 +230,10 @@ fn ask(writer: &Writer, keys: &HashSet<RowKey>) -> Result<HashSet<RowKey>, Error
         let prefixes = question.prefixes.take();
         question.query.pending = transaction::pending(connection, table.options.resource, prefixes, None)?;
     }
-    let (client, limits) = (wait::client()?, transaction::limits());
-    wait::run(async move { existing(client, questions, limits).await })?
+    let name = questions.first().map(|question| question.query.name()).unwrap_or_default();
+    let activity = Activity::asking(format!("which of {} {name} exist", keys.len()));
+    let (client, limits) = (wait::client()?, transaction::limits(&activity));
+    wait::run(&activity, async move { existing(client, questions, limits).await })?
 }
 
 /// Inserts those of a batch's rows that are new, and gives them and their number.

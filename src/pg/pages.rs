@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{transaction, wait};
+use crate::cdf::activity::Activity;
 use crate::cdf::buffer::{Moment, OwnRows, Pending};
 use crate::cdf::client::Connection;
 use crate::cdf::error::Error;
@@ -19,6 +20,7 @@ use crate::cdf::table::Table;
 pub struct Pages {
     /// None while a page is read, and after a wait that was interrupted.
     reader: Option<Box<Reader>>,
+    activity: Arc<Activity>,
     /// What the transaction has written, and where the reader asks for it.
     own: Option<(OwnRows, UnboundedReceiver<Ask>)>,
 }
@@ -33,10 +35,11 @@ enum Step {
 }
 
 impl Pages {
-    /// Makes no request yet. Rows of this transaction are seen that were written `before` a moment, or before this call.
+    /// Makes no request yet; those that it makes count for the activity. Rows of this transaction are seen that were written `before` a moment, or before this call.
     pub fn new(
         mut query: Query,
         before: Option<Moment>,
+        activity: Arc<Activity>,
         statistics: Arc<Statistics>,
     ) -> Result<Pages, Error> {
         let (own, asks) = match transaction::own_rows(&mut query, before)? {
@@ -47,24 +50,24 @@ impl Pages {
             }
         };
         let reader = Reader::counting(wait::client()?, query, own, statistics)?;
-        Ok(Pages { reader: Some(Box::new(reader)), own: asks })
+        Ok(Pages { reader: Some(Box::new(reader)), activity, own: asks })
     }
 
     /// The next rows; None when there are no more. A page may be empty.
     pub fn next(&mut self) -> Page {
         let Some(mut reader) = self.reader.take() else { return Ok(None) };
-        let limits = transaction::limits();
+        let limits = transaction::limits(&self.activity);
         let reading = async move {
             let page = reader.page(limits).await;
             (reader, page)
         };
         let (reader, page) = match self.own.take() {
-            None => wait::run(reading)?,
+            None => wait::run(&self.activity, reading)?,
             Some((mut rows, mut asks)) => {
                 let mut reading: Reading = Box::pin(reading);
                 loop {
                     // The transaction's buffer is the main thread's: it answers, and the reader goes on.
-                    match wait::run(step(reading, asks))? {
+                    match wait::run(&self.activity, step(reading, asks))? {
                         Step::Page(reader, page, asks) => {
                             self.own = Some((rows, asks));
                             break (reader, page);
@@ -115,7 +118,8 @@ pub fn each_row(
         to_change: false,
         pending,
     };
-    let mut pages = Pages::new(query, None, Arc::default())?;
+    let activity = Activity::reading(query.name());
+    let mut pages = Pages::new(query, None, activity, Arc::default())?;
     while let Some(page) = pages.next()? {
         for row in page {
             if use_row(row)?.is_break() {

@@ -18,6 +18,7 @@ use super::statement::Statement;
 use super::tuple::RowWriter;
 use super::unfit::{raise_unfit, relation_name, Unfit};
 use super::{options, slot, system_columns, transaction};
+use crate::cdf::activity::Activity;
 use crate::cdf::buffer::{Moment, Pending};
 use crate::cdf::error::Error;
 use crate::cdf::read::filter::keep_effective;
@@ -341,6 +342,8 @@ pub struct ScanState {
     before: Option<Moment>,
     progress: Progress,
     statistics: Arc<Statistics>,
+    /// Of all that the scan reads, however often it begins again.
+    activity: Option<Arc<Activity>>,
 }
 
 /// What a scan's requests have given so far; None if it only is explained.
@@ -356,7 +359,7 @@ enum Progress {
     /// Nothing was asked for yet.
     NotStarted,
     Reading {
-        pages: Pages,
+        pages: Box<Pages>,
         rows: std::vec::IntoIter<Row>,
     },
     Done,
@@ -410,6 +413,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
             before,
             progress: Progress::NotStarted,
             statistics: Arc::default(),
+            activity: None,
         };
         state.statement.begin_scan();
         (*node).fdw_state = PgMemoryContexts::For(context).leak_and_drop_on_delete(state).cast();
@@ -533,10 +537,12 @@ impl ScanState {
                     // SAFETY: the caller's promise.
                     let query = unsafe { self.query(node) }?;
                     self.progress = match query {
-                        Some(query) => Progress::Reading {
-                            pages: Pages::new(query, self.before, self.statistics.clone())?,
-                            rows: Vec::new().into_iter(),
-                        },
+                        Some(query) => {
+                            let new = || Activity::reading(query.name());
+                            let activity = self.activity.get_or_insert_with(new).clone();
+                            let pages = Pages::new(query, self.before, activity, self.statistics.clone())?;
+                            Progress::Reading { pages: Box::new(pages), rows: Vec::new().into_iter() }
+                        }
                         None => Progress::Done,
                     };
                 }

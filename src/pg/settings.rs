@@ -9,6 +9,8 @@ static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
 static MAX_RETRIES: GucSetting<i32> = GucSetting::<i32>::new(10);
 static MAX_CONCURRENT_REQUESTS: GucSetting<i32> = GucSetting::<i32>::new(8);
 static BUFFER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(65_536);
+static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static LOG_MIN_FLUSH_DURATION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Defines the settings and reserves their prefix. Called once, from `_PG_init`.
@@ -64,6 +66,26 @@ pub fn init() {
         GucContext::Userset,
         GucFlags::UNIT_KB,
     );
+    GucRegistry::define_int_guc(
+        c"cdf_fdw.progress_interval",
+        c"Sets how often a NOTICE tells the progress of a delivery to CDF, or of a read from it.",
+        c"It also keeps clients alive that give up on a silent server. 0 means never.",
+        &PROGRESS_INTERVAL,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"cdf_fdw.log_min_flush_duration",
+        c"Sets the minimum time of a delivery to CDF above which it is logged.",
+        c"One line of the server log tells the rows of each resource, requests, repeats, bytes and times. 0 logs all           deliveries, -1 none.",
+        &LOG_MIN_FLUSH_DURATION,
+        -1,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
+    );
     GucRegistry::define_bool_guc(
         c"cdf_fdw.allow_http",
         c"Allows http:// URLs of other hosts than this one.",
@@ -105,6 +127,19 @@ pub fn max_concurrent_requests() -> usize {
 /// Bytes of memory for buffered rows.
 pub fn buffer_memory() -> usize {
     BUFFER_MEMORY.get().unsigned_abs() as usize * 1024
+}
+
+/// How often progress is told; None: never.
+pub fn progress_interval() -> Option<Duration> {
+    Some(milliseconds(PROGRESS_INTERVAL.get())).filter(|interval| !interval.is_zero())
+}
+
+/// How long a delivery takes at least that is logged; None: none is.
+pub fn log_min_flush_duration() -> Option<Duration> {
+    match LOG_MIN_FLUSH_DURATION.get() {
+        -1 => None,
+        setting => Some(milliseconds(setting)),
+    }
 }
 
 /// Whether http:// URLs of hosts other than loopback are accepted.

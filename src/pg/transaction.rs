@@ -9,9 +9,10 @@ use std::time::Instant;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::errors::{raise, OrRaise};
+use super::errors::{raise, tell, OrRaise};
 use super::spill::TemporaryFile;
-use super::{descriptors, settings, views, wait};
+use super::{descriptors, progress, settings, views, wait};
+use crate::cdf::activity::{Activity, Errand};
 use crate::cdf::buffer::{Moment, OwnRows, Pending, PendingItem, Subtransaction, TransactionBuffer, Wanted};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::deliver::{Context, Outcome};
@@ -27,6 +28,8 @@ struct State {
     subtransaction: Subtransaction,
     buffer: Option<TransactionBuffer>,
     file: TemporaryFile,
+    /// The delivery that is under way.
+    delivery: Option<Arc<Activity>>,
     /// Transactions that have ended.
     ended: u64,
     /// Bytes of cdf_fdw.buffer_memory that statements use for themselves.
@@ -36,7 +39,7 @@ struct State {
 thread_local! {
     /// The backend has one thread that runs transactions.
     static STATE: RefCell<State> =
-        const { RefCell::new(State { registered: false, subtransaction: 0, buffer: None, file: TemporaryFile::new(), ended: 0, set_aside: 0 }) };
+        const { RefCell::new(State { registered: false, subtransaction: 0, buffer: None, file: TemporaryFile::new(), delivery: None, ended: 0, set_aside: 0 }) };
 }
 
 /// Gets ready for rows of the current transaction: called before the first [`write`] of a statement.
@@ -151,14 +154,15 @@ pub fn answer(own: &mut OwnRows, wanted: Wanted) -> Result<Vec<PendingItem>, Err
     })
 }
 
-/// The limits of a request that is made now.
-pub fn limits() -> Limits {
+/// The limits of a request that is made now, for this activity.
+pub fn limits(activity: &Arc<Activity>) -> Limits {
     let timeout = settings::flush_timeout();
     Limits {
         deadline: Instant::now() + timeout,
         deadline_setting: timeout,
         request_timeout: settings::request_timeout(),
         max_retries: settings::max_retries(),
+        errand: Errand::of(activity),
     }
 }
 
@@ -175,6 +179,7 @@ unsafe extern "C-unwind" fn xact_callback(event: pg_sys::XactEvent::Type, _arg: 
                 state.file.forget();
                 state.ended += 1;
             });
+            log_delivery(None);
             descriptors::release();
             if event == pg_sys::XactEvent::XACT_EVENT_ABORT {
                 views::forget();
@@ -239,7 +244,34 @@ fn pre_commit() {
         _ => Ok(()),
     };
     file.close();
+    log_delivery(Some(result.as_ref().err()));
     result.or_raise();
+}
+
+/// Logs the delivery that has ended, if it has taken as long as `cdf_fdw.log_min_flush_duration` says, and if it has not been
+/// logged. `result`: the error that it has ended with, if any; None if something outside of it has ended it.
+fn log_delivery(result: Option<Option<&Error>>) {
+    let mut delivery = None;
+    with_state(|state| delivery = state.delivery.take());
+    let Some(delivery) = delivery else { return };
+    let cause = progress::ended_by();
+    let least = settings::log_min_flush_duration();
+    if least.is_none_or(|least| delivery.duration() < least) {
+        return;
+    }
+    let ended = match (result, cause) {
+        (Some(None), _) => "delivered".to_owned(),
+        (Some(Some(error)), _) => format!("ended with SQLSTATE {}", error.kind.sqlstate()),
+        (None, Some(sqlstate)) => format!("ended from outside with SQLSTATE {sqlstate}"),
+        (None, None) => "ended from outside".to_owned(),
+    };
+    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+    // SAFETY: a counter of the backend, which an ERROR puts back to 0. What is delivered is not to be aborted by a cancel that
+    // a message gives the occasion for.
+    unsafe { pg_sys::InterruptHoldoffCount += 1 };
+    tell(PgLogLevel::LOG, code, &delivery.log_line(&ended), None, None);
+    // SAFETY: as above.
+    unsafe { pg_sys::InterruptHoldoffCount -= 1 };
 }
 
 /// Raises the serialization failure of a transaction that cannot be serialized, before anything is sent.
@@ -258,8 +290,12 @@ fn check_serializable() {
 }
 
 fn deliver(buffer: TransactionBuffer, file: &mut TemporaryFile) -> Result<(), Error> {
-    let context = Context::new(wait::client()?, limits());
-    let jobs = wait::Jobs::new(settings::max_concurrent_requests())?;
+    let activity = Activity::delivery();
+    // What has ended an earlier wait is no cause of this one's end.
+    progress::ended_by();
+    with_state(|state| state.delivery = Some(activity.clone()));
+    let context = Context::new(wait::client()?, limits(&activity));
+    let jobs = wait::Jobs::new(settings::max_concurrent_requests(), activity)?;
     let in_parallel = jobs.most();
     flush(buffer, in_parallel, context, &mut IoThread(jobs), file)
 }

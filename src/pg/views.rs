@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{transaction, wait};
+use crate::cdf::activity::Activity;
 use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::Table;
@@ -23,9 +24,14 @@ thread_local! {
     static KNOWN: RefCell<HashMap<ViewReference, Definition>> = RefCell::default();
 }
 
-/// What asks CDF for definitions.
-pub fn definitions(connection: &Arc<Connection>) -> Result<Definitions, Error> {
-    Ok(Definitions { client: wait::client()?, connection: connection.clone(), limits: transaction::limits() })
+/// What asks CDF for definitions, and what for: "for the definition of view a".
+pub fn definitions(
+    connection: &Arc<Connection>,
+    what: String,
+) -> Result<(Definitions, Arc<Activity>), Error> {
+    let activity = Activity::asking(what);
+    let (connection, limits) = (connection.clone(), transaction::limits(&activity));
+    Ok((Definitions { client: wait::client()?, connection, limits }, activity))
 }
 
 /// Binds a table to its view. A definition that is known from an earlier statement and does not fit is asked for again:
@@ -45,9 +51,9 @@ pub fn bind(
     if let Some(table) = known.and_then(|view| bind(view).ok()) {
         return Ok(table);
     }
-    let definitions = definitions(connection)?;
+    let (definitions, activity) = definitions(connection, format!("for the definition of view {name}"))?;
     let wanted = name.clone();
-    let view = wait::run(async move { definitions.view(&wanted).await })??;
+    let view = wait::run(&activity, async move { definitions.view(&wanted).await })??;
     let Some(view) = view else {
         KNOWN.with_borrow_mut(|known| known.remove(name));
         return Err(Error::new(Kind::InvalidOption, format!("there is no view {name} in CDF")).hint(

@@ -26,7 +26,8 @@ use pgrx::pg_sys;
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinError};
 
-use super::descriptors;
+use super::{descriptors, progress};
+use crate::cdf::activity::Activity;
 use crate::cdf::buffer::Background;
 use crate::cdf::client::Client;
 use crate::cdf::error::Error;
@@ -149,6 +150,8 @@ impl Background for SecondThread {
 /// while it waits (FATAL), nothing is dropped: the transaction is then aborted while the group is still on the stack.
 pub struct Jobs<T> {
     io: &'static Io,
+    /// What the jobs are done for.
+    activity: Arc<Activity>,
     /// How many may run at a time.
     most: usize,
     running: Vec<Running>,
@@ -171,11 +174,12 @@ impl<T: Send + 'static> Jobs<T> {
     ///
     /// # Errors
     /// `Internal` if the I/O thread cannot be started.
-    pub fn new(wanted: usize) -> Result<Self, Error> {
+    pub fn new(wanted: usize, activity: Arc<Activity>) -> Result<Self, Error> {
         let (sender, results) = mpsc::channel();
         let io = io()?;
         let most = descriptors::reserve(wanted);
-        Ok(Jobs { io, most, running: Vec::new(), spawned: 0, sender, results, _not_send: PhantomData })
+        let running = Vec::new();
+        Ok(Jobs { io, activity, most, running, spawned: 0, sender, results, _not_send: PhantomData })
     }
 
     /// How many jobs may run at a time.
@@ -206,7 +210,7 @@ impl<T: Send + 'static> Jobs<T> {
     }
 
     /// Waits until a job ends, and returns its tag and result. Processes interrupts, so that it may not return but
-    /// unwind with PostgreSQL's ERROR, or end the process.
+    /// unwind with PostgreSQL's ERROR, or end the process. Tells the client of the progress meanwhile.
     ///
     /// # Errors
     /// `Internal` if the job panicked, or if no job is in flight.
@@ -233,7 +237,8 @@ impl<T: Send + 'static> Jobs<T> {
             if self.io.thread.is_finished() {
                 return Err(Error::internal("the I/O thread is gone"));
             }
-            self.wait(next_check);
+            let next_notice = progress::tell_if_due(&self.activity);
+            self.wait(next_notice.map_or(next_check, |next| next.min(next_check)));
             self.drain();
         }
     }
@@ -255,20 +260,19 @@ impl<T: Send + 'static> Jobs<T> {
         }
         // What follows may unwind, or end the process after callbacks that wait here in turn.
         drop(checked);
-        pg_sys::check_for_interrupts!();
+        progress::serve_interrupts(&self.activity);
         next_check
     }
 
-    /// Sleeps until a job ends, the latch is set, or the client has to be checked. Ends the process if the
-    /// postmaster is gone.
+    /// Sleeps until a job ends, the latch is set, or so much time has passed. Ends the process if the postmaster is gone.
     fn wait(&self, timeout: Duration) {
         let wake_on = pg_sys::WL_LATCH_SET
             | pg_sys::WL_SOCKET_READABLE
             | pg_sys::WL_TIMEOUT
-            | pg_sys::WL_EXIT_ON_PM_DEATH;
+            | pg_sys::WL_POSTMASTER_DEATH;
         // SAFETY: this is the main thread, MyLatch is valid in every backend, and the socket lives as long as the
         // process.
-        unsafe {
+        let events = unsafe {
             let events = pg_sys::WaitLatchOrSocket(
                 pg_sys::MyLatch,
                 wake_on as i32,
@@ -280,6 +284,10 @@ impl<T: Send + 'static> Jobs<T> {
             if events as u32 & pg_sys::WL_LATCH_SET != 0 {
                 pg_sys::ResetLatch(pg_sys::MyLatch);
             }
+            events as u32
+        };
+        if events & pg_sys::WL_POSTMASTER_DEATH != 0 {
+            progress::die_with_the_postmaster(&self.activity);
         }
     }
 
@@ -310,12 +318,15 @@ fn client_is_gone() -> bool {
     unsafe { !pg_sys::MyProcPort.is_null() && !pg_sys::ffi::pg_guard_ffi_boundary(|| pq_check_connection()) }
 }
 
-/// Runs one job and waits for its result as [`Jobs::next`] does.
+/// Runs one job of an activity, and waits for its result as [`Jobs::next`] does.
 ///
 /// # Errors
 /// `Internal` if the job panicked or the I/O thread cannot be started.
-pub fn run<T: Send + 'static>(job: impl Future<Output = T> + Send + 'static) -> Result<T, Error> {
-    let mut jobs = Jobs::new(1)?;
+pub fn run<T: Send + 'static>(
+    activity: &Arc<Activity>,
+    job: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Error> {
+    let mut jobs = Jobs::new(1, activity.clone())?;
     jobs.spawn(0, job);
     jobs.next().map(|(_, result)| result)
 }

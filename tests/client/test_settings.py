@@ -12,11 +12,13 @@ SETTINGS = {
     "cdf_fdw.allow_http": (None, "off", None, "superuser"),
     "cdf_fdw.buffer_memory": ("kB", "65536", "64", "user"),
     "cdf_fdw.flush_timeout": ("ms", "600000", "1", "user"),
+    "cdf_fdw.log_min_flush_duration": ("ms", "-1", "-1", "superuser"),
     "cdf_fdw.max_concurrent_requests": (None, "8", "1", "user"),
     "cdf_fdw.max_retries": (None, "10", "0", "user"),
+    "cdf_fdw.progress_interval": ("ms", "10000", "0", "user"),
     "cdf_fdw.request_timeout": ("ms", "60000", "1", "user"),
 }
-SHOWN = {"buffer_memory": "64MB", "flush_timeout": "10min", "request_timeout": "1min"}
+SHOWN = {"buffer_memory": "64MB", "flush_timeout": "10min", "request_timeout": "1min", "progress_interval": "10s"}
 
 
 @pytest.fixture

@@ -23,12 +23,13 @@ from faults import (
     register,
     register_apart,
     statuses,
+    token_requests,
     wait_for_request,
     wait_until,
 )
 from psycopg import errors
 from psycopg.pq import ExecStatus, TransactionStatus
-from support import names, refused, requests
+from support import api, names, refused, requests  # noqa: F401  (api is a fixture)
 
 INSERT = "INSERT INTO events (external_id) VALUES ('e')"
 
@@ -320,6 +321,183 @@ def test_death_of_the_postmaster_ends_the_backend(emulator, cdf):
             with pytest.raises(psycopg.OperationalError):
                 commit.result(SOON)
         wait_until(lambda: not process.exists() or "\tZ" in (process / "status").read_text(), "the end of the process")
+
+
+# What is told of a wait that is ended.
+
+
+@contextmanager
+def stalled_load(session, cdf):
+    """A load of 3000 events, of which the first 1000 are accepted, and the next are under way. Gives its future."""
+    fault(cdf, "/events", "stall", after=1)
+    session.execute("SET cdf_fdw.max_concurrent_requests = 1")
+    load = "INSERT INTO events (external_id) SELECT 'e' || i FROM generate_series(1, 3000) i"
+    with in_background(session, load) as running:
+        wait_until(lambda: statuses(cdf, "/events") == [201] and cdf.admin_get("stats")["in_flight"], "the second request")
+        yield running
+    # Its end would otherwise be found among the requests of the next test.
+    wait_until(lambda: not cdf.admin_get("stats")["in_flight"], "the end of the requests")
+
+
+ACCOUNT = (
+    "CDF had accepted 1000 of 3000 events, and may have accepted up to 1000 more that were under way;"
+    " CDF's last answer to POST /events was 201 Created (x-request-id "
+)
+
+
+def test_a_cancelled_delivery_tells_what_was_accepted(cluster, gateway, cdf):
+    with gateway.connect(autocommit=True) as session:
+        before = len(cluster.log())
+        with stalled_load(session, cdf) as load:
+            session.cancel_safe()
+            with refused("57014", "2 requests had been made", "ends in the same state") as error:
+                load.result(SOON)
+        message = error.value.diag.message_primary
+        [accepted] = [entry for entry in requests(cdf, "/events") if entry["status"] == 201]
+        assert message == f"canceling statement due to user request: {ACCOUNT}{accepted['request_id']})"
+        assert f"ERROR:  {message}" in cluster.log()[before:]
+        assert_usable_again(session, cdf)
+
+
+def assert_usable_again(session, cdf):
+    cdf.admin_delete("faults")
+    session.execute("INSERT INTO events (external_id) VALUES ('next')")
+    assert "next" in names(cdf, "events")
+
+
+def test_a_terminated_delivery_tells_what_was_accepted(cluster, gateway, cdf):
+    session = gateway.connect(autocommit=True)
+    before = len(cluster.log())
+    with stalled_load(session, cdf) as load, cluster.connect() as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [session.info.backend_pid])
+        with refused("57P01", "terminating connection due to administrator command: " + ACCOUNT) as error:
+            load.result(SOON)
+    assert error.value.diag.severity_nonlocalized == "FATAL"
+    assert f"FATAL:  {error.value.diag.message_primary}" in cluster.log()[before:]
+
+
+def test_a_shutdown_tells_what_was_accepted(mortal, cdf):
+    cluster, gateway = mortal
+    session = gateway.connect(autocommit=True)
+    with stalled_load(session, cdf) as load:
+        cluster_script("stop", cluster.data_dir.parent)
+        with refused("57P01", ACCOUNT):
+            load.result(SOON)
+    assert f"FATAL:  terminating connection due to administrator command: {ACCOUNT}" in cluster.log()
+    cluster_script("restart", cluster.data_dir.parent)
+
+
+@pytest.mark.parametrize("interval", ["10min", "20ms"])
+def test_a_vanished_client_leaves_the_account_in_the_log(cluster, gateway, cdf, interval):
+    """Also one that is found to be gone when it is told of the progress."""
+    session = gateway.connect(autocommit=True)
+    session.execute(f"SET cdf_fdw.progress_interval = '{interval}'")
+    before = len(cluster.log())
+    with stalled_load(session, cdf):
+        os.dup2(os.open(os.devnull, os.O_RDWR), session.fileno())
+        gone = f"FATAL:  connection to client lost: {ACCOUNT}"
+        wait_until(lambda: gone in cluster.log()[before:], "the account in the log")
+        session.cancel = session.cancel_safe = lambda: None
+
+
+def test_the_end_of_the_postmaster_is_told(emulator, cdf):
+    with own_cluster() as cluster:
+        session = register(cluster, emulator).connect(autocommit=True)
+        postmaster = cluster.data_dir / "postmaster.pid"
+        with stalled_load(session, cdf) as load:
+            os.kill(int(postmaster.read_text().split()[0]), signal.SIGKILL)
+            postmaster.unlink()
+            with refused("57P01", "terminating connection due to unexpected postmaster exit: " + ACCOUNT):
+                load.result(SOON)
+
+
+def test_a_cancelled_pause_tells_what_it_waited_for(gateway, cdf):
+    fault(cdf, "/events", status=429, headers={"retry-after": "300"})
+    with gateway.connect(autocommit=True) as session:
+        with in_background(session, INSERT) as insert:
+            wait_until(lambda: statuses(cdf, "/events"), "an answer")
+            session.cancel_safe()
+            last = "CDF had accepted none of 1 events; CDF's last answer to POST /events was 429 Too Many Requests"
+            with refused("57014", last):
+                insert.result(SOON)
+
+
+def test_a_delivery_that_may_have_been_accepted_is_not_told_as_nothing(gateway, cdf):
+    with gateway.connect(autocommit=True) as session:
+        with stalled_commit(session, cdf) as commit:
+            session.cancel_safe()
+            told = "CDF had acknowledged none of 1 events, and may have accepted 1 that was under way"
+            with refused("57014", told, "CDF has not answered yet"):
+                commit.result(SOON)
+
+
+def test_a_delivery_that_has_sent_nothing_is_told_as_nothing(gateway, cdf):
+    with gateway.connect(autocommit=True) as session:
+        with stalled_commit(session, cdf, TOKEN) as commit:
+            session.cancel_safe()
+            with refused("57014", "CDF had accepted none of 1 events; CDF has not answered yet"):
+                commit.result(SOON)
+
+
+@pytest.mark.parametrize("how", ["cancel", "statement_timeout", "terminate"])
+def test_a_read_that_is_ended_tells_what_it_had_read(cluster, gateway, api, cdf, how):
+    for at in (0, 1000):
+        api.create("events", *(f"e{i}" for i in range(at, at + 1000)))
+    fault(cdf, "/events/list", "stall", after=1)
+    session = gateway.connect(autocommit=True)
+    if how == "statement_timeout":
+        session.execute("SET statement_timeout = '2s'")
+    why, sqlstate = {
+        "cancel": ("canceling statement due to user request", "57014"),
+        "statement_timeout": ("canceling statement due to statement timeout", "57014"),
+        "terminate": ("terminating connection due to administrator command", "57P01"),
+    }[how]
+    before = len(cluster.log())
+    with in_background(session, "SELECT count(*) FROM events") as select, cluster.connect() as other:
+        wait_until(lambda: statuses(cdf, "/events/list") and cdf.admin_get("stats")["in_flight"], "the second request")
+        if how != "statement_timeout":
+            other.execute(f"SELECT pg_{how}_backend(%s)", [session.info.backend_pid])
+        message = f"{why}: 1000 events had been read; CDF's last answer to POST /events/list was 200 OK"
+        with refused(sqlstate, message):
+            select.result(SOON)
+    assert message in cluster.log()[before:]
+    session.close()
+
+
+def test_a_delivery_out_of_time_tells_what_cdf_said_last(gateway, cdf):
+    fault(cdf, "/events", "stall", after=1)
+    with gateway.connect(autocommit=True) as session:
+        session.execute("SET cdf_fdw.max_concurrent_requests = 1")
+        session.execute("SET cdf_fdw.flush_timeout = '2s'")
+        load = "INSERT INTO events (external_id) SELECT 'e' || i FROM generate_series(1, 3000) i"
+        last = "CDF's last answer to POST /events was 201 Created"
+        with refused("57014", "1000 of 3000 events") as error:
+            session.execute(load)
+        message = error.value.diag.message_primary
+        assert "cdf_fdw.flush_timeout (2s) passed" in message and last in message, message
+
+
+def test_a_read_out_of_time_tells_what_it_had_read(gateway, api, cdf):
+    for at in (0, 1000):
+        api.create("events", *(f"e{i}" for i in range(at, at + 1000)))
+    fault(cdf, "/events/list", "stall", after=1)
+    with gateway.connect(autocommit=True) as session:
+        session.execute("SET cdf_fdw.flush_timeout = '2s'")
+        with refused("57014") as error:
+            session.execute("SELECT count(*) FROM events")
+        told = "1000 events had been read; CDF's last answer to POST /events/list was 200 OK"
+        assert told in error.value.diag.message_primary
+
+
+def test_an_answer_of_the_identity_provider_is_told_as_that(gateway, cdf):
+    fault(cdf, TOKEN, status=503)
+    with gateway.connect(autocommit=True) as session:
+        session.execute("SET cdf_fdw.max_retries = 1000")
+        with in_background(session, INSERT) as insert:
+            wait_until(lambda: len(token_requests(cdf)) > 1, "a second request for a token")
+            session.cancel_safe()
+            with refused("57014", "the last answer to the request for a token was 503 Service Unavailable"):
+                insert.result(SOON)
 
 
 # Signals and threads.

@@ -13,7 +13,9 @@ mod sequences;
 mod upsert;
 
 use std::borrow::Cow;
+use std::ops::AddAssign;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -21,6 +23,7 @@ use hashbrown::HashMap;
 use self::body::{named, names};
 use self::fresh::{Fresh, Patience};
 use self::search::Search;
+use super::activity::Errand;
 use super::buffer::{Body, Destination};
 use super::client::{self, Client, Limits, Method, Request, Resend, Response};
 use super::encode::KeyKind;
@@ -62,6 +65,8 @@ pub struct Work {
     pub ordered: bool,
     pub rows: usize,
     pub body: Body,
+    /// Where what becomes of it is counted.
+    pub errand: Arc<Errand>,
 }
 
 /// What became of it.
@@ -84,9 +89,10 @@ pub struct Outcome {
 pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
     let mut delivery = Delivery {
         context: &context,
+        limits: Limits { errand: work.errand.clone(), ..context.limits.clone() },
         destination: &work.destination,
         naming: work.mode.naming,
-        accepted: 0,
+        accepted: Accepted(work.errand.clone()),
         unknown: 0,
         in_part: 0,
         created: 0,
@@ -107,12 +113,29 @@ pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
     delivery.ended(work.kind == KeyKind::None, error)
 }
 
+/// Rows that CDF has acknowledged, counted where everybody sees them.
+struct Accepted(Arc<Errand>);
+
+impl Accepted {
+    fn count(&self) -> usize {
+        self.0.acknowledged()
+    }
+}
+
+impl AddAssign<usize> for Accepted {
+    fn add_assign(&mut self, rows: usize) {
+        self.0.acknowledge(rows);
+    }
+}
+
 struct Delivery<'c> {
     context: &'c Context,
+    /// The flush's limits.
+    limits: Limits,
     destination: &'c Destination,
     /// How errors name columns.
     naming: Naming,
-    accepted: usize,
+    accepted: Accepted,
     unknown: usize,
     in_part: usize,
     created: usize,
@@ -126,8 +149,8 @@ impl Delivery<'_> {
     /// What became of the rows.
     fn ended(&self, blind: bool, error: Option<Error>) -> Outcome {
         let error = error.map(|error| error.about(self.destination.name()));
-        let Delivery { accepted, unknown, in_part, created, .. } = *self;
-        Outcome { accepted, unknown, in_part, created, blind, error }
+        let Delivery { unknown, in_part, created, .. } = *self;
+        Outcome { accepted: self.accepted.count(), unknown, in_part, created, blind, error }
     }
 
     /// Asks again, for a while, where CDF does not find yet what this flush has written moments ago.
@@ -139,12 +162,12 @@ impl Delivery<'_> {
         owed: Owed,
     ) -> Result<Response, RequestError> {
         let request = Request { method: Method::Post, path: path.to_owned(), body, resend, owed };
-        let Context { client, limits, .. } = self.context;
+        let (client, limits) = (&self.context.client, &self.limits);
         let mut patience = Patience::until(limits.deadline);
         loop {
             match client.send(&self.destination.connection, &request, limits).await {
                 Err(RequestError::Api(api)) if self.misses_fresh(&api) => match patience.next() {
-                    Some(pause) => tokio::time::sleep(pause).await,
+                    Some(pause) => self.wait_for_fresh(pause).await,
                     None => return Err(RequestError::Api(api)),
                 },
                 answer => {
@@ -158,6 +181,15 @@ impl Delivery<'_> {
                 }
             }
         }
+    }
+
+    /// A pause in which CDF may come to find what was written moments ago.
+    async fn wait_for_fresh(&self, pause: Duration) {
+        const WHY: &str = "CDF does not find yet what was just written";
+        let pauses = self.limits.errand.pauses(pause, WHY.to_owned());
+        tokio::time::sleep(pause).await;
+        drop(pauses);
+        self.limits.errand.repeats(WHY);
     }
 
     async fn post_json(

@@ -175,7 +175,7 @@ impl Delivery<'_> {
             resend: Resend::Always,
             owed,
         };
-        match self.context.client.send(&self.destination.connection, &request, &self.context.limits).await {
+        match self.context.client.send(&self.destination.connection, &request, &self.limits).await {
             Ok(response) => Ok(Some(response)),
             Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
             Err(error) => Err(self.unread(error)),

@@ -63,7 +63,7 @@ impl Delivery<'_> {
             names.retain(|name| !known.contains_key(&(self.whose(), to.byids, name.clone())));
         }
         let mut names: Vec<String> = names.into_iter().collect();
-        let mut patience = Patience::until(self.context.limits.deadline);
+        let mut patience = Patience::until(self.limits.deadline);
         let unknown: Vec<String> = loop {
             self.ask_for_ids(to, &names).await?;
             {
@@ -75,7 +75,7 @@ impl Delivery<'_> {
             }
             let written = |name: &String| self.is_fresh(to.path(), &Identity::ExternalId(name.clone()));
             match patience.next().filter(|_| names.iter().any(written)) {
-                Some(pause) => tokio::time::sleep(pause).await,
+                Some(pause) => self.wait_for_fresh(pause).await,
                 None => break names,
             }
         };

@@ -198,6 +198,12 @@ pub struct Query {
 }
 
 impl Query {
+    /// What is read, as errors name it.
+    pub fn name(&self) -> String {
+        let (database, table) = self.raw_place();
+        self.table.options.resource.named(self.table.view.as_deref(), database.zip(table))
+    }
+
     /// The value that a built-in column must be equal to.
     fn equal(&self, column: &str) -> Option<&Operand> {
         let position = self.table.position(column)?;
@@ -377,6 +383,7 @@ impl Reader {
         };
         let page = page.map_err(|error| error.about(call.subject()));
         if let Ok(Some(rows)) = &page {
+            call.limits.errand.read(rows.len());
             // What only the transaction knows of comes without a request.
             let received = self.statistics.requests.load(Ordering::Relaxed) > before;
             self.statistics.pages.fetch_add(u64::from(received), Ordering::Relaxed);
