@@ -3,10 +3,9 @@
 use std::cmp::Ordering;
 
 use hashbrown::HashSet;
-use serde_json::value::RawValue;
 
 use super::fragment::EXISTING;
-use super::json::{self, MetadataSize, Properties, Refusal};
+use super::json::{self, MetadataSize, Refusal};
 use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
@@ -433,27 +432,7 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
             }
             cell => metadata(out, document(cell)?, matches!(cell, Cell::Json(_)), limits)?,
         },
-        Rule::GeoLocation => {
-            let text = document(cell)?;
-            json::check_depth(text)?;
-            let invalid = |error: serde_json::Error| {
-                (Kind::InvalidValue, format!("the value must be a JSON object ({error})"))
-            };
-            let feature: Properties = serde_json::from_str(text).map_err(invalid)?;
-            let is_text = |value: &RawValue| value.get().starts_with('"');
-            let geometry: Properties = feature
-                .get("geometry")
-                .and_then(|geometry| serde_json::from_str(geometry.get()).ok())
-                .unwrap_or_default();
-            if feature.get("type").is_none_or(|kind| kind.get() != "\"Feature\"")
-                || !geometry.get("type").is_some_and(is_text)
-            {
-                let why = "the value must be a GeoJSON feature: {\"type\": \"Feature\", \"geometry\": {\"type\": …, …}}";
-                return Err((Kind::InvalidValue, why.into()));
-            }
-            let feature: &RawValue = serde_json::from_str(text).map_err(invalid)?;
-            json::without_nulls(out, feature).map_err(invalid)?;
-        }
+        Rule::GeoLocation => super::geo::feature(out, document(cell)?)?,
         Rule::Labels { max } => list(out, cell, max, |out, cell| {
             out.extend_from_slice(b"{\"externalId\":");
             text(out, cell, 0, EXTERNAL_ID_CHARS)?;

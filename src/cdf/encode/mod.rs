@@ -2,6 +2,7 @@
 
 pub mod document;
 pub mod fragment;
+mod geo;
 pub mod gzip;
 pub mod instance;
 pub mod item;

@@ -36,6 +36,7 @@ pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
         _ => {}
     }
     let mut seen = HashSet::new();
+    let mut texts = 0;
     for (at, column) in columns.iter().enumerate() {
         let place = |(kind, why): Refusal| (kind, format!("column {}: {why}", at + 1));
         out.push(if at == 0 { b'[' } else { b',' });
@@ -58,9 +59,21 @@ pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
         if !seen.insert(name.clone()) {
             return Err(place(invalid(format!("\"{name}\" is there twice"))));
         }
+        texts += usize::from(
+            column.get("valueType").is_some_and(|kind| kind.get().eq_ignore_ascii_case("\"STRING\"")),
+        );
     }
     out.push(b']');
-    Ok(())
+    match texts > sequences::TEXT_COLUMNS {
+        true => {
+            let why = format!(
+                "the array has {texts} columns of valueType STRING; CDF takes {}",
+                sequences::TEXT_COLUMNS
+            );
+            Err((Kind::TooLong, why))
+        }
+        false => Ok(()),
+    }
 }
 
 fn definition(out: &mut Vec<u8>, property: &str, value: &RawValue) -> Result<(), Refusal> {

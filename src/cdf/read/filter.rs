@@ -9,7 +9,8 @@ use serde_json::{json, Map, Value};
 use super::{properties, Comparison, Condition, Operand, OperandKind, Query};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::resource::{
-    Column, ColumnType, Filter, ReferenceTarget, Rule, Shape, ASSET, DATA_SET, EXTERNAL_ID_CHARS, ID_RANGE,
+    Column, ColumnType, Filter, MetadataLimits, ReferenceTarget, Rule, Shape, ASSET, DATA_SET,
+    EXTERNAL_ID_CHARS, ID_RANGE,
 };
 use crate::cdf::table::{Binding, Part, Table};
 
@@ -17,8 +18,6 @@ use crate::cdf::table::{Binding, Part, Table};
 const REQUESTS: usize = 10;
 /// Labels in a filter (API description, `LabelContainsAnyFilter`).
 const LABELS: usize = 10;
-/// Bytes of a metadata key, in every resource.
-const METADATA_KEY: usize = 128;
 /// The last moment that a JSON number surely holds, in milliseconds since 1970.
 const LAST_MILLIS: i64 = ID_RANGE.1;
 
@@ -179,6 +178,8 @@ struct Filters {
     filter: Map<String, Value>,
     ranges: Vec<(&'static str, Moments)>,
     metadata: Map<String, Value>,
+    /// UTF-8 bytes of its keys and values.
+    metadata_bytes: usize,
     /// A property, and values of it that take one request each.
     alternatives: Option<(&'static str, Vec<Value>)>,
 }
@@ -227,7 +228,11 @@ impl Filters {
                     self.filter.insert("externalIdPrefix".into(), prefix.into());
                 }
             }
-            (Filter::Metadata, operand) => self.add_metadata(operand),
+            (Filter::Metadata, operand) => {
+                if let Rule::Metadata(limits) = column.rule {
+                    self.add_metadata(operand, limits);
+                }
+            }
             (Filter::Labels, operand) => {
                 let labels: Vec<Value> = distinct(operand)
                     .into_iter()
@@ -311,8 +316,9 @@ impl Filters {
         Some(())
     }
 
-    /// Only texts are asked for: CDF's metadata has nothing else.
-    fn add_metadata(&mut self, operand: &Operand) {
+    /// Only texts are asked for: CDF's metadata has nothing else. A filter has the limits that metadata itself has; pairs that
+    /// would go beyond them are left to PostgreSQL.
+    fn add_metadata(&mut self, operand: &Operand, limits: MetadataLimits) {
         let pairs: Vec<(String, Value)> = match operand {
             Operand::List(pair) => match pair.as_slice() {
                 [Operand::Text(key), Operand::Text(value)] => vec![(key.clone(), value.as_str().into())],
@@ -329,8 +335,15 @@ impl Filters {
             _ => Vec::new(),
         };
         for (key, value) in pairs {
-            if (1..=METADATA_KEY).contains(&key.len()) {
-                self.metadata.entry(key).or_insert(value);
+            let bytes = value.as_str().map_or(0, str::len);
+            let total = self.metadata_bytes + key.len() + bytes;
+            let fits = (1..=limits.key).contains(&key.len())
+                && bytes <= limits.value
+                && total <= limits.total
+                && self.metadata.len() < limits.pairs;
+            if fits && !self.metadata.contains_key(&key) {
+                self.metadata_bytes = total;
+                self.metadata.insert(key, value);
             }
         }
     }
@@ -532,6 +545,13 @@ mod tests {
             filters_of("assets", &[("metadata", Member, pair), ("metadata", Contains, object)]),
             [json!({ "metadata": { "k": "v", "a": "1" } })]
         );
+        let long = Operand::Json(format!(r#"{{"a": "{0}", "b": "{0}", "c": "1"}}"#, "x".repeat(6000)));
+        let [filter] = &filters_of("assets", &[("metadata", Contains, long)])[..] else { panic!() };
+        let mut asked: Vec<&String> = filter["metadata"].as_object().unwrap().keys().collect();
+        asked.sort();
+        assert_eq!(asked, ["a", "c"], "10,240 bytes in all");
+        let longer = texts(&["k", &"x".repeat(10_241)]);
+        assert_eq!(filters_of("assets", &[("metadata", Member, longer)]), [json!({})]);
         assert_eq!(
             filters_of(
                 "assets",

@@ -4,6 +4,8 @@ use super::*;
 
 /// Columns of a sequence.
 pub const COLUMNS: usize = 400;
+/// Of these, columns of texts.
+pub const TEXT_COLUMNS: usize = 200;
 /// Types of a column's values.
 pub const VALUE_TYPES: [&str; 3] = ["STRING", "DOUBLE", "LONG"];
 

@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod codec;
+mod description;
 mod errors;
 mod faults;
 mod lag;

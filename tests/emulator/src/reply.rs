@@ -22,6 +22,8 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     /// Uncompressed body.
     pub body: Vec<u8>,
+    /// The body as JSON, where it has been parsed already.
+    pub parsed: Option<Value>,
     /// Content-Type without parameters.
     pub content_type: String,
     /// Accept, as sent.
@@ -88,8 +90,11 @@ impl Request {
                 format!("Unsupported Media Type: expected {JSON}, got '{}'", self.content_type),
             ));
         }
-        let value: Value = serde_json::from_slice(&self.body)
-            .map_err(|error| ApiError::bad_request(format!("Malformed JSON: {error}")))?;
+        let value = match self.parsed.take() {
+            Some(value) => value,
+            None => serde_json::from_slice(&self.body)
+                .map_err(|error| ApiError::bad_request(format!("Malformed JSON: {error}")))?,
+        };
         let Value::Object(object) = value else {
             return Err(ApiError::bad_request("Malformed JSON: expected an object"));
         };

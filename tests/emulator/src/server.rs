@@ -18,7 +18,7 @@ use crate::limits::Limits;
 use crate::record::{Flight, Record};
 use crate::reply::{Counts, Cut, Ending, Reply, Request, JSON};
 use crate::store::Store;
-use crate::{admin, resources};
+use crate::{admin, description, resources};
 
 /// Answers larger than this are compressed for clients that ask for it.
 const COMPRESS_ABOVE: usize = 1024;
@@ -257,11 +257,22 @@ fn apply(app: &App, flight: &mut Flight<'_>, target: Target, incoming: Incoming)
                 method,
                 segments,
                 body,
+                parsed: None,
                 content_type,
             };
             let route = resources::route(&request)?;
             Auth::authorize(&client, &project, route.acl, route.action)?;
-            let reply = (route.run)(&app.store.project(&project), &mut request);
+            if request.content_type == JSON && description::has_body(&request.method, &request.segments) {
+                request.parsed = serde_json::from_slice(&request.body).ok();
+            }
+            let reply = match description::check(&request) {
+                Ok(()) => (route.run)(&app.store.project(&project), &mut request),
+                Err(refused) => {
+                    // For what the log counts.
+                    drop(request.json());
+                    Err(refused)
+                }
+            };
             flight.entry.counts = request.counts;
             reply
         }
