@@ -155,7 +155,7 @@ def test_columns_called_like_those_of_the_system(session, cdf, api, mapped):
     session.execute("""UPDATE scratch.odd SET ctid_ = 'new' WHERE key = 'o'""")
     assert columns(cdf, "o")["ctid"] == "new"
     session.execute("""INSERT INTO scratch."Odd" (space, external_id, ctid_2, ctid_) VALUES ('sp', 'o', 'a', 'b')""")
-    assert stored(cdf, "instances", "o")["properties"] == {"ctid": "a", "ctid_": "b"}
+    assert stored(cdf, "instances", "o")["properties"] == {"ctid": "a", "ctid_0": "b"}
 
 
 def test_names_that_are_long_quoted_or_alike(session, cdf, api, mapped):

@@ -25,7 +25,7 @@ def filled(session, cdf, api, scratch):
             "INSERT INTO scratch.pump (space, external_id, name, tags, flag, count, total, level, pressure, samples, seen, built, info,"
             " parent_space, parent_external_id, type_space, type_external_id, ref) VALUES"
             " ('sp', 'p1', 'A', '{a,b}', true, 1, 9007199254740993, 0.1, 0.1, '{1.5,-2}', '2024-01-01Z', '2024-01-01', '{}', 'sp', 'p2', 'sp', 't', 't1'),"
-            " ('sp', 'p_2', 'a', '{c}', false, -2147483648, -9223372036854775808, -3e38, -1e308, '{0}', '2024-01-01 00:00:00.001Z', '2024-01-02', '[]', 'other', 'p2', 'sp', 'u', 'T1'),"
+            " ('sp', 'p_2', 'a', '{c}', false, -2147483648, -9223372036854775808, -3e38, -1e308, '{0}', '2024-01-01 00:00:00.001Z', '2024-01-02', '[{}]', 'other', 'p2', 'sp', 'u', 'T1'),"
             " ('other', 'p1', '', '{A}', NULL, 0, 0, 0, 0, '{0}', '1970-01-01Z', '1969-12-31', 'null', 'sp', 'P2', 'other', 't', NULL),"
             " ('other', 'é''\"\\', 'it''s \"é\" \\ 50%_', '{\"it''s \\\"é\\\" \\\\\",b}', true, 2147483647, 9223372036854775807, 3e38, 5e-324, NULL,"
             "  '1900-06-01Z', '9999-12-31', NULL, NULL, NULL, NULL, NULL, ''),"

@@ -428,9 +428,15 @@ def test_lists_are_sorted_as_asked(models):
         models.refused("/models/instances/list", {"sort": [wrong]})
 
 
-@pytest.mark.parametrize("operator", ["nested", "overlaps"])
-def test_what_is_not_emulated_says_so(models, operator):
-    models.refused("/models/instances/list", {"filter": {operator: {}}}, 501)
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"nested": {"scope": ["sp", "Pump/v1", "parent"], "filter": {"matchAll": {}}}},
+        {"overlaps": {"startProperty": ["node", "createdTime"], "endProperty": ["node", "lastUpdatedTime"], "gt": 1}},
+    ],
+)
+def test_what_is_not_emulated_says_so(models, filter):
+    models.refused("/models/instances/list", {"filter": filter}, 501)
     models.refused("/models/instances/query", {}, 501)
 
 

@@ -12,7 +12,7 @@ use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::view::{ENDS, INSTANCE_ID_CHARS, JSON_BYTES, TEXT_BYTES};
+use crate::cdf::resource::view::{ENDS, INSTANCE_ID_CHARS, JSON_BYTES, LIST_ELEMENTS, TEXT_BYTES};
 use crate::cdf::resource::{Rule, Shape};
 use crate::cdf::table::{Binding, NullHandling, Part, Table};
 use crate::cdf::view::{Property, PropertyType};
@@ -424,6 +424,29 @@ fn list(
     }
 }
 
+/// A JSON document that is an array has as many elements as a list has.
+fn check_array(document: &[u8]) -> Result<(), Refusal> {
+    if document == b"[]" {
+        let why =
+            "the JSON document is an empty array; CDF takes none there, and NULL for nothing".to_owned();
+        return Err((Kind::InvalidValue, why));
+    }
+    // Each element but the first takes two bytes.
+    if document.len() <= 2 * LIST_ELEMENTS || !document.starts_with(b"[") {
+        return Ok(());
+    }
+    match serde_json::from_slice::<Vec<&RawValue>>(document) {
+        Ok(elements) if elements.len() > LIST_ELEMENTS => {
+            let why = format!(
+                "the JSON document is an array of {} elements; CDF takes {LIST_ELEMENTS}",
+                elements.len()
+            );
+            Err((Kind::TooLong, why))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Bytes of the longest JSON value that a property of a type takes.
 fn longest(property_type: PropertyType) -> usize {
     match property_type {
@@ -544,6 +567,7 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
         PropertyType::Timestamp => json::write(out, &timestamp(cell)?),
         PropertyType::Date => json::write(out, &timestamp(cell)?[..10]),
         PropertyType::Json => {
+            let start = out.len();
             let text = match cell {
                 Cell::Json(text) => {
                     json::check_depth(text)?;
@@ -554,10 +578,12 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
                     check_size(length::surely_longer(other, JSON_BYTES).unwrap_or_default())?;
                     let mut text = Vec::new();
                     json::value(&mut text, other)?;
-                    return document(out, &String::from_utf8_lossy(&text));
+                    document(out, &String::from_utf8_lossy(&text))?;
+                    return check_array(&out[start..]);
                 }
             };
             document(out, text)?;
+            check_array(&out[start..])?;
         }
         PropertyType::Direct => {
             let (Cell::Json(text) | Cell::Text(text)) = cell else {
