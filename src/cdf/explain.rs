@@ -3,7 +3,7 @@
 use super::read::Comparison;
 use super::resource::raw::{rows_path, ROWS_PER_REQUEST};
 use super::resource::view::INSTANCES_PER_REQUEST;
-use super::resource::{datapoints, sequence_rows, Create, Rule, Shape};
+use super::resource::{datapoints, sequence_rows, Create, Journal, Rule, Shape};
 use super::table::{Binding, Operation, Table, RAW_KEY};
 use super::view::VIEWS_BY_IDS;
 
@@ -50,6 +50,13 @@ pub fn scan(
                 }
             }
             requests
+        }
+        Shape::Journal(journal) => {
+            let list = format!("POST {}/list", journal.items.path);
+            match equal("external_id") {
+                true => vec![list],
+                false => vec![format!("POST {}/list", journal.of), list],
+            }
         }
         Shape::Datapoints { .. } => {
             let points = "POST /timeseries/data/list".to_owned();
@@ -152,7 +159,9 @@ fn create(table: &Table) -> (String, usize) {
             (format!("POST {}?overwrite=false", items.path), 1)
         }
         (Shape::SequenceRows, ..) => ("POST /sequences/data".to_owned(), sequence_rows::ROWS_PER_REQUEST),
-        (Shape::Items(items), ..) => (format!("POST {}", items.path), items.per_request),
+        (Shape::Items(items) | Shape::Journal(Journal { items, .. }), ..) => {
+            (format!("POST {}", items.path), items.per_request)
+        }
         (Shape::Datapoints { .. }, ..) => {
             ("POST /timeseries/data".to_owned(), datapoints::POINTS_PER_REQUEST)
         }

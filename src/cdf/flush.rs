@@ -88,6 +88,28 @@ impl Queue {
         self.in_flight += 1;
         self.tasks.pop_front()
     }
+
+    fn is_done(&self) -> bool {
+        self.tasks.is_empty() && self.in_flight == 0
+    }
+}
+
+/// The queue that a stage's requests are in. RAW refers to nothing: it goes beside the others, and is not held up by their
+/// order. What reports on the load goes when both are done.
+fn queue(stage: Stage) -> usize {
+    match stage {
+        Stage::Raw => 1,
+        Stage::Journals => 2,
+        _ => 0,
+    }
+}
+
+/// The next task that may start now.
+fn next_task([others, raw, last]: &mut [Queue; 3]) -> Option<Task> {
+    if let Some(task) = others.next().or_else(|| raw.next()) {
+        return Some(task);
+    }
+    (others.is_done() && raw.is_done()).then(|| last.next())?
 }
 
 /// Delivers everything in the buffer, in the order that its resources need, or tells what CDF refused and what it had
@@ -100,8 +122,7 @@ pub fn flush(
     spill: &mut dyn Spill,
 ) -> Result<(), Error> {
     let mut progress = Vec::new();
-    // RAW refers to nothing: it goes beside the others, and is not held up by their order.
-    let (mut others, mut raw) = (Vec::new(), Vec::new());
+    let mut tasks: [Vec<Task>; 3] = Default::default();
     let deliveries = buffer.finish()?;
     let last: Vec<Option<usize>> =
         deliveries.iter().map(|delivery| last_write(delivery, &deliveries)).collect();
@@ -119,7 +140,7 @@ pub fn flush(
     let has_parents = writes.iter().flatten().any(|chunk| chunk.has_parents);
     for (at, (chunks, deletions)) in writes.into_iter().zip(deletions).enumerate() {
         let stage = progress[at].destination.resource.stage;
-        let tasks = if stage == Stage::Raw { &mut raw } else { &mut others };
+        let tasks = &mut tasks[queue(stage)];
         // What refers to something is deleted before it.
         let order = stage as i8;
         add_tasks(tasks, at, (false, order), stage, chunks);
@@ -129,12 +150,12 @@ pub fn flush(
         context.without_references();
     }
     let context = Arc::new(context);
-    let mut queues = [Queue::new(others), Queue::new(raw)];
+    let mut queues = tasks.map(Queue::new);
     let mut failures: Vec<Error> = Vec::new();
 
     loop {
         while failures.is_empty() && network.in_flight() < in_parallel {
-            let Some(task) = queues.iter_mut().find_map(Queue::next) else {
+            let Some(task) = next_task(&mut queues) else {
                 break;
             };
             match start(task, &progress, &context, spill) {
@@ -147,8 +168,7 @@ pub fn flush(
         }
         // After a failure the requests under way are awaited: what they write must be known, and told.
         let (destination, outcome) = network.next()?;
-        let raw = progress[destination].destination.resource.stage == Stage::Raw;
-        queues[usize::from(raw)].in_flight -= 1;
+        queues[queue(progress[destination].destination.resource.stage)].in_flight -= 1;
         progress[destination].add(&outcome);
         failures.extend(outcome.error);
     }

@@ -357,6 +357,7 @@ impl Table {
         let typed_raw = self.options.table.is_some();
         let keys: &[&[&str]] = match &self.options.resource.shape {
             Shape::Items(_) => &[&["external_id"], &["id"]],
+            Shape::Journal(_) => &[],
             Shape::Instances { .. } if self.position("space").is_none() => &[&["external_id"]],
             Shape::Instances { .. } => &[&["space", "external_id"]],
             Shape::SequenceRows => &[&["external_id", "row_number"], &["id", "row_number"]],
@@ -415,6 +416,8 @@ impl Table {
         let resource = self.options.resource;
         let (verb, possible) = match (operation, &resource.shape) {
             (Operation::Upsert, _) => return Ok(()),
+            (Operation::Update, Shape::Journal(_)) => ("update", false),
+            (Operation::Delete, Shape::Journal(_)) => ("delete", false),
             (Operation::Update, Shape::Items(items)) => ("update", items.updatable),
             (Operation::Update, _) => ("update", true),
             (Operation::Delete, Shape::Items(items)) => ("delete", items.deletable),
@@ -422,7 +425,11 @@ impl Table {
         };
         if !possible {
             let message = format!("CDF cannot {verb} {}", resource.name.replace('_', " "));
-            return Err(Error::new(Kind::Unsupported, message));
+            let error = Error::new(Kind::Unsupported, message);
+            return Err(match resource.has_key() {
+                true => error,
+                false => error.hint(format!("Rows can only be added: each is a new {}.", resource.noun)),
+            });
         }
         if !self.options.updatable {
             let message = format!("cannot {verb} rows of a foreign table that is insert-only");

@@ -13,8 +13,7 @@ use super::encode::sequence::SequenceRowEncoder;
 use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
 use super::read::existing::RowKey;
-use super::resource::Resource;
-use super::resource::Shape;
+use super::resource::{Journal, Resource, Shape};
 use super::table::{Mode, NullHandling, OnConflict, Operation, Table};
 
 /// Writes the rows of one statement to one table.
@@ -64,7 +63,7 @@ impl Writer {
         let possible = matches!(
             (&resource.shape, on_conflict),
             (_, OnConflict::Update)
-                | (Shape::Items(_) | Shape::Instances { .. } | Shape::Raw, _)
+                | (Shape::Items(_) | Shape::Journal(_) | Shape::Instances { .. } | Shape::Raw, _)
                 | (Shape::Datapoints { .. } | Shape::SequenceRows, OnConflict::Ignore | OnConflict::Error)
         );
         if !possible {
@@ -75,7 +74,9 @@ impl Writer {
             .hint("CDF replaces what exists under the same key, whole."));
         }
         let encoder = match &resource.shape {
-            Shape::Items(items) => Encoder::Items(ItemEncoder::new(&table, items, listed)),
+            Shape::Items(items) | Shape::Journal(Journal { items, .. }) => {
+                Encoder::Items(ItemEncoder::new(&table, items, listed))
+            }
             Shape::SequenceRows => Encoder::SequenceRows(SequenceRowEncoder::new(&table)?),
             Shape::Instances { .. } => Encoder::Instances(InstanceEncoder::new(&table, listed)?),
             Shape::Raw => Encoder::Raw(RawEncoder::new(&table, listed)?),

@@ -134,7 +134,11 @@ fn refuse_target(relid: pg_sys::Oid, table: &Table, columns: Option<Vec<usize>>)
     let keys: Vec<String> = table.conflict_keys().iter().map(list).collect();
     let named = columns.map_or_else(|| "with an expression".to_owned(), |columns| list(&columns));
     let name = relation_name(relid);
+    let resource = table.options.resource;
     let message = match keys.len() {
+        _ if !resource.has_key() => {
+            format!("ON CONFLICT {named}: rows of foreign table \"{name}\" have no key")
+        }
         0 => format!("ON CONFLICT {named}: foreign table \"{name}\" has no column of its key"),
         1 => format!("ON CONFLICT {named} is not the key of foreign table \"{name}\", which is {}", keys[0]),
         _ => format!(
@@ -144,6 +148,9 @@ fn refuse_target(relid: pg_sys::Oid, table: &Table, columns: Option<Vec<usize>>)
     };
     let error = Error::new(Kind::Unsupported, message);
     let error = match keys.first() {
+        _ if !resource.has_key() => {
+            error.hint(format!("Leave ON CONFLICT out: each row is a new {}.", resource.noun))
+        }
         Some(key) => error.hint(format!(
             "Write ON CONFLICT {key} DO UPDATE SET c = EXCLUDED.c, …; or leave ON CONFLICT out: an INSERT updates the row that exists."
         )),

@@ -42,8 +42,9 @@ unsafe fn truncate(relation: pg_sys::Relation) -> Result<(), Error> {
     let (server, table) = unsafe { options::table_definition(relation, pg_sys::GetUserId()) }?;
     // SAFETY: reads a variable of the backend.
     let connection = options::connection(server, unsafe { pg_sys::GetUserId() })?;
-    table.check_whole("TRUNCATE")?;
+    // What is never possible comes first: no option helps there.
     table.check_operation(Operation::Delete)?;
+    table.check_whole("TRUNCATE")?;
     transaction::begin();
     let table = Arc::new(table);
     let writer = Writer::new(table.clone(), connection.clone(), OnConflict::Update, None)?;

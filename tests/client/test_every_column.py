@@ -7,7 +7,13 @@ from support import dump, refused
 from support import api, scratch, session  # noqa: F401  (fixtures)
 from test_views import create_view
 
-DUMPS = {"data_sets": "datasets", "raw_rows": "raw", "string_datapoints": "datapoints"}
+DUMPS = {
+    "data_sets": "datasets",
+    "raw_rows": "raw",
+    "string_datapoints": "datapoints",
+    "extraction_pipelines": "extpipes",
+    "extraction_pipeline_runs": "extpipes/runs",
+}
 
 SETUP = """
 INSERT INTO data_sets (external_id, name) VALUES ('d1', 'D'), ('d2', 'D');
@@ -31,6 +37,9 @@ INSERT INTO relationships (external_id, source_external_id, source_type, target_
   VALUES ('x', 'a', 'asset', 'b', 'asset', '2024-01-01Z', '2024-01-02Z', 0.5, '{l1}', 'd1');
 INSERT INTO files (external_id, name, directory, source, mime_type, metadata, asset_external_ids, labels, source_created_time, source_modified_time, data_set_external_id)
   VALUES ('x', 'X', '/old', 'old', 'text/plain', '{"k": "v"}', '{x}', '{l1}', '2024-01-01Z', '2024-01-01Z', 'd1');
+INSERT INTO extraction_pipelines (external_id, name, description, data_set_external_id, schedule, metadata, source, documentation, raw_tables, contacts, notification_config, created_by)
+  VALUES ('x', 'X', 'old', 'd1', 'On trigger', '{"k": "v"}', 'old', 'old', '[{"dbName": "d", "tableName": "t"}]', '[{"name": "old"}]', '{"allowedNotSeenRangeInMinutes": 5}', 'old');
+INSERT INTO extraction_pipeline_runs (external_id, status) VALUES ('x', 'seen');
 """
 
 
@@ -130,6 +139,26 @@ CASES = {
         "uploaded": ("true", "22023"),
     },
     "data_sets": ITEM | {"write_protected": "true"},
+    "extraction_pipelines": ITEM
+    | DATA_SET
+    | dict.fromkeys(("last_success", "last_failure", "last_seen"), ("now()", "22023"))
+    | {
+        "schedule": "'Continuous'",
+        "source": TEXT,
+        "documentation": TEXT,
+        "raw_tables": """'[{"dbName": "d", "tableName": "new"}]'""",
+        "contacts": """'[{"name": "new"}]'""",
+        "notification_config": """'{"allowedNotSeenRangeInMinutes": 10}'""",
+        "created_by": (TEXT, "22023"),
+        "last_message": (TEXT, "22023"),
+    },
+    "extraction_pipeline_runs": {
+        "id": ("5", "0A000"),
+        "external_id": (TEXT, "0A000"),
+        "status": ("'success'", "0A000"),
+        "message": (TEXT, "0A000"),
+        "created_time": (TIME, "0A000"),
+    },
 }
 
 KEYS = {

@@ -128,6 +128,8 @@ struct Lane {
     tied: bool,
     /// The highest wave of a deletion.
     deleted: Option<usize>,
+    /// Rows of a journal that were written.
+    written: usize,
     /// Other lanes that may hold the same items.
     kin: Vec<usize>,
 }
@@ -316,6 +318,7 @@ impl Lane {
             moment,
             tied: false,
             deleted: None,
+            written: 0,
             kin: Vec::new(),
         }
     }
@@ -323,6 +326,7 @@ impl Lane {
     fn per_request(&self) -> usize {
         match &self.destination.resource.shape {
             Shape::Items(items) => items.per_request,
+            Shape::Journal(journal) => journal.items.per_request,
             Shape::SequenceRows => sequence_rows::ROWS_PER_REQUEST,
             Shape::Instances { .. } => INSTANCES_PER_REQUEST,
             _ => ROWS_PER_REQUEST,
@@ -532,6 +536,11 @@ impl Lane {
         let segment = self.segment(subtransaction);
         let prefix = &fragment[..encoded.prefix];
         let wave = match encoded.kind {
+            // Waves go one after another, whatever savepoint a row was written in.
+            KeyKind::None if !self.destination.resource.has_key() => {
+                self.written += 1;
+                self.written
+            }
             KeyKind::None => 0,
             _ => self.wave(segment, mode, encoded.kind, floor, Of::Item(encoded.hash, prefix)),
         };

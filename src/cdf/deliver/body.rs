@@ -81,14 +81,15 @@ impl<'b> Parsed<'b> {
                 out.extend_from_slice(columns);
                 continue;
             }
-            match value.get() {
-                "null" => out.extend_from_slice(match column.rule {
+            match (value.get(), column.empty) {
+                ("null", Some(empty)) => out.extend_from_slice(format!(":{{\"set\":{empty}}}").as_bytes()),
+                ("null", None) => out.extend_from_slice(match column.rule {
                     // CDF has no setNull for these (API description of the update operations).
                     Rule::Metadata(_) => b":{\"set\":{}}".as_slice(),
                     Rule::Labels { .. } | Rule::Ids { .. } => b":{\"set\":[]}",
                     _ => b":{\"setNull\":true}",
                 }),
-                text => {
+                (text, _) => {
                     out.extend_from_slice(b":{\"set\":");
                     out.extend_from_slice(text.as_bytes());
                     out.push(b'}');
@@ -128,7 +129,9 @@ impl<'b> Parsed<'b> {
                     continue;
                 };
                 let wanted: Value = serde_json::from_str(wanted.get()).unwrap_or_default();
-                if !found[column.property].is_null() && found[column.property] != wanted {
+                // A flag that CDF does not tell is not known.
+                let known = !found[column.property].is_null() || column.rule != Rule::ImmutableBool;
+                if known && found[column.property] != wanted {
                     let why = format!(
                         "{} of an existing {} cannot be changed; it is {}",
                         naming.of(column),
@@ -284,6 +287,7 @@ pub(super) fn mentioning(
                         | Rule::IdOf
                         | Rule::Ids { .. }
                         | Rule::Parent
+                        | Rule::Subject
                         | Rule::Labels { .. }
                 )
             );

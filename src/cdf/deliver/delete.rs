@@ -19,6 +19,7 @@ impl Delivery<'_> {
         match (&resource.shape, resource.stage) {
             (Shape::Items(items), Stage::Assets) => self.delete_assets(items, work).await,
             (Shape::Items(items), _) => self.delete_all(&format!("{}/delete", items.path), &work.body).await,
+            (Shape::Journal(_), _) => Err(Error::internal("rows of a journal are never deleted")),
             (Shape::Instances { edges }, _) => self.delete_instances(*edges, &work.body).await,
             (Shape::SequenceRows, _) => self.delete_sequence_rows(&work.body).await,
             (Shape::Datapoints { .. }, _) => self.delete_all("/timeseries/data/delete", &work.body).await,

@@ -165,6 +165,7 @@ impl Delivery<'_> {
             Shape::SequenceRows => (&[SEQUENCES], &[]),
             Shape::Instances { .. } => (&[INSTANCES], &[TIME_SERIES, SEQUENCES]),
             Shape::Items(Items { path, .. }) => (&[path], &[ASSET.path(), DATA_SET.path(), LABELS]),
+            Shape::Journal(journal) => (&[journal.of], &[]),
             Shape::Raw => return false,
         };
         let named = match api.missing.is_empty() {

@@ -29,7 +29,7 @@ use super::client::{self, Client, Limits, Method, Request, Resend, Response};
 use super::encode::KeyKind;
 use super::error::{ApiError, Error, Fate, Kind, Noun, RequestError, Trace, ROWS};
 use super::owed::Owed;
-use super::resource::{Naming, Shape};
+use super::resource::{Journal, Naming, Shape};
 use super::table::{Mode, Operation};
 
 /// What all requests of a flush share.
@@ -104,7 +104,9 @@ pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
         return delivery.ended(false, error);
     }
     let error = match &work.destination.resource.shape {
-        Shape::Items(items) => delivery.items(items, &work).await.err(),
+        Shape::Items(items) | Shape::Journal(Journal { items, .. }) => {
+            delivery.items(items, &work).await.err()
+        }
         Shape::SequenceRows => delivery.sequence_rows(&work).await.err(),
         Shape::Raw => delivery.raw(&work).await.err(),
         Shape::Instances { edges } => delivery.instances(*edges, &work).await.err(),

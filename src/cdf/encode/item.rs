@@ -19,7 +19,7 @@ pub struct ItemEncoder {
     fields: Vec<Field>,
     id: Option<usize>,
     external_id: Option<usize>,
-    required: Vec<(&'static str, Option<usize>)>,
+    required: Vec<Required>,
     exclusive: Vec<(usize, usize)>,
     ordered: Vec<OrderedPair>,
     set_null: bool,
@@ -30,6 +30,15 @@ pub struct ItemEncoder {
 
 /// Where two timestamps are that are in an order, and which.
 type OrderedPair = (usize, usize, &'static Ordered);
+
+/// A column without a value in which nothing can be created.
+#[derive(Debug)]
+struct Required {
+    name: &'static str,
+    at: Option<usize>,
+    /// The column that says the same in another way.
+    twin: Option<usize>,
+}
 
 /// A column that is written.
 #[derive(Debug)]
@@ -94,10 +103,19 @@ impl ItemEncoder {
                 Some((twin(id.name)?, field.at))
             })
             .collect();
+        let resource = table.options.resource;
+        let required = |name: &&'static str| {
+            let other =
+                resource.column(name).and_then(|column| resource.column(resource.twin(column.property)?));
+            let other = other.and_then(|other| table.position(other.name));
+            Required { name, at: table.position(name), twin: other }
+        };
+        let by_rule =
+            |rule: Rule| fields.iter().find(|field: &&Field| field.column.rule == rule).map(|field| field.at);
         ItemEncoder {
-            id: table.position("id"),
-            external_id: table.position("external_id"),
-            required: items.required.iter().map(|name| (*name, table.position(name))).collect(),
+            id: by_rule(Rule::Id),
+            external_id: by_rule(Rule::ExternalId),
+            required: items.required.iter().map(required).collect(),
             exclusive,
             ordered: items
                 .ordered
@@ -137,10 +155,15 @@ impl ItemEncoder {
             hash = hash_bytes(&out[value..]);
             prefix = out.len() - start;
         } else {
-            for (name, at) in &self.required {
-                if cell(*at).is_none() {
+            for Required { name, at, twin } in &self.required {
+                if cell(*at).is_none() && cell(*twin).is_none() {
                     let noun = table.options.resource.noun;
                     let column = |name| table.column_name(name);
+                    if !table.options.resource.has_key() {
+                        let what = format!("column \"{}\" of {}", column(name), table.options.resource.name);
+                        let why = format!("{what}: the value is NULL; CDF needs it");
+                        return Err(Error::new(Kind::MissingValue, why));
+                    }
                     return Err(Error::new(
                         Kind::MissingValue,
                         format!(
@@ -217,7 +240,7 @@ impl ItemEncoder {
         if kind == KeyKind::None {
             drop_comma(out, body);
         }
-        let complete = self.required.iter().all(|(_, at)| cell(*at).is_some());
+        let complete = self.required.iter().all(|of| cell(of.at).is_some() || cell(of.twin).is_some());
         Ok(Encoded { kind, prefix, hash, deferred, parent, complete })
     }
 
@@ -411,6 +434,9 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
             json::write(out, &number);
         }
         Rule::SequenceColumns => super::sequence::definitions(out, document(cell)?)?,
+        Rule::Object(members) => super::object::object(out, document(cell)?, members)?,
+        Rule::Objects(members) => super::object::objects(out, document(cell)?, members)?,
+        Rule::Subject => text(out, cell, 1, EXTERNAL_ID_CHARS)?,
         Rule::Bool | Rule::ImmutableBool => match cell {
             Cell::Bool(value) => json::write(out, value),
             other => return Err(mismatch(other, "a boolean")),

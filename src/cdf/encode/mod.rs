@@ -8,6 +8,7 @@ pub mod instance;
 pub mod item;
 pub mod json;
 pub mod length;
+pub mod object;
 pub mod point;
 pub mod raw;
 pub mod sequence;

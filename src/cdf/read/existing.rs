@@ -290,6 +290,8 @@ fn keys_of(table: &Table, row: &Row, place: Option<(&str, &str)>, found: &mut Ha
     ];
     match &table.options.resource.shape {
         Shape::Items(_) => found.extend(named.into_iter().flatten().map(RowKey::Item)),
+        // No row of them exists before it is written.
+        Shape::Journal(_) => {}
         Shape::Instances { .. } => {
             let own_space = || table.view.as_ref().map(|view| view.name.space.clone());
             let space = text("space").or_else(own_space);

@@ -268,8 +268,11 @@ impl Filters {
                     }
                 }
                 _ => {
-                    let possible =
-                        |value: &Value| !(value == "" && matches!(column.rule, Rule::Text { min: 1.., .. }));
+                    let possible = |value: &Value| match column.rule {
+                        Rule::Text { min: 1.., .. } => value != "",
+                        Rule::OneOf(names) => value.as_str().is_some_and(|name| names.contains(&name)),
+                        _ => true,
+                    };
                     let values: Vec<Value> =
                         distinct(operand).into_iter().filter_map(reference).filter(possible).collect();
                     let single = matches!(comparison, Comparison::Equal | Comparison::AnyOf);
@@ -393,6 +396,9 @@ fn acceptable(column: &Column, operand: &Operand) -> Option<Value> {
     match (operand, column.rule) {
         (Operand::Text(text), Rule::Text { min, max } | Rule::ImmutableText { min, max }) => {
             (min..=max).contains(&text.chars().count()).then(|| text.as_str().into())
+        }
+        (Operand::Text(text), Rule::Subject) => {
+            (1..=EXTERNAL_ID_CHARS).contains(&text.chars().count()).then(|| text.as_str().into())
         }
         (Operand::Text(text), _) => Some(text.as_str().into()),
         (Operand::Bool(value), _) => Some((*value).into()),

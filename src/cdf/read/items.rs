@@ -13,7 +13,7 @@ use crate::cdf::resource::{Column, ColumnType, Items, ReferenceTarget, Rule};
 use crate::cdf::table::Binding;
 
 /// Items per list request, CDF's maximum.
-const PER_LIST: usize = 1000;
+pub(super) const PER_LIST: usize = 1000;
 
 pub struct ItemPages {
     path: &'static str,
@@ -199,12 +199,7 @@ impl ItemPages {
             // Two columns of a table declared by hand may show the same property.
             _ => item[column.property].clone(),
         };
-        match (column.column_type, value) {
-            (_, Value::Null) => Field::Null,
-            (ColumnType::Timestamptz, value) => value.as_i64().map_or(Field::Null, Field::Millis),
-            (_, Value::String(text)) => Field::Text(text),
-            (_, value) => Field::Json(value),
-        }
+        field_of(column, value)
     }
 
     /// External ids of what the items refer to by internal id, where a column wants them.
@@ -246,7 +241,20 @@ impl ItemPages {
     }
 }
 
-fn list_body(query: &Query, filter: &Map<String, Request>, cursor: Option<String>) -> Request {
+/// A property of an item as the column has it.
+pub(super) fn field_of(column: &Column, value: Value) -> Field {
+    if column.empty.is_some_and(|empty| value.to_string() == empty) {
+        return Field::Null;
+    }
+    match (column.column_type, value) {
+        (_, Value::Null) => Field::Null,
+        (ColumnType::Timestamptz, value) => value.as_i64().map_or(Field::Null, Field::Millis),
+        (_, Value::String(text)) => Field::Text(text),
+        (_, value) => Field::Json(value),
+    }
+}
+
+pub(super) fn list_body(query: &Query, filter: &Map<String, Request>, cursor: Option<String>) -> Request {
     let mut body = Map::new();
     if !filter.is_empty() {
         body.insert("filter".into(), filter.clone().into());

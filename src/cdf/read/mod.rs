@@ -4,6 +4,7 @@ pub mod existing;
 pub mod filter;
 mod instances;
 mod items;
+mod journal;
 mod overlay;
 pub mod own;
 mod points;
@@ -137,6 +138,7 @@ pub fn filters_on(table: &Table, at: usize, comparison: Comparison) -> bool {
             (equal || any_of) && matches!(column.rule, Rule::Id | Rule::ExternalId)
                 || filter::filters_on(column, comparison)
         }
+        (Shape::Journal(_), Some(Binding::Column(column))) => filter::filters_on(column, comparison),
         (Shape::Datapoints { .. }, Some(Binding::Column(column))) => match column.name {
             "timestamp" => is_order(comparison),
             "id" | "external_id" => equal || any_of,
@@ -270,7 +272,9 @@ impl Query {
                 let possible = key.len() <= KEY_CHARS || key.chars().count() <= KEY_CHARS;
                 Some(possible.then(|| prefix("key", &key.into())).into_iter().collect())
             }
-            Shape::Datapoints { .. } | Shape::SequenceRows | Shape::Instances { .. } => None,
+            Shape::Journal(_) | Shape::Datapoints { .. } | Shape::SequenceRows | Shape::Instances { .. } => {
+                None
+            }
         }
     }
 
@@ -334,6 +338,7 @@ pub struct Reader {
 
 enum Source {
     Items(items::ItemPages),
+    Journal(journal::JournalPages),
     Points(points::PointPages),
     Raw(raw::RawPages),
     SequenceRows(sequence_rows::SequenceRowPages),
@@ -359,6 +364,7 @@ impl Reader {
         let pending_points = std::mem::take(&mut query.pending.points);
         let source = match &query.table.options.resource.shape {
             Shape::Items(items) => Source::Items(items::ItemPages::new(items, &query)?),
+            Shape::Journal(journal) => Source::Journal(journal::JournalPages::new(journal, &query)?),
             Shape::Datapoints { string } => {
                 Source::Points(points::PointPages::new(*string, &query, pending_points))
             }
@@ -376,6 +382,7 @@ impl Reader {
         let call = Call { client: &self.client, query, own, limits, requests };
         let page = match &mut self.source {
             Source::Items(pages) => pages.next(&call).await,
+            Source::Journal(pages) => pages.next(&call).await,
             Source::Points(pages) => pages.next(&call).await,
             Source::SequenceRows(pages) => pages.next(&call).await,
             Source::Raw(pages) => pages.next(&call).await,
@@ -448,7 +455,12 @@ impl Call<'_> {
     }
 
     fn failed(&self, error: RequestError) -> Error {
-        error.into_error(&self.resource().read_capability()).about(self.subject())
+        self.failed_for(error, &self.resource().read_capability())
+    }
+
+    /// As `failed`, of a request that takes another capability than that of the table's resource.
+    fn failed_for(&self, error: RequestError, capability: &str) -> Error {
+        error.into_error(capability).about(self.subject())
     }
 }
 

@@ -4,8 +4,11 @@ pub mod assets;
 mod data_sets;
 pub mod datapoints;
 mod events;
+mod extraction_pipeline_runs;
+pub mod extraction_pipelines;
 mod files;
 mod labels;
+mod member;
 pub mod naming;
 pub mod raw;
 mod relationships;
@@ -17,6 +20,7 @@ pub mod view;
 
 use std::borrow::Cow;
 
+pub use member::{Member, MemberType};
 pub use naming::Naming;
 
 use super::error::{Error, Kind};
@@ -36,6 +40,8 @@ pub static RESOURCES: &[&Resource] = &[
     &files::FILES,
     &labels::LABELS,
     &data_sets::DATA_SETS,
+    &extraction_pipelines::EXTRACTION_PIPELINES,
+    &extraction_pipeline_runs::EXTRACTION_PIPELINE_RUNS,
 ];
 
 /// CDF's internal ids: 1 to 2^53 − 1 (API description, `CogniteInternalId`).
@@ -59,6 +65,8 @@ pub enum Stage {
     Points,
     /// RAW refers to nothing and nothing refers to it: it goes beside the other stages.
     Raw,
+    /// What reports on a load goes when all of it is delivered, deletions and RAW included, in the order written.
+    Journals,
 }
 
 /// The SQL type of a built-in column.
@@ -158,6 +166,12 @@ pub enum Rule {
         property: &'static str,
         max: usize,
     },
+    /// An object of these members.
+    Object(&'static [Member]),
+    /// An array of such objects.
+    Objects(&'static [Member]),
+    /// The external id of the item that a journal's row is about.
+    Subject,
     /// The parts of datapoints, of RAW rows and of sequence rows, which have encoders of their own.
     Part,
 }
@@ -226,6 +240,8 @@ pub struct Column {
     pub rule: Rule,
     /// Whether an update may clear it (`setNull`).
     pub nullable: bool,
+    /// What CDF has in place of no value, as JSON: it has no null and no setNull for this.
+    pub empty: Option<&'static str>,
     pub filter: Filter,
 }
 
@@ -233,6 +249,16 @@ impl Column {
     /// The column, with what list requests can filter on in it.
     pub const fn filter(self, filter: Filter) -> Column {
         Column { filter, ..self }
+    }
+
+    /// The column, with what CDF has in place of no value.
+    pub const fn empty(self, json: &'static str) -> Column {
+        Column { empty: Some(json), ..self }
+    }
+
+    /// The column, which an update cannot clear.
+    pub const fn needed(self) -> Column {
+        Column { nullable: false, ..self }
     }
 
     /// A column that list requests can filter on by equality.
@@ -248,7 +274,7 @@ pub const fn column(
     column_type: ColumnType,
     rule: Rule,
 ) -> Column {
-    Column { name, property, column_type, rule, nullable: true, filter: Filter::None }
+    Column { name, property, column_type, rule, nullable: true, empty: None, filter: Filter::None }
 }
 
 /// A column that keeps its value once it has one.
@@ -258,7 +284,7 @@ pub const fn fixed(
     column_type: ColumnType,
     rule: Rule,
 ) -> Column {
-    Column { name, property, column_type, rule, nullable: false, filter: Filter::None }
+    Column { name, property, column_type, rule, nullable: false, empty: None, filter: Filter::None }
 }
 
 /// The property that a parent's external id stands for.
@@ -286,6 +312,8 @@ pub(crate) const LAST_UPDATED_TIME: Column =
 pub enum Shape {
     /// `POST path`, `path/update`, `path/byids`, `path/list` with `{"items": […]}`.
     Items(Items),
+    /// `POST path`, and `path/list` with what the rows are about: rows that are only ever added.
+    Journal(Journal),
     /// `POST /timeseries/data`.
     Datapoints { string: bool },
     /// `POST /raw/dbs/{db}/tables/{table}/rows`.
@@ -331,6 +359,16 @@ pub struct Items {
     pub deletable: bool,
     /// Characters that an external id has at least.
     pub shortest_key: usize,
+}
+
+/// Rows that are only ever added, in the order written. They have no key: each is new, and one that may have arrived is
+/// not sent again.
+#[derive(Debug)]
+pub struct Journal {
+    pub items: Items,
+    /// The path of the items that rows are about, and what reading these takes.
+    pub of: &'static str,
+    pub of_capability: &'static str,
 }
 
 /// A CDF resource: its table, limits, endpoint and key.
@@ -400,6 +438,11 @@ impl Resource {
                 _ => None,
             }
         })
+    }
+
+    /// Whether a row has something that tells it from others, by which it can be written again, changed or deleted.
+    pub fn has_key(&self) -> bool {
+        !matches!(self.shape, Shape::Journal(_))
     }
 
     /// The property whose parts are written one by one: a second write adds to those of the first.

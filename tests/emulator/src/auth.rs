@@ -29,6 +29,8 @@ const ALL_ACLS: &[&str] = &[
     "filesAcl",
     "sequencesAcl",
     "relationshipsAcl",
+    "extractionPipelinesAcl",
+    "extractionRunsAcl",
     "dataModelsAcl",
     "dataModelInstancesAcl",
 ];

@@ -89,6 +89,10 @@ pub enum FieldType {
     },
     /// A GeoJSON feature.
     GeoLocation,
+    /// An object that passes.
+    Object(fn(&Map<String, Value>) -> Result<(), ApiError>),
+    /// An array of such objects.
+    Objects(fn(&Map<String, Value>) -> Result<(), ApiError>),
 }
 
 /// What an update may do to a field.
@@ -219,6 +223,17 @@ impl Field {
                 .try_for_each(|n| check_integer(name, n, i64::MIN, i64::MAX)),
             FieldType::Labels { max } => self.list(value, *max)?.iter().try_for_each(check_label),
             FieldType::GeoLocation => check_geo_location(name, value),
+            FieldType::Object(check) => match value.as_object() {
+                Some(object) => check(object),
+                None => wrong("expected an object".into()),
+            },
+            FieldType::Objects(check) => self.list(value, usize::MAX)?.iter().try_for_each(|element| {
+                check(
+                    element
+                        .as_object()
+                        .ok_or_else(|| ApiError::bad_request(format!("{name}: expected objects")))?,
+                )
+            }),
         }
     }
 
@@ -251,6 +266,7 @@ impl Field {
                 | FieldType::References { .. }
                 | FieldType::Integers
                 | FieldType::Labels { .. }
+                | FieldType::Objects(_)
         );
         let keys: Vec<&str> = patch.keys().map(String::as_str).collect();
         let result = match keys.as_slice() {

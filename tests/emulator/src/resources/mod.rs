@@ -6,6 +6,8 @@ mod columns;
 mod data_sets;
 pub mod datapoints;
 mod events;
+mod extpipe_runs;
+mod extpipes;
 mod fields;
 mod files;
 mod filter;
@@ -37,6 +39,7 @@ static CLASSIC: &[&classic::Kind] = &[
     &sequences::KIND,
     &relationships::KIND,
     &files::KIND,
+    &extpipes::KIND,
 ];
 
 /// What answers a request.
@@ -68,6 +71,7 @@ pub fn route(request: &Request) -> Result<Route, ApiError> {
     let segments: Vec<&str> = request.segments.iter().map(String::as_str).collect();
     let route = match segments.as_slice() {
         ["raw", rest @ ..] => raw::route(&request.method, rest),
+        ["extpipes", "runs", rest @ ..] => extpipe_runs::route(&request.method, rest),
         ["sequences", "data", rest @ ..] => sequence_rows::route(&request.method, rest),
         ["models", rest @ ..] => models::route(&request.method, rest),
         ["timeseries", "data", rest @ ..] => datapoints::route(&request.method, rest),
@@ -83,6 +87,9 @@ pub fn route(request: &Request) -> Result<Route, ApiError> {
 
 /// What `GET /admin/dump` shows of a classic resource.
 pub fn dump(project: &Project, resource: &str, external_id: Option<&str>) -> Option<Vec<serde_json::Value>> {
+    if resource == extpipe_runs::PATH {
+        return Some(extpipe_runs::dump(&project.classic(), external_id));
+    }
     CLASSIC.iter().find(|kind| kind.path == resource).map(|kind| kind.dump(&project.classic(), external_id))
 }
 

@@ -1,0 +1,154 @@
+//! Pages of a journal: `/list` for one item that its rows are about, and then for the next.
+
+use std::collections::VecDeque;
+
+use serde_json::{json, Map, Value as Request};
+
+use super::items::{field_of, list_body, PER_LIST};
+use super::{filter, take_page, Call, Field, Query, Row};
+use crate::cdf::document::{self, Value};
+use crate::cdf::error::{Error, RequestError};
+use crate::cdf::resource::{Column, Journal, Rule};
+use crate::cdf::table::Binding;
+
+type Filter = Map<String, Request>;
+
+pub struct JournalPages {
+    list: String,
+    /// Where the items are that rows are about, and by which property a row names its own.
+    of: &'static str,
+    of_capability: &'static str,
+    subject: &'static str,
+    /// Lists that are to be read: each of one item.
+    lists: VecDeque<(Filter, Option<String>)>,
+    /// Filters that are to be asked for of every item, and the next page of these.
+    every: Option<(Vec<Filter>, Option<String>)>,
+    /// What the transaction has written comes last.
+    own: bool,
+}
+
+impl JournalPages {
+    pub fn new(journal: &'static Journal, query: &Query) -> Result<Self, Error> {
+        let columns = query.table.options.resource.columns;
+        let subject = columns.iter().find(|column| column.rule == Rule::Subject);
+        let subject = subject.ok_or_else(|| Error::internal("rows of a journal that are about nothing"))?;
+        let (known, every): (Vec<Filter>, Vec<Filter>) =
+            filter::filters(query).into_iter().partition(|filter| filter.contains_key(subject.property));
+        Ok(JournalPages {
+            list: format!("{}/list", journal.items.path),
+            of: journal.of,
+            of_capability: journal.of_capability,
+            subject: subject.property,
+            lists: known.into_iter().map(|filter| (filter, None)).collect(),
+            every: (!every.is_empty()).then_some((every, None)),
+            own: true,
+        })
+    }
+
+    pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
+        if let Some((filter, cursor)) = self.lists.pop_front() {
+            return self.page(call, filter, cursor).await.map(Some);
+        }
+        if let Some((filters, cursor)) = self.every.take() {
+            self.subjects(call, filters, cursor).await?;
+            return Ok(Some(Vec::new()));
+        }
+        if std::mem::take(&mut self.own) {
+            return self.own_rows(call).await.map(Some);
+        }
+        Ok(None)
+    }
+
+    /// A page of the rows that are about one item.
+    async fn page(
+        &mut self,
+        call: &Call<'_>,
+        filter: Filter,
+        cursor: Option<String>,
+    ) -> Result<Vec<Row>, Error> {
+        let first = cursor.is_none();
+        let (items, next) = match call.ask(&self.list, &list_body(call.query, &filter, cursor)).await {
+            Ok(response) => take_page(response.document()?),
+            Err(RequestError::Api(api)) if first && matches!(api.status, 400 | 404) && api.of_cdf => {
+                // Perhaps there is no such item, so that nothing is about it.
+                match self.exists(call, &filter).await {
+                    Some(false) => return Ok(Vec::new()),
+                    _ => return Err(call.failed(RequestError::Api(api))),
+                }
+            }
+            Err(error) => return Err(call.failed(error)),
+        };
+        let subject = filter.get(self.subject).and_then(Request::as_str).map(str::to_owned);
+        if next.is_some() {
+            self.lists.push_front((filter, next));
+        }
+        // CDF does not repeat what was asked for.
+        let rows = items.iter().map(|item| row(call.query, item, subject.as_deref()));
+        Ok(rows.collect())
+    }
+
+    /// Whether the item of a filter exists; None if CDF does not say.
+    async fn exists(&self, call: &Call<'_>, filter: &Filter) -> Option<bool> {
+        let body =
+            json!({ "items": [{ "externalId": filter.get(self.subject)? }], "ignoreUnknownIds": true });
+        let answer = call.ask(&format!("{}/byids", self.of), &body).await.ok()?;
+        Some(!take_page(answer.document().ok()?).0.is_empty())
+    }
+
+    /// Adds a list for each item of a page of all that there are.
+    async fn subjects(
+        &mut self,
+        call: &Call<'_>,
+        filters: Vec<Filter>,
+        cursor: Option<String>,
+    ) -> Result<(), Error> {
+        let mut body = json!({ "limit": PER_LIST });
+        if let Some(cursor) = cursor {
+            body["cursor"] = cursor.into();
+        }
+        let answer = call.ask(&format!("{}/list", self.of), &body).await;
+        let answer = answer.map_err(|error| call.failed_for(error, self.of_capability))?;
+        let (items, next) = take_page(answer.document()?);
+        for item in &items {
+            let Some(name) = item["externalId"].as_str() else { continue };
+            for filter in &filters {
+                let mut filter = filter.clone();
+                filter.insert(self.subject.into(), name.into());
+                self.lists.push_back((filter, None));
+            }
+        }
+        self.every = next.map(|cursor| (filters, Some(cursor)));
+        Ok(())
+    }
+
+    /// The rows that the transaction has written.
+    async fn own_rows(&mut self, call: &Call<'_>) -> Result<Vec<Row>, Error> {
+        let mut pending = call.query.pending.items.clone();
+        loop {
+            let more = call.own.rest(None).await?;
+            if more.is_empty() {
+                break;
+            }
+            pending.extend(more);
+        }
+        let unreadable = |error| Error::internal(format!("an encoded row is not JSON: {error}"));
+        let rows = pending.iter().map(|item| {
+            let item = document::parse(&item.fragment).map_err(unreadable)?;
+            Ok(row(call.query, &item, None))
+        });
+        rows.collect()
+    }
+}
+
+/// A row, `subject` being what it is about if it does not say it itself.
+fn row(query: &Query, item: &Value, subject: Option<&str>) -> Row {
+    let value = |column: &Column| match subject {
+        Some(subject) if column.rule == Rule::Subject => Value::from(subject),
+        _ => item[column.property].clone(),
+    };
+    let field = |(at, binding): (usize, &Option<Binding>)| match binding {
+        Some(Binding::Column(column)) if query.needed[at] => field_of(column, value(column)),
+        _ => Field::Null,
+    };
+    query.table.bindings.iter().enumerate().map(field).collect()
+}
