@@ -39,19 +39,19 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
         let Some(target) = entries.get((*query).resultRelation as usize - 1) else {
             return;
         };
+        // DO NOTHING without columns is what the rest becomes. Of a constraint PostgreSQL says that it has no index.
+        if (*clause).arbiterElems.is_null() || (*clause).constraint != pg_sys::InvalidOid {
+            return;
+        }
         let named = (**target).relid;
         let Some(leaves) = leaves(named) else {
             return;
         };
-        if (*clause).constraint != pg_sys::InvalidOid {
-            // PostgreSQL says that the constraint has no index.
-            return;
-        }
         let columns = conflict_target(clause);
         for leaf in leaves {
             let table = open_table(leaf, checked_as(query, *target));
             let columns = columns.as_ref().map(|columns| of_leaf(columns, named, leaf));
-            if !columns.as_ref().is_some_and(|columns| columns.is_empty() || table.is_key(columns)) {
+            if !columns.as_ref().is_some_and(|columns| table.is_key(columns)) {
                 refuse_target(leaf, &table, columns);
             }
         }

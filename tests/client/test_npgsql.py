@@ -470,6 +470,7 @@ def test_a_failed_commit_leaves_the_connection_as_it_was(net, cdf, answer):
 
 
 def test_a_commit_longer_than_the_drivers_patience_ends_the_connection(impatient, cdf):
+    impatient.execute("SET cdf_fdw.progress_interval = 0")
     fault(cdf, "/events", "delay", delay_ms=6000)
     impatient.begin()
     insert(impatient, "e")
@@ -479,6 +480,18 @@ def test_a_commit_longer_than_the_drivers_patience_ends_the_connection(impatient
     assert impatient.state != "Open"
     # The request is not to be seen by the next test.
     wait_until(lambda: not cdf.admin_get("stats")["in_flight"], "the request to end")
+
+
+def test_notices_keep_the_driver_waiting_for_a_long_commit(impatient, cdf):
+    impatient.execute("SET cdf_fdw.progress_interval = '1s'")
+    fault(cdf, "/events", "delay", delay_ms=6000)
+    impatient.begin()
+    insert(impatient, "e")
+    impatient.commit()
+    assert names(cdf, "events") == ["e"]
+    told = [notice for notice in impatient.notices() if notice["severity"] == "NOTICE"]
+    assert len(told) >= 3, told
+    assert insert(impatient, "next") == 1
 
 
 # ---- what tools ask before they write ----
