@@ -101,7 +101,6 @@ pub fn may_hold(text: &[u8]) -> bool {
 
 /// Where the first of the words ends.
 fn first_word(text: &[u8]) -> Option<usize> {
-    const CHUNK: usize = 64;
     let ends_at = |underscore: usize| {
         words().iter().find_map(|word| {
             let start = underscore.checked_sub(word.find('_')?)?;
@@ -109,14 +108,7 @@ fn first_word(text: &[u8]) -> Option<usize> {
             found.eq_ignore_ascii_case(word.as_bytes()).then_some(start + word.len())
         })
     };
-    text.chunks(CHUNK).enumerate().find_map(|(number, chunk)| {
-        let any = chunk.iter().fold(false, |any, byte| any | (*byte == b'_'));
-        any.then(|| {
-            let underscores = chunk.iter().enumerate().filter(|(_, byte)| **byte == b'_');
-            underscores.map(|(at, _)| number * CHUNK + at).find_map(ends_at)
-        })
-        .flatten()
-    })
+    memchr::memchr_iter(b'_', text).find_map(ends_at)
 }
 
 /// Finds the secrets of a text.
