@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{transaction, wait};
+use super::transaction::{self, OwnWrites};
+use super::wait;
 use crate::cdf::activity::Activity;
-use crate::cdf::buffer::{Moment, OwnRows, Pending};
+use crate::cdf::buffer::{Moment, Pending};
 use crate::cdf::client::Connection;
 use crate::cdf::error::Error;
 use crate::cdf::read::own::{Ask, Own};
@@ -22,7 +23,7 @@ pub struct Pages {
     reader: Option<Box<Reader>>,
     activity: Arc<Activity>,
     /// What the transaction has written, and where the reader asks for it.
-    own: Option<(OwnRows, UnboundedReceiver<Ask>)>,
+    own: Option<(OwnWrites, UnboundedReceiver<Ask>)>,
 }
 
 type Page = Result<Option<Vec<Row>>, Error>;
@@ -42,11 +43,11 @@ impl Pages {
         activity: Arc<Activity>,
         statistics: Arc<Statistics>,
     ) -> Result<Pages, Error> {
-        let (own, asks) = match transaction::own_rows(&mut query, before)? {
+        let (own, asks) = match transaction::own_writes(&mut query, before)? {
             None => (Own::default(), None),
-            Some(rows) => {
-                let (own, asks) = Own::channel(rows.places());
-                (own, Some((rows, asks)))
+            Some(written) => {
+                let (own, asks) = Own::channel(written.places());
+                (own, Some((written, asks)))
             }
         };
         let reader = Reader::counting(wait::client()?, query, own, statistics)?;
@@ -63,18 +64,17 @@ impl Pages {
         };
         let (reader, page) = match self.own.take() {
             None => wait::run(&self.activity, reading)?,
-            Some((mut rows, mut asks)) => {
+            Some((mut written, mut asks)) => {
                 let mut reading: Reading = Box::pin(reading);
                 loop {
                     // The transaction's buffer is the main thread's: it answers, and the reader goes on.
                     match wait::run(&self.activity, step(reading, asks))? {
                         Step::Page(reader, page, asks) => {
-                            self.own = Some((rows, asks));
+                            self.own = Some((written, asks));
                             break (reader, page);
                         }
                         Step::Ask(ask, going_on, receiver) => {
-                            // Nobody wants the answer of a reader that is gone.
-                            let _ = ask.reply.send(transaction::answer(&mut rows, ask.wanted));
+                            transaction::answer(&mut written, ask);
                             (reading, asks) = (going_on, receiver);
                         }
                     }

@@ -13,13 +13,14 @@ use super::errors::{raise, tell, OrRaise};
 use super::spill::TemporaryFile;
 use super::{descriptors, progress, settings, views, wait};
 use crate::cdf::activity::{Activity, Errand};
-use crate::cdf::buffer::{Moment, OwnRows, Pending, PendingItem, Subtransaction, TransactionBuffer, Wanted};
+use crate::cdf::buffer::{Moment, OwnPoints, OwnRows, Pending, Subtransaction, TransactionBuffer};
 use crate::cdf::client::{Connection, Limits};
 use crate::cdf::deliver::{Context, Outcome};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::flush::{flush, Job, Network};
+use crate::cdf::read::own::Ask;
 use crate::cdf::read::Query;
-use crate::cdf::resource::Resource;
+use crate::cdf::resource::{Resource, Shape};
 use crate::cdf::writer::Target;
 
 /// What a session's transaction has written.
@@ -129,29 +130,60 @@ pub fn pending(
     })
 }
 
+/// What a reader [asks](answer) for of what the transaction has written.
+pub enum OwnWrites {
+    Rows(OwnRows),
+    Points(OwnPoints),
+}
+
+impl OwnWrites {
+    /// The RAW tables that were written to.
+    pub fn places(&self) -> Vec<(String, String)> {
+        match self {
+            OwnWrites::Rows(rows) => rows.places(),
+            OwnWrites::Points(_) => Vec::new(),
+        }
+    }
+}
+
 /// What the transaction has written to the resource of a query, `before` a moment if there is one. It is put into the query,
 /// or is given to be [asked](answer) for, where all of it might be too much for the memory.
-pub fn own_rows(query: &mut Query, before: Option<Moment>) -> Result<Option<OwnRows>, Error> {
+pub fn own_writes(query: &mut Query, before: Option<Moment>) -> Result<Option<OwnWrites>, Error> {
     STATE.with_borrow_mut(|state| {
         let Some(buffer) = &mut state.buffer else { return Ok(None) };
-        let resource = query.table.options.resource;
-        let keys = query.key_prefixes();
-        if keys.is_none() && buffer.is_by_key(&query.connection, resource) {
-            let place = query.raw_place();
-            let own = buffer.own_rows(&query.connection, resource, place, before, &mut state.file)?;
-            return Ok((!own.is_empty()).then_some(own));
+        let (resource, connection, file) = (query.table.options.resource, &query.connection, &mut state.file);
+        if matches!(resource.shape, Shape::Datapoints { .. }) {
+            let own = buffer.own_points(connection, resource, before, file)?;
+            return Ok((!own.is_empty()).then_some(OwnWrites::Points(own)));
         }
-        query.pending = buffer.pending(&query.connection, resource, keys, before, &mut state.file)?;
+        let keys = query.key_prefixes();
+        if keys.is_none() && buffer.is_by_key(connection, resource) {
+            let own = buffer.own_rows(connection, resource, query.raw_place(), before, file)?;
+            return Ok((!own.is_empty()).then_some(OwnWrites::Rows(own)));
+        }
+        query.pending = buffer.pending(connection, resource, keys, before, file)?;
         Ok(None)
     })
 }
 
 /// Answers what a reader asks of what the transaction has written.
-pub fn answer(own: &mut OwnRows, wanted: Wanted) -> Result<Vec<PendingItem>, Error> {
-    STATE.with_borrow_mut(|state| match &state.buffer {
-        Some(buffer) => buffer.answer(own, wanted, &mut state.file),
-        None => Err(Error::internal("rows of a transaction that has ended")),
-    })
+pub fn answer(own: &mut OwnWrites, ask: Ask) {
+    STATE.with_borrow_mut(|state| {
+        let ended = || Error::internal("rows of a transaction that has ended");
+        let buffer = state.buffer.as_ref().ok_or_else(ended);
+        let file = &mut state.file;
+        // Nobody wants the answer of a reader that is gone.
+        match (own, ask) {
+            (OwnWrites::Rows(own), Ask::Rows { wanted, reply }) => {
+                let _ = reply.send(buffer.and_then(|buffer| buffer.answer(own, wanted, file)));
+            }
+            (OwnWrites::Points(own), Ask::Points { wanted, reply }) => {
+                let _ = reply.send(buffer.and_then(|buffer| buffer.answer_points(own, wanted, file)));
+            }
+            // A question that is dropped is an error to the reader.
+            (OwnWrites::Rows(_), Ask::Points { .. }) | (OwnWrites::Points(_), Ask::Rows { .. }) => {}
+        }
+    });
 }
 
 /// The limits of a request that is made now, for this activity.

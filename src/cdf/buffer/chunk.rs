@@ -315,6 +315,18 @@ impl Chunk {
         }
     }
 
+    /// Some of its body's bytes; of a body in a temporary file no more is read.
+    pub fn part(&self, at: std::ops::Range<usize>, from: &mut dyn Spill) -> Result<Cow<'_, [u8]>, Error> {
+        match &self.payload {
+            Payload::Memory(body) => Ok(Cow::Borrowed(&body.bytes[at])),
+            Payload::Spilled { extent, .. } => {
+                let offset = extent.offset + at.start as i64;
+                from.read(Extent { offset, len: at.len() }).map(Cow::Owned)
+            }
+            _ => self.read(from).map(|body| Cow::Owned(body.bytes[at].to_vec())),
+        }
+    }
+
     /// The body of a settled chunk, for looking into it more than once.
     pub fn read(&self, from: &mut dyn Spill) -> Result<Cow<'_, Body>, Error> {
         let (extent, bytes, items, family) = match &self.payload {

@@ -142,13 +142,11 @@ impl TransactionBuffer {
     /// Whether [`TransactionBuffer::own_rows`] can find what was written to a resource by what CDF's rows are called: not
     /// where some of it is addressed in another way, whose meaning only CDF knows.
     pub fn is_by_key(&self, connection: &Connection, resource: &'static Resource) -> bool {
-        let datapoints = matches!(resource.shape, Shape::Datapoints { .. });
         let mut lanes = self.lanes.iter().filter(|lane| lane.destination.reaches(connection, resource));
-        !datapoints
-            && lanes.all(|lane| {
-                let addresses = KeyKind::ADDRESSES.iter().zip(lane.highest);
-                addresses.into_iter().all(|(kind, wave)| *kind == KeyKind::Key || wave.is_none())
-            })
+        lanes.all(|lane| {
+            let addresses = KeyKind::ADDRESSES.iter().zip(lane.highest);
+            addresses.into_iter().all(|(kind, wave)| *kind == KeyKind::Key || wave.is_none())
+        })
     }
 
     /// What was written to a resource in the project that a connection reaches, `before` a moment if one is given; of one

@@ -3,19 +3,17 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use prost::Message;
 
 use super::chunk::Spill;
 use super::trace::KeyTrace;
 use super::{Batch, Chunk, Lane, Moment, Trace, TransactionBuffer};
 use crate::cdf::client::Connection;
 use crate::cdf::encode::json::Properties;
-use crate::cdf::encode::point::wire;
 use crate::cdf::encode::KeyKind;
-use crate::cdf::error::{Error, Identity};
+use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::{Resource, Shape};
-use crate::cdf::table::{Mode, OnConflict, Operation};
+use crate::cdf::resource::Resource;
+use crate::cdf::table::Mode;
 use crate::cdf::view::View;
 
 /// A write of one item or RAW row.
@@ -31,25 +29,15 @@ pub struct PendingItem {
     pub view: Option<Arc<View>>,
 }
 
-/// A write to one series.
-#[derive(Debug, Clone, PartialEq)]
-pub enum PendingPoints {
-    /// `keeps`: points that there are already stay.
-    Write { item: wire::InsertionItem, keeps: bool },
-    /// Milliseconds; the end is excluded.
-    Delete { series: Identity, first: i64, end: i64 },
-}
-
-/// Everything written to a table, earlier writes of a key first.
+/// Everything written to a table but datapoints, earlier writes of a key first.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Pending {
     pub items: Vec<PendingItem>,
-    pub points: Vec<PendingPoints>,
 }
 
 impl Pending {
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.points.is_empty()
+        self.items.is_empty()
     }
 }
 
@@ -167,8 +155,6 @@ impl Part<'_> {
                 });
             }
         };
-        let keeps = mode.on_conflict == OnConflict::Ignore;
-        let datapoints = matches!(lane.destination.resource.shape, Shape::Datapoints { .. });
         match place {
             Place::Open(Batch::Items(batch)) => match keys {
                 Some(keys) if kind == KeyKind::Key => {
@@ -176,32 +162,8 @@ impl Part<'_> {
                 }
                 _ => batch.fragments().for_each(add),
             },
-            Place::Open(Batch::Ranges(batch)) => {
-                pending.points.extend(deleted(batch.fragments())?);
-            }
-            Place::Open(Batch::Points(batch)) => {
-                pending.points.extend(
-                    batch
-                        .messages(lane.string(), keeps)?
-                        .into_iter()
-                        .map(|item| PendingPoints::Write { item, keeps }),
-                );
-            }
-            Place::Closed(chunk) => {
-                let body = chunk.read(spill)?;
-                match (datapoints, mode.operation) {
-                    (true, Operation::Delete) => pending.points.extend(deleted(body.fragments())?),
-                    (true, _) => {
-                        let request = wire::InsertionRequest::decode(&*body.bytes).map_err(|error| {
-                            Error::internal(format!("encoded datapoints are not readable: {error}"))
-                        })?;
-                        pending.points.extend(
-                            request.items.into_iter().map(|item| PendingPoints::Write { item, keeps }),
-                        );
-                    }
-                    (false, _) => body.fragments().for_each(add),
-                }
-            }
+            Place::Open(Batch::Points(_) | Batch::Ranges(_)) => {}
+            Place::Closed(chunk) => chunk.read(spill)?.fragments().for_each(add),
         }
         Ok(())
     }
@@ -211,18 +173,4 @@ impl Part<'_> {
 fn key_hash(prefix: &[u8]) -> u64 {
     let colon = prefix.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1);
     hash_bytes(&prefix[colon..])
-}
-
-/// The stretches that a request deletes.
-fn deleted<'f>(stretches: impl Iterator<Item = &'f [u8]>) -> Result<Vec<PendingPoints>, Error> {
-    stretches
-        .map(|stretch| {
-            let value: serde_json::Value = serde_json::from_slice(stretch)
-                .map_err(|error| Error::internal(format!("an encoded deletion is not JSON: {error}")))?;
-            let moment = |name: &str| value[name].as_i64().unwrap_or_default();
-            let series = Identity::from_json(&value)
-                .ok_or_else(|| Error::internal("a deletion of datapoints without a series"))?;
-            Ok(PendingPoints::Delete { series, first: moment("inclusiveBegin"), end: moment("exclusiveEnd") })
-        })
-        .collect()
 }

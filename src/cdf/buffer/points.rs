@@ -359,48 +359,15 @@ impl PointBatch {
         Ok(())
     }
 
-    /// The points as they would be sent.
-    pub fn messages(&self, string: bool, keep_first: bool) -> Result<Vec<wire::InsertionItem>, Error> {
-        let unreadable = |error: prost::DecodeError| {
-            Error::internal(format!("encoded datapoints are not readable: {error}"))
-        };
-        let mut messages = Vec::new();
-        let mut points = Vec::new();
-        self.for_each_series(keep_first, |series, ordered| {
-            points.clear();
-            ordered.encode(&mut points);
-            let points = match string {
-                true => wire::Points::String(prost::Message::decode(&*points).map_err(unreadable)?),
-                false => wire::Points::Numeric(prost::Message::decode(&*points).map_err(unreadable)?),
-            };
-            let reference = Some(series.name.to_wire());
-            messages.push(wire::InsertionItem { reference, points: Some(points) });
-            Ok(())
-        })?;
-        Ok(messages)
-    }
-
     /// Ends the request; also gives the number of points in it.
     ///
     /// # Errors
     /// `Duplicate` if a moment is written twice and is not to be.
     pub fn close(self, string: bool, on_conflict: OnConflict) -> Result<(Body, usize), Error> {
-        let mut bytes = Vec::with_capacity(self.encoded() + self.series.len() * 48);
-        let (mut written, mut twice) = (0, None);
-        let mut points = Vec::new();
-        self.for_each_series(on_conflict == OnConflict::Ignore, |series, ordered| {
-            points.clear();
-            ordered.encode(&mut points);
-            point::write_item(&mut bytes, &series.name.to_wire(), &points, string);
-            written += ordered.points.len();
-            if let (None, Some(timestamp)) = (&twice, ordered.twice) {
-                twice = Some((series.name.to_identity(), timestamp));
-            }
-            Ok(())
-        })?;
+        let Encoded { mut bytes, points, twice } = self.encode(string, on_conflict == OnConflict::Ignore)?;
         match twice {
             Some((series, timestamp)) if on_conflict == OnConflict::Error => {
-                let count = self.entries.len() - written;
+                let count = self.entries.len() - points;
                 let moment =
                     json::iso8601(i128::from(timestamp) * 1000).unwrap_or_else(|_| timestamp.to_string());
                 Err(Error::new(
@@ -412,10 +379,36 @@ impl PointBatch {
             }
             _ => {
                 bytes.shrink_to_fit();
-                Ok((Body { bytes: bytes.into(), ..Default::default() }, written))
+                Ok((Body { bytes: bytes.into(), ..Default::default() }, points))
             }
         }
     }
+
+    /// The points as they would be sent.
+    pub fn encode(&self, string: bool, keep_first: bool) -> Result<Encoded, Error> {
+        let mut bytes = Vec::with_capacity(self.encoded() + self.series.len() * 48);
+        let (mut written, mut twice) = (0, None);
+        let mut points = Vec::new();
+        self.for_each_series(keep_first, |series, ordered| {
+            points.clear();
+            ordered.encode(&mut points);
+            point::write_item(&mut bytes, &series.name.to_wire(), &points, string);
+            written += ordered.points.len();
+            if let (None, Some(timestamp)) = (&twice, ordered.twice) {
+                twice = Some((series.name.to_identity(), timestamp));
+            }
+            Ok(())
+        })?;
+        Ok(Encoded { bytes, points: written, twice })
+    }
+}
+
+/// A request's body.
+pub struct Encoded {
+    pub bytes: Vec<u8>,
+    pub points: usize,
+    /// A moment that was written more than once.
+    twice: Option<(Identity, i64)>,
 }
 
 /// Where in the log something is.

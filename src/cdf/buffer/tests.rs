@@ -11,6 +11,7 @@ use super::*;
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::point::wire;
+use crate::cdf::error::Identity;
 use crate::cdf::table::Table;
 use crate::cdf::token::Credentials;
 use crate::cdf::writer::{Target, Writer};
@@ -495,7 +496,7 @@ fn a_request_that_could_not_be_made_fails_the_transaction_whatever_happens_in_be
                 .unwrap();
         }
         let resource = Resource::get("datapoints").unwrap();
-        let refused = buffer.pending(&connection, resource, None, None, &mut spill).unwrap_err();
+        let refused = buffer.own_points(&connection, resource, None, &mut spill).unwrap_err();
         // A savepoint was rolled back, and the transaction goes on.
         buffer.rollback(2);
         for error in [refused, buffer.finish().unwrap_err()] {
@@ -592,5 +593,140 @@ fn what_is_asked_for_part_by_part_is_all_that_is_pending() {
             items.extend(more);
         }
         assert_eq!(by_key(&items), all, "seed {seed}");
+    }
+}
+
+/// The points of each series, by moment.
+type Points = BTreeMap<(String, i64), Option<f64>>;
+
+/// What CDF has of a stretch, changed by writes that are told of it.
+fn apply_writes(stored: &mut Points, series: &str, writes: &[PointWrite], (first, end): Stretch) {
+    for write in writes {
+        match write {
+            PointWrite::Delete((from, to)) => {
+                let within = (series.to_owned(), *from.max(&first))..(series.to_owned(), *to.min(&end));
+                if within.start < within.end {
+                    let keys: Vec<_> = stored.range(within).map(|(key, _)| key.clone()).collect();
+                    keys.iter().for_each(|key| {
+                        stored.remove(key);
+                    });
+                }
+            }
+            PointWrite::Put { points: wire::Points::Numeric(points), keeps } => {
+                for point in &points.datapoints {
+                    assert!((first..end).contains(&point.timestamp), "a point beyond what was asked for");
+                    let key = (series.to_owned(), point.timestamp);
+                    if !(*keeps && stored.contains_key(&key)) {
+                        stored.insert(key, Some(point.value));
+                    }
+                }
+            }
+            PointWrite::Put { .. } => panic!("no numbers"),
+        }
+    }
+}
+
+#[test]
+fn points_that_are_asked_for_stretch_by_stretch_are_all_that_were_written() {
+    const MOMENTS: u64 = 400;
+    let connection = connection();
+    let columns = ["external_id", "timestamp", "value"];
+    let resource = Resource::get("datapoints").unwrap();
+    for seed in 1..80 {
+        let mut random = Random(seed);
+        let mut spill = MemorySpill::default();
+        let mut buffer = TransactionBuffer::new(1000 << random.below(8), background(seed));
+        let mut updates = writer("datapoints", &columns, &connection);
+        let table = Arc::new(Table::of_columns(resource, &columns).unwrap());
+        let mut keeps = Writer::new(table, connection.clone(), OnConflict::Ignore, None).unwrap();
+        // What CDF has already, of the first of the series.
+        let mut model: Points = (0..50).map(|at| (("s0".to_owned(), at * 7), None)).collect();
+        let mut stored = model.clone();
+        let mut saved = model.clone();
+        for at in 0..300 {
+            let series = format!("s{}", random.below(4));
+            let first = random.below(MOMENTS) as i64;
+            let end = first + 1 + random.below(20) as i64;
+            let subtransaction = if at < 200 { 1 } else { 2 };
+            if at == 200 {
+                saved = model.clone();
+            }
+            let kind = random.below(8);
+            if kind == 0 {
+                let target = Target { buffer: &mut buffer, subtransaction, spill: &mut spill };
+                let name = crate::cdf::encode::point::SeriesRef::ExternalId((&*series).into());
+                updates.delete_range(target, &name, (first, end)).unwrap();
+                apply_writes(&mut model, &series, &[PointWrite::Delete((first, end))], (0, i64::MAX));
+                continue;
+            }
+            for moment in first..end {
+                let target = Target { buffer: &mut buffer, subtransaction, spill: &mut spill };
+                let row = [
+                    Cell::Text(&series),
+                    Cell::Timestamp((moment - EPOCH_MILLIS) * 1000),
+                    Cell::Float(f64::from(at)),
+                ];
+                let key = (series.clone(), moment);
+                match kind {
+                    1 => {
+                        keeps.insert(target, &row).unwrap();
+                        model.entry(key).or_insert(Some(f64::from(at)));
+                    }
+                    _ => {
+                        updates.insert(target, &row).unwrap();
+                        model.insert(key, Some(f64::from(at)));
+                    }
+                }
+            }
+        }
+        let before = (seed % 3 == 0).then(|| buffer.moment(&connection, resource).unwrap());
+        let mut own = buffer.own_points(&connection, resource, before, &mut spill).unwrap();
+        if seed % 4 == 1 {
+            buffer.rollback(2);
+            // What was open is copied, so that a reader goes on as it began: it is of the first part that is closed only.
+            own = buffer.own_points(&connection, resource, before, &mut spill).unwrap();
+            model = saved;
+        }
+        let room =
+            |random: &mut Random| own_points::Room { points: 1 + random.below(90) as usize, bytes: 1 << 20 };
+        // Two series that CDF has, in two stretches each.
+        let middle = random.below(MOMENTS) as i64;
+        let mut wanted: Vec<(String, Stretch)> = Vec::new();
+        for series in ["s0", "s2"] {
+            wanted.extend([(series.to_owned(), (0, middle)), (series.to_owned(), (middle, i64::MAX))]);
+        }
+        while !wanted.is_empty() {
+            let of = |(series, within): &(String, Stretch)| {
+                (vec![Identity::Id(1), Identity::ExternalId(series.clone())], *within)
+            };
+            let asked = WantedPoints::Of(wanted.iter().map(of).collect());
+            let limit = room(&mut random);
+            let told = buffer.answer_points_within(&mut own, asked, &mut spill, limit).unwrap();
+            assert_eq!(told.len(), wanted.len());
+            assert!(told[0].end > wanted[0].1 .0 || wanted[0].1 .0 >= wanted[0].1 .1, "no progress");
+            for ((series, within), told) in std::mem::take(&mut wanted).into_iter().zip(told) {
+                apply_writes(&mut stored, &series, &told.writes, (within.0, told.end));
+                if told.end < within.1 {
+                    wanted.push((series, (told.end, within.1)));
+                }
+            }
+        }
+        // The others are not known to CDF.
+        let mut begun: BTreeMap<String, i64> = BTreeMap::new();
+        loop {
+            let asked = WantedPoints::Rest { only: None, within: (0, i64::MAX) };
+            let limit = room(&mut random);
+            let told = buffer.answer_points_within(&mut own, asked, &mut spill, limit).unwrap();
+            if told.is_empty() {
+                break;
+            }
+            for series in told {
+                let Some(Identity::ExternalId(name)) = series.name else { panic!("no name") };
+                assert!(name == "s1" || name == "s3", "{name} was asked for");
+                let first = begun.insert(name.clone(), series.end).unwrap_or(0);
+                apply_writes(&mut stored, &name, &series.writes, (first, series.end));
+            }
+        }
+        assert_same(&stored, &model, seed);
     }
 }

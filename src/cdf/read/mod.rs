@@ -7,6 +7,7 @@ mod items;
 mod journal;
 mod overlay;
 pub mod own;
+mod point_overlay;
 mod points;
 mod properties;
 mod raw;
@@ -357,17 +358,14 @@ impl Reader {
     /// As `new`, adding to a scan's statistics. `own`: where to ask for what the transaction has written.
     pub fn counting(
         client: Client,
-        mut query: Query,
+        query: Query,
         own: Own,
         statistics: Arc<Statistics>,
     ) -> Result<Self, Error> {
-        let pending_points = std::mem::take(&mut query.pending.points);
         let source = match &query.table.options.resource.shape {
             Shape::Items(items) => Source::Items(items::ItemPages::new(items, &query)?),
             Shape::Journal(journal) => Source::Journal(journal::JournalPages::new(journal, &query)?),
-            Shape::Datapoints { string } => {
-                Source::Points(points::PointPages::new(*string, &query, pending_points))
-            }
+            Shape::Datapoints { string } => Source::Points(points::PointPages::new(*string, &query)),
             Shape::SequenceRows => Source::SequenceRows(sequence_rows::SequenceRowPages::new(&query)?),
             Shape::Raw => Source::Raw(raw::RawPages::new(&query, &own)?),
             Shape::Instances { edges } => Source::Instances(instances::InstancePages::new(*edges, &query)?),

@@ -5,7 +5,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cdf::buffer::{PendingItem, Wanted};
+use crate::cdf::buffer::{PendingItem, SeriesWrites, Wanted, WantedPoints};
 use crate::cdf::document::Value;
 use crate::cdf::encode::instance::KEY;
 use crate::cdf::encode::json;
@@ -14,10 +14,12 @@ use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 
 /// A question, and where its answer goes.
 #[derive(Debug)]
-pub struct Ask {
-    pub wanted: Wanted,
-    pub reply: oneshot::Sender<Result<Vec<PendingItem>, Error>>,
+pub enum Ask {
+    Rows { wanted: Wanted, reply: Reply<PendingItem> },
+    Points { wanted: WantedPoints, reply: Reply<SeriesWrites> },
 }
+
+type Reply<T> = oneshot::Sender<Result<Vec<T>, Error>>;
 
 /// Where a reader asks; by default of a transaction that has written nothing.
 #[derive(Debug, Default)]
@@ -39,12 +41,16 @@ impl Own {
         self.asks.is_none()
     }
 
-    async fn ask(&self, wanted: Wanted) -> Result<Vec<PendingItem>, Error> {
+    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Ask) -> Result<Vec<T>, Error> {
         let gone = || Error::internal("nobody answers what the transaction has written");
         let Some(asks) = &self.asks else { return Ok(Vec::new()) };
         let (reply, answer) = oneshot::channel();
-        asks.send(Ask { wanted, reply }).map_err(|_| gone())?;
+        asks.send(question(reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    async fn rows(&self, wanted: Wanted) -> Result<Vec<PendingItem>, Error> {
+        self.ask(|reply| Ask::Rows { wanted, reply }).await
     }
 
     /// The writes to some keys, earlier ones of a key first.
@@ -60,12 +66,17 @@ impl Own {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.ask(Wanted::OfKeys { place: place.cloned(), keys }).await
+        self.rows(Wanted::OfKeys { place: place.cloned(), keys }).await
     }
 
     /// The next writes that nobody has asked for by their keys, all those of a key together; none at the end.
     pub async fn rest(&self, place: Option<&(String, String)>) -> Result<Vec<PendingItem>, Error> {
-        self.ask(Wanted::Rest { place: place.cloned() }).await
+        self.rows(Wanted::Rest { place: place.cloned() }).await
+    }
+
+    /// The writes to series.
+    pub async fn points(&self, wanted: WantedPoints) -> Result<Vec<SeriesWrites>, Error> {
+        self.ask(|reply| Ask::Points { wanted, reply }).await
     }
 }
 

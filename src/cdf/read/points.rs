@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use hashbrown::HashSet;
 use prost::Message;
 use serde::Deserialize;
 use serde_json::{json, Map, Value};
 
-use super::overlay::PointOverlay;
+use super::point_overlay::PointOverlay;
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
-use crate::cdf::buffer::PendingPoints;
+use crate::cdf::buffer::{Stretch, WantedPoints};
 use crate::cdf::client::{Body, Method};
 use crate::cdf::encode::instance::check_space;
 use crate::cdf::encode::point::wire::{
@@ -32,9 +31,8 @@ const SERIES_PER_LIST: usize = 1000;
 
 pub struct PointPages {
     string: bool,
-    overlay: PointOverlay,
-    /// The transaction's own points were given.
-    ended: bool,
+    /// What CDF has of some stretches, still without what the transaction has written to them.
+    stretches: VecDeque<SeriesStretch>,
     /// Series whose points are still to be read; with a cursor, the rest of them.
     waiting: VecDeque<Series>,
     /// Where the list of series goes on, if all are read.
@@ -49,6 +47,61 @@ pub struct PointPages {
 struct Series {
     reference: Value,
     cursor: Option<String>,
+    /// The first moment that was not read yet.
+    from: i64,
+}
+
+/// All points that CDF has of a stretch of a series.
+struct SeriesStretch {
+    item: ListItem,
+    within: Stretch,
+}
+
+impl SeriesStretch {
+    /// The series without points.
+    fn names(&self) -> ListItem {
+        let ListItem { id, external_id, is_string, instance_id, .. } = &self.item;
+        ListItem {
+            id: *id,
+            external_id: external_id.clone(),
+            is_string: *is_string,
+            instance_id: instance_id.clone(),
+            ..Default::default()
+        }
+    }
+
+    /// Splits off the points that CDF has before a moment.
+    fn points_until(&mut self, moment: i64) -> Option<Points> {
+        fn earlier<P>(points: &mut Vec<P>, count: usize) -> Vec<P> {
+            let later = points.split_off(count);
+            std::mem::replace(points, later)
+        }
+        self.within.0 = moment;
+        match self.item.points.as_mut()? {
+            Points::Numeric(NumericPoints { datapoints }) => {
+                let count = datapoints.partition_point(|point| point.timestamp < moment);
+                Some(Points::Numeric(NumericPoints { datapoints: earlier(datapoints, count) }))
+            }
+            Points::String(StringPoints { datapoints }) => {
+                let count = datapoints.partition_point(|point| point.timestamp < moment);
+                Some(Points::String(StringPoints { datapoints: earlier(datapoints, count) }))
+            }
+        }
+    }
+}
+
+/// Brings points in order of time, as CDF gives them, and gives the last moment.
+fn in_order(points: &mut Option<Points>) -> Option<i64> {
+    match points.as_mut()? {
+        Points::Numeric(NumericPoints { datapoints }) => {
+            datapoints.sort_by_key(|point| point.timestamp);
+            datapoints.last().map(|point| point.timestamp)
+        }
+        Points::String(StringPoints { datapoints }) => {
+            datapoints.sort_by_key(|point| point.timestamp);
+            datapoints.last().map(|point| point.timestamp)
+        }
+    }
 }
 
 /// The series that the conditions name, as requests do; None if they name none.
@@ -72,16 +125,15 @@ fn references(query: &Query) -> Option<Vec<Value>> {
 
 /// The series that the conditions name, and the stretch of time that they leave.
 pub fn series_and_time(query: &Query) -> (Option<Vec<Value>>, (i64, i64)) {
-    let pages = PointPages::new(false, query, Vec::new());
+    let pages = PointPages::new(false, query);
     (references(query), (pages.start, pages.end))
 }
 
 impl PointPages {
-    pub fn new(string: bool, query: &Query, pending: Vec<PendingPoints>) -> Self {
+    pub fn new(string: bool, query: &Query) -> Self {
         let mut pages = PointPages {
             string,
-            overlay: PointOverlay::new(pending),
-            ended: false,
+            stretches: VecDeque::new(),
             waiting: VecDeque::new(),
             list: None,
             start: FIRST_TIMESTAMP,
@@ -97,7 +149,9 @@ impl PointPages {
         if references.len() > 1 {
             pages.per_series = pages.per_series.min(POINTS / references.len().min(SERIES));
         }
-        pages.waiting.extend(references.into_iter().map(|reference| Series { reference, cursor: None }));
+        let from = pages.start;
+        let series = references.into_iter().map(|reference| Series { reference, cursor: None, from });
+        pages.waiting.extend(series);
         pages
     }
 
@@ -127,9 +181,12 @@ impl PointPages {
         if self.start >= self.end {
             return Ok(None);
         }
+        if !self.stretches.is_empty() {
+            return self.lay_over(call).await.map(Some);
+        }
         if self.waiting.is_empty() {
             let Some(cursor) = self.list.take() else {
-                return Ok(self.own(call));
+                return self.rest(call).await;
             };
             self.list_series(call, cursor).await?;
             if self.waiting.is_empty() {
@@ -164,16 +221,24 @@ impl PointPages {
         let answer = decode(&response.body).map_err(|why| response.unreadable(why))?;
         let mut rows = Vec::new();
         for mut item in answer.items {
-            self.overlay.apply(&mut item);
-            if !item.next_cursor.is_empty() {
+            let cursor = std::mem::take(&mut item.next_cursor);
+            let more = !cursor.is_empty();
+            if more || !call.own.is_empty() {
                 // A cursor goes with the reference that it was given for. Unknown series are left out of an answer, so
                 // that places do not tell which series an item is of.
-                let reference = batch
-                    .iter()
-                    .map(|series| &series.reference)
-                    .find(|reference| refers_to(reference, &item));
-                if let Some(reference) = reference.cloned() {
-                    self.waiting.push_front(Series { reference, cursor: Some(item.next_cursor.clone()) });
+                let asked = batch.iter().find(|series| refers_to(&series.reference, &item));
+                let Some(Series { reference, from, .. }) = asked else {
+                    return Err(response.unreadable("it has a series that was not asked for"));
+                };
+                let last = in_order(&mut item.points);
+                let end = if more { last.map_or(*from, |last| last.saturating_add(1)) } else { self.end };
+                if more {
+                    let reference = reference.clone();
+                    self.waiting.push_front(Series { reference, cursor: Some(cursor), from: end });
+                }
+                if !call.own.is_empty() {
+                    self.stretches.push_back(SeriesStretch { item, within: (*from, end) });
+                    continue;
                 }
             }
             if item.is_string == self.string {
@@ -183,19 +248,44 @@ impl PointPages {
         Ok(Some(rows))
     }
 
-    /// The points that only the transaction knows of; None once they were given.
-    fn own(&mut self, call: &Call<'_>) -> Option<Vec<Row>> {
-        if std::mem::replace(&mut self.ended, true) {
-            return None;
+    /// What the transaction has written to the series and stretches of a page, laid over what CDF has there: as much of it
+    /// as is told at a time.
+    async fn lay_over(&mut self, call: &Call<'_>) -> Result<Vec<Row>, Error> {
+        let wanted = self.stretches.iter().map(|stretch| (identities(&stretch.item), stretch.within));
+        let told = call.own.points(WantedPoints::Of(wanted.collect())).await?;
+        let mut rows = Vec::new();
+        for (mut stretch, told) in std::mem::take(&mut self.stretches).into_iter().zip(told) {
+            let mut overlay = PointOverlay::of(told.writes);
+            let mut points = stretch.points_until(told.end);
+            points.iter_mut().for_each(|points| overlay.apply(points));
+            if stretch.item.is_string == self.string {
+                append(&mut rows, call.query, ListItem { points, ..stretch.names() });
+            }
+            append(&mut rows, call.query, ListItem { points: overlay.into_points(), ..stretch.names() });
+            if stretch.within.0 < stretch.within.1 {
+                self.stretches.push_back(stretch);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The next points of series that only the transaction knows of; None once all were given.
+    async fn rest(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
+        if call.own.is_empty() {
+            return Ok(None);
+        }
+        let only = references(call.query).map(|asked| asked.iter().filter_map(Identity::from_json).collect());
+        let told = call.own.points(WantedPoints::Rest { only, within: (self.start, self.end) }).await?;
+        if told.is_empty() {
+            return Ok(None);
         }
         let mut rows = Vec::new();
-        let asked: Option<HashSet<Identity>> =
-            references(call.query).map(|asked| asked.iter().filter_map(Identity::from_json).collect());
-        self.overlay
-            .rest(self.start, self.end, asked.as_ref())
-            .into_iter()
-            .for_each(|item| append(&mut rows, call.query, item));
-        Some(rows)
+        for series in told {
+            let points = PointOverlay::of(series.writes).into_points();
+            let names = series.name.as_ref().map(named).unwrap_or_default();
+            append(&mut rows, call.query, ListItem { points, ..names });
+        }
+        Ok(Some(rows))
     }
 
     async fn list_series(&mut self, call: &Call<'_>, cursor: Option<String>) -> Result<(), Error> {
@@ -206,8 +296,12 @@ impl PointPages {
             body.insert("cursor".into(), cursor.into());
         }
         let (items, cursor) = take_page(call.post("/timeseries/list", &Value::Object(body)).await?);
-        let series =
-            items.into_iter().map(|item| Series { reference: json!({ "id": item["id"] }), cursor: None });
+        let from = self.start;
+        let series = items.into_iter().map(|item| Series {
+            reference: json!({ "id": item["id"] }),
+            cursor: None,
+            from,
+        });
         self.waiting.extend(series);
         self.list = cursor.map(Some);
         Ok(())
@@ -328,6 +422,32 @@ fn refers_to(reference: &Value, item: &ListItem) -> bool {
             id["space"] == *instance.space && id["externalId"] == *instance.external_id
         }),
     }
+}
+
+/// Every way in which the series can be addressed.
+fn identities(item: &ListItem) -> Vec<Identity> {
+    let mut all = vec![Identity::Id(item.id)];
+    if !item.external_id.is_empty() {
+        all.push(Identity::ExternalId(item.external_id.clone()));
+    }
+    all.extend(item.instance_id.as_ref().map(|instance| Identity::Instance {
+        space: instance.space.clone(),
+        external_id: instance.external_id.clone(),
+    }));
+    all
+}
+
+/// A series that CDF has not been seen to have.
+fn named(identity: &Identity) -> ListItem {
+    let mut item = ListItem::default();
+    match identity {
+        Identity::Id(id) => item.id = *id,
+        Identity::ExternalId(name) => item.external_id = name.clone(),
+        Identity::Instance { space, external_id } => {
+            item.instance_id = Some(InstanceId { space: space.clone(), external_id: external_id.clone() });
+        }
+    }
+    item
 }
 
 fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
