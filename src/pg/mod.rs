@@ -3,6 +3,7 @@
 mod analyze;
 mod casts;
 mod coerce;
+mod comments;
 mod conflict_condition;
 mod copy_defaults;
 mod credentials;

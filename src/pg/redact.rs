@@ -399,6 +399,10 @@ unsafe extern "C-unwind" fn run_utility<const LEVEL: usize>(
                 completion,
             ),
         }
+        // However often the hook is in front again, each statement runs once.
+        if LEVEL == 0 {
+            super::comments::after_utility(statement, context);
+        }
     }
 }
 

@@ -50,7 +50,10 @@ fn is_superuser() -> bool {
 }
 
 /// Whether a wrapper is one of this extension: by its validator, since its name may be changed.
-unsafe fn is_ours(wrapper: pg_sys::Oid) -> bool {
+///
+/// # Safety
+/// It is the wrapper of a server.
+pub unsafe fn is_ours(wrapper: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in the catalogs; a server has its wrapper.
     unsafe {
         let validator = (*pg_sys::GetForeignDataWrapper(wrapper)).fdwvalidator;

@@ -1,6 +1,7 @@
 //! The registry: every CDF resource, declared. A new resource is one file here and one line in [`RESOURCES`].
 
 pub mod assets;
+mod comment;
 mod data_sets;
 pub mod datapoints;
 mod events;
