@@ -46,7 +46,7 @@ impl Pages {
         let (own, asks) = match transaction::own_writes(&mut query, before)? {
             None => (Own::default(), None),
             Some(written) => {
-                let (own, asks) = Own::channel(written.places());
+                let (own, asks) = Own::channel(written.places(), written.by_id());
                 (own, Some((written, asks)))
             }
         };

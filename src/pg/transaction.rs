@@ -137,6 +137,11 @@ pub enum OwnWrites {
 }
 
 impl OwnWrites {
+    /// Whether rows are addressed by `id`.
+    pub fn by_id(&self) -> bool {
+        matches!(self, OwnWrites::Rows(rows) if rows.by_id())
+    }
+
     /// The RAW tables that were written to.
     pub fn places(&self) -> Vec<(String, String)> {
         match self {

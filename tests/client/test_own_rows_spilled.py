@@ -60,6 +60,34 @@ def test_own_rows_over_those_of_cdf_are_read_in_bounded_memory(session, cdf):
 
 
 @reads_proc
+def test_own_rows_by_id_are_read_in_bounded_memory(session, cdf):
+    """Each of CDF's rows is written to by id and by external id, in turns, and some of CDF's rows have no external id."""
+    session.execute("SET cdf_fdw.buffer_memory = '1MB'")
+    numbers = "(SELECT generate_series(1, 20000) AS i) n"
+    session.execute(f"INSERT INTO events (external_id, type, subtype) SELECT nullif('e' || i, 'e' || i / 10 * 10), 'CDF', i::text FROM {numbers}")
+    assert session.execute("SELECT count(*), count(external_id) FROM events").fetchone() == (20_000, 18_000)
+    session.execute("CREATE TEMP TABLE known AS SELECT id, external_id, subtype::int AS i FROM events")
+    session.execute("BEGIN")
+    write = "INSERT INTO events ({0}, type, description) SELECT {0}, {1}, rpad({0}::text, 400, '.') FROM known WHERE {2}"
+    session.execute(write.format("id", "'first'", "i % 2 = 0"))
+    session.execute(write.format("external_id", "'second'", "i % 3 = 0 AND external_id IS NOT NULL"))
+    session.execute(write.format("id", "'third'", "i % 5 = 0"))
+    session.execute("INSERT INTO events (external_id, type) SELECT 'new' || i, 'new' FROM generate_series(1, 100) i")
+    before = peak(session)
+    read = "SELECT type, count(*), count(DISTINCT id), count(description) FROM events GROUP BY 1 ORDER BY 1"
+    found = session.execute(read).fetchall()
+    last = {i: "third" if i % 5 == 0 else "second" if i % 3 == 0 else "first" if i % 2 == 0 else "CDF" for i in range(1, 20_001)}
+    expected = {name: list(last.values()).count(name) for name in ("CDF", "first", "second", "third")} | {"new": 100}
+    assert {name: count for name, count, *_ in found} == expected
+    assert {name: row for name, _, *row in found}["second"] == [expected["second"]] * 2
+    assert peak(session) - before < 24 * MB
+    # Those that a filter of CDF's leaves out, and what was written makes fit.
+    assert session.execute("SELECT count(*) FROM events WHERE type = 'second'").fetchone() == (expected["second"],)
+    session.execute("COMMIT")
+    assert {name: count for name, count, *_ in session.execute(read).fetchall()} == expected
+
+
+@reads_proc
 def test_own_points_over_those_of_cdf_are_read_in_bounded_memory(session, cdf):
     """Half of CDF's points are replaced, a quarter is deleted, and the series' own moments lie between them."""
     session.execute("SET cdf_fdw.buffer_memory = '1MB'")
@@ -98,6 +126,7 @@ ACTIONS = {
         "UPDATE events SET external_id = 'r' || external_id WHERE external_id = (SELECT 'e' || (%(some)s::int[])[1]) AND id IS NOT NULL",
         "DELETE FROM events WHERE external_id = ANY(SELECT 'e' || unnest(%(some)s::int[]))",
         "DELETE FROM events WHERE subtype = 'sub1'",
+        "INSERT INTO events (id, source) SELECT id, 'by id' FROM events WHERE external_id = ANY(SELECT 'e' || unnest(%(some)s::int[])) AND id IS NOT NULL",
     ],
     "raw_rows": [
         f"INSERT INTO raw_rows (db_name, table_name, key, columns) SELECT 'd', 't' || i %% 2, i::text, jsonb_build_object('i', i, 'p', {PAD}) FROM {SOME}",

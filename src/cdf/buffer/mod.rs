@@ -126,6 +126,8 @@ struct Lane {
     closed: u64,
     /// When its chunks are being closed.
     moment: Moment,
+    /// A write by `id` may change the item's external id.
+    renames: bool,
     /// A write had to come after one in another lane.
     tied: bool,
     /// The highest wave of a deletion.
@@ -318,6 +320,7 @@ impl Lane {
             shuffled: false,
             closed: 0,
             moment,
+            renames: false,
             tied: false,
             deleted: None,
             written: 0,
@@ -865,6 +868,12 @@ impl TransactionBuffer {
         spill: &mut dyn Spill,
     ) -> Result<(), Error> {
         self.check()?;
+        if encoded.kind == KeyKind::Id
+            && !matches!(self.lanes[lane].destination.resource.shape, Shape::SequenceRows)
+        {
+            let rest = &fragment[encoded.prefix..];
+            self.lanes[lane].renames |= memchr::memmem::find(rest, b"\"externalId\":").is_some();
+        }
         let of = Of::Item(encoded.hash, &fragment[..encoded.prefix]);
         let floor = self.floor(lane, of, mode, encoded.kind);
         let outside = self.outside();

@@ -31,8 +31,9 @@ type RawTable = (String, String);
 /// What a reader asks for, of one RAW table if it is given.
 #[derive(Debug)]
 pub enum Wanted {
-    /// All writes to these keys. A key is what the fragments of an item begin with.
-    OfKeys { place: Option<RawTable>, keys: Vec<Vec<u8>> },
+    /// All writes to these keys. A key is what the fragments of an item begin with. `anew`: only to those of which nothing
+    /// was given yet.
+    OfKeys { place: Option<RawTable>, keys: Vec<Vec<u8>>, anew: bool },
     /// The next of what nobody has asked for by its key: all writes to each of some keys.
     Rest { place: Option<RawTable> },
 }
@@ -72,8 +73,9 @@ impl Part {
         place.is_none() || self.destination.raw == *place
     }
 
-    fn item(&self, fragment: &[u8]) -> PendingItem {
+    fn item(&self, order: u64, fragment: &[u8]) -> PendingItem {
         PendingItem {
+            order,
             mode: self.mode,
             kind: self.kind,
             fragment: fragment.to_vec(),
@@ -94,6 +96,11 @@ struct Entry {
 impl OwnRows {
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    /// Whether some of the rows are addressed by `id`.
+    pub fn by_id(&self) -> bool {
+        self.parts.iter().any(|part| part.kind == KeyKind::Id)
     }
 
     /// The RAW tables that were written to.
@@ -120,6 +127,10 @@ impl OwnRows {
     }
 }
 
+fn order(part: usize, row: usize) -> u64 {
+    (part as u64) << 32 | row as u64
+}
+
 fn short_hash(key: &[u8]) -> u32 {
     (hash_bytes(key) >> 32) as u32
 }
@@ -140,12 +151,13 @@ fn key_of<'f>(shape: &Shape, fragment: &'f [u8]) -> &'f [u8] {
 
 impl TransactionBuffer {
     /// Whether [`TransactionBuffer::own_rows`] can find what was written to a resource by what CDF's rows are called: not
-    /// where some of it is addressed in another way, whose meaning only CDF knows.
+    /// where it gives them other names, or names a time series as an instance.
     pub fn is_by_key(&self, connection: &Connection, resource: &'static Resource) -> bool {
         let mut lanes = self.lanes.iter().filter(|lane| lane.destination.reaches(connection, resource));
         lanes.all(|lane| {
             let addresses = KeyKind::ADDRESSES.iter().zip(lane.highest);
-            addresses.into_iter().all(|(kind, wave)| *kind == KeyKind::Key || wave.is_none())
+            let found = |kind: &KeyKind| *kind == KeyKind::Key || *kind == KeyKind::Id && !lane.renames;
+            addresses.into_iter().all(|(kind, wave)| wave.is_none() || found(kind))
         })
     }
 
@@ -247,7 +259,7 @@ impl TransactionBuffer {
         let (Wanted::OfKeys { place, .. } | Wanted::Rest { place }) = &wanted;
         let mut reading = Reading { chunks: self.chunks(own, place), own, spill, shape };
         match wanted {
-            Wanted::OfKeys { place, keys } => reading.of_keys(&place, keys),
+            Wanted::OfKeys { place, keys, anew } => reading.of_keys(&place, keys, anew),
             Wanted::Rest { place } => reading.rest(place),
         }
     }
@@ -287,7 +299,8 @@ impl Reading<'_> {
     /// Adds a row, if it is of the key, and marks it as given.
     fn add(&mut self, at: usize, fragment: &[u8], key: &[u8], into: &mut Vec<PendingItem>) {
         if key_of(self.shape, fragment) == key {
-            into.push(self.own.parts[self.own.index[at].part as usize].item(fragment));
+            let Entry { part, row, .. } = self.own.index[at];
+            into.push(self.own.parts[part as usize].item(order(part as usize, row as usize), fragment));
             self.own.give(at);
         }
     }
@@ -296,6 +309,7 @@ impl Reading<'_> {
         &mut self,
         place: &Option<RawTable>,
         mut keys: Vec<Vec<u8>>,
+        anew: bool,
     ) -> Result<Vec<PendingItem>, Error> {
         keys.sort_unstable();
         keys.dedup();
@@ -305,7 +319,9 @@ impl Reading<'_> {
             let entries = self.own.of_hash(short_hash(key));
             found.extend(entries.map(|at| (self.own.index[at].part, self.own.index[at].row, at, which)));
         }
-        found.retain(|(part, ..)| self.own.parts[*part as usize].is_of(place));
+        found.retain(|(part, _, at, _)| {
+            self.own.parts[*part as usize].is_of(place) && !(anew && self.own.was_given(*at))
+        });
         // Earlier writes first, and each chunk once.
         found.sort_unstable();
         let mut items = Vec::with_capacity(found.len());
@@ -382,7 +398,7 @@ impl Reading<'_> {
         items: &mut Vec<PendingItem>,
     ) -> Result<(), Error> {
         if self.own.parts[part].kind == KeyKind::None {
-            items.push(self.own.parts[part].item(fragment));
+            items.push(self.own.parts[part].item(order(part, row), fragment));
             return Ok(());
         }
         let key = key_of(self.shape, fragment);

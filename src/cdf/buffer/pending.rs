@@ -19,6 +19,8 @@ use crate::cdf::view::View;
 /// A write of one item or RAW row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingItem {
+    /// Earlier writes to an item have lower ones, however they name it.
+    pub order: u64,
     pub mode: Mode,
     pub kind: KeyKind,
     /// The row as it was encoded.
@@ -147,6 +149,7 @@ impl Part<'_> {
         let add = |fragment: &[u8]| {
             if keys.is_none_or(|keys| keys.want(kind, fragment)) {
                 pending.items.push(PendingItem {
+                    order: pending.items.len() as u64,
                     mode,
                     kind,
                     fragment: fragment.to_vec(),

@@ -583,7 +583,11 @@ fn what_is_asked_for_part_by_part_is_all_that_is_pending() {
         for _ in 0..3 {
             let mut keys: Vec<Vec<u8>> = all.keys().filter(|_| random.below(4) == 0).cloned().collect();
             keys.retain(|key| !by_key(&items).contains_key(key) && !key.is_empty());
-            items.extend(buffer.answer(&mut own, Wanted::OfKeys { place: None, keys }, &mut spill).unwrap());
+            items.extend(
+                buffer
+                    .answer(&mut own, Wanted::OfKeys { place: None, keys, anew: false }, &mut spill)
+                    .unwrap(),
+            );
         }
         loop {
             let more = buffer.answer(&mut own, Wanted::Rest { place: None }, &mut spill).unwrap();

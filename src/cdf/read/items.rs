@@ -91,12 +91,12 @@ impl ItemPages {
                 let mut items = Vec::new();
                 for keys in self.overlay.ids().chunks(PER_LIST) {
                     let some = self.by_ids(call, keys).await?;
-                    items.extend(self.applied(call, some));
+                    items.extend(self.completed(call, some).await?);
                 }
                 let rest = self.overlay.rest(call.resource(), self.keyed);
                 for keys in rest.ask.chunks(PER_LIST) {
                     let some = self.by_ids(call, keys).await?;
-                    items.extend(self.applied(call, some));
+                    items.extend(self.completed(call, some).await?);
                 }
                 // What CDF does not know by now is new.
                 items.extend(rest.fresh);
@@ -157,12 +157,16 @@ impl ItemPages {
 
     /// Items with what the transaction has written to them.
     async fn overlaid(&mut self, call: &Call<'_>, items: Vec<Value>) -> Result<Vec<Value>, Error> {
-        let keys = items.iter().filter_map(own::item_key);
-        self.overlay.add(&call.own.of_keys(None, keys).await?)?;
+        self.overlay.add(&call.own.of_items(&items, own::item_key).await?)?;
         Ok(self.applied(call, items))
     }
 
-    /// As `overlaid`, with what the overlay holds.
+    /// As `overlaid`, of items of which the overlay holds what was written to one of their names.
+    async fn completed(&mut self, call: &Call<'_>, items: Vec<Value>) -> Result<Vec<Value>, Error> {
+        self.overlay.add(&call.own.of_items_anew(&items, own::item_key).await?)?;
+        Ok(self.applied(call, items))
+    }
+
     fn applied(&mut self, call: &Call<'_>, items: Vec<Value>) -> Vec<Value> {
         items.into_iter().filter_map(|item| self.overlay.apply(call.resource(), item)).collect()
     }

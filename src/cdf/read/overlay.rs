@@ -20,7 +20,7 @@ type Object = Map;
 /// One write, and when it was written among all of them.
 #[derive(Debug)]
 struct Write {
-    at: usize,
+    at: u64,
     mode: Mode,
     object: Object,
 }
@@ -74,7 +74,7 @@ impl ItemOverlay {
 
     /// Adds all writes to some items.
     pub fn add(&mut self, pending: &[PendingItem]) -> Result<(), Error> {
-        for (at, item) in pending.iter().enumerate() {
+        for item in pending {
             let mut object = object(&item.fragment)?;
             let identity = match item.kind {
                 KeyKind::Key => {
@@ -85,7 +85,7 @@ impl ItemOverlay {
             };
             match identity {
                 Some(identity) => {
-                    let write = Write { at, mode: item.mode, object };
+                    let write = Write { at: item.order, mode: item.mode, object };
                     self.writes.entry(identity).or_default().push(write);
                 }
                 None => self.blind.push(Value::Object(object)),
@@ -208,13 +208,13 @@ impl RawOverlay {
 
     /// Adds all writes to some rows.
     pub fn add(&mut self, pending: &[PendingItem]) -> Result<(), Error> {
-        for (at, item) in pending.iter().enumerate() {
+        for item in pending {
             let object = object(&item.fragment)?;
             let (Some(place), Some(key)) = (item.raw.clone(), object["key"].as_str().map(str::to_owned))
             else {
                 return Err(Error::internal("a RAW row without its place"));
             };
-            let write = Write { at, mode: item.mode, object };
+            let write = Write { at: item.order, mode: item.mode, object };
             self.writes.entry(place).or_default().entry(key).or_default().push(write);
         }
         Ok(())
@@ -289,7 +289,7 @@ impl InstanceOverlay {
 
     /// Adds all writes to some instances.
     pub fn add(&mut self, pending: &[PendingItem], view: &View) -> Result<(), Error> {
-        for (at, item) in pending.iter().enumerate() {
+        for item in pending {
             let same = item.view.as_ref().is_some_and(|other| other.name == view.name);
             if !same && item.mode.operation != Operation::Delete {
                 continue;
@@ -298,7 +298,7 @@ impl InstanceOverlay {
             let key = object.remove(KEY).unwrap_or_default();
             let part = |at: usize| Some(key.as_array()?.get(at)?.as_str()?.to_owned());
             let key = part(0).zip(part(1)).ok_or_else(|| Error::internal("an instance without its key"))?;
-            self.writes.entry(key).or_default().push(Write { at, mode: item.mode, object });
+            self.writes.entry(key).or_default().push(Write { at: item.order, mode: item.mode, object });
         }
         Ok(())
     }
@@ -378,7 +378,7 @@ impl SequenceRowOverlay {
 
     /// Adds all writes to some rows.
     pub fn add(&mut self, pending: &[PendingItem]) -> Result<(), Error> {
-        for (at, item) in pending.iter().enumerate() {
+        for item in pending {
             let object = object(&item.fragment)?;
             let number = object[ROW_NUMBER].as_i64();
             let sequence = match object["id"].as_i64() {
@@ -388,7 +388,7 @@ impl SequenceRowOverlay {
             let (Some(sequence), Some(number)) = (sequence, number) else {
                 return Err(Error::internal("a sequence row without its key"));
             };
-            let write = Write { at, mode: item.mode, object };
+            let write = Write { at: item.order, mode: item.mode, object };
             self.writes.entry((sequence, number)).or_default().push(write);
         }
         Ok(())
@@ -401,6 +401,17 @@ impl SequenceRowOverlay {
         for identity in name.into_iter().chain([Identity::Id(id)]) {
             self.names.insert(identity, (id, external_id.clone()));
         }
+    }
+
+    /// The rows that are left, by both names of their sequences that were [seen](Self::saw).
+    pub fn left(&self) -> Vec<Value> {
+        let row = |(sequence, number): &(Identity, i64)| {
+            let (id, external_id) = self.names.get(sequence)?;
+            let members =
+                [("id", (*id).into()), ("externalId", external_id.clone()), (ROW_NUMBER, (*number).into())];
+            Some(Value::Object(members.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()))
+        };
+        self.writes.keys().filter_map(row).collect()
     }
 
     /// A row of CDF, of a sequence that was [seen](Self::saw), as it will be after COMMIT; None if it is deleted.

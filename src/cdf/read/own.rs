@@ -27,13 +27,15 @@ pub struct Own {
     asks: Option<mpsc::UnboundedSender<Ask>>,
     /// The RAW tables that were written to.
     pub places: Vec<(String, String)>,
+    /// Some of what was written is addressed by `id`.
+    by_id: bool,
 }
 
 impl Own {
     /// A reader's end, and that of whoever answers.
-    pub fn channel(places: Vec<(String, String)>) -> (Own, mpsc::UnboundedReceiver<Ask>) {
+    pub fn channel(places: Vec<(String, String)>, by_id: bool) -> (Own, mpsc::UnboundedReceiver<Ask>) {
         let (asks, receiver) = mpsc::unbounded_channel();
-        (Own { asks: Some(asks), places }, receiver)
+        (Own { asks: Some(asks), places, by_id }, receiver)
     }
 
     /// Whether nothing was written that is to be asked for.
@@ -66,7 +68,26 @@ impl Own {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.rows(Wanted::OfKeys { place: place.cloned(), keys }).await
+        self.rows(Wanted::OfKeys { place: place.cloned(), keys, anew: false }).await
+    }
+
+    /// The writes to items, or rows of sequences, of CDF, by both of their names.
+    pub async fn of_items(&self, items: &[Value], key: Key) -> Result<Vec<PendingItem>, Error> {
+        self.of_keys(None, items.iter().flat_map(|item| self.keys(item, key))).await
+    }
+
+    /// As `of_items`, as far as nothing was given yet of what was written to a name: what was written to the other one was.
+    pub async fn of_items_anew(&self, items: &[Value], key: Key) -> Result<Vec<PendingItem>, Error> {
+        let keys: Vec<_> = items.iter().flat_map(|item| self.keys(item, key)).collect();
+        match self.by_id && !keys.is_empty() {
+            true => self.rows(Wanted::OfKeys { place: None, keys, anew: true }).await,
+            false => Ok(Vec::new()),
+        }
+    }
+
+    fn keys(&self, item: &Value, key: Key) -> impl Iterator<Item = Vec<u8>> {
+        let by_id = self.by_id.then(|| key(item, Name::Id)).flatten();
+        key(item, Name::ExternalId).into_iter().chain(by_id)
     }
 
     /// The next writes that nobody has asked for by their keys, all those of a key together; none at the end.
@@ -89,15 +110,28 @@ pub fn key(member: &str, name: &str) -> Vec<u8> {
     key
 }
 
-/// As [`key`], of an item of CDF, if it has an external id.
-pub fn item_key(item: &Value) -> Option<Vec<u8>> {
-    item["externalId"].as_str().map(|name| key("externalId", name))
+/// By what CDF's item is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    ExternalId,
+    Id,
 }
 
-/// As [`key`], of a row of a sequence that has an external id.
-pub fn sequence_row_key(row: &Value) -> Option<Vec<u8>> {
+/// Gives the [`key`] of an item by one of its names, if it has such a name.
+pub type Key = fn(&Value, Name) -> Option<Vec<u8>>;
+
+/// As [`key`], of an item of CDF.
+pub fn item_key(item: &Value, by: Name) -> Option<Vec<u8>> {
+    match by {
+        Name::ExternalId => item["externalId"].as_str().map(|name| key("externalId", name)),
+        Name::Id => item["id"].as_i64().map(|id| format!("{{\"id\":{id}").into_bytes()),
+    }
+}
+
+/// As [`key`], of a row of a sequence.
+pub fn sequence_row_key(row: &Value, by: Name) -> Option<Vec<u8>> {
     let number = row[ROW_NUMBER].as_i64()?;
-    let mut key = item_key(row)?;
+    let mut key = item_key(row, by)?;
     key.extend_from_slice(format!(",\"{ROW_NUMBER}\":{number}").as_bytes());
     Some(key)
 }

@@ -71,6 +71,8 @@ impl SequenceRowPages {
                     return Ok(None);
                 }
                 self.overlay.add(&more)?;
+                let left = self.overlay.left();
+                self.overlay.add(&call.own.of_items_anew(&left, own::sequence_row_key).await?)?;
                 return Ok(Some(self.overlay.rest().into_iter().map(|item| row(call.query, item)).collect()));
             };
             self.list_sequences(call, cursor).await?;
@@ -102,8 +104,7 @@ impl SequenceRowPages {
             self.overlay.saw(&answer);
         }
         let items = items(answer);
-        let keys = items.iter().filter_map(own::sequence_row_key);
-        self.overlay.add(&call.own.of_keys(None, keys).await?)?;
+        self.overlay.add(&call.own.of_items(&items, own::sequence_row_key).await?)?;
         let rows = items.into_iter().filter_map(|item| self.overlay.apply(item));
         Ok(Some(rows.map(|item| row(call.query, item)).collect()))
     }
