@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use cdf_fdw::cdf::buffer::{Extent, Foreground, Spill, TransactionBuffer};
 use cdf_fdw::cdf::cell::Cell;
-use cdf_fdw::cdf::client::Connection;
 use cdf_fdw::cdf::error::Error;
+use cdf_fdw::cdf::http::connection::Connection;
+use cdf_fdw::cdf::http::oidc::Credentials;
 use cdf_fdw::cdf::resource::Resource;
 use cdf_fdw::cdf::table::{ColumnDefinition, Mode, OnConflict, OnUnfit, Table, TableOptions};
-use cdf_fdw::cdf::token::Credentials;
 use cdf_fdw::cdf::writer::{Target, Writer};
 use secrecy::SecretString;
 use url::Url;

@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 
 use serde_json::Value;
 
-use super::report::brief_endpoint;
-pub use super::report::{Fate, Noun, Rows, Trace, ROWS, SERIES};
+use super::error_text::brief_endpoint;
+pub use super::error_text::{Fate, Noun, Rows, Trace, ROWS, SERIES};
 
 /// How many rows an error names before it only counts them.
 pub const NAMED_ROWS: usize = 10;

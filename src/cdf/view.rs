@@ -3,12 +3,16 @@
 use bytes::Bytes;
 use serde_json::{json, Value};
 
-use super::client::{Body, Client, Connection, Limits, Method, Request, Resend, Response};
 use super::document;
 use super::error::{Error, RequestError};
-use super::owed::Owed;
+use super::http::client::Client;
+use super::http::connection::Connection;
+use super::http::owed::Owed;
+use super::http::request::{Body, Limits, Method, Request};
+use super::http::response::Response;
+use super::http::retry::Resend;
+use super::http::url_path::segment;
 use super::resource::view::{LIST_ELEMENTS, LIST_RELATIONS, TEXT_BYTES};
-use super::url_path::segment;
 
 /// The capability that reading definitions needs.
 const CAPABILITY: &str = "dataModelsAcl:READ";

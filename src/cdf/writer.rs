@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::buffer::{Spill, Subtransaction, TransactionBuffer};
 use super::cell::Cell;
-use super::client::Connection;
 use super::encode::instance::InstanceEncoder;
 use super::encode::item::ItemEncoder;
 use super::encode::point::{PointEncoder, SeriesRef};
@@ -12,6 +11,7 @@ use super::encode::raw::RawEncoder;
 use super::encode::sequence::SequenceRowEncoder;
 use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
+use super::http::connection::Connection;
 use super::read::existing::RowKey;
 use super::resource::{Journal, Resource, Shape};
 use super::table::{Mode, NullHandling, OnConflict, Operation, Table};

@@ -18,10 +18,11 @@ use super::errors::{raise_as, OrRaise};
 use super::text::{from_datum, from_server, to_datum, to_palloc, to_server};
 use super::{options, preload, redact, settings, trust, wait};
 use crate::cdf::activity::{Activity, Errand};
-use crate::cdf::client::{Connection, Limits};
 use crate::cdf::error::{list_names, Error, Kind, RequestError};
+use crate::cdf::http::connection::Connection;
+use crate::cdf::http::oidc::Credentials;
+use crate::cdf::http::request::Limits;
 use crate::cdf::resource::{Naming, Resource, RESOURCES};
-use crate::cdf::token::Credentials;
 
 /// The foreign-data wrapper's name, fixed by the extension's script.
 const WRAPPER: &CStr = c"cdf_fdw";

@@ -17,13 +17,13 @@ use super::errors::{raise, raise_as, OrRaise};
 use super::list::pointers;
 use super::text::{column_name, from_array, from_server};
 use super::{settings, trust, views};
-use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
+use crate::cdf::http::connection::Connection;
+use crate::cdf::http::oidc::Credentials;
 use crate::cdf::resource::{raw, Naming, Resource, Shape};
 use crate::cdf::table::{
     ColumnDefinition, Mode, NullHandling, OnConflict, OnUnfit, Operation, Table, TableOptions,
 };
-use crate::cdf::token::Credentials;
 use crate::cdf::view::ViewReference;
 
 /// What an option stands on.

@@ -323,7 +323,7 @@ impl ScanPlan {
 /// A scan that runs.
 pub struct ScanState {
     table: Arc<Table>,
-    connection: Arc<crate::cdf::client::Connection>,
+    connection: Arc<crate::cdf::http::connection::Connection>,
     writer: RowWriter,
     needed: Vec<bool>,
     shown: Vec<bool>,

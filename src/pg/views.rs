@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::{transaction, wait};
 use crate::cdf::activity::Activity;
-use crate::cdf::client::Connection;
 use crate::cdf::error::{Error, Kind};
+use crate::cdf::http::connection::Connection;
 use crate::cdf::table::Table;
 use crate::cdf::view::{Definitions, View, ViewReference};
 

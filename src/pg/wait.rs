@@ -29,8 +29,8 @@ use tokio::task::{AbortHandle, JoinError};
 use super::{descriptors, progress};
 use crate::cdf::activity::Activity;
 use crate::cdf::buffer::Background;
-use crate::cdf::client::Client;
 use crate::cdf::error::Error;
+use crate::cdf::http::client::Client;
 
 /// How long a vanished client can go unnoticed.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_millis(500);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::report::{one_line, shorten};
+use super::super::error_text::{one_line, shorten};
 use super::{lock, Activity, Answer, Counters, Network, Pause, What};
 
 /// Resources that a text names one by one; of more it gives the sum.

@@ -31,10 +31,10 @@ use points::PointBatch;
 use ranges::RangeBatch;
 use trace::{KeyTrace, RangeTrace};
 
-use super::client::Connection;
 use super::encode::point::{PlainPoint, SeriesRef};
 use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
+use super::http::connection::Connection;
 use super::resource::raw::ROWS_PER_REQUEST;
 use super::resource::view::INSTANCES_PER_REQUEST;
 use super::resource::{sequence_rows, Resource, Shape, Stage};

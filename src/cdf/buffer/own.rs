@@ -10,11 +10,11 @@ use hashbrown::HashMap;
 
 use super::chunk::{Body, Chunk, Spill};
 use super::{Batch, Destination, Moment, PendingItem, TransactionBuffer};
-use crate::cdf::client::Connection;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
+use crate::cdf::http::connection::Connection;
 use crate::cdf::resource::{Resource, Shape};
 use crate::cdf::table::Mode;
 

@@ -12,8 +12,8 @@ use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::point::wire;
 use crate::cdf::error::Identity;
+use crate::cdf::http::oidc::Credentials;
 use crate::cdf::table::Table;
-use crate::cdf::token::Credentials;
 use crate::cdf::writer::{Target, Writer};
 
 /// A small generator, so that runs repeat.

@@ -6,13 +6,13 @@ use serde_json::value::RawValue;
 use serde_json::Value;
 
 use crate::cdf::buffer::{Body, BodyBuilder, Destination};
-use crate::cdf::client::Response;
 use crate::cdf::document;
 use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::{instance, json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::response::Response;
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 use crate::cdf::resource::{Create, Items, Naming, Resource, Rule};
 

@@ -7,9 +7,9 @@ use super::body::{listing, matching, mentioning, named};
 use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
-use crate::cdf::client::Resend;
 use crate::cdf::error::{Error, Identity, RequestError, ROWS};
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::raw::rows_path;
 use crate::cdf::resource::{Items, Shape, Stage};
 

@@ -9,11 +9,11 @@ use super::body::{key_of, listing};
 use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
-use crate::cdf::client::Resend;
 use crate::cdf::encode::instance::{end_member, KEY};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Identity, RequestError};
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::view::ENDS;
 use crate::cdf::table::{OnConflict, Operation};
 

@@ -25,10 +25,13 @@ use self::fresh::{Fresh, Patience};
 use self::search::Search;
 use super::activity::Errand;
 use super::buffer::{Body, Destination};
-use super::client::{self, Client, Limits, Method, Request, Resend, Response};
 use super::encode::KeyKind;
 use super::error::{ApiError, Error, Fate, Kind, Noun, RequestError, Trace, ROWS};
-use super::owed::Owed;
+use super::http::client::Client;
+use super::http::owed::Owed;
+use super::http::request::{self, Limits, Method, Request};
+use super::http::response::Response;
+use super::http::retry::Resend;
 use super::resource::{Journal, Naming, Shape};
 use super::table::{Mode, Operation};
 
@@ -159,7 +162,7 @@ impl Delivery<'_> {
     async fn post(
         &self,
         path: &str,
-        body: client::Body,
+        body: request::Body,
         resend: Resend,
         owed: Owed,
     ) -> Result<Response, RequestError> {
@@ -201,7 +204,7 @@ impl Delivery<'_> {
         resend: Resend,
         owed: Owed,
     ) -> Result<Response, RequestError> {
-        self.post(path, client::Body::Json(body.into()), resend, owed).await
+        self.post(path, request::Body::Json(body.into()), resend, owed).await
     }
 
     /// The name of a built-in column, as the table that the rows came from calls it.

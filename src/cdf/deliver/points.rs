@@ -10,10 +10,11 @@ use serde_json::{json, Value};
 use super::body::listing;
 use super::search::SEARCHES;
 use super::{Delivery, Work};
-use crate::cdf::client::{self, Resend};
 use crate::cdf::encode::point::wire;
 use crate::cdf::error::{ApiError, Error, Fate, Identity, Kind, RequestError, NAMED_ROWS, SERIES};
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::request;
+use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::datapoints::POINTS_PER_REQUEST;
 use crate::cdf::table::OnConflict;
 
@@ -37,7 +38,7 @@ impl Delivery<'_> {
         let mut culprits: Vec<String> = Vec::new();
         let mut verdict: Option<ApiError> = None;
         while let Some((bytes, rows)) = queue.pop_front() {
-            let content = client::Body::Protobuf(bytes.clone());
+            let content = request::Body::Protobuf(bytes.clone());
             let api = match self.post("/timeseries/data", content, Resend::Always, Owed::Object).await {
                 Ok(_) => {
                     self.accepted += rows;

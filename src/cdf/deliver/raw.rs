@@ -11,13 +11,15 @@ use super::body::create_body;
 use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::buffer::{Body, BodyBuilder};
-use crate::cdf::client::{Body as Content, Method, Request, Resend, Response};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Kind, RequestError};
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::request::{Body as Content, Method, Request};
+use crate::cdf::http::response::Response;
+use crate::cdf::http::retry::Resend;
+use crate::cdf::http::url_path::segment;
 use crate::cdf::resource::raw::{row_path, rows_path, ROWS_PER_PAGE};
 use crate::cdf::table::{NullHandling, OnConflict, Operation};
-use crate::cdf::url_path::segment;
 
 /// Up to so many rows are read one by one, as far as URLs can name them, more by reading the table.
 const SINGLE_READS: usize = 50;

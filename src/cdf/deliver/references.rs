@@ -10,11 +10,11 @@ use super::body::{listing, named, Parsed};
 use super::fresh::Patience;
 use super::{Delivery, Work};
 use crate::cdf::buffer::{Body, BodyBuilder};
-use crate::cdf::client::Resend;
 use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::error::{list_names, Error, Identity, Kind};
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::{ReferenceTarget, Resource, Rule};
 
 /// An external id: the connection that it is looked up over, where, and itself.

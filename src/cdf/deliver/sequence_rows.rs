@@ -10,10 +10,10 @@ use super::body::{matching, Parsed};
 use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
-use crate::cdf::client::Resend;
 use crate::cdf::encode::json::{self as json_writer, Properties};
 use crate::cdf::error::{Error, RequestError};
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::sequence_rows::{
     COLUMNS, COLUMNS_PER_ITEM, ITEMS_PER_REQUEST, ROWS_PER_REQUEST, ROW_NUMBER, VALUES_PER_REQUEST,
 };

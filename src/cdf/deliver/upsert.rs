@@ -7,10 +7,11 @@ use super::search::Search;
 use super::sequences::ColumnChanges;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
-use crate::cdf::client::{Resend, Response};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Fate, Kind, RequestError, ROWS};
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::response::Response;
+use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::{Create, Items};
 use crate::cdf::table::{OnConflict, Operation};
 

@@ -3,7 +3,6 @@
 pub mod document;
 pub mod fragment;
 mod geo;
-pub mod gzip;
 pub mod instance;
 pub mod item;
 pub mod json;

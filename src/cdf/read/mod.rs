@@ -24,10 +24,14 @@ use serde_json::json;
 
 use super::buffer::Pending;
 use super::cell::{Cell, EPOCH_MILLIS};
-use super::client::{Body, Client, Connection, Limits, Method, Request, Resend, Response};
 use super::document::Value;
 use super::error::{Error, Identity, RequestError};
-use super::owed::Owed;
+use super::http::client::Client;
+use super::http::connection::Connection;
+use super::http::owed::Owed;
+use super::http::request::{Body, Limits, Method, Request};
+use super::http::response::Response;
+use super::http::retry::Resend;
 use super::resource::raw::KEY_CHARS;
 use super::resource::{Resource, Rule, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
 use super::table::{Binding, Table, RAW_KEY};

@@ -10,14 +10,14 @@ use serde_json::{json, Map, Value};
 use super::point_overlay::PointOverlay;
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::buffer::{Stretch, WantedPoints};
-use crate::cdf::client::{Body, Method};
 use crate::cdf::encode::instance::check_space;
 use crate::cdf::encode::point::wire::{
     InstanceId, ListItem, ListResponse, NumericPoint, NumericPoints, Points, Status, StringPoint,
     StringPoints,
 };
 use crate::cdf::error::{Error, Identity};
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::request::{Body, Method};
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
 use crate::cdf::resource::EXTERNAL_ID_CHARS;
 use crate::cdf::table::Binding;

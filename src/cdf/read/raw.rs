@@ -8,10 +8,10 @@ use super::own::{self, Own};
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::document::Value;
 use crate::cdf::error::Error;
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::url_path::{segment, CURSOR, LONGEST};
 use crate::cdf::resource::raw::{can_exist, row_path, rows_path, KEY_CHARS, ROWS_PER_PAGE};
 use crate::cdf::table::{Binding, RAW_KEY};
-use crate::cdf::url_path::{segment, CURSOR, LONGEST};
 
 /// Databases and tables per request, CDF's maximum.
 const NAMES: usize = 1000;

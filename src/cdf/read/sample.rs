@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 
 use crate::cdf::document::Value;
 use crate::cdf::error::{Error, RequestError};
+use crate::cdf::http::url_path::segment;
 use crate::cdf::resource::raw::{cursors_path, rows_path};
-use crate::cdf::url_path::segment;
 use crate::cdf::view::Definitions;
 
 /// Rows of each part of a table that its columns are guessed from.

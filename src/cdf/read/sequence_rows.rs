@@ -7,10 +7,10 @@ use serde_json::{json, Map as Members, Value as Request};
 
 use super::overlay::SequenceRowOverlay;
 use super::{own, take_page, Call, Comparison, Field, Operand, Query, Row};
-use crate::cdf::client::{Body, Method};
 use crate::cdf::document::{Map, Value};
 use crate::cdf::error::{Error, RequestError};
-use crate::cdf::owed::Owed;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::request::{Body, Method};
 use crate::cdf::resource::sequence_rows::{COLUMNS, ROWS_PER_REQUEST, ROW_NUMBER};
 use crate::cdf::table::Binding;
 

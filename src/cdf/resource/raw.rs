@@ -1,7 +1,7 @@
 //! RAW rows (API description, `POST /raw/dbs/{dbName}/tables/{tableName}/rows`).
 
 use super::*;
-use crate::cdf::url_path::{is_segment, segment, LONGEST};
+use crate::cdf::http::url_path::{is_segment, segment, LONGEST};
 
 /// Rows per insert request; CDF takes 10 000, the official SDKs send half of it.
 pub const ROWS_PER_REQUEST: usize = 5_000;

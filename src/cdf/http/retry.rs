@@ -1,4 +1,4 @@
-//! When a request is sent again: a pure policy that knows neither network nor clock. [`crate::cdf::client`] drives it.
+//! When a request is sent again: a pure policy that knows neither network nor clock. [`super::exchange`] drives it.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,0 +1,201 @@
+//! CDF's side of HTTP: requests with the connection's token, and whether it is CDF at all that answers.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use reqwest::header::{self, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use url::Url;
+
+use super::call::{Call, Peer};
+use super::connection::Connection;
+use super::exchange::Transport;
+use super::oidc;
+use super::owed::Owed;
+use super::report::{cursor_expired, no_endpoint};
+use super::request::{encode, Body, Limits, Method, Request};
+use super::response::Response;
+use super::retry::Resend;
+use crate::cdf::error::{Absence, Error, RequestError, Trace};
+
+/// What a token may do, as CDF's token/inspect tells.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    pub subject: String,
+    /// The url names of the projects that the token has access to.
+    pub projects: Vec<String>,
+    /// CDF's list of capabilities, as it is.
+    pub capabilities: Value,
+    /// Which answer it is.
+    pub trace: Trace,
+}
+
+/// An HTTP client with its pool of connections. Clones share the pool.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(super) transport: Transport,
+}
+
+impl Client {
+    /// A client of this process; not to be used in a process that was forked later. `idle`: how many connections to a server
+    /// it keeps for later requests.
+    ///
+    /// # Errors
+    /// `CannotConnect` if TLS cannot be set up, as when the system has no root certificates.
+    pub fn new(idle: usize) -> Result<Self, Error> {
+        Ok(Client { transport: Transport::new(idle)? })
+    }
+
+    /// Sends a request until it is answered for good. Must run in a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// `Api` if CDF refuses; `Failed` if there is no answer of CDF to speak of, with the kind `CannotConnect` (also for an
+    /// endpoint that is not there), `ConnectionLost` (also for an answer that is not CDF's), `CursorExpired`, `NotAuthenticated`, `Throttled`, `ServerFailure`,
+    /// `TimedOut` (the deadline passed while waiting), `InvalidOption` (an unusable URL) or `InvalidValue` (a path that
+    /// URLs cannot hold).
+    pub async fn send(
+        &self,
+        connection: &Connection,
+        request: &Request,
+        limits: &Limits,
+    ) -> Result<Response, RequestError> {
+        let url = connection.project_url(&request.path)?;
+        let answer = self.send_to(connection, url, request, limits).await;
+        match answer {
+            Ok(response) => {
+                connection.reached.store(true, Ordering::Relaxed);
+                Ok(response)
+            }
+            Err(RequestError::Api(api)) if api.lost_the_cursor() && request.has_cursor() => {
+                Err(cursor_expired(&api).into())
+            }
+            Err(RequestError::Api(api)) if api.status == 404 => {
+                let leads_to_cdf = match api.absence() {
+                    Absence::Item => true,
+                    Absence::Endpoint => false,
+                    Absence::Unclear => self.reaches_project(connection, limits).await?,
+                };
+                Err(match leads_to_cdf {
+                    true => RequestError::Api(api),
+                    false => no_endpoint(
+                        &connection.name(),
+                        &connection.project,
+                        &api.message,
+                        api.trace(),
+                        api.unsure,
+                    )
+                    .into(),
+                })
+            }
+            other => other,
+        }
+    }
+
+    /// Whether there is such a project of CDF at all: its RAW databases can be asked for, whatever is in it.
+    async fn reaches_project(&self, connection: &Connection, limits: &Limits) -> Result<bool, RequestError> {
+        if connection.reached.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let request = Request {
+            method: Method::Get,
+            path: "/raw/dbs?limit=1".into(),
+            body: Body::None,
+            resend: Resend::Always,
+            owed: Owed::List,
+        };
+        let url = connection.project_url(&request.path)?;
+        match self.send_to(connection, url, &request, limits).await {
+            Ok(_) => {
+                connection.reached.store(true, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(RequestError::Api(api)) => Ok(api.status != 404),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks CDF what the connection's token may do.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn inspect_token(
+        &self,
+        connection: &Connection,
+        limits: &Limits,
+    ) -> Result<Inspection, RequestError> {
+        let request = Request {
+            method: Method::Get,
+            path: "/api/v1/token/inspect".into(),
+            body: Body::None,
+            resend: Resend::Always,
+            owed: Owed::Inspection,
+        };
+        let url = connection.url(&request.path)?;
+        let response = self.send_to(connection, url, &request, limits).await?;
+        let mut answer: Value = response.json()?;
+        Ok(Inspection {
+            subject: answer["subject"].as_str().unwrap_or_default().to_owned(),
+            projects: answer["projects"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|project| project.get("projectUrlName")?.as_str())
+                .map(str::to_owned)
+                .collect(),
+            capabilities: answer["capabilities"].take(),
+            trace: response.trace(),
+        })
+    }
+
+    async fn send_to(
+        &self,
+        connection: &Connection,
+        url: Url,
+        request: &Request,
+        limits: &Limits,
+    ) -> Result<Response, RequestError> {
+        let (headers, body) = encode(request, !connection.link.is_near())?;
+        let method = match request.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+        };
+        let call = Call {
+            peer: Peer::Cdf { project: &connection.project, link: &connection.link },
+            name: connection.name(),
+            endpoint: request.endpoint(),
+            resend: request.resend,
+            owed: request.owed,
+            writes: request.writes(),
+            bytes: body.as_ref().map_or(0, Bytes::len),
+            limits,
+            client_secret: &connection.credentials.client_secret,
+        };
+        let (url, headers, body, method) = (&url, &headers, &body, &method);
+        let prepare = move |refused: Option<SecretString>| async move {
+            if let Some(refused) = refused {
+                oidc::forget(&connection.tokens, &refused).await;
+            }
+            let waits = limits.errand.waits_for_token();
+            let token =
+                oidc::token(&self.transport, &connection.credentials, &connection.tokens, limits).await?;
+            drop(waits);
+            let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
+                .map_err(|_| Error::internal("a token that no header can hold was kept"))?;
+            authorization.set_sensitive(true);
+            let mut prepared = self
+                .transport
+                .http()
+                .request(method.clone(), url.clone())
+                .headers(headers.clone())
+                .header(header::AUTHORIZATION, authorization);
+            if let Some(body) = body {
+                prepared = prepared.body(body.clone());
+            }
+            Ok((prepared, Some(token)))
+        };
+        let answer = self.transport.exchange(&call, prepare).await?;
+        let (status, request_id) = (answer.status, answer.clean_request_id());
+        Ok(Response { status, endpoint: call.endpoint, body: answer.body, request_id })
+    }
+}

@@ -1,0 +1,31 @@
+//! HTTP to CDF: tokens, deadlines, retries, and what the user is told when there is no successful answer.
+//!
+//! The layers, each of which calls only those above it in this list:
+//! - [`exchange`]: one request until it is answered for good. It does as [`retry`] says, and [`report`] words what it
+//!   tells of an [`answer`] that is no success and of a [`failure`] to get one.
+//! - [`oidc`]: the credentials of a connection, and the tokens that an identity provider gives for them.
+//! - [`client`]: requests to CDF with such a token.
+
+mod answer;
+mod call;
+pub mod client;
+pub mod connection;
+mod exchange;
+mod failure;
+mod gzip;
+mod link;
+pub mod oidc;
+pub mod owed;
+mod proxy;
+mod report;
+pub mod request;
+pub mod response;
+pub mod retry;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod text;
+mod token;
+mod token_cache;
+pub mod url_path;
