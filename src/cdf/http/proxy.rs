@@ -36,7 +36,9 @@ mod tests {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut line = String::new();
-                let _ = BufReader::new(stream.unwrap()).read_line(&mut line);
+                let mut reader = BufReader::new(stream.unwrap());
+                let _ = reader.read_line(&mut line);
+                // Before the connection closes, which is all that the test waits for.
                 let _ = sender.send(line.trim_end().to_owned());
             }
         });
