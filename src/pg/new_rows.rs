@@ -5,6 +5,8 @@
 //! Never row by row: rows are asked for in the executor's batches, or all at the first one. Where neither can be had, existing
 //! rows are found at COMMIT, and count.
 
+use std::sync::Arc;
+
 use hashbrown::HashSet;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -14,10 +16,11 @@ use super::datum::RowReader;
 use super::errors::OrRaise;
 use super::list::pointers;
 use super::modify::{self, ModifyState};
+use super::pages::Pages;
 use super::{settings, transaction, wait};
 use crate::cdf::activity::Activity;
 use crate::cdf::error::Error;
-use crate::cdf::read::existing::{existing, questions, RowKey};
+use crate::cdf::read::existing::{existing, keys_of, questions, RowKey};
 use crate::cdf::resource::Shape;
 use crate::cdf::table::Table;
 use crate::cdf::writer::Writer;
@@ -225,15 +228,24 @@ fn ask(writer: &Writer, keys: &HashSet<RowKey>) -> Result<HashSet<RowKey>, Error
         return Ok(HashSet::new());
     }
     let (table, connection) = (writer.table(), writer.connection());
-    let mut questions = questions(table, connection, keys);
-    for question in &mut questions {
+    let (mut by_key, in_parts): (Vec<_>, Vec<_>) =
+        questions(table, connection, keys).into_iter().partition(|question| question.prefixes.is_some());
+    for question in &mut by_key {
         let prefixes = question.prefixes.take();
         question.query.pending = transaction::pending(connection, table.options.resource, prefixes, None)?;
     }
-    let name = questions.first().map(|question| question.query.name()).unwrap_or_default();
+    let name =
+        by_key.iter().chain(&in_parts).next().map(|question| question.query.name()).unwrap_or_default();
     let activity = Activity::asking(format!("which of {} {name} exist", keys.len()));
     let (client, limits) = (wait::client()?, transaction::limits(&activity));
-    wait::run(&activity, async move { existing(client, questions, limits).await })?
+    let mut found = wait::run(&activity, async move { existing(client, by_key, limits).await })??;
+    for question in in_parts {
+        let mut pages = Pages::new(question.query, None, activity.clone(), Arc::default())?;
+        while let Some(rows) = pages.next()? {
+            rows.iter().for_each(|row| keys_of(table, row, None, &mut found));
+        }
+    }
+    Ok(found)
 }
 
 /// Inserts those of a batch's rows that are new, and gives them and their number.

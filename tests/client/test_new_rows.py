@@ -248,3 +248,31 @@ def test_the_tables_option_and_copy_ask_nothing(filled, scratch, cdf):
         assert cursor.rowcount == 1
     assert "/events/byids" not in paths(cdf)
     assert kinds(cdf)["e1"] == "old" and kinds(cdf)["e2"] == "old"
+
+
+@pytest.mark.parametrize("memory", ["64MB", "64kB"])
+def test_what_the_transaction_has_deleted_is_new_again(session, cdf, memory):
+    """However the series and sequences are named, and wherever what was written waits."""
+    session.execute(f"SET cdf_fdw.buffer_memory = '{memory}'")
+    session.execute("INSERT INTO timeseries (external_id) VALUES ('s'), ('pad')")
+    session.execute("INSERT INTO sequences (external_id, columns) VALUES ('q', '[{\"externalId\": \"c\", \"valueType\": \"LONG\"}]')")
+    session.execute("""INSERT INTO datapoints (external_id, "timestamp", value) SELECT 's', to_timestamp(i), 1 FROM generate_series(1, 9) i""")
+    session.execute("INSERT INTO sequence_rows (external_id, row_number, columns) SELECT 'q', i, '{\"c\": 1}' FROM generate_series(1, 9) i")
+    (series,) = session.execute("SELECT id FROM timeseries WHERE external_id = 's'").fetchone()
+    (sequence,) = session.execute("SELECT id FROM sequences WHERE external_id = 'q'").fetchone()
+    session.execute("BEGIN")
+    session.execute("""INSERT INTO datapoints (external_id, "timestamp", value) SELECT 'pad', to_timestamp(i), i FROM generate_series(1, 30000) i""")
+    session.execute("""DELETE FROM datapoints WHERE external_id = 's' AND "timestamp" >= to_timestamp(4) AND "timestamp" < to_timestamp(7)""")
+    session.execute("DELETE FROM sequence_rows WHERE external_id = 'q' AND row_number IN (4, 5, 6)")
+    put = f"""INSERT INTO datapoints ({{}}, "timestamp", value) SELECT %s, to_timestamp(i), 2 FROM generate_series(%s::int, %s::int) i {NOTHING}"""
+    assert session.execute(put.format("id"), (series, 3, 5)).rowcount == 2
+    assert session.execute(put.format("external_id"), ("s", 5, 10)).rowcount == 2
+    put = f"INSERT INTO sequence_rows ({{}}, row_number, columns) SELECT %s, i, '{{{{\"c\": 2}}}}' FROM generate_series(%s::int, %s::int) i {NOTHING}"
+    assert session.execute(put.format("id"), (sequence, 3, 5)).rowcount == 2
+    assert session.execute(put.format("external_id"), ("q", 5, 10)).rowcount == 2
+    read = "SELECT extract(epoch FROM \"timestamp\")::int FROM datapoints WHERE external_id = 's' AND value = 2 ORDER BY 1"
+    assert [moment for (moment,) in session.execute(read).fetchall()] == [4, 5, 6, 10]
+    session.execute("COMMIT")
+    assert [moment for (moment,) in session.execute(read).fetchall()] == [4, 5, 6, 10]
+    numbers = "SELECT row_number FROM sequence_rows WHERE columns ->> 'c' = '2' ORDER BY 1"
+    assert [number for (number,) in session.execute(numbers).fetchall()] == [4, 5, 6, 10]

@@ -69,7 +69,7 @@ impl RowKey {
 /// A question for CDF, and what the buffer is asked for besides.
 pub struct Question {
     pub query: Query,
-    /// As [`TransactionBuffer::pending`] takes them; None: everything.
+    /// As [`TransactionBuffer::pending`] takes them; None: what was written is to be read part by part.
     ///
     /// [`TransactionBuffer::pending`]: crate::cdf::buffer::TransactionBuffer::pending
     pub prefixes: Option<Vec<Vec<u8>>>,
@@ -276,7 +276,7 @@ async fn of_raw_table(
 }
 
 /// Adds the keys by which a row that was read may be known. `place`: RAW's database and table, if the row does not say.
-fn keys_of(table: &Table, row: &Row, place: Option<(&str, &str)>, found: &mut HashSet<RowKey>) {
+pub fn keys_of(table: &Table, row: &Row, place: Option<(&str, &str)>, found: &mut HashSet<RowKey>) {
     let field = |name: &str| table.position(name).map(|at| &row[at]);
     let text = |name: &str| field(name).and_then(as_text);
     let number = |name: &str| match field(name).map(Field::cell) {

@@ -69,7 +69,8 @@ impl ItemPages {
         let items = match std::mem::replace(&mut self.step, Step::Done) {
             Step::Done => return Ok(None),
             Step::ByKeys(keys) if keys.is_empty() => {
-                self.step = Step::Rest;
+                // What is asked for by name was put into the query, and what only the transaction knows of has no id.
+                self.step = if call.own.is_empty() { Step::Rest } else { Step::Done };
                 return Ok(Some(Vec::new()));
             }
             Step::ByKeys(mut keys) => {
