@@ -18,8 +18,8 @@ VALIDATOR cdf_fdw_validator;
 
 COMMENT ON FOREIGN DATA WRAPPER cdf_fdw IS 'Cognite Data Fusion: rows are delivered at COMMIT';
 
--- Called by the planner, before it is checked who may call the function below. That loads the library, which keeps the
--- secret in the function's arguments out of the server log when the call fails.
+-- Called by the planner, before it is checked who may call a function that takes a secret. That loads the library, which
+-- keeps the secret in the function's arguments out of the server log when the call fails.
 CREATE FUNCTION cdf_register_credentials_support(pg_catalog.internal) RETURNS pg_catalog.internal
 LANGUAGE C STRICT
 AS 'MODULE_PATHNAME', 'cdf_register_credentials_support';
@@ -60,6 +60,120 @@ COMMENT ON FUNCTION cdf_register_credentials(
 'Checks OIDC credentials with CDF, and makes a role, its user mapping and a schema with the built-in tables. '
 'The password of a new role is shown this once. The client secret is masked in the server log from the moment on at '
 'which the session has loaded the library: have it in session_preload_libraries.';
+
+-- What is known of registrations. Only the functions of this extension read and write it, as its owner. Roles are held as
+-- such: one that is renamed keeps its registration, one that is dropped leaves it to nobody. A dump has them by name.
+CREATE TABLE cdf_registrations (
+  role pg_catalog.regrole NOT NULL,
+  server pg_catalog.name NOT NULL,
+  schema pg_catalog.name NOT NULL,
+  registrar pg_catalog.regrole NOT NULL,
+  made_role pg_catalog.bool NOT NULL,
+  made_schema pg_catalog.bool NOT NULL,
+  tables pg_catalog.name[] NOT NULL,
+  created pg_catalog.timestamptz NOT NULL,
+  changed pg_catalog.timestamptz NOT NULL,
+  PRIMARY KEY (role, server, schema)
+);
+
+REVOKE ALL ON TABLE cdf_registrations FROM PUBLIC;
+
+COMMENT ON TABLE cdf_registrations IS 'The registrations, for the functions of cdf_fdw. The view cdf_credentials shows them.';
+
+-- The number of a role that was dropped would be another role's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump(
+  'cdf_registrations',
+  'WHERE role IN (SELECT oid FROM pg_catalog.pg_roles) AND registrar IN (SELECT oid FROM pg_catalog.pg_roles)'
+);
+
+-- Conditions of others must not see the rows before this one's own: they could tell of them.
+CREATE VIEW cdf_credentials WITH (security_barrier) AS
+SELECT
+  CAST(r.rolname AS pg_catalog.text) AS username,
+  CAST(c.server AS pg_catalog.text) AS server,
+  (SELECT o.option_value FROM pg_catalog.pg_options_to_table(s.srvoptions) AS o
+   WHERE o.option_name OPERATOR(pg_catalog.=) 'base_url') AS base_url,
+  (SELECT o.option_value FROM pg_catalog.pg_options_to_table(m.umoptions) AS o
+   WHERE o.option_name OPERATOR(pg_catalog.=) 'project') AS project,
+  (SELECT o.option_value FROM pg_catalog.pg_options_to_table(m.umoptions) AS o
+   WHERE o.option_name OPERATOR(pg_catalog.=) 'client_id') AS client_id,
+  (SELECT o.option_value FROM pg_catalog.pg_options_to_table(m.umoptions) AS o
+   WHERE o.option_name OPERATOR(pg_catalog.=) 'token_url') AS token_url,
+  (SELECT o.option_value FROM pg_catalog.pg_options_to_table(m.umoptions) AS o
+   WHERE o.option_name OPERATOR(pg_catalog.=) 'scope') AS scope,
+  (SELECT o.option_value FROM pg_catalog.pg_options_to_table(m.umoptions) AS o
+   WHERE o.option_name OPERATOR(pg_catalog.=) 'audience') AS audience,
+  CAST(c.schema AS pg_catalog.text) AS schema,
+  false AS sealed,
+  c.created AS created,
+  c.changed AS changed
+FROM cdf_registrations AS c
+JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) CAST(c.role AS pg_catalog.oid)
+LEFT JOIN pg_catalog.pg_foreign_server AS s ON s.srvname OPERATOR(pg_catalog.=) c.server
+LEFT JOIN pg_catalog.pg_user_mapping AS m
+  ON m.umserver OPERATOR(pg_catalog.=) s.oid AND m.umuser OPERATOR(pg_catalog.=) r.oid
+WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+OR EXISTS (
+  SELECT FROM pg_catalog.pg_roles AS u
+  WHERE u.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+  AND (u.rolsuper OR u.oid OPERATOR(pg_catalog.=) CAST(c.registrar AS pg_catalog.oid))
+);
+
+GRANT SELECT ON cdf_credentials TO PUBLIC;
+
+COMMENT ON VIEW cdf_credentials IS
+'The registrations: all for a superuser, those that a registrar has made, and its own for a role. No secret is in it.';
+
+-- Those who may call these are superusers and, for what they have made themselves, registrars: cdf_register_credentials lets
+-- whoever calls it call these, too.
+CREATE FUNCTION cdf_reset_password(
+  username pg_catalog.text
+) RETURNS pg_catalog.text
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_reset_password';
+
+REVOKE ALL ON FUNCTION cdf_reset_password(pg_catalog.text) FROM PUBLIC;
+
+COMMENT ON FUNCTION cdf_reset_password(pg_catalog.text) IS
+'Gives a registered role a new password, which is shown this once.';
+
+CREATE FUNCTION cdf_drop_credentials(
+  username pg_catalog.text,
+  force pg_catalog.bool DEFAULT false
+) RETURNS pg_catalog.void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_drop_credentials';
+
+REVOKE ALL ON FUNCTION cdf_drop_credentials(pg_catalog.text, pg_catalog.bool) FROM PUBLIC;
+
+COMMENT ON FUNCTION cdf_drop_credentials(pg_catalog.text, pg_catalog.bool) IS
+'Drops what cdf_register_credentials has made for a role: user mapping, tables, schema, and the role itself.';
+
+CREATE FUNCTION cdf_update_credentials(
+  username pg_catalog.text,
+  client_secret pg_catalog.text DEFAULT NULL,
+  client_id pg_catalog.text DEFAULT NULL,
+  token_url pg_catalog.text DEFAULT NULL,
+  scope pg_catalog.text DEFAULT NULL,
+  project pg_catalog.text DEFAULT NULL,
+  audience pg_catalog.text DEFAULT NULL
+) RETURNS pg_catalog.void
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000
+SUPPORT cdf_register_credentials_support
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_update_credentials';
+
+REVOKE ALL ON FUNCTION cdf_update_credentials(
+  pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text
+) FROM PUBLIC;
+
+COMMENT ON FUNCTION cdf_update_credentials(
+  pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text
+) IS
+'Replaces what is given of the credentials of a registered role, once CDF has accepted them. Open sessions use them from '
+'their next transaction on.';
 
 -- Tools send JSON as text or varchar parameters. PostgreSQL takes a text only as a text where a column is json or jsonb,
 -- unless there is such a cast. A database that has them already keeps its own.

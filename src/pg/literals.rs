@@ -17,8 +17,10 @@ struct Function {
     secrets: &'static [(usize, &'static str)],
 }
 
-static FUNCTIONS: &[Function] =
-    &[Function { name: "cdf_register_credentials", secrets: &[(2, "client_secret")] }];
+static FUNCTIONS: &[Function] = &[
+    Function { name: "cdf_register_credentials", secrets: &[(2, "client_secret")] },
+    Function { name: "cdf_update_credentials", secrets: &[(1, "client_secret")] },
+];
 
 /// Texts within texts, and prepared statements, that are followed at most.
 const DEPTH: usize = 6;
@@ -481,6 +483,8 @@ mod tests {
             "SELECT * FROM public.CDF_Register_Credentials (f('a', 'b'), 'b', ('hush' || 'hush')::text, 'd')",
         );
         hides("SELECT (cdf_register_credentials(scope => 'x', client_secret := 'hush', project => 'p')).username");
+        hides("SELECT cdf_update_credentials('etl', 'hush', 'c')");
+        hides("SELECT cdf_update_credentials(username => 'etl', client_secret => 'hush')");
         hides("EXPLAIN VERBOSE SELECT * FROM \"cdf_register_credentials\"('a', 'b', $$hush$$)");
         hides("EXECUTE p('hush', 'url')");
         hides("CREATE TABLE t AS EXECUTE p ('hush', 'url')");

@@ -4,17 +4,26 @@ use pgrx::pg_sys::AsPgCStr;
 use pgrx::prelude::*;
 use pgrx::spi::quote_literal;
 
-use super::credentials::spi_error;
 use super::list::pointers;
+use super::registration::commands::spi_error;
 use super::text::from_server;
 use crate::cdf::error::Error;
 
 /// What a role's sessions have to preload in this database, as a list that stands in SQL; None if they preload this
 /// library already, or if the caller may not set it.
-///
+pub fn wanted(username: &str) -> Result<Option<String>, Error> {
+    let listed = |names: Vec<String>| names.iter().map(quote_literal).collect::<Vec<_>>().join(", ");
+    Ok(wanted_names(username)?.map(listed))
+}
+
+/// Whether a setting of a role, which it has no more, is what registration would give it.
+pub fn was_wanted(username: &str, setting: &str) -> Result<bool, Error> {
+    Ok(wanted_names(username)?.is_some_and(|wanted| wanted == names(setting)))
+}
+
 /// Without it the first statement of a session is planned before this library is loaded: an ON CONFLICT would look for
 /// a unique index, and a secret would be logged.
-pub fn wanted(username: &str) -> Result<Option<String>, Error> {
+fn wanted_names(username: &str) -> Result<Option<Vec<String>>, Error> {
     // SAFETY: reads what the session's role may do.
     if unsafe { !pg_sys::superuser() } {
         return Ok(None);
@@ -27,8 +36,7 @@ pub fn wanted(username: &str) -> Result<Option<String>, Error> {
     if names(&shared).iter().any(is_ours) || session.iter().any(is_ours) {
         return Ok(None);
     }
-    let listed = session.iter().map(String::as_str).chain(["cdf_fdw"]).map(quote_literal);
-    Ok(Some(listed.collect::<Vec<_>>().join(", ")))
+    Ok(Some(session.into_iter().chain(["cdf_fdw".to_owned()]).collect()))
 }
 
 /// The setting that a session of the role would have: what was set for it or for all, else what the configuration says.
@@ -49,7 +57,7 @@ fn setting_of(username: &str) -> Result<String, Error> {
 }
 
 /// The names of a list of libraries, as PostgreSQL reads it. It loads nothing of a list that it cannot read.
-fn names(setting: &str) -> Vec<String> {
+pub fn names(setting: &str) -> Vec<String> {
     let mut list = std::ptr::null_mut();
     // SAFETY: the text is a copy, which is changed and which the names point into; they are NUL-terminated.
     unsafe {

@@ -131,7 +131,8 @@ pub fn check_new_mapping(pairs: &[(&str, &str)]) -> Result<(), Error> {
     Ok(())
 }
 
-fn cannot_steer(role: pg_sys::Oid) -> Error {
+/// Why others than superusers cannot change where a stored secret is sent.
+pub fn cannot_steer(role: pg_sys::Oid) -> Error {
     let names: Vec<&str> = options::steering_mapping().collect();
     Error::new(
         Kind::Forbidden,

@@ -24,6 +24,7 @@ KEYWORDS = set(
     using validator values view volatile when wrapper cost immutable then cascade references always with execution
     raise sql all new old begin
     search_path pg_temp pg_catalog duplicate_object internal
+    and join left operator or where current_user security_barrier
     """.split()
 )
 
@@ -40,6 +41,9 @@ def made_by(script: str) -> set[str]:
     """The names of the objects that the script creates, and of their parameters and columns."""
     made = set(re.findall(r"\bCREATE (?:OR REPLACE )?(?:FUNCTION|VIEW|TABLE|FOREIGN DATA WRAPPER) (\w+)", script))
     made |= set(re.findall(r"^\s+(\w+) pg_catalog\.", script, flags=re.M))
+    # Relations within a statement, and their columns: with the relation's name before it, a column is no other's.
+    relations = set(re.findall(r"\bAS (\w+)\b", script))
+    made |= relations | set(re.findall(rf"\b(?:{'|'.join(relations)})\.(\w+)", script))
     return {name.lower() for name in made}
 
 

@@ -1,12 +1,6 @@
 //! cdf_register_credentials: a role, its credentials and its tables in one call.
-//!
-//! Everything is done by PostgreSQL's own commands with the caller's rights. The two that carry a secret are handed over
-//! as parse trees, so that no text of a statement has it, which an error's context, a module that logs or counts
-//! statements, or pg_stat_activity could show.
 
 use std::ffi::{c_char, CStr};
-use std::sync::Arc;
-use std::time::Instant;
 
 use pgrx::fcinfo::{pg_arg_is_null, pg_getarg_datum_raw};
 use pgrx::prelude::*;
@@ -14,27 +8,20 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::errors::{raise_as, OrRaise};
-use super::text::{from_datum, from_server, to_datum, to_palloc, to_server};
-use super::{options, preload, redact, settings, trust, wait};
-use crate::cdf::activity::{Activity, Errand};
-use crate::cdf::error::{list_names, Error, Kind, RequestError};
-use crate::cdf::http::connection::Connection;
+use super::commands::{self, from_utf8, run, spi_error, utf8};
+use super::{inspect, record};
+use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::oidc::Credentials;
-use crate::cdf::http::request::Limits;
 use crate::cdf::resource::{Naming, Resource, RESOURCES};
+use crate::pg::errors::{raise_as, OrRaise};
+use crate::pg::text::{from_datum, from_server, to_datum, to_palloc};
+use crate::pg::{options, preload, redact, trust};
 
 /// The foreign-data wrapper's name, fixed by the extension's script.
 const WRAPPER: &CStr = c"cdf_fdw";
 
 /// The schema that every database has. It belongs to the database's owner.
 const PUBLIC: &str = "public";
-
-/// Retries while somebody waits to see whether a URL is right.
-const RETRIES: u32 = 3;
-
-/// Random bytes of a generated password: 160 bits.
-const PASSWORD_BYTES: usize = 20;
 
 /// What the caller asks for, checked.
 struct Wanted {
@@ -183,9 +170,9 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
         return Err(Error::new(Kind::Forbidden, "permission denied to register credentials")
             .hint("It takes a superuser, or a role with CREATEROLE, CREATE on the database and USAGE on the wrapper."));
     }
-    let known_role = wanted.username.as_deref().and_then(role_oid);
+    let known_role = wanted.username.as_deref().and_then(commands::role_oid);
     if let (Some(role), Some(name)) = (known_role, &wanted.username) {
-        if !may_administer(caller, role) {
+        if !commands::may_administer(caller, role) {
             return Err(Error::new(
                 Kind::Forbidden,
                 format!("permission denied to register role \"{name}\""),
@@ -194,7 +181,14 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
         }
     }
     let known_server = existing_server(&wanted, caller)?;
-    check_with_cdf(&wanted)?;
+    let mapper = match &known_server {
+        Some((_, owner)) => commands::mapper(&wanted.server, *owner, caller)?,
+        None => caller,
+    };
+    if let (Some(role), Some(name)) = (known_role, &wanted.username) {
+        record::check_registrar(name, &record::of(role)?, caller)?;
+    }
+    inspect::check(&wanted.base_url, &wanted.project, &wanted.credentials)?;
 
     let username = match wanted.username.clone() {
         Some(name) => name,
@@ -205,14 +199,14 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
         Some(_) => None,
         None => {
             run(&format!("CREATE ROLE {role} LOGIN"))?;
-            let password = SecretString::from(random_hex(PASSWORD_BYTES)?);
-            set_password(&username, &password);
+            let password = commands::new_password()?;
+            commands::set_password(&username, &password);
             Some(password)
         }
     };
     let server = quote_identifier(&wanted.server);
     let server_oid = match known_server {
-        Some(server) => server,
+        Some((server, _)) => server,
         None => {
             let base_url = quote_literal(wanted.base_url.as_str().trim_end_matches('/'));
             run(&format!(
@@ -221,7 +215,13 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
             server_named(&wanted.server).ok_or_else(|| Error::internal("the new server is not there"))?.0
         }
     };
-    let mapped_before = map_role(&username, server_oid, &wanted);
+    let mapped_before = commands::map_role(
+        &username,
+        (&wanted.server, server_oid),
+        mapper,
+        &wanted.project,
+        &wanted.credentials,
+    );
     let schema = wanted.schema.clone().unwrap_or_else(|| username.clone());
     let schema_before = check_schema(&schema, wanted.schema.is_some(), caller)?;
     let place = quote_identifier(&schema);
@@ -237,12 +237,13 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
             "IMPORT FOREIGN SCHEMA cdf LIMIT TO ({names}) FROM SERVER {server} INTO {place} OPTIONS (naming {naming})"
         ))?;
     }
-    let granted = if again { missing } else { RESOURCES.iter().map(|resource| resource.name).collect() };
+    let granted =
+        if again { missing.clone() } else { RESOURCES.iter().map(|resource| resource.name).collect() };
     let tables: Vec<String> = granted.iter().map(|table| format!("{place}.{table}")).collect();
     if !tables.is_empty() {
         run(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {} TO {role}", tables.join(", ")))?;
     }
-    let database = current_database();
+    let database = commands::current_database();
     if !again {
         run(&format!("GRANT USAGE ON SCHEMA {place} TO {role}"))?;
         check_rights(&username, &schema, &tables)?;
@@ -254,6 +255,18 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
             run(&format!("{alter} SET session_preload_libraries = {libraries}"))?;
         }
     }
+    record::keep(
+        commands::role_oid(&username).ok_or_else(|| Error::internal("the new role is not there"))?,
+        &record::Registration {
+            server: wanted.server,
+            schema: schema.clone(),
+            registrar: caller,
+            made_role: known_role.is_none(),
+            made_schema: !schema_before,
+            tables: missing.into_iter().map(str::to_owned).collect(),
+        },
+    )?;
+    record::let_manage(caller)?;
     Ok(Registered {
         schema,
         username,
@@ -262,79 +275,8 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
     })
 }
 
-/// Gets a token, and asks CDF what it is good for.
-fn check_with_cdf(wanted: &Wanted) -> Result<(), Error> {
-    let deadline_setting = settings::flush_timeout();
-    let activity = Activity::asking("what the client may do".into());
-    let limits = Limits {
-        deadline: Instant::now() + deadline_setting,
-        deadline_setting,
-        request_timeout: settings::request_timeout(),
-        max_retries: settings::max_retries().min(RETRIES),
-        errand: Errand::of(&activity),
-    };
-    let client = wait::client()?;
-    let connection =
-        Connection::new(wanted.base_url.clone(), wanted.project.clone(), wanted.credentials.clone());
-    let connection = Arc::new(connection);
-    let inspection = wait::run(&activity, async move { client.inspect_token(&connection, &limits).await })?;
-    let client_id = &wanted.credentials.client_id;
-    let inspection = inspection.map_err(|error| match error {
-        RequestError::Api(api) if matches!(api.status, 401 | 403) => {
-            let why = format!("CDF refuses the token of client \"{client_id}\": {}", api.message);
-            Error::new(Kind::NotAuthenticated, why)
-                .trace(Some(api.trace()))
-                .hint("Check base_url, scope and audience.")
-        }
-        // There is no user mapping yet, which the client's own hint would name.
-        error => match error.into_error("") {
-            error if error.kind == Kind::NotAuthenticated => {
-                error.hint("Check token_url, client_id, client_secret, scope and audience.")
-            }
-            error => error,
-        },
-    })?;
-    if inspection.projects.contains(&wanted.project) {
-        return Ok(());
-    }
-    let projects = match inspection.projects.len() {
-        0 => "it has access to no project".to_owned(),
-        _ => {
-            format!("it has access to {}", list_names(inspection.projects.iter(), inspection.projects.len()))
-        }
-    };
-    Err(Error::new(
-        Kind::NotAuthenticated,
-        format!("client \"{client_id}\" has no access to the CDF project \"{}\"; {projects}", wanted.project),
-    )
-    .trace(Some(inspection.trace))
-    .hint("Add the client to a group of the project in CDF, or check the project's name."))
-}
-
-/// PostgreSQL's rule for ALTER ROLE, which would come too late: after the request to CDF, and not at all where the
-/// role's settings stay as they are.
-fn may_administer(caller: pg_sys::Oid, role: pg_sys::Oid) -> bool {
-    // SAFETY: look-ups of roles in the catalogs.
-    unsafe {
-        if pg_sys::superuser_arg(caller) {
-            return true;
-        }
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let administers = pg_sys::has_createrole_privilege(caller);
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let administers = pg_sys::has_createrole_privilege(caller) && pg_sys::is_admin_of_role(caller, role);
-        administers && !pg_sys::superuser_arg(role)
-    }
-}
-
-fn role_oid(name: &str) -> Option<pg_sys::Oid> {
-    // SAFETY: a look-up by a NUL-terminated name.
-    let oid = unsafe { pg_sys::get_role_oid(to_palloc(name), true) };
-    (oid != pg_sys::InvalidOid).then_some(oid)
-}
-
 /// OID, owner and base_url of a server.
-fn server_named(name: &str) -> Option<(pg_sys::Oid, pg_sys::Oid, Option<String>)> {
+pub(super) fn server_named(name: &str) -> Option<(pg_sys::Oid, pg_sys::Oid, Option<String>)> {
     // SAFETY: look-ups in the catalogs; a server that is there has a wrapper.
     unsafe {
         let server = pg_sys::GetForeignServerByName(to_palloc(name), true).as_ref()?;
@@ -351,9 +293,12 @@ fn server_named(name: &str) -> Option<(pg_sys::Oid, pg_sys::Oid, Option<String>)
     }
 }
 
-/// The wanted server, if it is there already, with the same base_url. The owner of a server decides where the rows of all
+/// The wanted server and its owner, if it is there already, with the same base_url. The owner of a server decides where the rows of all
 /// its roles go.
-fn existing_server(wanted: &Wanted, caller: pg_sys::Oid) -> Result<Option<pg_sys::Oid>, Error> {
+fn existing_server(
+    wanted: &Wanted,
+    caller: pg_sys::Oid,
+) -> Result<Option<(pg_sys::Oid, pg_sys::Oid)>, Error> {
     let Some((server, owner, base_url)) = server_named(&wanted.server) else { return Ok(None) };
     if !trust::may_rely_on(owner, caller) {
         return Err(somebody_elses("server", &wanted.server, owner).hint(
@@ -376,7 +321,7 @@ fn existing_server(wanted: &Wanted, caller: pg_sys::Oid) -> Result<Option<pg_sys
             .hint("Give another name in the parameter server."),
         );
     }
-    Ok(Some(server))
+    Ok(Some((server, owner)))
 }
 
 /// An object that is neither the caller's nor a superuser's.
@@ -389,146 +334,6 @@ fn somebody_elses(kind: &str, name: &str, owner: pg_sys::Oid) -> Error {
         ),
     )
     .detail("Whoever owns it could have the credentials or the rows sent elsewhere.")
-}
-
-/// Stores the credentials in the role's user mapping. Whether there was one before.
-fn map_role(username: &str, server: pg_sys::Oid, wanted: &Wanted) -> bool {
-    let credentials = &wanted.credentials;
-    let values = [
-        ("project", Some(wanted.project.as_str())),
-        ("token_url", Some(credentials.token_url.as_str())),
-        ("client_id", Some(credentials.client_id.as_str())),
-        ("client_secret", Some(credentials.client_secret.expose_secret())),
-        ("scope", credentials.scope.as_deref()),
-        ("audience", credentials.audience.as_deref()),
-    ];
-    // SAFETY: a look-up by a NUL-terminated name, which raises an error if the role is gone.
-    let role = unsafe { pg_sys::get_role_oid(to_palloc(username), false) };
-    let stored = options::user_mapping(server, role).map(|(_, stored)| stored);
-    // SAFETY: the nodes are allocated in the current memory context, with every field set that the statements use.
-    unsafe {
-        let mut list = std::ptr::null_mut();
-        for (name, value) in values {
-            let action = match (stored.as_ref().and_then(|stored| stored.get(name)), value) {
-                (Some(_), Some(_)) => pg_sys::DefElemAction::DEFELEM_SET,
-                (None, Some(_)) => pg_sys::DefElemAction::DEFELEM_ADD,
-                (Some(_), None) => pg_sys::DefElemAction::DEFELEM_DROP,
-                (None, None) => continue,
-            };
-            list = pg_sys::lappend(list, definition(name, value, action).cast());
-        }
-        if stored.is_some() {
-            let mut statement =
-                PgBox::<pg_sys::AlterUserMappingStmt>::alloc_node(pg_sys::NodeTag::T_AlterUserMappingStmt);
-            statement.user = role_spec(username);
-            statement.servername = to_palloc(&wanted.server);
-            statement.options = list;
-            run_tree(statement.into_pg().cast(), c"ALTER USER MAPPING");
-        } else {
-            let mut statement =
-                PgBox::<pg_sys::CreateUserMappingStmt>::alloc_node(pg_sys::NodeTag::T_CreateUserMappingStmt);
-            statement.user = role_spec(username);
-            statement.servername = to_palloc(&wanted.server);
-            statement.options = list;
-            run_tree(statement.into_pg().cast(), c"CREATE USER MAPPING");
-        }
-    }
-    stored.is_some()
-}
-
-/// Gives a role its password, as a SCRAM verifier whatever password_encryption says.
-fn set_password(username: &str, password: &SecretString) {
-    // SAFETY: encrypt_password takes NUL-terminated strings and returns one in the current memory context, where the
-    // nodes are allocated, too.
-    unsafe {
-        let verifier = pg_sys::encrypt_password(
-            pg_sys::PasswordType::PASSWORD_TYPE_SCRAM_SHA_256,
-            to_palloc(username),
-            to_palloc(password.expose_secret()),
-        );
-        let verifier = CStr::from_ptr(verifier).to_string_lossy();
-        let action = pg_sys::DefElemAction::DEFELEM_UNSPEC;
-        let mut statement = PgBox::<pg_sys::AlterRoleStmt>::alloc_node(pg_sys::NodeTag::T_AlterRoleStmt);
-        statement.role = role_spec(username);
-        statement.options =
-            pg_sys::lappend(std::ptr::null_mut(), definition("password", Some(&verifier), action).cast());
-        statement.action = 1;
-        run_tree(statement.into_pg().cast(), c"ALTER ROLE");
-    }
-}
-
-/// An option of a statement.
-fn definition(name: &str, value: Option<&str>, action: pg_sys::DefElemAction::Type) -> *mut pg_sys::DefElem {
-    // SAFETY: all parts are allocated in the current memory context.
-    unsafe {
-        let value = value.map_or(std::ptr::null_mut(), |value| pg_sys::makeString(to_palloc(value)));
-        pg_sys::makeDefElemExtended(std::ptr::null_mut(), to_palloc(name), value.cast(), action, -1)
-    }
-}
-
-fn role_spec(username: &str) -> *mut pg_sys::RoleSpec {
-    // SAFETY: a node of this tag is of this type.
-    let mut role = unsafe { PgBox::<pg_sys::RoleSpec>::alloc_node(pg_sys::NodeTag::T_RoleSpec) };
-    role.roletype = pg_sys::RoleSpecType::ROLESPEC_CSTRING;
-    role.rolename = to_palloc(username);
-    role.location = -1;
-    role.into_pg()
-}
-
-/// Runs a statement given as its parse tree, through the same hooks and event triggers as any. They get `text` for the
-/// statement's text.
-///
-/// # Safety
-/// `tree` is the complete parse tree of a utility statement.
-unsafe fn run_tree(tree: *mut pg_sys::Node, text: &'static CStr) {
-    // SAFETY: the caller's promise; a function runs with an active snapshot, as ProcessUtility expects.
-    unsafe {
-        let mut planned = PgBox::<pg_sys::PlannedStmt>::alloc_node(pg_sys::NodeTag::T_PlannedStmt);
-        planned.commandType = pg_sys::CmdType::CMD_UTILITY;
-        planned.utilityStmt = tree;
-        planned.stmt_location = -1;
-        pg_sys::ProcessUtility(
-            planned.into_pg(),
-            text.as_ptr(),
-            false,
-            pg_sys::ProcessUtilityContext::PROCESS_UTILITY_QUERY,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            pg_sys::None_Receiver,
-            std::ptr::null_mut(),
-        );
-        pg_sys::CommandCounterIncrement();
-    }
-}
-
-fn run(sql: &str) -> Result<(), Error> {
-    let sql = to_server(sql)?;
-    // SAFETY: the statement is NUL-terminated and in the database's encoding; an error in it is an ERROR, which ends the
-    // connection with its transaction.
-    let code = unsafe {
-        pg_sys::SPI_connect();
-        let code = pg_sys::SPI_execute(sql.as_ptr(), false, 0);
-        pg_sys::SPI_finish();
-        code
-    };
-    match code {
-        0.. => Ok(()),
-        code => Err(Error::internal(format!("cannot run a statement: SPI says {code}"))),
-    }
-}
-
-/// A text as a parameter of a query, which converts it: `convert_from($1, 'UTF8')`.
-fn utf8(text: &str) -> Vec<u8> {
-    text.as_bytes().to_vec()
-}
-
-/// What a query gives as `convert_to(…, 'UTF8')`.
-fn from_utf8(bytes: Option<Vec<u8>>) -> Option<String> {
-    bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-}
-
-pub(super) fn spi_error(error: spi::Error) -> Error {
-    Error::internal(format!("cannot run a statement: {error}"))
 }
 
 /// Whether the schema is there. The owner of a schema could put other tables in the place of the role's. `named`: the caller
@@ -707,25 +512,13 @@ fn check_rights(username: &str, schema: &str, tables: &[String]) -> Result<(), E
 /// A name that neither a role nor a schema has.
 fn unused_name() -> Result<String, Error> {
     loop {
-        let name = format!("cdf_{}", random_hex(4)?);
+        let name = format!("cdf_{}", commands::random_hex(4)?);
         // SAFETY: a look-up by a NUL-terminated name.
         let schema = unsafe { pg_sys::get_namespace_oid(to_palloc(&name), true) };
-        if schema == pg_sys::InvalidOid && role_oid(&name).is_none() {
+        if schema == pg_sys::InvalidOid && commands::role_oid(&name).is_none() {
             return Ok(name);
         }
     }
-}
-
-fn random_hex(bytes: usize) -> Result<String, Error> {
-    let mut random = vec![0; bytes];
-    getrandom::fill(&mut random)
-        .map_err(|error| Error::internal(format!("the system has no random numbers: {error}")))?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn current_database() -> String {
-    // SAFETY: the name is a copy in the current memory context; the session's database exists.
-    unsafe { from_server(pg_sys::get_database_name(pg_sys::MyDatabaseId)) }
 }
 
 /// The one row of the result. A set-returning function may return a single row without any more ceremony.
@@ -749,17 +542,5 @@ unsafe fn row(fcinfo: pg_sys::FunctionCallInfo, registered: &Registered) -> pg_s
         let mut values = values.map(|value| value.unwrap_or(pg_sys::Datum::null()));
         let tuple = pg_sys::heap_form_tuple(columns, values.as_mut_ptr(), nulls.as_mut_ptr());
         pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_have_160_bits() {
-        let password = random_hex(PASSWORD_BYTES).unwrap();
-        assert_eq!(password.len(), 40);
-        assert_ne!(password, random_hex(PASSWORD_BYTES).unwrap());
     }
 }

@@ -1,0 +1,304 @@
+//! cdf_drop_credentials: everything that registration has made goes, and nothing else.
+
+use pgrx::prelude::*;
+use pgrx::spi::{quote_identifier, quote_literal};
+
+use super::commands::{self, from_utf8, run, spi_error, utf8};
+use super::function::{self, sql_function};
+use super::record::{self, Registration};
+use super::register::server_named;
+use crate::cdf::error::{list_names, Error, Kind};
+use crate::pg::errors::raise_as;
+use crate::pg::text::to_palloc;
+use crate::pg::{options, preload};
+
+/// How long a session that is ended may take to be gone.
+const END_TIMEOUT_MS: i64 = 10_000;
+
+sql_function!(
+    /// Drops a role's user mappings, its tables and schemas, and the role itself, as far as registration has made them.
+    cdf_drop_credentials,
+    pg_finfo_cdf_drop_credentials,
+    |call| {
+        call.writes();
+        drop_registrations(&call.required(0, "username")?, call.flag(1))?;
+        Ok(function::void())
+    }
+);
+
+/// A registration that is being dropped, as it is in the database.
+struct Place {
+    registration: Registration,
+    /// Whether another role has its tables here, too. They stay then.
+    shared: bool,
+    schema: Option<pg_sys::Oid>,
+    /// Foreign tables of the server in the schema: those to drop.
+    tables: Vec<Table>,
+}
+
+struct Table {
+    oid: pg_sys::Oid,
+    /// As it stands in SQL.
+    name: String,
+}
+
+impl Place {
+    /// The schema, if it goes, too.
+    fn dropped_schema(&self) -> Option<pg_sys::Oid> {
+        self.schema.filter(|_| self.registration.made_schema && !self.shared)
+    }
+}
+
+fn drop_registrations(username: &str, force: bool) -> Result<(), Error> {
+    let (role, registrations) = record::find(username)?;
+    let caller = commands::caller();
+    let drops_role = registrations.iter().any(|registration| registration.made_role);
+    let places: Vec<Place> =
+        registrations.into_iter().map(|registration| place(role, registration)).collect::<Result<_, _>>()?;
+    // What is in the way is found before any session is ended.
+    check_obstacles(username, role, &places, drops_role)?;
+    end_sessions(username, role, drops_role, force)?;
+
+    let name = quote_identifier(username);
+    for place in &places {
+        let tables: Vec<&str> = place.tables.iter().map(|table| table.name.as_str()).collect();
+        if !tables.is_empty() {
+            run(&format!("DROP FOREIGN TABLE {}", tables.join(", ")))?;
+        }
+        if place.shared {
+            record::hand_over(role, &place.registration)?;
+        }
+        let schema = quote_identifier(&place.registration.schema);
+        if place.dropped_schema().is_some() {
+            run(&format!("DROP SCHEMA {schema}"))?;
+        } else if let Some(oid) = place.schema {
+            revoke(role, &name, &schema, oid)?;
+        }
+        if let Some((server, owner, _)) = server_named(&place.registration.server) {
+            if options::user_mapping(server, role).is_some() {
+                let mapper = commands::mapper(&place.registration.server, owner, caller)?;
+                let server = quote_identifier(&place.registration.server);
+                commands::as_role(mapper, || run(&format!("DROP USER MAPPING FOR {name} SERVER {server}")))?;
+            }
+        }
+    }
+    record::forget(role)?;
+    if drops_role {
+        run(&format!("DROP ROLE {name}"))
+    } else {
+        reset_settings(role, username)
+    }
+}
+
+fn place(role: pg_sys::Oid, registration: Registration) -> Result<Place, Error> {
+    let shared = !record::sharing(role, &registration)?.is_empty();
+    // SAFETY: a look-up by a NUL-terminated name.
+    let schema = unsafe { pg_sys::get_namespace_oid(to_palloc(&registration.schema), true) };
+    let schema = (schema != pg_sys::InvalidOid).then_some(schema);
+    let mut tables = Vec::new();
+    if let (Some(schema), false) = (schema, shared) {
+        // In a schema of its own, all tables of the server are the registration's; elsewhere those that it has made.
+        let query = "SELECT c.oid, convert_to(c.oid::regclass::text, 'UTF8') FROM pg_class c \
+             JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver \
+             WHERE c.relnamespace = $1 AND s.srvname = convert_from($2, 'UTF8') \
+             AND ($3 OR c.relname IN (SELECT convert_from(made, 'UTF8') FROM unnest($4) made)) ORDER BY c.relname";
+        let made: Vec<Vec<u8>> = registration.tables.iter().map(|table| utf8(table)).collect();
+        let arguments =
+            [schema.into(), utf8(&registration.server).into(), registration.made_schema.into(), made.into()];
+        tables = Spi::connect(|client| {
+            client
+                .select(query, None, &arguments)?
+                .map(|row| {
+                    Ok(Table {
+                        oid: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
+                        name: from_utf8(row.get(2)?).unwrap_or_default(),
+                    })
+                })
+                .collect::<Result<_, spi::Error>>()
+        })
+        .map_err(spi_error)?;
+    }
+    Ok(Place { registration, shared, schema, tables })
+}
+
+/// Refuses to drop what others rely on, or the role while it has anything of its own.
+fn check_obstacles(
+    username: &str,
+    role: pg_sys::Oid,
+    places: &[Place],
+    drops_role: bool,
+) -> Result<(), Error> {
+    let tables: Vec<pg_sys::Oid> =
+        places.iter().flat_map(|place| &place.tables).map(|table| table.oid).collect();
+    let dropped: Vec<pg_sys::Oid> = places.iter().filter_map(Place::dropped_schema).collect();
+    let schemas: Vec<pg_sys::Oid> = places.iter().filter_map(|place| place.schema).collect();
+    let servers: Vec<Vec<u8>> = places.iter().map(|place| utf8(&place.registration.server)).collect();
+    // A view depends on a table by its rule. A role's rights on the tables and schemas of its registrations go with them.
+    let query = "WITH gone AS ( \
+           SELECT c.oid FROM pg_class c WHERE c.oid = ANY ($2)), \
+         own AS ( \
+           SELECT c.oid FROM pg_class c JOIN pg_foreign_table t ON t.ftrelid = c.oid \
+           JOIN pg_foreign_server s ON s.oid = t.ftserver \
+           WHERE c.relnamespace = ANY ($4) AND s.srvname IN (SELECT convert_from(n, 'UTF8') FROM unnest($5) n)), \
+         obstacle AS ( \
+           SELECT d.classid, d.objid, d.objsubid FROM pg_depend d \
+           WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = ANY ($3) AND d.deptype = 'n' \
+           AND NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM gone)) \
+           UNION \
+           SELECT CASE WHEN w.oid IS NULL THEN d.classid ELSE 'pg_class'::regclass::oid END, \
+           coalesce(w.ev_class, d.objid), CASE WHEN w.oid IS NULL THEN d.objsubid ELSE 0 END FROM pg_depend d \
+           LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid \
+           WHERE (d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM gone) \
+           OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (SELECT unnest(ARRAY[t.oid, t.typarray]) FROM pg_type t \
+           JOIN pg_class c ON c.oid = t.typrelid WHERE c.oid IN (SELECT oid FROM gone))) AND d.deptype = 'n' \
+           AND NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM gone)) \
+           UNION \
+           SELECT s.classid, s.objid, s.objsubid FROM pg_shdepend s \
+           WHERE $6 AND s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1 AND s.deptype IN ('o', 'a', 'r') \
+           AND s.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) \
+           AND NOT (s.classid = 'pg_user_mapping'::regclass AND s.objid = ANY ($7)) \
+           AND NOT (s.classid = 'pg_class'::regclass AND s.deptype = 'a' AND s.objid IN (SELECT oid FROM own)) \
+           AND NOT (s.classid = 'pg_namespace'::regclass AND s.deptype = 'a' AND s.objid = ANY ($4))) \
+         SELECT convert_to(pg_describe_object(classid, objid, objsubid), 'UTF8') FROM obstacle \
+         UNION ALL \
+         SELECT convert_to(format('%s object%s in database %I', count(*), CASE WHEN count(*) > 1 THEN 's' ELSE '' END, b.datname), 'UTF8') FROM pg_shdepend s \
+         JOIN pg_database b ON b.oid = s.dbid WHERE $6 AND s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1 \
+         AND s.deptype IN ('o', 'a', 'r') AND b.datname <> current_database() GROUP BY b.datname";
+    let mappings: Vec<pg_sys::Oid> = places
+        .iter()
+        .filter_map(|place| server_named(&place.registration.server))
+        .filter_map(|(server, _, _)| options::user_mapping(server, role))
+        .map(|(mapping, _)| mapping)
+        .collect();
+    let arguments = [
+        role.into(),
+        tables.into(),
+        dropped.into(),
+        schemas.into(),
+        servers.into(),
+        drops_role.into(),
+        mappings.into(),
+    ];
+    let mut found: Vec<String> = Spi::connect(|client| {
+        client
+            .select(query, None, &arguments)?
+            .map(|row| Ok(from_utf8(row.get(1)?).unwrap_or_default()))
+            .collect::<Result<_, spi::Error>>()
+    })
+    .map_err(spi_error)?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    found.sort();
+    raise_as(
+        PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+        Error::new(
+            Kind::InvalidValue,
+            format!(
+                "cannot drop the registration of role \"{username}\", since there is still: {}",
+                list_names(found.iter(), found.len())
+            ),
+        )
+        .hint(
+            "Drop it or move it away, REVOKE rights that were granted by hand, and call the function again.",
+        ),
+    )
+}
+
+/// The role's sessions: ends them, or refuses to go on. Those in other databases matter only to a role that is dropped.
+fn end_sessions(username: &str, role: pg_sys::Oid, everywhere: bool, force: bool) -> Result<(), Error> {
+    // What others do, and how to end it, is a superuser's. That the caller may drop the role has been checked.
+    let owner = record::owner()?;
+    let list = || -> Result<Vec<i32>, Error> {
+        let query = "SELECT pid FROM pg_stat_activity WHERE usesysid = $1 AND pid <> pg_backend_pid() \
+             AND leader_pid IS NULL AND backend_type = 'client backend' AND ($2 OR datname = current_database())";
+        let pids = commands::as_role(owner, || {
+            Spi::connect(|client| {
+                let rows = client.select(query, None, &[role.into(), everywhere.into()])?;
+                rows.map(|row| row.get(1)).collect::<Result<Vec<Option<i32>>, spi::Error>>()
+            })
+        });
+        Ok(pids.map_err(spi_error)?.into_iter().flatten().collect())
+    };
+    let mut left = list()?.len();
+    if left > 0 && force {
+        left = 0;
+        for pid in list()? {
+            // Not within the query above, whose conditions PostgreSQL may look at in any order.
+            let ended = commands::as_role(owner, || {
+                Spi::connect(|client| {
+                    let query = "SELECT pg_terminate_backend($1, $2)";
+                    client
+                        .select(query, Some(1), &[pid.into(), END_TIMEOUT_MS.into()])?
+                        .first()
+                        .get_one::<bool>()
+                })
+            });
+            left += usize::from(ended.map_err(spi_error)? != Some(true));
+        }
+    }
+    if left == 0 {
+        return Ok(());
+    }
+    let sessions = if left == 1 { "1 open session".to_owned() } else { format!("{left} open sessions") };
+    let error = match force {
+        false => Error::new(Kind::InvalidValue, format!("role \"{username}\" has {sessions}"))
+            .hint("Close them, or call cdf_drop_credentials(username, force => true), which ends them."),
+        true => Error::new(
+            Kind::InvalidValue,
+            format!("role \"{username}\" still has {sessions}, which do not end"),
+        )
+        .hint("Call the function again."),
+    };
+    raise_as(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, error)
+}
+
+/// Takes a role's rights on a schema that stays, and on the tables of this extension in it.
+fn revoke(role: pg_sys::Oid, name: &str, schema: &str, oid: pg_sys::Oid) -> Result<(), Error> {
+    let query = "SELECT convert_to(string_agg(c.oid::regclass::text, ', '), 'UTF8'), \
+         (SELECT count(*) FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.oid = $1 AND a.grantee = $2) \
+         FROM pg_class c JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver \
+         JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw \
+         WHERE c.relnamespace = $1 AND w.fdwname = 'cdf_fdw' \
+         AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = $2)";
+    let (tables, on_schema) = Spi::connect(|client| {
+        client.select(query, Some(1), &[oid.into(), role.into()])?.first().get_two::<Vec<u8>, i64>()
+    })
+    .map_err(spi_error)?;
+    if let Some(tables) = from_utf8(tables) {
+        run(&format!("REVOKE ALL ON TABLE {tables} FROM {name}"))?;
+    }
+    if on_schema.unwrap_or_default() > 0 {
+        run(&format!("REVOKE ALL ON SCHEMA {schema} FROM {name}"))?;
+    }
+    Ok(())
+}
+
+/// Takes back what registration has set for a role that stays. Libraries are a superuser's to set.
+fn reset_settings(role: pg_sys::Oid, username: &str) -> Result<(), Error> {
+    let name = quote_identifier(username);
+    let query = "SELECT convert_to(entry, 'UTF8') FROM pg_db_role_setting s, unnest(s.setconfig) entry \
+         WHERE s.setrole = $1 AND s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let entries: Vec<String> = Spi::connect(|client| {
+        client
+            .select(query, None, &[role.into()])?
+            .map(|row| Ok(from_utf8(row.get(1)?).unwrap_or_default()))
+            .collect::<Result<_, spi::Error>>()
+    })
+    .map_err(spi_error)?;
+    let alter = format!("ALTER ROLE {name} IN DATABASE {}", quote_identifier(commands::current_database()));
+    for (setting, value) in entries.iter().filter_map(|entry| entry.split_once('=')) {
+        match setting {
+            "search_path" | "TimeZone" => run(&format!("{alter} RESET {setting}"))?,
+            "session_preload_libraries" if commands::is_superuser(commands::caller()) => {
+                run(&format!("{alter} RESET {setting}"))?;
+                if !preload::was_wanted(username, value)? {
+                    let libraries: Vec<String> = preload::names(value).iter().map(quote_literal).collect();
+                    run(&format!("{alter} SET {setting} = {}", libraries.join(", ")))?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

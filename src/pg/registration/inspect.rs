@@ -1,0 +1,78 @@
+//! Trying credentials: a token, and what CDF says that it is good for.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use url::Url;
+
+use crate::cdf::activity::{Activity, Errand};
+use crate::cdf::error::{list_names, Error, Kind, RequestError};
+use crate::cdf::http::client::Inspection;
+use crate::cdf::http::connection::Connection;
+use crate::cdf::http::oidc::Credentials;
+use crate::cdf::http::request::Limits;
+use crate::pg::{settings, wait};
+
+/// Retries while somebody waits to see whether a URL is right.
+const RETRIES: u32 = 3;
+
+/// Gets a token with these credentials, and asks CDF what it is good for. The outer error is this server's, as of a wait that
+/// was cancelled, the inner one CDF's or the identity provider's.
+pub fn inspect(
+    base_url: &Url,
+    project: &str,
+    credentials: &Credentials,
+) -> Result<Result<Inspection, Error>, Error> {
+    let deadline_setting = settings::flush_timeout();
+    let activity = Activity::asking("what the client may do".into());
+    let limits = Limits {
+        deadline: Instant::now() + deadline_setting,
+        deadline_setting,
+        request_timeout: settings::request_timeout(),
+        max_retries: settings::max_retries().min(RETRIES),
+        errand: Errand::of(&activity),
+    };
+    let client = wait::client()?;
+    // A connection of its own has no token yet.
+    let connection = Arc::new(Connection::new(base_url.clone(), project.to_owned(), credentials.clone()));
+    let inspection = wait::run(&activity, async move { client.inspect_token(&connection, &limits).await })?;
+    let client_id = &credentials.client_id;
+    Ok(inspection.map_err(|error| match error {
+        RequestError::Api(api) if matches!(api.status, 401 | 403) => {
+            let why = format!("CDF refuses the token of client \"{client_id}\": {}", api.message);
+            Error::new(Kind::NotAuthenticated, why)
+                .trace(Some(api.trace()))
+                .hint("Check base_url, scope and audience.")
+        }
+        // There is no user mapping yet, which the client's own hint would name.
+        error => match error.into_error("") {
+            error if error.kind == Kind::NotAuthenticated => {
+                error.hint("Check token_url, client_id, client_secret, scope and audience.")
+            }
+            error => error,
+        },
+    }))
+}
+
+/// Why the token is of no use for the project, if it is not.
+pub fn check_project(inspection: &Inspection, project: &str, client_id: &str) -> Result<(), Error> {
+    if inspection.projects.iter().any(|accessible| accessible == project) {
+        return Ok(());
+    }
+    let projects = match inspection.projects.len() {
+        0 => "it has access to no project".to_owned(),
+        len => format!("it has access to {}", list_names(inspection.projects.iter(), len)),
+    };
+    Err(Error::new(
+        Kind::NotAuthenticated,
+        format!("client \"{client_id}\" has no access to the CDF project \"{project}\"; {projects}"),
+    )
+    .trace(Some(inspection.trace.clone()))
+    .hint("Add the client to a group of the project in CDF, or check the project's name."))
+}
+
+/// Whether credentials are good for a project, before they are stored.
+pub fn check(base_url: &Url, project: &str, credentials: &Credentials) -> Result<(), Error> {
+    let inspection = inspect(base_url, project, credentials)??;
+    check_project(&inspection, project, &credentials.client_id)
+}

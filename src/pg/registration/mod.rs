@@ -1,0 +1,10 @@
+//! Registrations: roles that have been given credentials, and what becomes of them.
+
+pub mod commands;
+mod drop;
+mod function;
+mod inspect;
+mod password;
+mod record;
+mod register;
+mod update;

@@ -1,0 +1,117 @@
+//! cdf_update_credentials: other credentials for a registered role, tried with CDF before they are stored.
+
+use secrecy::SecretString;
+
+use super::function::{self, sql_function, Call};
+use super::record::{self, Registration};
+use super::register::server_named;
+use super::{commands, inspect};
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::http::oidc::Credentials;
+use crate::pg::errors::raise_as;
+use crate::pg::options::{self, Stored};
+use crate::pg::trust;
+use pgrx::prelude::*;
+use url::Url;
+
+sql_function!(
+    /// Replaces what is given of a role's credentials.
+    cdf_update_credentials,
+    pg_finfo_cdf_update_credentials,
+    |call| {
+        call.writes();
+        update(call)?;
+        Ok(function::void())
+    }
+);
+
+/// What a registered role has on its server.
+pub struct Held {
+    pub server: pg_sys::Oid,
+    pub owner: pg_sys::Oid,
+    pub base_url: Url,
+    mapping: Stored,
+}
+
+impl Held {
+    /// Reads it. The server may be the registrar's, the caller's or a superuser's: anybody else could have the secret sent
+    /// elsewhere.
+    pub fn read(username: &str, role: pg_sys::Oid, registration: &Registration) -> Result<Held, Error> {
+        let name = &registration.server;
+        let missing = |what: String| {
+            raise_as(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                Error::new(Kind::MissingReference, what).hint(
+                    "It was dropped or renamed. cdf_register_credentials with the same username and server makes it again.",
+                ),
+            )
+        };
+        let Some((server, owner, base_url)) = server_named(name) else {
+            missing(format!("server \"{name}\" of role \"{username}\" does not exist"))
+        };
+        if owner != registration.registrar && !trust::may_rely_on(owner, commands::caller()) {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!(
+                    "server \"{name}\" belongs to {}, who has neither made the registration nor is a superuser",
+                    trust::role_name(owner)
+                ),
+            )
+            .detail("Whoever owns it could have the credentials or the rows sent elsewhere."));
+        }
+        let Some((_, mapping)) = options::user_mapping(server, role) else {
+            missing(format!("role \"{username}\" has no user mapping for server \"{name}\""))
+        };
+        let base_url = options::url("base_url", &base_url.unwrap_or_default())?;
+        Ok(Held { server, owner, base_url, mapping })
+    }
+
+    /// Project and credentials, each part from `given` if that has it.
+    pub fn credentials(
+        &self,
+        given: impl Fn(&str) -> Option<String>,
+    ) -> Result<(String, Credentials), Error> {
+        let part = |name: &str| given(name).or_else(|| self.mapping.get(name).map(str::to_owned));
+        let needed = |name: &str| {
+            part(name)
+                .ok_or_else(|| Error::new(Kind::InvalidOption, format!("the user mapping has no {name}")))
+        };
+        let credentials = Credentials {
+            token_url: options::url("token_url", &needed("token_url")?)?,
+            client_id: needed("client_id")?,
+            client_secret: SecretString::from(needed("client_secret")?),
+            scope: part("scope"),
+            audience: part("audience"),
+        };
+        Ok((needed("project")?, credentials))
+    }
+}
+
+/// The parameters after username, in their order; they are called as the options of a user mapping.
+const PARAMETERS: [&str; 6] = ["client_secret", "client_id", "token_url", "scope", "project", "audience"];
+
+fn update(call: &Call) -> Result<(), Error> {
+    let username = call.required(0, "username")?;
+    let given = |name: &str| {
+        PARAMETERS.iter().position(|parameter| *parameter == name).and_then(|at| call.text(at + 1))
+    };
+    if PARAMETERS.iter().all(|name| given(name).is_none()) {
+        return Err(Error::new(Kind::MissingValue, "cdf_update_credentials needs a value to change")
+            .hint(format!("Give one of {}.", PARAMETERS.join(", "))));
+    }
+    let (role, registrations) = record::find_one(&username)?;
+    let registration = &registrations[0];
+    let held = Held::read(&username, role, registration)?;
+    let (project, credentials) = held.credentials(given)?;
+    let caller = commands::caller();
+    let steers = options::steering_mapping()
+        .any(|name| given(name).is_some() && given(name).as_deref() != held.mapping.get(name));
+    let keeps_secret = options::secrets().any(|name| given(name).is_none());
+    if steers && keeps_secret && !commands::is_superuser(caller) {
+        return Err(trust::cannot_steer(role));
+    }
+    let mapper = commands::mapper(&registration.server, held.owner, caller)?;
+    inspect::check(&held.base_url, &project, &credentials)?;
+    commands::map_role(&username, (&registration.server, held.server), mapper, &project, &credentials);
+    record::changed(role)
+}
