@@ -386,7 +386,7 @@ impl Table {
             Some(Binding::Property { .. }) => true,
             Some(Binding::RawColumn { key, .. }) => !key,
             // A point is replaced whole, with its status.
-            Some(Binding::Column(column)) if column.rule == Rule::Part => {
+            Some(Binding::Column(column)) if matches!(column.rule, Rule::Part(_)) => {
                 let end =
                     |(_, space, external_id): &(_, &str, &str)| [*space, *external_id].contains(&column.name);
                 matches!(column.name, "value" | "columns") || ENDS.iter().any(end)

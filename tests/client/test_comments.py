@@ -27,6 +27,8 @@ def test_every_table_and_column_has_one(site, naming):
     said = {(table, column): comment for table, column, comment, _ in rows}
     assert "140" in said["assets", "name"] and "500" in said["assets", "description"]
     assert "read-only" in said["assets", "created_time" if naming == "snake_case" else "createdTime"]
+    assert "1900" in said["datapoints", "timestamp"] and "1023 bytes" in said["string_datapoints", "value"]
+    assert "1024" in said["raw_rows", "key"] and not any("docs/" in comment for comment in said.values())
     assert "success, failure, seen" in said["extraction_pipeline_runs", "status"]
 
 

@@ -472,7 +472,7 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
         Rule::References { max, .. } => {
             list(out, cell, max, |out, cell| text(out, cell, 0, EXTERNAL_ID_CHARS))?
         }
-        Rule::Part => return Err((Kind::Internal, "the column has no encoder".into())),
+        Rule::Part(_) => return Err((Kind::Internal, "the column has no encoder".into())),
     }
     Ok(())
 }

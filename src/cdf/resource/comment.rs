@@ -52,7 +52,7 @@ impl Column {
             Rule::References { to, max, .. } => format!("external ids of {}s, at most {max}", to.noun),
             Rule::Object(_) => "an object".into(),
             Rule::Objects(_) => "an array of objects".into(),
-            Rule::Part => "see docs/tables.md".into(),
+            Rule::Part(what) => what.into(),
         };
         format!("{}: {rule}", self.property)
     }

@@ -17,21 +17,57 @@ pub const LARGEST_VALUE: f64 = 1e100;
 /// UTF-8 bytes of a string value.
 pub const STRING_BYTES: usize = 1023;
 
-const fn columns(value: ColumnType) -> [Column; 8] {
+const fn columns(value: ColumnType, what: &'static str) -> [Column; 8] {
     [
-        fixed("id", "id", ColumnType::Int8, Rule::Part),
-        fixed("external_id", "externalId", ColumnType::Text, Rule::Part),
-        fixed("instance_space", "instanceSpace", ColumnType::Text, Rule::Part),
-        fixed("instance_external_id", "instanceExternalId", ColumnType::Text, Rule::Part),
-        fixed("timestamp", "timestamp", ColumnType::Timestamptz, Rule::Part),
-        fixed("value", "value", value, Rule::Part),
-        fixed("status_code", "statusCode", ColumnType::Int8, Rule::Part),
-        fixed("status_symbol", "statusSymbol", ColumnType::Text, Rule::Part),
+        fixed(
+            "id",
+            "id",
+            ColumnType::Int8,
+            Rule::Part("CDF's internal id of the time series; a row names it in one way"),
+        ),
+        fixed(
+            "external_id",
+            "externalId",
+            ColumnType::Text,
+            Rule::Part("external id of the time series; a row names it in one way"),
+        ),
+        fixed(
+            "instance_space",
+            "instanceSpace",
+            ColumnType::Text,
+            Rule::Part("space of the node that is the time series"),
+        ),
+        fixed(
+            "instance_external_id",
+            "instanceExternalId",
+            ColumnType::Text,
+            Rule::Part("external id of the node that is the time series"),
+        ),
+        fixed(
+            "timestamp",
+            "timestamp",
+            ColumnType::Timestamptz,
+            Rule::Part("the key within the series; in milliseconds, from 1900 to 2099"),
+        ),
+        fixed("value", "value", value, Rule::Part(what)),
+        fixed(
+            "status_code",
+            "statusCode",
+            ColumnType::Int8,
+            Rule::Part("OPC UA status; 0, Good, by default"),
+        ),
+        fixed(
+            "status_symbol",
+            "statusSymbol",
+            ColumnType::Text,
+            Rule::Part("name of the status; give this or the code"),
+        ),
     ]
 }
 
-static NUMERIC_COLUMNS: [Column; 8] = columns(ColumnType::Float8);
-static STRING_COLUMNS: [Column; 8] = columns(ColumnType::Text);
+static NUMERIC_COLUMNS: [Column; 8] =
+    columns(ColumnType::Float8, "a number of the series' unit, from -1e100 to 1e100");
+static STRING_COLUMNS: [Column; 8] = columns(ColumnType::Text, "a text of at most 1023 bytes of UTF-8");
 
 pub static DATAPOINTS: Resource = Resource {
     name: "datapoints",

@@ -174,7 +174,7 @@ pub enum Rule {
     /// The external id of the item that a journal's row is about.
     Subject,
     /// The parts of datapoints, of RAW rows and of sequence rows, which have encoders of their own.
-    Part,
+    Part(&'static str),
 }
 
 /// Where external ids are resolved to internal ids.

@@ -26,8 +26,18 @@ pub static SEQUENCE_ROWS: Resource = Resource {
     columns: &[
         ID,
         EXTERNAL_ID,
-        fixed("row_number", ROW_NUMBER, ColumnType::Int8, Rule::Part),
-        fixed("columns", COLUMNS, ColumnType::Jsonb, Rule::Part),
+        fixed(
+            "row_number",
+            ROW_NUMBER,
+            ColumnType::Int8,
+            Rule::Part("the key within the sequence; from 0 on"),
+        ),
+        fixed(
+            "columns",
+            COLUMNS,
+            ColumnType::Jsonb,
+            Rule::Part("an object of values by the external ids of the sequence's columns"),
+        ),
     ],
     stage: Stage::Points,
     shape: Shape::SequenceRows,

@@ -24,7 +24,7 @@ pub const LIST_ELEMENTS: usize = 1000;
 pub const LIST_RELATIONS: usize = 100;
 
 const fn part(name: &'static str, property: &'static str) -> Column {
-    fixed(name, property, ColumnType::Text, Rule::Part)
+    fixed(name, property, ColumnType::Text, Rule::Part("of the instance"))
 }
 
 const VERSION: Column = fixed("version", "version", ColumnType::Int8, Rule::ReadOnly);
