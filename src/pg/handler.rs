@@ -3,7 +3,11 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::{analyze, direct_modify, explain, import, modify, new_rows, row_identity, scan, truncate};
+use crate::pg::ddl::import;
+use crate::pg::modify::{direct_modify, new_rows, truncate};
+use crate::pg::plan::row_identity;
+use crate::pg::scan::{analyze, explain};
+use crate::pg::{modify, scan};
 
 /// The handler function of the foreign-data wrapper.
 #[pg_extern]

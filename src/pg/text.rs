@@ -6,8 +6,8 @@ use std::ffi::{c_char, CStr, CString};
 
 use pgrx::pg_sys;
 
-use super::errors::raise;
 use crate::cdf::error::{Error, Kind};
+use crate::pg::errors::raise;
 
 /// A character takes at most so many times its bytes in another encoding (`MAX_CONVERSION_GROWTH`, mb/pg_wchar.h).
 const GROWTH: usize = 4;

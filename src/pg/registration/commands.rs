@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::oidc::Credentials;
+use crate::pg::ddl::{options, trust};
 use crate::pg::text::{from_server, to_palloc, to_server};
-use crate::pg::{options, trust};
 
 /// Random bytes of a generated password: 160 bits.
 const PASSWORD_BYTES: usize = 20;

@@ -8,9 +8,9 @@ use super::function::{self, sql_function};
 use super::record::{self, Registration};
 use super::register::server_named;
 use crate::cdf::error::{list_names, Error, Kind};
+use crate::pg::ddl::{options, preload};
 use crate::pg::errors::raise_as;
 use crate::pg::text::to_palloc;
-use crate::pg::{options, preload};
 
 /// How long a session that is ended may take to be gone.
 const END_TIMEOUT_MS: i64 = 10_000;

@@ -11,7 +11,8 @@ use crate::cdf::http::client::Inspection;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::http::oidc::Credentials;
 use crate::cdf::http::request::Limits;
-use crate::pg::{settings, wait};
+use crate::pg::session::wait;
+use crate::pg::settings;
 
 /// Retries while somebody waits to see whether a URL is right.
 const RETRIES: u32 = 3;

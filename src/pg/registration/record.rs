@@ -8,8 +8,8 @@ use pgrx::spi::quote_identifier;
 
 use super::commands::{self, from_utf8, spi_error, utf8};
 use crate::cdf::error::{Error, Kind};
+use crate::pg::ddl::trust;
 use crate::pg::errors::raise_as;
-use crate::pg::trust;
 
 /// A role's tables on a server.
 #[derive(Debug)]

@@ -13,9 +13,10 @@ use super::{inspect, record};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::oidc::Credentials;
 use crate::cdf::resource::{Naming, Resource, RESOURCES};
+use crate::pg::ddl::{options, preload, trust};
 use crate::pg::errors::{raise_as, OrRaise};
+use crate::pg::redact;
 use crate::pg::text::{from_datum, from_server, to_datum, to_palloc};
-use crate::pg::{options, preload, redact, trust};
 
 /// The foreign-data wrapper's name, fixed by the extension's script.
 const WRAPPER: &CStr = c"cdf_fdw";

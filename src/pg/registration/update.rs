@@ -8,9 +8,9 @@ use super::register::server_named;
 use super::{commands, inspect};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::oidc::Credentials;
+use crate::pg::ddl::options::{self, Stored};
+use crate::pg::ddl::trust;
 use crate::pg::errors::raise_as;
-use crate::pg::options::{self, Stored};
-use crate::pg::trust;
 use pgrx::prelude::*;
 use url::Url;
 

@@ -1,0 +1,264 @@
+//! Whose objects may be relied on, and who may change where the secrets of others are sent.
+//!
+//! PostgreSQL lets the owner of a server alter it, and each user mapping on it. He cannot read the options of a mapping
+//! that is another's. But whoever says where a secret is sent receives it.
+
+use std::ffi::{c_int, c_void};
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use pgrx::spi::quote_identifier;
+
+use super::options::{self, Stored};
+use crate::cdf::error::{Error, Kind};
+use crate::pg::errors::OrRaise;
+use crate::pg::list::pointers;
+use crate::pg::redact;
+use crate::pg::text::{from_server, from_server_lossy};
+
+static mut PREVIOUS_HOOK: pg_sys::object_access_hook_type = None;
+
+/// Installs the hook that sees servers being altered. Called once, from `_PG_init`.
+pub fn init() {
+    // SAFETY: the backend has one thread at this point.
+    unsafe {
+        PREVIOUS_HOOK = pg_sys::object_access_hook;
+        pg_sys::object_access_hook = Some(access_object);
+    }
+}
+
+/// Whether an object of this owner may be relied on by a role: its own, or a superuser's. Anybody else could change it
+/// afterwards.
+pub fn may_rely_on(owner: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalogs.
+    owner == role || unsafe { pg_sys::superuser_arg(owner) }
+}
+
+/// The name of a role, for an error.
+pub fn role_name(role: pg_sys::Oid) -> String {
+    // SAFETY: the name is a copy in the current memory context, or null for a role that is gone.
+    let name = unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        (!name.is_null()).then(|| from_server(name))
+    };
+    name.map_or("PUBLIC".into(), quote_identifier)
+}
+
+fn is_superuser() -> bool {
+    // SAFETY: looks at the current role.
+    unsafe { pg_sys::superuser() }
+}
+
+/// Whether a wrapper is one of this extension: by its validator, since its name may be changed.
+///
+/// # Safety
+/// It is the wrapper of a server.
+pub unsafe fn is_ours(wrapper: pg_sys::Oid) -> bool {
+    // SAFETY: look-ups in the catalogs; a server has its wrapper.
+    unsafe {
+        let validator = (*pg_sys::GetForeignDataWrapper(wrapper)).fdwvalidator;
+        let extension = pg_sys::get_extension_oid(c"cdf_fdw".as_ptr(), true);
+        extension != pg_sys::InvalidOid
+            && pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, validator) == extension
+    }
+}
+
+/// ALTER USER MAPPING by anybody but a superuser: who says where a secret is sent has to give the secret.
+///
+/// # Safety
+/// `statement` is the tree of a utility statement that is about to run.
+pub unsafe fn check_mapping(statement: *mut pg_sys::Node) {
+    // SAFETY: the caller's promise: a statement's names are NUL-terminated, and its options are a list of DefElem.
+    unsafe {
+        if (*statement).type_ != pg_sys::NodeTag::T_AlterUserMappingStmt || is_superuser() {
+            return;
+        }
+        let statement = &*statement.cast::<pg_sys::AlterUserMappingStmt>();
+        // Whatever does not exist is PostgreSQL's error.
+        let Some(server) = pg_sys::GetForeignServerByName(statement.servername, true).as_ref() else {
+            return;
+        };
+        if !is_ours(server.fdwid) {
+            return;
+        }
+        let role = match (*statement.user).roletype {
+            pg_sys::RoleSpecType::ROLESPEC_PUBLIC => pg_sys::InvalidOid,
+            _ => pg_sys::get_rolespec_oid(statement.user, true),
+        };
+        let Some((_, stored)) = options::user_mapping(server.serverid, role) else { return };
+        let given: Vec<(String, Option<String>)> = pointers::<pg_sys::DefElem>(statement.options)
+            .iter()
+            .map(|option| {
+                let value = (!(**option).arg.is_null()).then(|| from_server(pg_sys::defGetString(*option)));
+                (from_server((**option).defname), value)
+            })
+            .collect();
+        // A statement may name an option more than once.
+        let steered = options::steering_mapping().any(|name| {
+            given.iter().any(|(given, value)| given == name && value.as_deref() != stored.get(name))
+        });
+        let gives = |name: &str| given.iter().any(|(given, value)| given == name && value.is_some());
+        let kept = options::secrets().any(|name| stored.get(name).is_some() && !gives(name));
+        if steered && kept {
+            Err(cannot_steer(role)).or_raise()
+        }
+    }
+}
+
+/// A mapping's options, from the validator. If the statement has loaded this library, no hook has seen it, and what it
+/// changes is not known. Then no mapping may take over another's secret for another place.
+pub fn check_new_mapping(pairs: &[(&str, &str)]) -> Result<(), Error> {
+    if redact::sees_statement() || is_superuser() {
+        return Ok(());
+    }
+    let given = |name: &str| pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
+    // SAFETY: called within a statement, with the catalogs at hand.
+    for (server, role) in unsafe { mappings() } {
+        // SAFETY: a mapping has its server; look-ups in the catalogs.
+        if unsafe { !is_ours((*pg_sys::GetForeignServer(server)).fdwid) } {
+            continue;
+        }
+        let Some((_, stored)) = options::user_mapping(server, role) else { continue };
+        let same_secret =
+            options::secrets().any(|name| given(name).is_some() && given(name) == stored.get(name));
+        let steered = options::steering_mapping().any(|name| given(name) != stored.get(name));
+        if same_secret && steered {
+            return Err(cannot_steer(role).hint(
+                "If the statement gives client_secret, run it again: it was not seen, as it had to load cdf_fdw first.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Why others than superusers cannot change where a stored secret is sent.
+pub fn cannot_steer(role: pg_sys::Oid) -> Error {
+    let names: Vec<&str> = options::steering_mapping().collect();
+    Error::new(
+        Kind::Forbidden,
+        format!(
+            "permission denied to change {} of the user mapping of {} without its client_secret",
+            names.join(", "),
+            role_name(role)
+        ),
+    )
+    .detail("The secret that is stored would be sent there.")
+    .hint("Set client_secret in the same statement, or ask a superuser.")
+}
+
+/// Server and role (InvalidOid: PUBLIC) of every user mapping.
+unsafe fn mappings() -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
+    let mut found = Vec::new();
+    // SAFETY: the columns are not null, and of type oid.
+    unsafe {
+        scan(pg_sys::UserMappingRelationId, std::ptr::null_mut(), |values, _| {
+            let column = |number: u32| pg_sys::Oid::from(values[number as usize - 1].value() as u32);
+            found.push((
+                column(pg_sys::Anum_pg_user_mapping_umserver),
+                column(pg_sys::Anum_pg_user_mapping_umuser),
+            ));
+        });
+    }
+    found
+}
+
+/// The rows of a catalog, as values and which of them are null.
+unsafe fn scan(
+    catalog: pg_sys::Oid,
+    snapshot: pg_sys::Snapshot,
+    mut row: impl FnMut(&[pg_sys::Datum], &[bool]),
+) {
+    // SAFETY: a scan of a catalog without its index; each tuple is valid until the next, and has a value for each column.
+    unsafe {
+        let relation = pg_sys::table_open(catalog, pg_sys::AccessShareLock as c_int);
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            pg_sys::InvalidOid,
+            false,
+            snapshot,
+            0,
+            std::ptr::null_mut(),
+        );
+        let columns = (*relation).rd_att;
+        let mut values = vec![pg_sys::Datum::null(); (*columns).natts as usize];
+        let mut nulls = vec![false; values.len()];
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            pg_sys::heap_deform_tuple(tuple, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
+            row(&values, &nulls);
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
+    }
+}
+
+/// What comes next is called without pgrx's guard, which would take most of an error's fields. Nothing in this frame has
+/// to be dropped.
+unsafe extern "C-unwind" fn access_object(
+    access: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    part: c_int,
+    argument: *mut c_void,
+) {
+    // SAFETY: PostgreSQL passes an object that it has altered, before the command is over.
+    unsafe {
+        if access == pg_sys::ObjectAccessType::OAT_POST_ALTER && class == pg_sys::ForeignServerRelationId {
+            check_server(object);
+        }
+        if let Some(previous) = PREVIOUS_HOOK {
+            previous(access, class, object, part, argument);
+        }
+    }
+}
+
+/// ALTER SERVER by anybody but a superuser: while others have credentials on it, it stays where it is.
+///
+/// # Safety
+/// The server was altered by a command that is not over yet.
+#[pg_guard]
+unsafe extern "C-unwind" fn check_server(server: pg_sys::Oid) {
+    // SAFETY: the caller's promise: the catalogs still show the server as it was before, and a snapshot of what the
+    // command itself has done shows it as it is going to be.
+    unsafe {
+        if is_superuser() {
+            return;
+        }
+        let before = &*pg_sys::GetForeignServer(server);
+        if !is_ours(before.fdwid) {
+            return;
+        }
+        let stored = Stored::read(before.options);
+        let mut after = Stored::read(std::ptr::null_mut());
+        scan(pg_sys::ForeignServerRelationId, &raw mut pg_sys::SnapshotSelfData, |values, nulls| {
+            let at = |number: u32| number as usize - 1;
+            let is_it = values[at(pg_sys::Anum_pg_foreign_server_oid)].value() as u32 == server.to_u32();
+            let options = at(pg_sys::Anum_pg_foreign_server_srvoptions);
+            if is_it && !nulls[options] {
+                after = Stored::read(pg_sys::untransformRelOptions(values[options]));
+            }
+        });
+        let Some(changed) = options::steering_server().find(|name| stored.get(name) != after.get(name))
+        else {
+            return;
+        };
+        let role = pg_sys::GetUserId();
+        let others = mappings().into_iter().find(|(of, user)| *of == server && *user != role);
+        if let Some((_, other)) = others {
+            let name = quote_identifier(from_server_lossy(before.servername));
+            let error = Error::new(
+                Kind::Forbidden,
+                format!(
+                    "permission denied to change {changed} of server {name}, on which {} has credentials",
+                    role_name(other)
+                ),
+            )
+            .detail("Tokens and rows of that role would be sent there.")
+            .hint("Make another server, or ask a superuser.");
+            Err(error).or_raise()
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `DELETE FROM datapoints WHERE series = … AND "timestamp" …`: stretches of time instead of a request's entry per point.
+//! The points are read only to be counted.
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::slot;
+use crate::cdf::encode::point::SeriesRef;
+use crate::cdf::error::{Error, Identity};
+use crate::cdf::read::Comparison;
+use crate::cdf::resource::Shape;
+use crate::cdf::table::{OnConflict, Operation};
+use crate::cdf::writer::Writer;
+use crate::pg::errors::OrRaise;
+use crate::pg::list::pointers;
+use crate::pg::modify::checked_as;
+use crate::pg::scan::explain;
+use crate::pg::scan::{self, open_table, ScanPlan, ScanState};
+use crate::pg::session::transaction;
+
+/// Whether the statement deletes points by nothing but their series and time. PostgreSQL asks only where there are no
+/// triggers.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn plan_direct_modify(
+    root: *mut pg_sys::PlannerInfo,
+    plan: *mut pg_sys::ModifyTable,
+    result_relation: pg_sys::Index,
+    _subplan_index: std::ffi::c_int,
+) -> bool {
+    // SAFETY: the planner passes the plan that it is making, and the range table entry of a table that it has locked; a
+    // node's tag tells its type.
+    unsafe {
+        let subplan = (*plan).plan.lefttree;
+        if (*plan).operation != pg_sys::CmdType::CMD_DELETE
+            || !(*plan).canSetTag
+            || !(*plan).returningLists.is_null()
+            || (*subplan).type_ != pg_sys::NodeTag::T_ForeignScan
+        {
+            return false;
+        }
+        let scan = subplan.cast::<pg_sys::ForeignScan>();
+        if (*scan).scan.scanrelid != result_relation {
+            return false;
+        }
+        let entry = *(*root).simple_rte_array.add(result_relation as usize);
+        let table = open_table((*entry).relid, checked_as((*root).parse, entry));
+        if !matches!(table.options.resource.shape, Shape::Datapoints { .. })
+            || table.check_operation(Operation::Delete).is_err()
+        {
+            return false;
+        }
+        let conditions = ScanPlan::of(scan, table.bindings.len()).conditions;
+        let column = |name: &str| table.position(name);
+        let series = |name: &str| {
+            let at = column(name);
+            conditions.iter().filter(|condition| Some(condition.column) == at).count()
+        };
+        let by_instance = series("instance_space") == 1 && series("instance_external_id") == 1;
+        let ways = series("id") + series("external_id") + usize::from(by_instance);
+        let all_pushed = conditions.len() == pointers::<pg_sys::Node>((*subplan).qual).len();
+        let instance_parts = series("instance_space") + series("instance_external_id");
+        if !all_pushed || ways != 1 || instance_parts != if by_instance { 2 } else { 0 } {
+            return false;
+        }
+        let understood = conditions.iter().all(|condition| match table.names.get(condition.column) {
+            Some(_) if Some(condition.column) == column("timestamp") => {
+                condition.comparison() != Comparison::AnyOf
+            }
+            _ => matches!(condition.comparison(), Comparison::Equal | Comparison::AnyOf),
+        });
+        if understood {
+            (*scan).operation = pg_sys::CmdType::CMD_DELETE;
+            (*scan).resultRelation = result_relation;
+        }
+        understood
+    }
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn begin_direct_modify(
+    node: *mut pg_sys::ForeignScanState,
+    eflags: std::ffi::c_int,
+) {
+    // SAFETY: the executor passes the state of a scan that begins.
+    unsafe { scan::begin_foreign_scan(node, eflags) };
+}
+
+/// Counts the points and deletes them; there are no rows to give.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn iterate_direct_modify(
+    node: *mut pg_sys::ForeignScanState,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the executor passes a scan that has begun, and its empty slot.
+    unsafe {
+        let state = &mut *(*node).fdw_state.cast::<ScanState>();
+        (*(*node).ss.ps.state).es_processed += delete(state, node).or_raise();
+        let slot = (*node).ss.ss_ScanTupleSlot;
+        slot::clear(slot);
+        slot
+    }
+}
+
+/// # Safety
+/// `node` is the scan's own.
+unsafe fn delete(state: &mut ScanState, node: *mut pg_sys::ForeignScanState) -> Result<u64, Error> {
+    // SAFETY: the caller's promise.
+    let query = unsafe { state.query(node) }?;
+    let Some(query) = query else { return Ok(0) };
+    let mut count = 0;
+    // SAFETY: the caller's promise.
+    while unsafe { state.next(node) }?.is_some() {
+        count += 1;
+    }
+    if count == 0 {
+        return Ok(0);
+    }
+    let (series, range) =
+        query.series_and_time().ok_or_else(|| Error::internal("a deletion without a series"))?;
+    transaction::begin();
+    let writer = Writer::new(query.table, query.connection, OnConflict::Update, None)?;
+    for series in &series {
+        let series = match series {
+            Identity::Id(id) => SeriesRef::Id(*id),
+            Identity::ExternalId(name) => SeriesRef::ExternalId(name.into()),
+            Identity::Instance { space, external_id } => {
+                SeriesRef::Instance(space.into(), external_id.into())
+            }
+        };
+        transaction::write(|target| writer.delete_range(target, &series, range))?;
+    }
+    Ok(count)
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn end_direct_modify(node: *mut pg_sys::ForeignScanState) {
+    // SAFETY: the executor passes a scan that has begun.
+    unsafe { scan::end_foreign_scan(node) };
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn explain_direct_modify(
+    node: *mut pg_sys::ForeignScanState,
+    es: *mut pg_sys::ExplainState,
+) {
+    // SAFETY: EXPLAIN passes a scan that has begun, if only for it.
+    unsafe { explain::explain_scan(node, es, Operation::Delete) };
+}

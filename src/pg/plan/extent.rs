@@ -1,0 +1,89 @@
+//! UPDATE and DELETE without a condition, which would go over a whole resource in CDF: as TRUNCATE, they need the table's
+//! option `truncatable`.
+
+use pgrx::pg_sys;
+
+use crate::pg::list::pointers;
+
+/// How many of a table's rows a statement may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Those that a condition leaves, or none.
+    Part,
+    /// All of them, or none: that hangs on a condition that is the same for every row, and known when the statement runs.
+    AllOrNone,
+    All,
+}
+
+impl Extent {
+    /// As a plan holds it.
+    pub fn to_integer(self) -> i32 {
+        self as i32
+    }
+
+    pub fn from_integer(integer: i32) -> Extent {
+        [Extent::AllOrNone, Extent::All]
+            .into_iter()
+            .find(|extent| extent.to_integer() == integer)
+            .unwrap_or(Extent::Part)
+    }
+}
+
+/// What the planner has left of a statement's conditions on a table whose rows it changes. Constants are folded by then,
+/// and the conditions of views, of joins and of a partitioned parent are where they belong.
+///
+/// # Safety
+/// The planner is making the plan of an UPDATE or DELETE of this relation.
+pub unsafe fn extent(
+    root: *mut pg_sys::PlannerInfo,
+    plan: *mut pg_sys::ModifyTable,
+    result_relation: pg_sys::Index,
+) -> Extent {
+    // SAFETY: the caller's promise: the relation is one of the query's; lists hold what the planner puts there.
+    unsafe {
+        // A condition that is never true leaves nothing but a Result.
+        let subplan = (*plan).plan.lefttree;
+        if (*subplan).type_ == pg_sys::NodeTag::T_Result && (*subplan).lefttree.is_null() {
+            return Extent::Part;
+        }
+        let Some(relation) = (*(*root).simple_rel_array.add(result_relation as usize)).as_ref() else {
+            return Extent::Part;
+        };
+        let restrictions = pointers::<pg_sys::RestrictInfo>(relation.baserestrictinfo);
+        let joins = pointers::<pg_sys::RestrictInfo>(relation.joininfo);
+        let mut all = restrictions.iter().chain(joins.iter());
+        // Equalities with columns of other tables are kept in classes instead of joininfo.
+        if relation.has_eclass_joins || all.any(|info| tells_rows_apart((**info).clause, result_relation)) {
+            return Extent::Part;
+        }
+        match (*root).hasPseudoConstantQuals {
+            true => Extent::AllOrNone,
+            false => Extent::All,
+        }
+    }
+}
+
+/// Whether a condition may hold for some rows of a relation and not for others. `tableoid` does not.
+unsafe fn tells_rows_apart(clause: *mut pg_sys::Expr, relation: pg_sys::Index) -> bool {
+    // SAFETY: a clause is an expression.
+    unsafe {
+        let mut used = std::ptr::null_mut();
+        pg_sys::pull_varattnos(clause.cast(), relation, &mut used);
+        // Attribute 0 is the whole row; system columns are below.
+        let before_whole_row = -pg_sys::FirstLowInvalidHeapAttributeNumber - 1;
+        pg_sys::bms_next_member(used, before_whole_row) >= 0
+            || pg_sys::contain_volatile_functions(clause.cast())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_are_kept_in_plans() {
+        for extent in [Extent::Part, Extent::AllOrNone, Extent::All] {
+            assert_eq!(Extent::from_integer(extent.to_integer()), extent);
+        }
+    }
+}

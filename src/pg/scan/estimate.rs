@@ -1,0 +1,115 @@
+//! How many rows a scan probably gives, and what it costs.
+
+use pgrx::pg_sys;
+
+use super::pushdown::pushed;
+use crate::cdf::read::Comparison;
+use crate::cdf::resource::{Resource, Rule, Shape};
+use crate::cdf::table::{Binding, Table, RAW_KEY};
+use crate::pg::list::pointers;
+
+/// What a request costs, in units of a page read in sequence: some ten milliseconds.
+const REQUEST_COST: f64 = 100.0;
+/// What a received row costs, in units of a row of a local table.
+const RECEIVED_ROW: f64 = 10.0;
+/// Keys in a list that is not known yet.
+const LISTED_KEYS: f64 = 10.0;
+
+/// Rows per request.
+fn page(resource: &Resource) -> f64 {
+    match resource.shape {
+        Shape::Datapoints { .. } => 1e5,
+        Shape::Raw => 1e4,
+        _ => 1e3,
+    }
+}
+
+/// Whether a column tells rows apart by itself.
+pub fn is_key(table: &Table, column: usize) -> bool {
+    match (&table.options.resource.shape, &table.bindings[column]) {
+        (Shape::Datapoints { .. } | Shape::SequenceRows, _) => false,
+        (Shape::Raw, Some(Binding::Column(column))) => column.name == RAW_KEY,
+        (_, Some(Binding::Column(column))) => matches!(column.rule, Rule::Id | Rule::ExternalId),
+        (_, Some(Binding::RawColumn { key, .. })) => *key,
+        _ => false,
+    }
+}
+
+/// Rows and cost of a scan with some clauses.
+pub struct Estimate {
+    pub rows: f64,
+    pub startup: f64,
+    pub total: f64,
+}
+
+/// Estimates a scan with these clauses, as RestrictInfo nodes.
+///
+/// # Safety
+/// The relation is being planned, its size estimates are set, and the clauses are on it.
+pub unsafe fn estimate(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    table: &Table,
+    clauses: *mut pg_sys::List,
+) -> Estimate {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let selectivity = |clauses| {
+            pg_sys::clauselist_selectivity(
+                root,
+                clauses,
+                0,
+                pg_sys::JoinType::JOIN_INNER,
+                std::ptr::null_mut(),
+            )
+        };
+        let mut sent = std::ptr::null_mut();
+        let mut keys: Option<f64> = None;
+        for info in pointers::<pg_sys::RestrictInfo>(clauses) {
+            let Some(found) = pushed(root, baserel, table, (**info).clause) else {
+                continue;
+            };
+            sent = pg_sys::lappend(sent, (*info).cast());
+            if is_key(table, found.condition.column) {
+                let many = match found.condition.comparison() {
+                    Comparison::Equal => 1.0,
+                    Comparison::AnyOf => listed(found.value),
+                    _ => continue,
+                };
+                keys = Some(keys.map_or(many, |other: f64| other.min(many)));
+            }
+        }
+        let tuples = (*baserel).tuples.max(1.0);
+        let rows = pg_sys::clamp_row_est(keys.unwrap_or(tuples * selectivity(clauses)));
+        let received = pg_sys::clamp_row_est(keys.unwrap_or(tuples * selectivity(sent)));
+        let resource = table.options.resource;
+        let mut requests = (received / page(resource)).ceil().max(1.0);
+        if let (Some(keys), Shape::Raw) = (keys, &resource.shape) {
+            requests = keys;
+        }
+        let local = &(*baserel).baserestrictcost;
+        let startup = REQUEST_COST + local.startup;
+        let per_row = pg_sys::cpu_tuple_cost * RECEIVED_ROW + local.per_tuple;
+        Estimate { rows, startup, total: startup + (requests - 1.0) * REQUEST_COST + received * per_row }
+    }
+}
+
+/// Elements of an array, where it is known.
+unsafe fn listed(value: *mut pg_sys::Expr) -> f64 {
+    // SAFETY: a node's tag tells its type; the constant is an array.
+    unsafe {
+        match (*value).type_ {
+            pg_sys::NodeTag::T_Const if !(*value.cast::<pg_sys::Const>()).constisnull => {
+                let datum = (*value.cast::<pg_sys::Const>()).constvalue;
+                let array: *mut pg_sys::ArrayType = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+                let dimensions = array.cast::<u8>().add(std::mem::size_of::<pg_sys::ArrayType>()).cast();
+                f64::from(pg_sys::ArrayGetNItems((*array).ndim, dimensions))
+            }
+            pg_sys::NodeTag::T_ArrayExpr => {
+                let elements = (*value.cast::<pg_sys::ArrayExpr>()).elements;
+                pointers::<pg_sys::Node>(elements).len() as f64
+            }
+            _ => LISTED_KEYS,
+        }
+    }
+}
