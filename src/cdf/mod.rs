@@ -1,6 +1,6 @@
 //! Everything that knows Cognite Data Fusion: resources, encoders, batching, delivery, HTTP. No PostgreSQL in here.
 //!
-//! A row's way: [`writer`] → [`encode`] → [`buffer`] → [`flush`] → [`deliver`] → [`http`].
+//! A row's way: [`writer`] → [`encode`] → [`buffer`] → [`deliver`] (whose [`flush`](deliver::flush) begins it) → [`http`].
 
 pub mod activity;
 pub mod buffer;
@@ -11,14 +11,11 @@ pub mod encode;
 pub mod error;
 mod error_text;
 pub mod explain;
-pub mod flush;
 pub mod hash;
-pub mod hierarchy;
 pub mod http;
 pub mod read;
 pub mod resource;
 pub mod seen;
 pub mod table;
-pub mod tally;
 pub mod view;
 pub mod writer;

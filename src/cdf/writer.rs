@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::buffer::{Spill, Subtransaction, TransactionBuffer};
 use super::cell::Cell;
-use super::encode::instance::InstanceEncoder;
-use super::encode::item::ItemEncoder;
-use super::encode::point::{PointEncoder, SeriesRef};
+use super::encode::instances::InstanceEncoder;
+use super::encode::items::ItemEncoder;
+use super::encode::points::{PointEncoder, SeriesRef};
 use super::encode::raw::RawEncoder;
-use super::encode::sequence::SequenceRowEncoder;
+use super::encode::sequence_rows::SequenceRowEncoder;
 use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
 use super::http::connection::Connection;

@@ -31,7 +31,7 @@ use points::PointBatch;
 use ranges::RangeBatch;
 use trace::{KeyTrace, RangeTrace};
 
-use super::encode::point::{PlainPoint, SeriesRef};
+use super::encode::points::{PlainPoint, SeriesRef};
 use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
 use super::http::connection::Connection;

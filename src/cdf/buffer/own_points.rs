@@ -11,7 +11,9 @@ use prost::Message;
 
 use super::chunk::{Chunk, Spill};
 use super::{Batch, Moment, TransactionBuffer};
-use crate::cdf::encode::point::wire::{self, NumericPoint, NumericPoints, Points, StringPoint, StringPoints};
+use crate::cdf::encode::points::wire::{
+    self, NumericPoint, NumericPoints, Points, StringPoint, StringPoints,
+};
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::http::connection::Connection;
 use crate::cdf::resource::{Resource, Shape};

@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 use super::chunk::Body;
 use super::Room;
 use crate::cdf::encode::json;
-use crate::cdf::encode::point::{self, wire, PlainPoint, SeriesRef};
+use crate::cdf::encode::points::{self, wire, PlainPoint, SeriesRef};
 use crate::cdf::error::{Error, Identity, Kind};
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::datapoints::{POINTS_PER_REQUEST, SERIES_PER_REQUEST};
@@ -174,7 +174,7 @@ impl PointBatch {
 
     /// The most that the points' encoded elements take.
     fn encoded(&self) -> usize {
-        self.log.len() + self.entries.len() * point::PLAIN_BYTES
+        self.log.len() + self.entries.len() * points::PLAIN_BYTES
     }
 
     pub fn is_full(&self) -> bool {
@@ -392,7 +392,7 @@ impl PointBatch {
         self.for_each_series(keep_first, |series, ordered| {
             points.clear();
             ordered.encode(&mut points);
-            point::write_item(&mut bytes, &series.name.to_wire(), &points, string);
+            points::write_item(&mut bytes, &series.name.to_wire(), &points, string);
             written += ordered.points.len();
             if let (None, Some(timestamp)) = (&twice, ordered.twice) {
                 twice = Some((series.name.to_identity(), timestamp));
@@ -457,7 +457,7 @@ impl<'p> Ordered<'p> {
                     let (start, end) = ((point.value >> 32) as usize, point.value as u32 as usize);
                     out.extend_from_slice(&self.log[start..end]);
                 }
-                false => point::write_plain(out, point.timestamp, f64::from_bits(point.value)),
+                false => points::write_plain(out, point.timestamp, f64::from_bits(point.value)),
             }
         }
     }
@@ -476,7 +476,7 @@ mod tests {
             let plain = PlainPoint { external_id: "s", timestamp: *timestamp, value: *value };
             if at % 2 == 0 || batch.push_known(hash, &plain, 0, || false).is_none() {
                 let encode = |out: &mut Vec<u8>| {
-                    point::write_plain(out, *timestamp, *value);
+                    points::write_plain(out, *timestamp, *value);
                     Ok(())
                 };
                 batch.push(&series, hash, *timestamp, || ALWAYS, encode).unwrap();

@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 
 use super::chunk::{Body, BodyBuilder};
 use crate::cdf::encode::json;
-use crate::cdf::encode::point::SeriesRef;
+use crate::cdf::encode::points::SeriesRef;
 use crate::cdf::resource::datapoints::RANGES_PER_REQUEST;
 
 /// `{"items":[{…,"inclusiveBegin":…,"exclusiveEnd":…},…]}`

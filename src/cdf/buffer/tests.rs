@@ -10,7 +10,7 @@ use url::Url;
 use super::*;
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::encode::json::Properties;
-use crate::cdf::encode::point::wire;
+use crate::cdf::encode::points::wire;
 use crate::cdf::error::Identity;
 use crate::cdf::http::oidc::Credentials;
 use crate::cdf::table::Table;
@@ -658,7 +658,7 @@ fn points_that_are_asked_for_stretch_by_stretch_are_all_that_were_written() {
             let kind = random.below(8);
             if kind == 0 {
                 let target = Target { buffer: &mut buffer, subtransaction, spill: &mut spill };
-                let name = crate::cdf::encode::point::SeriesRef::ExternalId((&*series).into());
+                let name = crate::cdf::encode::points::SeriesRef::ExternalId((&*series).into());
                 updates.delete_range(target, &name, (first, end)).unwrap();
                 apply_writes(&mut model, &series, &[PointWrite::Delete((first, end))], (0, i64::MAX));
                 continue;

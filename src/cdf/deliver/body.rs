@@ -9,7 +9,7 @@ use crate::cdf::buffer::{Body, BodyBuilder, Destination};
 use crate::cdf::document;
 use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
-use crate::cdf::encode::{instance, json as json_writer, KeyKind};
+use crate::cdf::encode::{instances, json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::response::Response;
@@ -222,7 +222,7 @@ pub(super) fn key_of(body: &Body, at: usize) -> Result<Option<Identity>, Error> 
     let properties = Properties::parse(body.fragment(at))?;
     Ok(properties.0.first().and_then(|(property, value)| match &**property {
         "id" => value.get().parse().ok().map(Identity::Id),
-        instance::KEY => serde_json::from_str(value.get())
+        instances::KEY => serde_json::from_str(value.get())
             .ok()
             .map(|(space, external_id)| Identity::Instance { space, external_id }),
         "externalId" | "key" => serde_json::from_str(value.get()).ok().map(Identity::ExternalId),

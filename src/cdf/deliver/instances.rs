@@ -9,7 +9,7 @@ use super::body::{key_of, listing};
 use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
-use crate::cdf::encode::instance::{end_member, KEY};
+use crate::cdf::encode::instances::{end_member, KEY};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Identity, RequestError};
 use crate::cdf::http::owed::Owed;

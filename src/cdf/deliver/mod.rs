@@ -2,15 +2,18 @@
 
 mod body;
 mod delete;
+pub mod flush;
 mod fresh;
+mod hierarchy;
 mod instances;
+mod items;
 mod points;
 mod raw;
 mod references;
 mod search;
 mod sequence_rows;
 mod sequences;
-mod upsert;
+pub mod tally;
 
 use std::borrow::Cow;
 use std::ops::AddAssign;

@@ -10,7 +10,7 @@ use serde_json::{json, Value};
 use super::body::listing;
 use super::search::SEARCHES;
 use super::{Delivery, Work};
-use crate::cdf::encode::point::wire;
+use crate::cdf::encode::points::wire;
 use crate::cdf::error::{ApiError, Error, Fate, Identity, Kind, RequestError, NAMED_ROWS, SERIES};
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::request;

@@ -3,14 +3,14 @@
 pub mod document;
 pub mod fragment;
 mod geo;
-pub mod instance;
-pub mod item;
+pub mod instances;
+pub mod items;
 pub mod json;
 pub mod length;
 pub mod object;
-pub mod point;
+pub mod points;
 pub mod raw;
-pub mod sequence;
+pub mod sequence_rows;
 
 use super::cell::Cell;
 use super::error::{Error, Kind};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::fragment::EXISTING;
-use super::item::{as_text, head};
+use super::items::{as_text, head};
 use super::json::{self, Properties, Refusal};
 use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::Cell;
@@ -133,7 +133,7 @@ impl RawEncoder {
                 Some((at, Cell::Json(text) | Cell::Text(text))) => {
                     object(out, text).map_err(|refusal| refused(at, refusal))?
                 }
-                Some((at, other)) => return Err(refused(at, super::item::mismatch(other, "a JSON object"))),
+                Some((at, other)) => return Err(refused(at, super::items::mismatch(other, "a JSON object"))),
             },
             Columns::Typed(columns) => {
                 let set = columns.iter().filter(|(at, _)| self.set_null || !row[*at].is_null());

@@ -11,7 +11,7 @@ use super::raw::KEYS;
 use super::{Comparison, Condition, Field, Operand, Query, Reader, Row, Statistics};
 use crate::cdf::buffer::Pending;
 use crate::cdf::cell::Cell;
-use crate::cdf::encode::instance::KEY;
+use crate::cdf::encode::instances::KEY;
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::http::client::Client;
 use crate::cdf::http::connection::Connection;

@@ -11,7 +11,7 @@ use super::own;
 use super::properties::{parts, VALUES};
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::document::Value;
-use crate::cdf::encode::instance::{check_external_id, check_space};
+use crate::cdf::encode::instances::{check_external_id, check_space};
 use crate::cdf::error::Error;
 use crate::cdf::resource::{Column, ColumnType};
 use crate::cdf::table::{Binding, Part};

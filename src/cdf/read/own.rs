@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cdf::buffer::{PendingItem, SeriesWrites, Wanted, WantedPoints};
 use crate::cdf::document::Value;
-use crate::cdf::encode::instance::KEY;
+use crate::cdf::encode::instances::KEY;
 use crate::cdf::encode::json;
 use crate::cdf::error::Error;
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;

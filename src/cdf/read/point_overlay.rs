@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cdf::buffer::{PointWrite, Stretch};
-use crate::cdf::encode::point::wire::{NumericPoint, NumericPoints, Points, StringPoint, StringPoints};
+use crate::cdf::encode::points::wire::{NumericPoint, NumericPoints, Points, StringPoint, StringPoints};
 
 /// What the points of the stretch end in.
 #[derive(Debug, Default)]

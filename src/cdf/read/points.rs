@@ -10,8 +10,8 @@ use serde_json::{json, Map, Value};
 use super::point_overlay::PointOverlay;
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::buffer::{Stretch, WantedPoints};
-use crate::cdf::encode::instance::check_space;
-use crate::cdf::encode::point::wire::{
+use crate::cdf::encode::instances::check_space;
+use crate::cdf::encode::points::wire::{
     InstanceId, ListItem, ListResponse, NumericPoint, NumericPoints, Points, Status, StringPoint,
     StringPoints,
 };

@@ -8,7 +8,7 @@ use time::{Date, OffsetDateTime};
 
 use super::filter::{distinct, literal_prefix, Moments};
 use super::{is_order, Comparison, Condition, Operand, OperandKind, Query};
-use crate::cdf::encode::instance::{check_external_id, check_space};
+use crate::cdf::encode::instances::{check_external_id, check_space};
 use crate::cdf::resource::view::TEXT_BYTES;
 use crate::cdf::table::{Binding, Part, Table};
 use crate::cdf::view::{Property, PropertyType, View};
@@ -372,7 +372,7 @@ fn bounds(
 /// A moment as CDF writes it; None out of the years 1 to 9999.
 fn moment(millis: i64) -> Option<Value> {
     let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()?;
-    (1..=9999).contains(&moment.year()).then(|| crate::cdf::encode::instance::moment(moment).into())
+    (1..=9999).contains(&moment.year()).then(|| crate::cdf::encode::instances::moment(moment).into())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::slot;
-use crate::cdf::encode::point::SeriesRef;
+use crate::cdf::encode::points::SeriesRef;
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::read::Comparison;
 use crate::cdf::resource::Shape;

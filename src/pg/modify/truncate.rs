@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::cdf::cell::Cell;
-use crate::cdf::encode::point::SeriesRef;
+use crate::cdf::encode::points::SeriesRef;
 use crate::cdf::error::Error;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::read::Field;

@@ -1,7 +1,7 @@
 //! What became of a transaction's rows: how many CDF has acknowledged, and of how many only CDF knows.
 
-use super::buffer::Destination;
-use super::resource::Shape;
+use crate::cdf::buffer::Destination;
+use crate::cdf::resource::Shape;
 
 /// Of the rows that go to one destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

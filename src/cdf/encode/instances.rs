@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::document::{check_size, document, Size};
 use super::fragment::EXISTING;
-use super::item::{as_text, drop_comma, head, integer, mismatch};
+use super::items::{as_text, drop_comma, head, integer, mismatch};
 use super::json::{self, Properties, Refusal};
 use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};

@@ -5,16 +5,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::activity::{Counters, Errand};
-use super::buffer::{Body, Chunk, Delivery, Destination, Spill, TransactionBuffer};
-use super::deliver::{deliver, Context, Outcome, Work};
-use super::encode::KeyKind;
-use super::error::Error;
 use super::hierarchy;
-use super::resource::view::REQUESTS_IN_PARALLEL;
-use super::resource::{Shape, Stage};
-use super::table::Operation;
 use super::tally::{self, Count};
+use super::{deliver, Context, Outcome, Work};
+use crate::cdf::activity::{Counters, Errand};
+use crate::cdf::buffer::{Body, Chunk, Delivery, Destination, Spill, TransactionBuffer};
+use crate::cdf::encode::KeyKind;
+use crate::cdf::error::Error;
+use crate::cdf::resource::view::REQUESTS_IN_PARALLEL;
+use crate::cdf::resource::{Shape, Stage};
+use crate::cdf::table::Operation;
 
 /// A request under way; its result comes with the place of its destination.
 pub type Job = Pin<Box<dyn Future<Output = (usize, Outcome)> + Send>>;

@@ -7,13 +7,13 @@ use std::rc::Rc;
 
 use hashbrown::HashMap;
 
-use super::buffer::{Chunk, Spill, BODY_BYTES};
-use super::encode::json::Properties;
-use super::encode::KeyKind;
-use super::error::{list_names, Error, Kind};
-use super::hash::Identity;
-use super::resource::assets::ASSETS;
-use super::table::Operation;
+use crate::cdf::buffer::{Chunk, Spill, BODY_BYTES};
+use crate::cdf::encode::json::Properties;
+use crate::cdf::encode::KeyKind;
+use crate::cdf::error::{list_names, Error, Kind};
+use crate::cdf::hash::Identity;
+use crate::cdf::resource::assets::ASSETS;
+use crate::cdf::table::Operation;
 
 /// One asset: where it is, and what it must come after.
 #[derive(Debug, Clone, Copy)]
@@ -144,7 +144,7 @@ fn levels(nodes: &[Node]) -> Result<Vec<u32>, Vec<u32>> {
 
 fn describe(cycle: Vec<u32>, nodes: &[Node], chunks: &[Chunk], spill: &mut dyn Spill) -> Error {
     let mut names = Vec::new();
-    for at in cycle.iter().take(super::error::NAMED_ROWS) {
+    for at in cycle.iter().take(crate::cdf::error::NAMED_ROWS) {
         let node = nodes[*at as usize];
         let name = chunks[node.chunk as usize].read(spill).and_then(|body| {
             let properties = Properties::parse(body.fragment(node.item as usize))?;

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::item::{as_text, integer, internal_id, micros_to_millis, millis, mismatch};
+use super::items::{as_text, integer, internal_id, micros_to_millis, millis, mismatch};
 use super::json::Refusal;
 use super::{json, refuse, KeyKind};
 use crate::cdf::cell::Cell;

@@ -6,7 +6,7 @@
 use hashbrown::HashSet;
 use serde_json::value::RawValue;
 
-use super::item::{document, integer, internal_id, metadata, text};
+use super::items::{document, integer, internal_id, metadata, text};
 use super::json::{self, Properties, Refusal};
 use super::{refuse, Encoded, KeyKind};
 use crate::cdf::cell::Cell;

@@ -433,7 +433,7 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
             }
             json::write(out, &number);
         }
-        Rule::SequenceColumns => super::sequence::definitions(out, document(cell)?)?,
+        Rule::SequenceColumns => super::sequence_rows::definitions(out, document(cell)?)?,
         Rule::Object(members) => super::object::object(out, document(cell)?, members)?,
         Rule::Objects(members) => super::object::objects(out, document(cell)?, members)?,
         Rule::Subject => text(out, cell, 1, EXTERNAL_ID_CHARS)?,
