@@ -175,6 +175,65 @@ COMMENT ON FUNCTION cdf_update_credentials(
 'Replaces what is given of the credentials of a registered role, once CDF has accepted them. Open sessions use them from '
 'their next transaction on.';
 
+CREATE FUNCTION cdf_check_credentials(
+  username pg_catalog.text
+) RETURNS TABLE (
+  subject pg_catalog.text,
+  item pg_catalog.text,
+  needed pg_catalog.text,
+  ok pg_catalog.bool,
+  message pg_catalog.text
+)
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 30 COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_check_credentials';
+
+REVOKE ALL ON FUNCTION cdf_check_credentials(pg_catalog.text) FROM PUBLIC;
+
+COMMENT ON FUNCTION cdf_check_credentials(pg_catalog.text) IS
+'Gets a token for a registered role, and tells whether it has the project and, for each table, the capabilities.';
+
+CREATE FUNCTION cdf_create_raw_table(
+  username pg_catalog.text,
+  tablename pg_catalog.text,
+  database pg_catalog.text,
+  "table" pg_catalog.text,
+  columns pg_catalog.json,
+  primary_key pg_catalog.text DEFAULT 'key'
+) RETURNS pg_catalog.regclass
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_create_raw_table';
+
+REVOKE ALL ON FUNCTION cdf_create_raw_table(
+  pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.json, pg_catalog.text
+) FROM PUBLIC;
+
+COMMENT ON FUNCTION cdf_create_raw_table(
+  pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.json, pg_catalog.text
+) IS
+'Makes a table of a RAW table for a registered role. The columns are given as {"title": {"type": "TEXT"}}.';
+
+CREATE FUNCTION cdf_create_view_table(
+  username pg_catalog.text,
+  tablename pg_catalog.text,
+  space pg_catalog.text,
+  external_id pg_catalog.text,
+  version pg_catalog.text DEFAULT NULL
+) RETURNS pg_catalog.regclass
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_create_view_table';
+
+REVOKE ALL ON FUNCTION cdf_create_view_table(
+  pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text
+) FROM PUBLIC;
+
+COMMENT ON FUNCTION cdf_create_view_table(
+  pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text
+) IS
+'Makes a table of a data-model view for a registered role; without a version, of the newest one at any time.';
+
 -- Tools send JSON as text or varchar parameters. PostgreSQL takes a text only as a text where a column is json or jsonb,
 -- unless there is such a cast. A database that has them already keeps its own.
 DO $$

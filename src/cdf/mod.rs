@@ -4,6 +4,7 @@
 
 pub mod activity;
 pub mod buffer;
+pub mod capability;
 pub mod cell;
 pub mod deliver;
 pub mod document;

@@ -15,7 +15,7 @@ use super::http::url_path::segment;
 use super::resource::view::{LIST_ELEMENTS, LIST_RELATIONS, TEXT_BYTES};
 
 /// The capability that reading definitions needs.
-const CAPABILITY: &str = "dataModelsAcl:READ";
+pub const CAPABILITY: &str = "dataModelsAcl:READ";
 
 /// Where the definitions of views are asked for.
 pub const VIEWS_BY_IDS: &str = "/models/views/byids";

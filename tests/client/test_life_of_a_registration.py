@@ -8,7 +8,8 @@ import psycopg
 import pytest
 from psycopg import sql
 from sites import SECRET, make_registrar, site  # noqa: F401 (site is a fixture)
-from support import refused, told
+from support import api, dump, refused, told  # noqa: F401 (api is a fixture)
+from test_views import create_view
 
 from conftest import psql_environment
 
@@ -96,6 +97,9 @@ CALLS = {
     "cdf_update_credentials": {"client_id": "other"},
     "cdf_reset_password": {},
     "cdf_drop_credentials": {},
+    "cdf_check_credentials": {},
+    "cdf_create_raw_table": {"tablename": "t", "database": "d", "table": "t", "columns": "{}"},
+    "cdf_create_view_table": {"tablename": "t", "space": "s", "external_id": "v"},
 }
 
 
@@ -127,7 +131,7 @@ def test_who_may_call(site, registrar, function):
     assert site.objects() == before
 
 
-@pytest.mark.parametrize("function", CALLS)
+@pytest.mark.parametrize("function", sorted(set(CALLS) - {"cdf_check_credentials"}))
 def test_read_only_transactions(site, function):
     with site.superuser() as connection:
         site.register(connection, username="etl")
@@ -540,3 +544,190 @@ def test_a_failure_within_a_block_gives_the_caller_his_rights_back(site, registr
         "EXCEPTION WHEN raise_exception THEN PERFORM set_config('my.user', current_user, false); END $$"
     )
     assert registrar.execute("SELECT current_setting('my.user'), current_user").fetchone() == ("registrar", "registrar")
+
+
+# What a role may do in CDF.
+
+
+def check(connection, username="etl") -> list[tuple]:
+    return connection.execute("SELECT * FROM cdf_check_credentials(%s)", [username]).fetchall()
+
+
+def set_client(cdf, **settings) -> None:
+    cdf.admin_post("clients", {"client_id": cdf.client_id, "client_secret": cdf.client_secret} | settings)
+
+
+def test_a_check_tells_each_right_of_each_table(site, registrar):
+    cursor = registrar.execute("SELECT * FROM cdf_check_credentials('etl')")
+    assert [column.name for column in cursor.description] == ["subject", "item", "needed", "ok", "message"]
+    rows = cursor.fetchall()
+    assert rows[0][:4] == ("token", site.emulator.client_id, None, True)
+    assert rows[1][:4] == ("project", site.emulator.project, None, True)
+    assert all(row[0] == "capability" and row[3:] == (True, "scope: all") for row in rows[2:])
+    needed = {(row[1], row[2]) for row in rows[2:]}
+    tables = {table for table, _ in needed}
+    with site.superuser() as connection:
+        there = connection.execute("SELECT relname FROM pg_class WHERE relnamespace = 'etl'::regnamespace AND relkind = 'f'")
+        assert tables == {name for (name,) in there.fetchall()}
+    assert {("assets", "assetsAcl:READ"), ("assets", "assetsAcl:WRITE"), ("raw_rows", "rawAcl:WRITE")} <= needed
+    assert ("extraction_pipeline_runs", "extractionPipelinesAcl:READ") in needed
+
+
+def test_a_check_tells_what_is_missing_and_where_it_holds(site):
+    with site.superuser() as connection:
+        site.register(connection, username="etl")
+        connection.execute(
+            "CREATE FOREIGN TABLE etl.mine (key text) SERVER cdf OPTIONS (resource 'raw_rows', database 'd', \"table\" 't')"
+        )
+        connection.execute(
+            "CREATE FOREIGN TABLE etl.other (key text) SERVER cdf OPTIONS (resource 'raw_rows', database 'd', \"table\" 'o')"
+        )
+        scopes = [
+            {"acl": "assetsAcl", "actions": ["READ"]},
+            {"acl": "eventsAcl", "actions": ["READ", "WRITE"], "scope": {"datasetScope": {"ids": [1, 2]}}},
+            {"acl": "filesAcl", "actions": ["READ"], "scope": {"idScope": {"ids": ["7"]}}},
+            {"acl": "rawAcl", "actions": ["READ"], "scope": {"tableScope": {"dbsToTables": {"d": ["t"]}}}},
+        ]
+        set_client(site.emulator, capabilities=scopes)
+        told_of = {(item, needed): (ok, message) for _, item, needed, ok, message in check(connection)}
+        assert told_of["assets", "assetsAcl:READ"] == (True, "scope: all")
+        ok, message = told_of["assets", "assetsAcl:WRITE"]
+        assert not ok and "grant assetsAcl:WRITE" in message and site.emulator.client_id in message
+        assert told_of["events", "eventsAcl:WRITE"] == (True, "scope: data sets 1, 2")
+        assert told_of["files", "filesAcl:READ"] == (True, "scope: ids 7")
+        assert told_of["mine", "rawAcl:READ"] == (True, "scope: RAW databases d")
+        assert told_of["other", "rawAcl:READ"][0] is False
+        assert told_of["labels", "labelsAcl:READ"][0] is False
+
+
+def test_a_check_is_no_error_whatever_cdf_says(site):
+    with site.superuser() as connection:
+        site.register(connection, username="etl")
+
+        def fails(words, project_words="not known without a token"):
+            rows = check(connection)
+            assert [row[0] for row in rows[:2]] == ["token", "project"]
+            assert words in str(rows[0 if "without a token" in project_words else 1][4])
+            assert project_words in rows[1][4] and rows[1][3] is False
+            assert SECRET not in str(rows) and site.emulator.client_secret not in str(rows)
+            return rows
+
+        set_client(site.emulator, token_status=401, token_error="invalid_client")
+        rows = fails("refuses the credentials")
+        assert not any(row[3] for row in rows)
+        set_client(site.emulator, projects=["elsewhere"])
+        rows = fails("no access to the CDF project", "it has access to elsewhere")
+        assert rows[0][3] is True
+        set_client(site.emulator)
+        assert all(row[3] for row in check(connection))
+        connection.execute(f"ALTER USER MAPPING FOR etl SERVER cdf OPTIONS (SET client_secret '{SECRET}')")
+        fails("refuses the credentials")
+        connection.execute("ALTER USER MAPPING FOR etl SERVER cdf OPTIONS (SET token_url 'http://127.0.0.1:1/token')")
+        fails("127.0.0.1:1")
+
+
+# Tables of one's own.
+
+
+def test_a_raw_table_is_made_for_the_role(site, registrar):
+    columns = '{"title": {"type": "TEXT"}, "Year": {"type": "bigint"}, "tags": {"type": "TEXT[]"}}'
+    made = call(
+        registrar, "cdf_create_raw_table", "etl", tablename="movies", database="d", table="t", columns=columns,
+        primary_key="title",
+    )  # fmt: skip
+    assert made == "etl.movies"
+    shape = (
+        "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a WHERE a.attrelid = %s::regclass "
+        "AND a.attnum > 0 ORDER BY a.attnum"
+    )
+    assert registrar.execute(shape, ["etl.movies"]).fetchall() == [("title", "text"), ("Year", "bigint"), ("tags", "text[]")]
+    password = call(registrar, "cdf_reset_password", "etl")
+    with site.role("etl", password) as session:
+        session.execute("INSERT INTO movies (title, \"Year\", tags) VALUES ('a', 1999, '{x}')")
+        (row,) = dump(site.emulator, "raw")
+        assert row["key"] == "a" and row["columns"]["Year"] == 1999
+        assert session.execute('SELECT title, "Year" FROM movies').fetchall() == [("a", 1999)]
+    # Without a column that is the key, there is one.
+    for at, key in enumerate(["key", "nothing"]):
+        name = f"keyed{at}"
+        call(registrar, "cdf_create_raw_table", "etl", name, "d", "t", '{"v": {"type": "REAL"}}', primary_key=key)
+        assert registrar.execute(shape, [f"etl.{name}"]).fetchall() == [("key", "text"), ("v", "real")]
+    with refused("42P07"):
+        call(registrar, "cdf_create_raw_table", "etl", "movies", "d", "t", "{}")
+    call(registrar, "cdf_drop_credentials", "etl", force=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "words"),
+    [
+        ({"columns": '{"a": {"type": "INT; DROP TABLE x"}}'}, "22023", "unknown type"),
+        ({"columns": '{"a": {}}'}, "22023", "has no type"),
+        ({"columns": '[{"a": {"type": "TEXT"}}]'}, "22023", "not an object of columns"),
+        ({"columns": '{"ctid": {"type": "TEXT"}}'}, "22023", "ctid"),
+        ({"columns": '{"": {"type": "TEXT"}}'}, "22023", "usable name"),
+        ({"columns": '{"%s": {"type": "TEXT"}}' % ("x" * 64)}, "22023", "too long"),
+        ({"columns": None}, "22004", "columns"),
+        ({"tablename": "x" * 64}, "22023", "too long"),
+        ({"tablename": ""}, "22004", "tablename"),
+        ({"database": "x" * 33}, "HV00J", "database"),
+    ],
+)
+def test_raw_tables_that_cannot_be(site, changes, state, words):
+    with site.superuser() as connection:
+        site.register(connection, username="etl")
+        before = site.objects()
+        arguments = {"tablename": "t", "database": "d", "table": "t", "columns": "{}"} | changes
+        with refused(state, words):
+            call(connection, "cdf_create_raw_table", "etl", **arguments)
+        assert site.objects() == before
+
+
+def test_names_of_tables_and_columns_are_taken_as_they_are(site):
+    odd = 'o"dd\'; DROP ROLE etl; -- %s 🦀'
+    with site.superuser() as connection:
+        _, password, *_ = site.register(connection, username="etl")
+        columns = '{"o\\"dd\'; --": {"type": "TEXT"}}'
+        call(connection, "cdf_create_raw_table", "etl", odd, "d'b\"", "t'a/ø", columns)
+        with site.role("etl", password) as session:
+            table = sql.Identifier(odd)
+            session.execute(sql.SQL("INSERT INTO {} VALUES ('k', 'v')").format(table))
+            assert session.execute(sql.SQL("SELECT * FROM {}").format(table)).fetchall() == [("k", "v")]
+        call(connection, "cdf_drop_credentials", "etl", force=True)
+
+
+def test_a_table_that_a_superuser_makes_is_the_registrars(site, registrar):
+    with site.superuser() as connection:
+        call(connection, "cdf_create_raw_table", "etl", "more", "d", "t", "{}")
+        owner = connection.execute("SELECT relowner::regrole::text FROM pg_class WHERE oid = 'etl.more'::regclass")
+        assert owner.fetchone() == ("registrar",)
+    call(registrar, "cdf_drop_credentials", "etl")
+
+
+def test_made_tables_go_from_a_schema_that_stays(site):
+    with site.superuser() as connection:
+        site.register(connection, username="etl", schema="public")
+        call(connection, "cdf_create_raw_table", "etl", "more", "d", "t", "{}")
+        call(connection, "cdf_drop_credentials", "etl")
+        assert connection.execute("SELECT count(*) FROM pg_foreign_table").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("naming", ["snake_case", "camelCase"])
+@pytest.mark.parametrize("version", [None, "v1"])
+def test_a_view_table_is_made_for_the_role(site, api, naming, version):
+    create_view(api, "Pump", {"name": "text", "pressure": "float64"})
+    with site.superuser() as connection:
+        _, password, *_ = site.register(connection, username="etl", naming=naming)
+        made = call(connection, "cdf_create_view_table", "etl", "pumps", "sp", "Pump", version=version)
+        assert made == "etl.pumps"
+        (options,) = connection.execute("SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'etl.pumps'::regclass").fetchone()
+        assert (f"version={version}" in options) == (version is not None) and len(options) == (4 if version else 3)
+        key = "external_id" if naming == "snake_case" else '"externalId"'
+        with site.role("etl", password) as session:
+            session.execute(f"INSERT INTO pumps (space, {key}, name, pressure) VALUES ('sp', 'p', 'P', 1.5)")
+            assert session.execute("SELECT name, pressure FROM pumps").fetchall() == [("P", 1.5)]
+        told_of = {(row[1], row[2]): row[3] for row in check(connection)}
+        assert told_of["pumps", "dataModelInstancesAcl:WRITE"] and told_of["pumps", "dataModelsAcl:READ"]
+        before = site.objects()
+        with refused("HV00R", "no view sp:Other"):
+            call(connection, "cdf_create_view_table", "etl", "other", "sp", "Other")
+        assert site.objects() == before

@@ -469,6 +469,18 @@ impl Resource {
     pub fn read_capability(&self) -> String {
         format!("{}:READ", self.acl)
     }
+
+    /// All capabilities that using a table of it needs, beside those for what its rows refer to.
+    pub fn capabilities(&self) -> Vec<String> {
+        let more = match &self.shape {
+            Shape::Journal(journal) => Some(journal.of_capability),
+            Shape::Instances { .. } => Some(super::view::CAPABILITY),
+            _ => None,
+        };
+        let mut all = vec![self.read_capability(), self.write_capability()];
+        all.extend(more.map(str::to_owned));
+        all
+    }
 }
 
 #[cfg(test)]

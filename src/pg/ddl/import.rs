@@ -33,7 +33,7 @@ const NAME_BYTES: usize = 63;
 /// Columns of a table in PostgreSQL.
 const COLUMNS: usize = pg_sys::MaxHeapAttributeNumber as usize;
 /// Columns that every table of PostgreSQL has already.
-const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"];
+pub const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"];
 
 /// The statements that make the tables of a remote schema. PostgreSQL itself leaves out the tables that LIMIT TO and
 /// EXCEPT exclude, and puts the others into the local schema.
@@ -168,7 +168,10 @@ fn of_space(
     let names = unique(found.iter().map(|view| view.name.external_id.as_str()), &[]);
     wanted.require(schema, &names.iter().map(String::as_str).collect::<Vec<_>>());
     let statements = found.iter().zip(&names).filter(|(_, table)| wanted.includes(table));
-    statements.map(|(view, table)| create_view_table(view, table, naming, name)).collect()
+    let create = |(view, table): (&View, &String)| {
+        create_view_table(view, &quoted(table), naming, name, Some(&view.name.version))
+    };
+    statements.map(create).collect()
 }
 
 /// A RAW table per table, of a RAW database.
@@ -315,7 +318,7 @@ fn unique<'n>(names: impl Iterator<Item = &'n str>, taken: &[&str]) -> Vec<Strin
 }
 
 /// A column's definition; where its SQL name is not CDF's name, with the option that says so.
-fn column(sql: &mut String, name: &str, cdf_name: &str, sql_type: &str) {
+pub fn column(sql: &mut String, name: &str, cdf_name: &str, sql_type: &str) {
     let comma = if sql.ends_with('(') { "" } else { "," };
     write!(sql, "{comma}\n  {} {sql_type}", quoted(name)).expect("a String takes all");
     if name != cdf_name {
@@ -328,8 +331,15 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The statement that makes a table of a view; `server` as it stands in SQL.
-fn create_view_table(view: &View, table: &str, naming: Naming, server: &str) -> String {
+/// The statement that makes a table of a view; `table` and `server` as they stand in SQL. Without a version it is a table of
+/// the newest one at any time.
+pub fn create_view_table(
+    view: &View,
+    table: &str,
+    naming: Naming,
+    server: &str,
+    version: Option<&str>,
+) -> String {
     let resource = if view.used_for == UsedFor::Edges { &EDGES } else { &NODES };
     // The version tells little, and a property may be called like any column of edges.
     let fixed: Vec<&Column> = resource
@@ -355,7 +365,7 @@ fn create_view_table(view: &View, table: &str, naming: Naming, server: &str) -> 
         .chain(names.iter().map(|name| &**name))
         .chain(SYSTEM_COLUMNS)
         .collect();
-    let mut sql = format!("CREATE FOREIGN TABLE {} (", quoted(table));
+    let mut sql = format!("CREATE FOREIGN TABLE {table} (");
     for made in &fixed {
         let name = name(made);
         column(&mut sql, &name, &name, made.column_type.sql());
@@ -375,12 +385,15 @@ fn create_view_table(view: &View, table: &str, naming: Naming, server: &str) -> 
     let option = |value: &str| quote_literal(value);
     write!(
         sql,
-        "\n) SERVER {server} OPTIONS (resource 'view', space {}, external_id {}, version {})",
+        "\n) SERVER {server} OPTIONS (resource 'view', space {}, external_id {}",
         option(&view.name.space),
-        option(&view.name.external_id),
-        option(&view.name.version)
+        option(&view.name.external_id)
     )
     .expect("a String takes all");
+    if let Some(version) = version {
+        write!(sql, ", version {}", option(version)).expect("a String takes all");
+    }
+    sql.push(')');
     sql
 }
 

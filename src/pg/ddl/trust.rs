@@ -44,6 +44,12 @@ pub fn role_name(role: pg_sys::Oid) -> String {
     name.map_or("PUBLIC".into(), quote_identifier)
 }
 
+/// Whether a role is still there.
+pub fn exists(role: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalogs, whose result is a copy, or null.
+    unsafe { !pg_sys::GetUserNameFromId(role, true).is_null() }
+}
+
 fn is_superuser() -> bool {
     // SAFETY: looks at the current role.
     unsafe { pg_sys::superuser() }

@@ -12,6 +12,9 @@ use crate::pg::ddl::{options, preload};
 use crate::pg::errors::raise_as;
 use crate::pg::text::to_palloc;
 
+/// How often it is looked, every tenth of a second, whether sessions that are ending are gone.
+const LEAVING_TRIES: usize = 30;
+
 /// How long a session that is ended may take to be gone.
 const END_TIMEOUT_MS: i64 = 10_000;
 
@@ -221,6 +224,15 @@ fn end_sessions(username: &str, role: pg_sys::Oid, everywhere: bool, force: bool
         Ok(pids.map_err(spi_error)?.into_iter().flatten().collect())
     };
     let mut left = list()?.len();
+    // A session whose client has left is about to end. DROP DATABASE waits for such ones, too.
+    for _ in 0..LEAVING_TRIES {
+        if left == 0 || force {
+            break;
+        }
+        run("SELECT pg_sleep(0.1)")?;
+        run("SELECT pg_stat_clear_snapshot()")?;
+        left = list()?.len();
+    }
     if left > 0 && force {
         left = 0;
         for pid in list()? {

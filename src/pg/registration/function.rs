@@ -94,3 +94,47 @@ pub fn void() -> pg_sys::Datum {
 pub fn text(text: &str) -> pg_sys::Datum {
     to_datum(text)
 }
+
+/// A column of a result row.
+pub enum Value {
+    Text(Option<String>),
+    Flag(bool),
+}
+
+impl Call {
+    /// Returns rows all at once, as the declared result has them.
+    pub fn rows<const COLUMNS: usize>(&self, rows: &[[Value; COLUMNS]]) -> Result<pg_sys::Datum, Error> {
+        // SAFETY: the caller of `new` has promised a call, of a function that returns rows of so many columns. What is
+        // returned lives in the query's memory; a result set of the right kind is what PostgreSQL passes, or refused.
+        unsafe {
+            let result = (*self.fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+            let materialize = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
+            if result.is_null()
+                || (*result).type_ != pg_sys::NodeTag::T_ReturnSetInfo
+                || (*result).allowedModes & materialize as i32 == 0
+            {
+                let why = format!("{} returns rows, which cannot be had here", self.name);
+                return Err(Error::new(Kind::Unsupported, why).hint("Call it in FROM."));
+            }
+            let memory = (*(*result).econtext).ecxt_per_query_memory;
+            let before = pg_sys::MemoryContextSwitchTo(memory);
+            let mut columns = std::ptr::null_mut();
+            pg_sys::get_call_result_type(self.fcinfo, std::ptr::null_mut(), &mut columns);
+            let columns = pg_sys::CreateTupleDescCopy(columns);
+            let store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
+            pg_sys::MemoryContextSwitchTo(before);
+            for row in rows {
+                let mut values = row.each_ref().map(|value| match value {
+                    Value::Text(text) => text.as_deref().map_or(pg_sys::Datum::null(), to_datum),
+                    Value::Flag(flag) => pg_sys::Datum::from(usize::from(*flag)),
+                });
+                let mut nulls = row.each_ref().map(|value| matches!(value, Value::Text(None)));
+                pg_sys::tuplestore_putvalues(store, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
+            }
+            (*result).returnMode = materialize;
+            (*result).setResult = store;
+            (*result).setDesc = columns;
+        }
+        Ok(pg_sys::Datum::null())
+    }
+}

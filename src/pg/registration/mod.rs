@@ -1,5 +1,6 @@
 //! Registrations: roles that have been given credentials, and what becomes of them.
 
+mod check;
 pub mod commands;
 mod drop;
 mod function;
@@ -7,4 +8,5 @@ mod inspect;
 mod password;
 mod record;
 mod register;
+mod tables;
 mod update;

@@ -179,6 +179,21 @@ pub fn keep(role: pg_sys::Oid, registration: &Registration) -> Result<(), Error>
     )
 }
 
+/// Notes a table that was made for a registration.
+pub fn add_table(role: pg_sys::Oid, registration: &Registration, table: &str) -> Result<(), Error> {
+    change(
+        "UPDATE {} SET tables = tables || convert_from($4, 'UTF8')::name WHERE role = $1 \
+         AND server = convert_from($2, 'UTF8') AND schema = convert_from($3, 'UTF8') \
+         AND convert_from($4, 'UTF8')::name <> ALL (tables)",
+        &[
+            role.into(),
+            utf8(&registration.server).into(),
+            utf8(&registration.schema).into(),
+            utf8(table).into(),
+        ],
+    )
+}
+
 /// Notes that a role has other credentials.
 pub fn changed(role: pg_sys::Oid) -> Result<(), Error> {
     change("UPDATE {} SET changed = now() WHERE role = $1", &[role.into()])

@@ -41,6 +41,13 @@ const ALL_ACLS: &[&str] = &[
 pub struct Capability {
     acl: String,
     actions: Vec<String>,
+    /// What token/inspect tells of where it holds. It holds everywhere all the same.
+    #[serde(default = "everywhere")]
+    scope: Value,
+}
+
+fn everywhere() -> Value {
+    json!({ "all": {} })
 }
 
 /// How `expires_in` is written in a token answer: identity providers differ.
@@ -242,14 +249,16 @@ impl Auth {
 
     /// `GET /api/v1/token/inspect`.
     pub fn inspect(client: &Client) -> Reply {
-        let capability = |acl: &str, actions: &[String]| {
+        let capability = |acl: &str, actions: &[String], scope: &Value| {
             json!({
-                acl: { "actions": actions, "scope": { "all": {} } },
+                acl: { "actions": actions, "scope": scope },
                 "projectScope": { "projects": client.projects },
             })
         };
         let capabilities: Vec<Value> = match &client.capabilities {
-            Some(capabilities) => capabilities.iter().map(|c| capability(&c.acl, &c.actions)).collect(),
+            Some(capabilities) => {
+                capabilities.iter().map(|c| capability(&c.acl, &c.actions, &c.scope)).collect()
+            }
             None => ALL_ACLS
                 .iter()
                 .map(|acl| {
@@ -259,7 +268,8 @@ impl Auth {
                         "datasetsAcl" => &["READ", "WRITE", "OWNER"],
                         _ => &["READ", "WRITE"],
                     };
-                    capability(acl, &actions.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>())
+                    let actions: Vec<String> = actions.iter().map(|a| (*a).to_owned()).collect();
+                    capability(acl, &actions, &everywhere())
                 })
                 .collect(),
         };

@@ -1,0 +1,145 @@
+//! cdf_check_credentials: what a registered role may do in CDF, before a load finds out that it may not.
+
+use pgrx::prelude::*;
+
+use super::commands::{from_utf8, spi_error, utf8};
+use super::function::{sql_function, Call, Value};
+use super::inspect;
+use super::record::{self, Registration};
+use super::update::Held;
+use crate::cdf::capability::{granted, Need};
+use crate::cdf::error::Error;
+use crate::cdf::http::client::Inspection;
+use crate::cdf::resource::Resource;
+
+sql_function!(
+    /// Rows about the token, the project, and each right that each table needs.
+    cdf_check_credentials,
+    pg_finfo_cdf_check_credentials,
+    |call| call.rows(&check(call)?)
+);
+
+/// subject, item, needed, ok, message
+type Row = [Value; 5];
+
+fn row(subject: &str, item: &str, needed: Option<&str>, ok: bool, message: String) -> Row {
+    let text = |text: &str| Value::Text(Some(text.to_owned()));
+    let needed = Value::Text(needed.map(str::to_owned));
+    [text(subject), text(item), needed, Value::Flag(ok), Value::Text(Some(message))]
+}
+
+/// All that an error says.
+fn told(error: &Error) -> String {
+    let parts = std::iter::once(error.headline()).chain(error.details()).chain(error.hint.clone());
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+fn check(call: &Call) -> Result<Vec<Row>, Error> {
+    let username = call.required(0, "username")?;
+    let (role, registrations) = record::find(&username)?;
+    let mut rows = Vec::new();
+    for of_server in registrations.chunk_by(|one, next| one.server == next.server) {
+        let held = Held::read(&username, role, &of_server[0])?;
+        let (project, credentials) = held.credentials(|_| None)?;
+        let client_id = &credentials.client_id;
+        let inspection = match inspect::inspect(&held.base_url, &project, &credentials)? {
+            Ok(inspection) => {
+                rows.push(row("token", client_id, None, true, format!("subject: {}", inspection.subject)));
+                Some(inspection)
+            }
+            Err(error) => {
+                rows.push(row("token", client_id, None, false, told(&error)));
+                None
+            }
+        };
+        let in_project = match &inspection {
+            None => Err("not known without a token".to_owned()),
+            Some(inspection) => {
+                inspect::check_project(inspection, &project, client_id).map_err(|error| told(&error))
+            }
+        };
+        let message = in_project.as_ref().err().cloned().unwrap_or_else(|| "the token has access".to_owned());
+        rows.push(row("project", &project, None, in_project.is_ok(), message));
+        for registration in of_server {
+            for table in tables(registration)? {
+                // The same name may be in another schema.
+                let item = match registrations.len() {
+                    1 => table.name.clone(),
+                    _ => format!("{}.{}", registration.schema, table.name),
+                };
+                of_table(&mut rows, &table, &item, inspection.as_ref(), &project, client_id);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// The rows about one table.
+fn of_table(
+    rows: &mut Vec<Row>,
+    table: &Table,
+    item: &str,
+    inspection: Option<&Inspection>,
+    project: &str,
+    client_id: &str,
+) {
+    let Ok(resource) = Resource::get(&table.resource) else { return };
+    let raw_table = table.database.as_deref().zip(table.table.as_deref());
+    for capability in resource.capabilities() {
+        let (ok, message) = match inspection {
+            None => (false, "not known without a token".to_owned()),
+            Some(inspection) => {
+                match granted(&inspection.capabilities, project, Need { capability: &capability, raw_table }) {
+                    Some(scope) => (true, format!("scope: {scope}")),
+                    None => (
+                        false,
+                        format!(
+                            "the token does not have it: grant {capability} in CDF to a group of client \"{client_id}\""
+                        ),
+                    ),
+                }
+            }
+        };
+        rows.push(row("capability", item, Some(&capability), ok, message));
+    }
+}
+
+/// A foreign table of a registration.
+struct Table {
+    name: String,
+    resource: String,
+    database: Option<String>,
+    table: Option<String>,
+}
+
+fn tables(registration: &Registration) -> Result<Vec<Table>, Error> {
+    let option = |name: &str| {
+        format!(
+            "convert_to((SELECT option_value FROM pg_options_to_table(t.ftoptions) WHERE option_name = '{name}'), 'UTF8')"
+        )
+    };
+    let query = format!(
+        "SELECT convert_to(c.relname::text, 'UTF8'), {}, {}, {} FROM pg_class c \
+         JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver \
+         JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE s.srvname = convert_from($1, 'UTF8') AND n.nspname = convert_from($2, 'UTF8') ORDER BY c.relname",
+        option("resource"),
+        option("database"),
+        option("table")
+    );
+    let arguments = [utf8(&registration.server).into(), utf8(&registration.schema).into()];
+    Spi::connect(|client| {
+        client
+            .select(query.as_str(), None, &arguments)?
+            .map(|row| {
+                Ok(Table {
+                    name: from_utf8(row.get(1)?).unwrap_or_default(),
+                    resource: from_utf8(row.get(2)?).unwrap_or_default(),
+                    database: from_utf8(row.get(3)?),
+                    table: from_utf8(row.get(4)?),
+                })
+            })
+            .collect::<Result<_, spi::Error>>()
+    })
+    .map_err(spi_error)
+}
