@@ -7,6 +7,7 @@ use once_cell::sync::Lazy;
 static STATE: Lazy<hashbrown::DefaultHashBuilder> = Lazy::new(Default::default);
 
 /// Hash of a key's bytes.
+#[inline]
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
     let mut hasher = STATE.build_hasher();
     hasher.write(bytes);

@@ -597,8 +597,14 @@ impl Lane {
         let hash = points::external_id_hash(point.external_id);
         // Of several the first that takes it: what is later is only what had to be.
         let suits = |open: &Open| open.mode == mode && open.kind == KeyKind::Key;
-        let first = last.open.iter().enumerate().filter(|(_, open)| suits(open));
-        let target = first.min_by_key(|(_, open)| open.wave)?.0;
+        let target = match &*last.open {
+            // Nearly always.
+            [only] => suits(only).then_some(0)?,
+            several => {
+                let suiting = several.iter().enumerate().filter(|(_, open)| suits(open));
+                suiting.min_by_key(|(_, open)| open.wave)?.0
+            }
+        };
         if last.open.len() > 1 || !outer.is_empty() {
             let outer = outer.iter().flat_map(|segment| &segment.open);
             let beside = last.open.iter().enumerate().filter(|(at, _)| *at != target).map(|(_, open)| open);
