@@ -267,7 +267,11 @@ impl TransactionBuffer {
     /// The chunks of the lanes that a reader reads.
     fn chunks(&self, own: &OwnRows, place: &Option<RawTable>) -> HashMap<(usize, u64), &Chunk> {
         let parts = own.parts.iter().filter(|part| part.is_of(place));
-        let mut lanes: Vec<usize> = parts.map(|part| part.id.0).collect();
+        self.closed_in(parts.map(|part| part.id.0).collect())
+    }
+
+    /// The closed chunks of lanes, by the lane and their number.
+    pub(super) fn closed_in(&self, mut lanes: Vec<usize>) -> HashMap<(usize, u64), &Chunk> {
         lanes.sort_unstable();
         lanes.dedup();
         let of_lane = |at: usize| {

@@ -254,14 +254,7 @@ impl TransactionBuffer {
 
     /// The chunks that a reader reads.
     fn own_chunks(&self, own: &OwnPoints) -> HashMap<(usize, u64), &Chunk> {
-        let mut lanes: Vec<usize> = own.parts.iter().map(|part| part.id.0).collect();
-        lanes.sort_unstable();
-        lanes.dedup();
-        let of_lane = |at: usize| {
-            let closed = self.lanes[at].segments.iter().flat_map(|segment| &segment.closed);
-            closed.map(move |chunk| ((at, chunk.number), chunk))
-        };
-        lanes.into_iter().flat_map(of_lane).collect()
+        self.closed_in(own.parts.iter().map(|part| part.id.0).collect())
     }
 }
 
