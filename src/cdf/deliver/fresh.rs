@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
+use memchr::memchr2;
 
 use super::body::key_of;
 use super::Delivery;
@@ -31,6 +32,8 @@ const LABELS: &str = "/labels";
 #[derive(Debug, Default)]
 pub struct Fresh {
     keys: HashSet<u64, hash::Identity>,
+    /// Those that nobody has asked for since they were written: most flushes never ask.
+    unsorted: Vec<u64>,
     /// More than it remembers.
     overflown: bool,
     /// Nothing in the flush refers to anything else in it, unless a series is created for its points.
@@ -39,14 +42,24 @@ pub struct Fresh {
 
 impl Fresh {
     fn add(&mut self, key: u64) {
-        match self.keys.len() < MOST {
-            true => drop(self.keys.insert(key)),
-            false => self.overflown = true,
+        if self.keys.len() + self.unsorted.len() == MOST {
+            self.sort();
+        }
+        if self.keys.len() < MOST {
+            self.unsorted.push(key);
+        } else if !self.keys.contains(&key) {
+            self.overflown = true;
         }
     }
 
-    fn has(&self, key: u64) -> bool {
+    fn has(&mut self, key: u64) -> bool {
+        self.sort();
         self.overflown || self.keys.contains(&key)
+    }
+
+    /// Puts what was written since the last question where it is found.
+    fn sort(&mut self) {
+        self.keys.extend(self.unsorted.drain(..));
     }
 }
 
@@ -67,14 +80,18 @@ fn hashed(scope: u64, identity: &[u8]) -> u64 {
 
 /// The external id that an encoded row begins with, as JSON.
 fn external_id(fragment: &[u8]) -> Option<&[u8]> {
-    let text = fragment.strip_prefix(b"{\"externalId\":")?;
-    let mut escaped = false;
-    let end = text.iter().enumerate().skip(1).find_map(|(at, byte)| {
-        let ends = *byte == b'"' && !escaped;
-        escaped = *byte == b'\\' && !escaped;
-        ends.then_some(at)
-    });
-    text.get(..=end?)
+    let text = fragment.strip_prefix(b"{\"externalId\":\"")?;
+    let mut end = 0;
+    loop {
+        end += memchr2(b'"', b'\\', text.get(end..)?)?;
+        match text[end] {
+            b'"' => break,
+            _ => end += 2,
+        }
+    }
+    // With its quotes.
+    let start = fragment.len() - text.len() - 1;
+    Some(&fragment[start..=start + 1 + end])
 }
 
 /// The pauses in which CDF may come to find an item.
@@ -151,7 +168,7 @@ impl Delivery<'_> {
 
     /// Whether this flush has written the item.
     pub(super) fn is_fresh(&self, path: &str, identity: &Identity) -> bool {
-        let fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         fresh.has(key(self.scope(path), identity))
     }
 
@@ -207,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_encoded_row_has_the_key_that_cdf_names() {
-        for name in ["a", "", "q\"\\", "\\", "\u{1f6e2}\n", "\"}"] {
+        for name in ["a", "", "q\"\\", "\\", "\u{1f6e2}\n", "\"}", "\\\""] {
             let row = serde_json::json!({ "externalId": name, "name": "x\"y" }).to_string();
             let text = external_id(row.as_bytes()).unwrap();
             assert_eq!(hashed(1, text), key(1, &Identity::ExternalId(name.into())), "{row}");
@@ -220,8 +237,20 @@ mod tests {
         let mut fresh = Fresh::default();
         (0..MOST as u64).for_each(|key| fresh.add(key));
         assert!(fresh.has(7) && !fresh.has(MOST as u64));
+        // One that is known takes no room.
+        fresh.add(7);
+        assert!(!fresh.has(MOST as u64));
         fresh.add(MOST as u64);
         assert!(fresh.has(MOST as u64));
+    }
+
+    #[test]
+    fn what_is_written_after_a_question_is_found_by_the_next() {
+        let mut fresh = Fresh::default();
+        fresh.add(1);
+        assert!(fresh.has(1) && !fresh.has(2));
+        fresh.add(2);
+        assert!(fresh.has(1) && fresh.has(2));
     }
 
     #[test]
