@@ -1,23 +1,23 @@
-//! A typed value of a row, borrowed from wherever the caller has it.
+//! A typed value of a row, borrowed from the caller.
 
-/// Milliseconds from 1970, where CDF counts from, to 2000.
+/// Milliseconds from 1970, CDF's epoch, to 2000, PostgreSQL's.
 pub const EPOCH_MILLIS: i64 = 946_684_800_000;
 
-/// One column's value, as the row encoders take it. It owns nothing, so that a row of them is let go in no time.
+/// One column's value, as the row encoders take it. It owns no memory, so dropping a row costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cell<'a> {
     Null,
     Bool(bool),
     Int(i64),
     Float(f64),
-    /// Digits of an exact number that need not fit a float (`numeric`).
+    /// The digits of an exact number (`numeric`), which a float may not be able to hold.
     Number(&'a str),
     Text(&'a str),
-    /// Microseconds since 2000-01-01 00:00 UTC: counted from 1970, the last that PostgreSQL has would overflow.
+    /// Microseconds since 2000-01-01 00:00 UTC. Counted from 1970, PostgreSQL's last timestamp would overflow.
     Timestamp(i64),
     /// A JSON document as text, known to be valid.
     Json(&'a str),
-    /// A JSON object that has only texts, or what was made text, in it.
+    /// A JSON object with text values only; other values were turned into text.
     Pairs(&'a [(&'a str, &'a str)]),
     Bytes(&'a [u8]),
     List(&'a [Cell<'a>]),
@@ -28,7 +28,7 @@ impl Cell<'_> {
         matches!(self, Cell::Null)
     }
 
-    /// What the value is called in an error.
+    /// The kind of the value, as errors name it.
     pub fn describe(&self) -> &'static str {
         match self {
             Cell::Null => "NULL",

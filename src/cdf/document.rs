@@ -1,5 +1,5 @@
-//! A JSON document that was read, for looking into its outer levels. Numbers keep their digits, and what is nested deeper
-//! stays the text that it was: whatever CDF holds can be read, and no nesting costs stack.
+//! A parsed JSON document whose outer levels can be inspected. Numbers keep all their digits, and deeper levels stay text.
+//! So everything that CDF holds can be read, and deep nesting uses no stack.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::ops::{Index, IndexMut};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// So many levels of objects and arrays are taken apart: those of CDF's answers, and one of a value in them.
+/// How many levels of objects and arrays are parsed: those of CDF's answers, and one level of a value in them.
 const LEVELS: usize = 7;
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -21,7 +21,7 @@ pub enum Value {
     String(String),
     Array(Vec<Value>),
     Object(Map),
-    /// The JSON of an array or object below the last level, or of a string that is no text, as `"\ud800"`.
+    /// The JSON of an array or object below the last level, or of a string that is not valid text, for example `"\ud800"`.
     Json(Box<str>),
 }
 
@@ -34,14 +34,14 @@ static NULL: Value = Value::Null;
 /// Reads a document.
 ///
 /// # Errors
-/// If the bytes are no JSON.
+/// If the bytes are not JSON.
 pub fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
-    // This sees every byte once, and needs no stack.
+    // This checks every byte once and uses no stack.
     let document: &RawValue = serde_json::from_slice(bytes)?;
     Ok(Parser { text: document.get(), at: 0 }.value(LEVELS))
 }
 
-/// Takes a text apart that is known to be JSON.
+/// Parses a text that is known to be JSON.
 struct Parser<'t> {
     text: &'t str,
     at: usize,
@@ -78,7 +78,7 @@ impl<'t> Parser<'t> {
         self.at += 1;
         while self.peek() == b'"' {
             let name = self.string();
-            // A name that is no text is kept as it is written.
+            // A name that is not valid text is kept as it is written.
             let name = decoded(name).unwrap_or_else(|| name[1..name.len() - 1].to_owned());
             self.peek();
             // The colon.
@@ -105,7 +105,7 @@ impl<'t> Parser<'t> {
         elements
     }
 
-    /// The string that begins here, with its quotes.
+    /// The string that begins here, including its quotes.
     fn string(&mut self) -> &'t str {
         let start = self.at;
         let bytes = self.text.as_bytes();
@@ -157,7 +157,7 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// What a JSON string says; None for surrogates without their other half, which no text can hold.
+/// The text of a JSON string; None if it has an unpaired surrogate, which no text can hold.
 fn decoded(string: &str) -> Option<String> {
     match string.contains('\\') {
         false => Some(string[1..string.len() - 1].to_owned()),
@@ -181,7 +181,7 @@ impl Value {
         }
     }
 
-    /// The number, if it is written as a whole one of 64 bits.
+    /// The number, if it is written as a 64-bit integer.
     pub fn as_i64(&self) -> Option<i64> {
         match self {
             Value::Number(digits) => digits.parse().ok(),
@@ -217,7 +217,7 @@ impl Value {
         }
     }
 
-    /// The elements of an array at whatever level it is.
+    /// The elements of an array, at any level.
     pub fn elements(&self) -> Option<Cow<'_, [Value]>> {
         match self {
             Value::Array(elements) => Some(Cow::Borrowed(elements)),
@@ -226,8 +226,8 @@ impl Value {
         }
     }
 
-    /// For looking at what CDF itself writes. What others have nested deeper, and numbers and texts that this cannot hold,
-    /// are null.
+    /// The value as serde_json's, for values that CDF itself writes. Deeper levels, and numbers and texts that it cannot hold,
+    /// become null.
     pub fn plain(&self) -> serde_json::Value {
         match self {
             Value::Null | Value::Json(_) => serde_json::Value::Null,
@@ -241,14 +241,14 @@ impl Value {
         }
     }
 
-    /// Leaves null.
+    /// Takes the value and leaves null.
     pub fn take(&mut self) -> Value {
         std::mem::take(self)
     }
 }
 
 impl fmt::Display for Value {
-    /// As JSON.
+    /// The value as JSON.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
             f.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
@@ -314,14 +314,14 @@ impl From<i64> for Value {
 impl Index<&str> for Value {
     type Output = Value;
 
-    /// Null where there is no such member.
+    /// Null if there is no such member.
     fn index(&self, name: &str) -> &Value {
         self.as_object().map_or(&NULL, |map| &map[name])
     }
 }
 
 impl IndexMut<&str> for Value {
-    /// Makes the member, and the object, where there is none.
+    /// Creates the member, and the object itself, if missing.
     fn index_mut(&mut self, name: &str) -> &mut Value {
         if !self.is_object() {
             *self = Value::Object(Map::new());
@@ -350,7 +350,7 @@ impl Map {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// As `get`, for members that are asked for about in their order: `place` is where the last one was found.
+    /// As `get`, but faster if the members are asked for roughly in their order: `place` is where the last one was found.
     pub fn get_next(&self, name: &str, place: &mut usize) -> Option<&Value> {
         let (before, behind) = self.0.split_at((*place + 1).min(self.0.len()));
         let at = behind.iter().position(|(known, _)| known == name).map(|at| at + before.len());
@@ -379,7 +379,7 @@ impl Map {
 impl Index<&str> for Map {
     type Output = Value;
 
-    /// Null where there is no such member.
+    /// Null if there is no such member.
     fn index(&self, name: &str) -> &Value {
         self.get(name).unwrap_or(&NULL)
     }

@@ -1,4 +1,4 @@
-//! The hash by which keys are found again. Fixed per process: hashes of different tables and chunks are compared.
+//! The hash of keys. It is the same throughout a process, because hashes of different tables and chunks are compared.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -14,7 +14,7 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// For maps whose keys are such hashes already.
+/// A hasher for maps whose keys are such hashes already.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Identity(u64);
 

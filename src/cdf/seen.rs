@@ -1,8 +1,8 @@
-//! The keys of the rows that a statement has changed: a row that a join brings twice is changed once.
+//! The keys of the rows that a statement has changed, so that a row that a join returns twice is changed once.
 //!
-//! Exact, and bounded: what is too much for its share of the memory is in pages of a temporary file, as a hash table
-//! that grows by a bucket at a time (linear hashing). A look takes one page then, and nothing of the table but its
-//! measures stays in memory.
+//! The set is exact, and its memory is bounded. Keys beyond its share of memory go to pages of a temporary file, as a hash
+//! table that grows by one bucket at a time (linear hashing). A look-up then reads one page, and only the table's
+//! dimensions stay in memory.
 
 use hashbrown::HashSet;
 
@@ -13,15 +13,15 @@ use super::hash::hash_bytes;
 /// Bytes of a page.
 pub const PAGE: usize = 8192;
 
-/// Where pages are kept.
+/// Storage for pages.
 pub trait Pages {
     /// # Errors
     /// If the page cannot be read.
     fn read(&mut self, page: u64, into: &mut [u8; PAGE]) -> Result<(), Error>;
-    /// Writes a page, which need not exist.
+    /// Writes a page; it is created if it does not exist.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the page cannot be written.
     fn write(&mut self, page: u64, from: &[u8; PAGE]) -> Result<(), Error>;
 }
 
@@ -33,11 +33,11 @@ pub struct SeenRows {
     memory: usize,
     keys: HashSet<Box<[u8]>>,
     table: Option<Table>,
-    /// The key that is looked for.
+    /// The key of the current row; kept to reuse its memory.
     key: Vec<u8>,
 }
 
-/// What a key takes in memory besides its bytes: its place in the set, and the allocator's own.
+/// Memory that a key uses besides its bytes: its place in the set, and the allocator's overhead.
 const OVERHEAD: usize = 64;
 
 impl SeenRows {
@@ -45,7 +45,7 @@ impl SeenRows {
         SeenRows { limit, memory: 0, keys: HashSet::new(), table: None, key: Vec::new() }
     }
 
-    /// Adds a row; gives whether it is new.
+    /// Adds a row and returns whether it is new.
     ///
     /// # Errors
     /// If pages cannot be read or written.
@@ -77,7 +77,7 @@ impl SeenRows {
     }
 }
 
-/// Appends a value so that different values never look alike, nor do rows of them.
+/// Appends a value in a form that is unique, also when values are put one after another.
 fn append(key: &mut Vec<u8>, cell: &Cell<'_>) {
     let mut bytes = |tag: u8, bytes: &[u8]| {
         key.push(tag);
@@ -108,15 +108,16 @@ fn append(key: &mut Vec<u8>, cell: &Cell<'_>) {
     }
 }
 
-/// Of a page: the next of its bucket (or of the free ones), counted from 1, 0 for none, and how many bytes are used.
+/// Bytes of a page's header: the number of the next page of the bucket or of the free list (from 1, 0 for none), and the
+/// number of used bytes.
 const HEADER: usize = 16;
 const CAPACITY: usize = PAGE - HEADER;
-/// The share of its first page that a bucket fills on the average before another bucket is added.
+/// How full the first pages are on average before another bucket is added.
 const FILL: f64 = 0.6;
-/// Before a key: its length.
+/// Bytes of the length before each key.
 const LENGTH: usize = 4;
 
-/// A hash table in pages: a bucket's keys, one after another, fill its first page and, if need be, others chained to it.
+/// A hash table in pages. A bucket's keys fill its first page and then further pages that are chained to it.
 #[derive(Debug)]
 struct Table {
     /// Buckets at the beginning of this round, a power of two.
@@ -125,18 +126,18 @@ struct Table {
     split: u64,
     /// Bytes of all keys, with their lengths.
     bytes: u64,
-    /// Pages that buckets were given besides their first.
+    /// Pages that buckets use besides their first.
     extra: u64,
-    /// The first page that a bucket was given and needs no more.
+    /// The head of the list of free pages.
     free: u64,
 }
 
-/// A bucket's first page. Every other one is left for those that are chained.
+/// A bucket's first page. Every second page is left for chained pages.
 fn first_page(bucket: u64) -> u64 {
     bucket * 2
 }
 
-/// The keys of a bucket, and where they are.
+/// The keys of a bucket and the pages that hold them.
 struct Bucket {
     pages: Vec<u64>,
     bytes: Vec<u8>,
@@ -160,7 +161,7 @@ fn record(out: &mut Vec<u8>, key: &[u8]) {
 }
 
 impl Table {
-    /// A table with buckets for so many bytes.
+    /// Makes a table with buckets for so many bytes.
     fn new(bytes: usize, pages: &mut dyn Pages) -> Result<Table, Error> {
         let round = (bytes.div_ceil(CAPACITY) as u64).next_power_of_two();
         let table = Table { round, split: 0, bytes: 0, extra: 0, free: 0 };
@@ -173,7 +174,7 @@ impl Table {
     fn bucket_of(&self, key: &[u8]) -> u64 {
         let hash = hash_bytes(key);
         let bucket = hash & (self.round - 1);
-        // A bucket that was split in this round has given half of its keys to a new one.
+        // A bucket that was split in this round has moved half of its keys to a new bucket.
         if bucket < self.split {
             hash & (self.round * 2 - 1)
         } else {
@@ -189,7 +190,7 @@ impl Table {
         let before = bucket.bytes.len();
         record(&mut bucket.bytes, key);
         self.bytes += (bucket.bytes.len() - before) as u64;
-        // What stands on full pages stays there.
+        // Full pages stay as they are.
         self.write(&mut bucket, before / CAPACITY, pages)?;
         if self.bytes as f64 > (self.round + self.split) as f64 * CAPACITY as f64 * FILL {
             self.split_next(pages)?;
@@ -197,7 +198,7 @@ impl Table {
         Ok(true)
     }
 
-    /// Adds a bucket, with its share of the keys of the one whose turn it is.
+    /// Adds a bucket, and moves to it its share of the keys of the bucket that is next to be split.
     fn split_next(&mut self, pages: &mut dyn Pages) -> Result<(), Error> {
         let (old, new) = (self.split, self.round + self.split);
         let mut bucket = self.read(old, pages)?;
@@ -237,7 +238,7 @@ impl Table {
         Ok(found)
     }
 
-    /// Writes a bucket's pages, those before `from` excepted. It gets more if it needs them.
+    /// Writes a bucket's pages from `from` on, with more pages if it needs them.
     fn write(&mut self, bucket: &mut Bucket, from: usize, pages: &mut dyn Pages) -> Result<(), Error> {
         let needed = bucket.bytes.len().div_ceil(CAPACITY).max(1);
         let known = bucket.pages.len();
@@ -245,7 +246,7 @@ impl Table {
             let page = self.another(pages)?;
             bucket.pages.push(page);
         }
-        // The last page that it had is chained to those that it gets.
+        // Chain the last old page to the new ones.
         let from = if needed > known { from.min(known - 1) } else { from };
         for (at, number) in bucket.pages.iter().enumerate().skip(from) {
             let part = bucket.bytes.chunks(CAPACITY).nth(at).unwrap_or_default();
@@ -259,7 +260,7 @@ impl Table {
         Ok(())
     }
 
-    /// A page for a bucket that needs more than its first.
+    /// Takes a page for a bucket that needs more than its first.
     fn another(&mut self, pages: &mut dyn Pages) -> Result<u64, Error> {
         match self.free.checked_sub(1) {
             Some(page) => {
@@ -276,7 +277,7 @@ impl Table {
     }
 }
 
-/// The next page, counted from 1, and how many bytes of this one are used.
+/// The number of the next page, from 1, and the number of used bytes.
 fn header(page: &[u8; PAGE]) -> (u64, usize) {
     let number = |at: usize| page[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     (number(0), number(8) as usize)

@@ -1,4 +1,4 @@
-//! An answer as it comes, and what it says.
+//! An answer as it arrives from a server, and what can be read from it.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ pub struct Answer {
     auto_retryable: bool,
     retry_after: Option<Duration>,
     location: Option<String>,
-    /// What the server was told and might repeat in its answer.
+    /// Secrets that the request carried. The server might repeat them in its answer.
     pub secrets: Vec<SecretString>,
 }
 
@@ -34,7 +34,7 @@ impl Answer {
             status,
             body: Bytes::new(),
             content_type: text("content-type").map(|media_type| shorten(media_type, LONGEST_FOREIGN_TEXT)),
-            // Microsoft's identity provider has a name of its own for it.
+            // Microsoft's identity provider uses its own header for the request id.
             request_id: text("x-request-id")
                 .or_else(|| text("x-ms-request-id"))
                 .map(|id| shorten(id, LONGEST_FOREIGN_TEXT)),
@@ -54,7 +54,7 @@ impl Answer {
         }
     }
 
-    /// Status and its name, as in `429 Too Many Requests`.
+    /// The status code and its name, for example `429 Too Many Requests`.
     pub fn status_line(&self) -> String {
         let status = reqwest::StatusCode::from_u16(self.status).ok();
         match status.and_then(|status| status.canonical_reason()) {
@@ -63,7 +63,7 @@ impl Answer {
         }
     }
 
-    /// CDF's message, or the beginning of whatever a gateway before it says.
+    /// CDF's message, or the beginning of the body if a gateway answered instead of CDF.
     pub fn message(&self) -> String {
         let json: Option<Value> = serde_json::from_slice(&self.body).ok();
         let text = json.as_ref().and_then(|json| {
@@ -84,7 +84,7 @@ impl Answer {
         }
     }
 
-    /// What an answer that is none of CDF's is like, for whoever has to find out where it comes from.
+    /// Describes an answer that does not come from CDF, so that the user can find out who sent it.
     pub fn description(&self, show_text: bool) -> String {
         let media_type = match self.content_type.as_deref().unwrap_or_default() {
             "" => "no content type".to_owned(),
@@ -98,7 +98,7 @@ impl Answer {
         format!("HTTP status {}, {media_type}: {text}", self.status)
     }
 
-    /// The answer as CDF's refusal.
+    /// Reads the answer as a refusal by CDF.
     pub fn api_error(&self, endpoint: &str, unsure: bool) -> ApiError {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let named =
@@ -116,18 +116,18 @@ impl Answer {
             request_id: self.clean_request_id(),
             endpoint: endpoint.to_owned(),
             of_cdf: self.is_refusal(),
-            // What is refused for its content was refused for it before, too.
+            // A refusal of the content also holds for earlier attempts: none of them was applied.
             unsure: unsure && !matches!(self.status, 400 | 409 | 413 | 422),
         }
     }
 
-    /// Whether it has the form of CDF's refusals.
+    /// Whether the answer has the form of a refusal by CDF.
     pub fn is_refusal(&self) -> bool {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         json.get("error").is_some_and(|error| error.is_object() || error.is_string())
     }
 
-    /// Where a redirect leads, as far as it takes to recognise the place: a query may hold anything.
+    /// The target of a redirect without its query, because a query may hold secrets.
     pub fn redirects_to(&self) -> String {
         let target = match self.location.as_deref().map(|location| (location, Url::parse(location))) {
             None => "nowhere".to_owned(),
@@ -137,7 +137,7 @@ impl Answer {
         shorten(&self.scrub(&target), LONGEST_FOREIGN_TEXT)
     }
 
-    /// Whether the body is HTML, or looks like it.
+    /// Whether the body is HTML or looks like it.
     pub fn is_markup(&self) -> bool {
         self.body.trim_ascii_start().starts_with(b"<")
     }
@@ -157,7 +157,7 @@ impl Answer {
         Trace { endpoint: endpoint.to_owned(), status: self.status, request_id: self.clean_request_id() }
     }
 
-    /// The text without anything that was sent in confidence, as it is or as a form or JSON writes it.
+    /// Removes the request's secrets from a text, whether written plainly, form-encoded or escaped as in JSON.
     pub fn scrub(&self, text: &str) -> String {
         const INSTEAD: &str = "***";
         let mut clean = text.to_owned();

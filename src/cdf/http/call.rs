@@ -1,4 +1,4 @@
-//! A request as the exchange with a server needs to know it, whichever server that is.
+//! What the exchange needs to know of a request, whether CDF or an identity provider gets it.
 
 use std::sync::Arc;
 
@@ -16,36 +16,36 @@ pub enum Peer<'a> {
     IdentityProvider,
 }
 
-/// A request, and whom it goes to.
+/// A request and the server that gets it.
 #[derive(Debug)]
 pub struct Call<'a> {
     pub peer: Peer<'a>,
-    /// Whom the request goes to, with its host.
+    /// The server, with its host, as errors name it.
     pub name: String,
-    /// What is requested.
+    /// The endpoint that is requested.
     pub endpoint: String,
     pub resend: Resend,
     pub owed: Owed,
-    /// It changes something in CDF.
+    /// Whether the request changes something in CDF.
     pub writes: bool,
-    /// The length of its body, as it is sent.
+    /// The length of the body in bytes, as it is sent.
     pub bytes: usize,
     pub limits: &'a Limits,
     pub client_secret: &'a SecretString,
 }
 
-/// What an answer is.
+/// How an answer is judged.
 pub enum Verdict {
-    /// The one that the request is owed.
+    /// The answer that the request is owed.
     Owed,
-    /// A refusal, CDF's or that of a gateway before it.
+    /// A refusal, by CDF or by a gateway in front of it.
     Refusal,
-    /// Something else, and why.
+    /// Anything else, and why it does not count.
     Foreign(String),
 }
 
 impl Call<'_> {
-    /// Tells the answer that is owed from refusals and from everything else.
+    /// Judges an answer: the one owed, a refusal, or anything else.
     pub fn judge(&self, answer: &Answer) -> Verdict {
         match answer.status {
             200..=299 => match self.owed.check(answer.content_type.as_deref(), &answer.body) {
@@ -61,7 +61,8 @@ impl Call<'_> {
         }
     }
 
-    /// Whether an answer comes from something that stands before CDF or the identity provider. An empty one may be theirs.
+    /// Whether an answer comes from a gateway in front of CDF or the identity provider. An empty answer counts as the
+    /// server's own.
     pub fn is_foreign(&self, answer: &Answer) -> bool {
         match self.peer {
             Peer::Cdf { .. } => {

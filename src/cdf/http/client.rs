@@ -1,4 +1,4 @@
-//! CDF's side of HTTP: requests with the connection's token, and whether it is CDF at all that answers.
+//! Requests to CDF: they carry the connection's token, and the client checks that CDF is what answers.
 
 use std::sync::atomic::Ordering;
 
@@ -19,41 +19,41 @@ use super::response::Response;
 use super::retry::Resend;
 use crate::cdf::error::{Absence, Error, RequestError, Trace};
 
-/// What a token may do, as CDF's token/inspect tells.
+/// What a token may do, according to CDF's token/inspect.
 #[derive(Debug, Clone)]
 pub struct Inspection {
     pub subject: String,
-    /// The url names of the projects that the token has access to.
+    /// The URL names of the projects that the token has access to.
     pub projects: Vec<String>,
-    /// CDF's list of capabilities, as it is.
+    /// CDF's list of capabilities, unchanged.
     pub capabilities: Value,
-    /// Which answer it is.
+    /// Where the answer came from, for errors.
     pub trace: Trace,
 }
 
-/// An HTTP client with its pool of connections. Clones share the pool.
+/// An HTTP client with a connection pool. Clones share the pool.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(super) transport: Transport,
 }
 
 impl Client {
-    /// A client of this process; not to be used in a process that was forked later. `idle`: how many connections to a server
-    /// it keeps for later requests.
+    /// Makes a client. Do not use it in a process that is forked later. `idle`: the number of idle connections to a
+    /// server that it keeps.
     ///
     /// # Errors
-    /// `CannotConnect` if TLS cannot be set up, as when the system has no root certificates.
+    /// `CannotConnect` if TLS cannot be set up, for example because the system has no root certificates.
     pub fn new(idle: usize) -> Result<Self, Error> {
         Ok(Client { transport: Transport::new(idle)? })
     }
 
-    /// Sends a request until it is answered for good. Must run in a tokio runtime with I/O and time.
+    /// Sends a request, and repeats it until its answer is final. Must run in a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
-    /// `Api` if CDF refuses; `Failed` if there is no answer of CDF to speak of, with the kind `CannotConnect` (also for an
-    /// endpoint that is not there), `ConnectionLost` (also for an answer that is not CDF's), `CursorExpired`, `NotAuthenticated`, `Throttled`, `ServerFailure`,
-    /// `TimedOut` (the deadline passed while waiting), `InvalidOption` (an unusable URL) or `InvalidValue` (a path that
-    /// URLs cannot hold).
+    /// `Api` if CDF refuses the request. `Failed` if CDF gives no usable answer, with the kind `CannotConnect` (also if the
+    /// endpoint does not exist), `ConnectionLost` (also if the answer is not CDF's), `CursorExpired`, `NotAuthenticated`,
+    /// `Throttled`, `ServerFailure`, `TimedOut` (the deadline passed), `InvalidOption` (an unusable URL) or `InvalidValue`
+    /// (a path that a URL cannot hold).
     pub async fn send(
         &self,
         connection: &Connection,
@@ -92,7 +92,7 @@ impl Client {
         }
     }
 
-    /// Whether there is such a project of CDF at all: its RAW databases can be asked for, whatever is in it.
+    /// Whether the project exists in CDF. Every project has a list of RAW databases, so that request tells.
     async fn reaches_project(&self, connection: &Connection, limits: &Limits) -> Result<bool, RequestError> {
         if connection.reached.load(Ordering::Relaxed) {
             return Ok(true);

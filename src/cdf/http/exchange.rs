@@ -1,4 +1,4 @@
-//! One request and its answer: attempts, pauses, deadlines.
+//! One request and its final answer: attempts, pauses and deadlines.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -18,20 +18,20 @@ use crate::cdf::error::{Error, Kind, RequestError};
 
 pub const USER_AGENT: &str = concat!("cdf_fdw/", env!("CARGO_PKG_VERSION"));
 
-/// TCP and TLS together.
+/// The time to connect, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Shorter than the idle timeouts of usual gateways, so that few connections turn out to be closed when they are used.
+/// Shorter than the idle timeout of common gateways, so that few pooled connections are already closed when used again.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// A dead HTTP/2 connection would otherwise take all requests of the pool, and their retries, with it.
+/// Finds dead HTTP/2 connections. Otherwise one of them would fail all requests of the pool and their retries.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(15);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest answer, in bytes after decompression, that is read into memory.
 const LONGEST_ANSWER: usize = 256 << 20;
-/// Bytes of an answer that room is made for before it is there: what CDF returns of a request's items.
+/// Bytes reserved for an answer in advance: about what CDF returns for the items of one request.
 const LIKELY_ANSWER: usize = 1 << 20;
 
-/// HTTP with its pool of connections. Clones share the pool.
+/// HTTP with a connection pool. Clones share the pool.
 #[derive(Debug, Clone)]
 pub struct Transport {
     http: reqwest::Client,
@@ -39,11 +39,11 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// A pool of this process; not to be used in a process that was forked later. `idle`: how many connections to a server
-    /// it keeps for later requests.
+    /// Makes a pool. Do not use it in a process that is forked later. `idle`: the number of idle connections to a server
+    /// that it keeps.
     ///
     /// # Errors
-    /// `CannotConnect` if TLS cannot be set up, as when the system has no root certificates.
+    /// `CannotConnect` if TLS cannot be set up, for example because the system has no root certificates.
     pub fn new(idle: usize) -> Result<Self, Error> {
         let builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(idle);
         Self::build(match proxy::from(|name| std::env::var(name).ok()) {
@@ -55,7 +55,7 @@ impl Transport {
     pub fn build(builder: reqwest::ClientBuilder) -> Result<Self, Error> {
         let http = builder
             .user_agent(USER_AGENT)
-            // A redirected POST becomes a GET, and the token must not go elsewhere.
+            // A redirect would turn a POST into a GET, and would send the token to another server.
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -76,8 +76,8 @@ impl Transport {
         &self.http
     }
 
-    /// Sends what `prepare` makes until there is the answer that is owed, or no sense in going on. `prepare` gives the
-    /// request and the token in it; it is told which token was refused.
+    /// Sends the request that `prepare` makes until the owed answer comes or another attempt makes no sense. `prepare`
+    /// returns the request and its token; its argument is the token that was refused.
     pub async fn exchange<P, F>(&self, call: &Call<'_>, prepare: P) -> Result<Answer, RequestError>
     where
         P: Fn(Option<SecretString>) -> F,
@@ -88,7 +88,7 @@ impl Transport {
         let mut policy = Policy::new(call.resend, limits.max_retries, limits.deadline, bearer);
         let mut refused = None;
         let mut before = None;
-        // Whatever comes after it, an attempt without an answer may have been applied.
+        // An attempt without an answer may have been applied, whatever later attempts say.
         let mut unsure = false;
         loop {
             let (request, token) = match prepare(refused.take()).await {
@@ -168,7 +168,7 @@ impl Transport {
         }
     }
 
-    /// Sends a request once, within the timeout of a request and the deadline of all.
+    /// Sends a request once, within the timeout of one request and the deadline of all attempts.
     async fn attempt(&self, request: RequestBuilder, limits: &Limits) -> Result<Answer, Failure> {
         let now = Instant::now();
         if now >= limits.deadline {
@@ -188,7 +188,7 @@ impl Transport {
         let status = response.status();
         let mut answer = Answer::new(status.as_u16(), response.headers());
         let expected = usize::try_from(response.content_length().unwrap_or_default()).unwrap_or(usize::MAX);
-        // What is announced may never come.
+        // The announced length is not trusted: the body may never come.
         let mut body = BytesMut::with_capacity(expected.min(LIKELY_ANSWER));
         loop {
             match response.chunk().await {
@@ -197,7 +197,7 @@ impl Transport {
                 }
                 Ok(Some(_)) if status.is_success() => return Err(Failure::TooLong(self.longest_answer)),
                 Err(error) if status.is_success() => return Err(error.into()),
-                // Of a refusal its status counts, and as much of its text as there is.
+                // The status of a refusal counts even if its text is cut off.
                 Ok(_) | Err(_) => break,
             }
         }

@@ -1,14 +1,14 @@
-//! Why an attempt has no answer that counts.
+//! Why an attempt got no usable answer.
 
 use super::answer::Answer;
 use super::retry::Outcome;
 
-/// Why an attempt has no answer. The texts hold no URL and no header.
+/// Why an attempt got no usable answer. The texts contain no URL and no header.
 #[derive(Debug)]
 pub enum Failure {
     /// Nothing was sent.
     NotConnected(String),
-    /// Nothing was sent, and the other side's certificate is none to trust: it would not be any the next time.
+    /// Nothing was sent, because the server's certificate is not trusted. Another attempt would fail in the same way.
     Untrusted(String),
     /// The connection broke, or what came back was not HTTP.
     Broken(String),
@@ -16,16 +16,16 @@ pub enum Failure {
     Deadline {
         sent: bool,
     },
-    /// Longer than this many bytes.
+    /// The answer is longer than this many bytes.
     TooLong(usize),
-    /// An answer that is not the one owed, nor a refusal, and why it is not: whether CDF has seen the request is unknown.
+    /// The answer is neither the one owed nor a refusal, and why. Whether CDF got the request is unknown.
     Foreign(Box<Answer>, String),
     /// No request could be made.
     Unusable(String),
 }
 
 impl Failure {
-    /// What the policy for retries has to know; nothing if there is no question of a retry.
+    /// The outcome as the retry policy sees it; None if a retry is out of the question.
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
             Failure::NotConnected(_) => Some(Outcome::NotConnected),
@@ -54,9 +54,9 @@ impl From<reqwest::Error> for Failure {
         } else if is_about_a_certificate(&error) {
             Failure::Untrusted(cause(error))
         } else if error.is_connect() {
-            // Nothing was written. A pooled connection that turns out to be closed before anything is written to it
-            // does not surface at all: hyper takes another one. Every other cancellation counts as broken, because
-            // reqwest does not tell how much was written.
+            // Nothing was written. A pooled connection that was closed before anything was written to it causes no error:
+            // hyper takes another one. Every other cancellation counts as broken, because reqwest does not tell how
+            // much was written.
             Failure::NotConnected(cause(error))
         } else {
             Failure::Broken(cause(error))
@@ -64,21 +64,21 @@ impl From<reqwest::Error> for Failure {
     }
 }
 
-/// Whether the other side's certificate was refused.
+/// Whether the server's certificate was refused.
 fn is_about_a_certificate(error: &reqwest::Error) -> bool {
     let mut next = std::error::Error::source(error);
     while let Some(source) = next {
         if let Some(rustls::Error::InvalidCertificate(_)) = source.downcast_ref() {
             return true;
         }
-        // The source of an I/O error that wraps another error is not that one but the one behind it.
+        // An I/O error that wraps another error gives that error's source, not the error itself.
         let wrapped = source.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         next = wrapped.map(|wrapped| wrapped as &dyn std::error::Error).or_else(|| source.source());
     }
     false
 }
 
-/// What went wrong, from the general to the particular, without the URL.
+/// The chain of causes, from general to specific, without the URL.
 pub fn cause(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut causes: Vec<String> = Vec::new();
@@ -86,7 +86,7 @@ pub fn cause(error: reqwest::Error) -> String {
     while let Some(source) = next {
         next = source.source();
         let text = source.to_string();
-        // An inner error of reqwest may name its URL, and hyper's wrapper only repeats what the message says.
+        // An inner reqwest error may name the URL, and hyper's wrapper only repeats the message.
         let says_nothing = source.is::<reqwest::Error>() || text.starts_with("client error (");
         if !says_nothing && !causes.iter().any(|cause| cause.ends_with(&text)) {
             causes.push(text);

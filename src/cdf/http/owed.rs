@@ -1,5 +1,5 @@
-//! What a server owes in answer to a request. Nothing else acknowledges it: a proxy's sign-in page has a status of success
-//! too, and so has an answer that was cut.
+//! The answer that a server owes to a request. Nothing else acknowledges the request: a proxy's sign-in page and a cut
+//! answer also come with a status of success.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -11,22 +11,22 @@ use serde_json::value::RawValue;
 
 use super::token;
 
-/// The answer that a request is owed. Members beyond those named here are CDF's to add.
+/// The answer that a request is owed. CDF may add members that are not named here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owed {
-    /// `{}`: to deletions, and to points and rows that were written.
+    /// `{}`: for deletions, and for datapoints and rows that were written.
     Object,
     /// The item that was created.
     Item,
-    /// `{"items": […]}` with so many items: those that were created or updated.
+    /// `{"items": […]}` with this many items: those that were created or updated.
     Items(usize),
-    /// `{"items": […]}`: a page of a list, or what was asked for by key.
+    /// `{"items": […]}`: a page of a list, or the items asked for by key.
     List,
     /// A RAW row.
     RawRow,
     /// Rows of a sequence, with its columns.
     SequenceRows,
-    /// Points of series, in protobuf, or in JSON where a server has only that.
+    /// Datapoints, in protobuf, or in JSON if the server has only that.
     Points,
     /// What a token may do.
     Inspection,
@@ -38,7 +38,7 @@ const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/protobuf";
 
 impl Owed {
-    /// The media type to ask for.
+    /// The media type for the `Accept` header.
     pub fn accept(self) -> &'static str {
         match self {
             Owed::Points => PROTOBUF,
@@ -46,10 +46,10 @@ impl Owed {
         }
     }
 
-    /// Whether an answer with a status of success is the one that is owed.
+    /// Checks that an answer with a status of success is the one owed.
     ///
     /// # Errors
-    /// What is wrong with it, in words that hold nothing of the answer.
+    /// What is wrong with the answer, in words that quote nothing of it.
     pub fn check(self, content_type: Option<&str>, body: &[u8]) -> Result<(), String> {
         let content_type = content_type.unwrap_or_default();
         let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -96,7 +96,7 @@ fn is_json(media_type: &str) -> bool {
     media_type == JSON || media_type.starts_with("application/") && media_type.ends_with("+json")
 }
 
-/// Whether a media type is one of those that protobuf messages go by.
+/// Whether a media type is one of those used for protobuf.
 pub fn is_protobuf(media_type: &str) -> bool {
     matches!(media_type, PROTOBUF | "application/x-protobuf" | "application/vnd.google.protobuf")
 }
@@ -109,7 +109,7 @@ fn all_objects(elements: Option<Elements>, name: &str) -> Result<(), String> {
     }
 }
 
-/// Looks whether a message has nothing but items, to its end. What is in them is read later.
+/// Checks that a message consists of complete items up to its end. The items are decoded later.
 fn check_points(mut body: &[u8]) -> Result<(), String> {
     const ITEM: u64 = 1 << 3 | 2;
     let damaged = || "it is not the protobuf message".to_owned();
@@ -122,11 +122,11 @@ fn check_points(mut body: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// What a JSON object has, as far as any answer needs it.
+/// What an answer's JSON object contains, as far as any check needs it.
 #[derive(Default)]
 struct Members {
     error: bool,
-    /// It has a key of an item.
+    /// It has an item's key.
     named: bool,
     items: Option<Elements>,
     rows: Option<Elements>,
@@ -144,13 +144,13 @@ struct Members {
 struct Elements {
     all: usize,
     objects: usize,
-    /// Objects that have a key of an item.
+    /// Objects that have an item's key.
     named: usize,
 }
 
 impl Members {
     fn read(body: &[u8]) -> Result<Members, String> {
-        // serde_json's own text may hold some of the answer.
+        // serde_json's own message may quote the answer.
         serde_json::from_slice(body).map_err(|error| match (body.is_empty(), error.classify()) {
             (true, _) => "it is empty".into(),
             (_, serde_json::error::Category::Eof) => "it ends too early".into(),
@@ -160,7 +160,7 @@ impl Members {
     }
 }
 
-/// Names of members. Most of those in an answer are others, and none is copied.
+/// Names of members that the checks look at. Most members of an answer are others, and no name is copied.
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "camelCase")]
 enum Name {
@@ -211,15 +211,15 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// Whether an object has a key of an item: it or, which no answer but CDF's would have either, something in it. To read its
-/// members would take most of the time that an answer takes.
+/// Whether an object, or something nested in it, has an item's key. Only CDF's answers have one. Parsing the members would
+/// take most of the time that an answer takes.
 fn has_key(object: &str) -> bool {
     static KEYS: [LazyLock<Finder<'static>>; 2] =
         [LazyLock::new(|| Finder::new("\"externalId\"")), LazyLock::new(|| Finder::new("\"id\""))];
     KEYS.iter().any(|key| key.find(object.as_bytes()).is_some())
 }
 
-/// What a value is.
+/// The kind of a value.
 enum Seen {
     Null,
     Text,

@@ -1,4 +1,4 @@
-//! What the user is told of a request: all messages about requests are composed here.
+//! What the user is told about a request. All messages about requests are written here.
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ const NO_ENDPOINT: &str =
     "Check the project of the user mapping and the base_url of the foreign server, which is only the address of CDF's \
      cluster, as in https://westeurope-1.cognitedata.com.";
 
-/// The error for an answer 404 to what CDF has an endpoint for.
+/// The error for a 404 from an endpoint that CDF has.
 pub fn no_endpoint(name: &str, project: &str, words: &str, trace: Trace, unsure: bool) -> Error {
     let message =
         format!("{name} has no {} for project \"{project}\": {words}", brief_endpoint(&trace.endpoint));
@@ -29,7 +29,7 @@ pub fn no_endpoint(name: &str, project: &str, words: &str, trace: Trace, unsure:
     error
 }
 
-/// The error for a read that cannot go on.
+/// The error for a read whose cursor has expired.
 pub fn cursor_expired(api: &ApiError) -> Error {
     let endpoint = brief_endpoint(&api.endpoint);
     Error::new(
@@ -41,7 +41,7 @@ pub fn cursor_expired(api: &ApiError) -> Error {
 }
 
 impl Call<'_> {
-    /// Takes note of the answer that is owed, as far as it is CDF's.
+    /// Records the owed answer if it comes from CDF.
     pub fn count_answer(&self, answer: &Answer) {
         if let Peer::Cdf { .. } = self.peer {
             let id = answer.clean_request_id().map(|id| format!(" (x-request-id {id})")).unwrap_or_default();
@@ -50,7 +50,7 @@ impl Call<'_> {
         }
     }
 
-    /// Takes note of an attempt without success.
+    /// Records a failed attempt.
     pub fn count_failure(&self, unsuccessful: &Result<Answer, Failure>) {
         let unknown = match unsuccessful {
             Ok(answer) => answer.outcome().may_have_been_applied(),
@@ -59,7 +59,7 @@ impl Call<'_> {
         if self.writes {
             self.limits.errand.is_not_acknowledged(unknown);
         }
-        // Running out of time is no answer: the one before is what counts.
+        // A timeout brings no answer, so the previous answer is kept.
         if matches!(unsuccessful, Err(Failure::Deadline { .. })) {
             return;
         }
@@ -68,7 +68,7 @@ impl Call<'_> {
                 let id =
                     answer.clean_request_id().map(|id| format!("x-request-id {id}, ")).unwrap_or_default();
                 let (endpoint, status) = (&self.endpoint, answer.status_line());
-                // The id comes before the message, which may be long.
+                // The id comes first, because the message may be long and cut.
                 format!("CDF's last answer to {endpoint} was {status} ({id}{})", answer.message())
             }
             (Ok(answer), Peer::IdentityProvider) => {
@@ -78,7 +78,7 @@ impl Call<'_> {
         });
     }
 
-    /// Why an attempt is repeated, in few words.
+    /// Why an attempt is repeated, in a few words.
     pub fn why(&self, unsuccessful: &Result<Answer, Failure>) -> String {
         let why = match unsuccessful {
             Ok(answer) => answer.status_line(),
@@ -98,7 +98,7 @@ impl Call<'_> {
         let Call { name, endpoint, .. } = self;
         let brief = brief_endpoint(endpoint);
         let error = match (self.peer, answer.status) {
-            // Too large a request is parted, whoever finds it too large; and what is throttled goes through later.
+            // A request that is too large is split, whoever refused it, and a throttled one is sent again later.
             (_, 400..=499) if !matches!(answer.status, 408 | 413 | 425 | 429) && self.is_foreign(answer) => {
                 self.refused_by_another(answer)
             }
@@ -134,11 +134,11 @@ impl Call<'_> {
         self.conclude(error, stop, attempts, unsure).into()
     }
 
-    /// The error for such an answer: what it refuses says nothing of credentials, capabilities and rows.
+    /// The error for an answer of a gateway. It says nothing about credentials, capabilities or rows.
     fn refused_by_another(&self, answer: &Answer) -> Error {
         let Call { name, endpoint, .. } = self;
         let brief = brief_endpoint(endpoint);
-        // It is shown as far as it is a page, or is not about credentials.
+        // An identity provider's answer may quote credentials, so its body is shown only if it is a page.
         let description = answer.description(matches!(self.peer, Peer::Cdf { .. }) || answer.is_markup());
         match (self.peer, answer.status) {
             (Peer::Cdf { project, .. }, 404) => Error::new(
@@ -163,7 +163,7 @@ impl Call<'_> {
         }
     }
 
-    /// The error for an attempt without an answer; `before` is how the attempt before ended.
+    /// The error for an attempt without an answer; `before` says how the previous attempt ended.
     pub fn failed(
         &self,
         failure: &Failure,
@@ -234,7 +234,7 @@ impl Call<'_> {
             Failure::TooLong(longest) => format!("{name} answered {endpoint} with more than {longest} bytes"),
             Failure::Unusable(cause) => format!("{name} cannot be addressed: {cause}"),
             Failure::Foreign(answer, why) => {
-                // Of an answer with a token in it nothing is shown, not even half of it.
+                // Nothing of an answer that may hold a token is shown, not even a part.
                 let show_text = matches!(self.peer, Peer::Cdf { .. }) || answer.is_markup();
                 let description = answer.description(show_text);
                 format!("{name} gave no valid answer to {endpoint}: {why} ({description})")
@@ -242,7 +242,7 @@ impl Call<'_> {
         }
     }
 
-    /// Adds why no further attempt was made.
+    /// Adds the reason why no further attempt was made.
     fn conclude(&self, mut error: Error, stop: Stop, attempts: u32, unsure: bool) -> Error {
         error.unsure = unsure;
         if error.trace.is_none() && brief_endpoint(&self.endpoint) != self.endpoint {
@@ -267,7 +267,7 @@ impl Call<'_> {
         }
     }
 
-    /// The error for credentials that the identity provider refuses (RFC 6749, 5.2).
+    /// The error for credentials that the identity provider refuses (RFC 6749, section 5.2).
     fn credentials_refused(&self, answer: &Answer) -> Error {
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let text = |key: &str| json.get(key).and_then(Value::as_str).map(|text| answer.scrub(text));
@@ -275,7 +275,7 @@ impl Call<'_> {
             return self.not_a_token();
         };
         let description = text("error_description").unwrap_or_default();
-        // What follows the first line are trace ids and times.
+        // After the first line come trace ids and times.
         let line = description.lines().next().unwrap_or_default().trim();
         let message = format!("{} refuses the credentials: {error}", self.name);
         let message = if line.is_empty() { message } else { format!("{message}: {line}") };
@@ -288,7 +288,7 @@ impl Call<'_> {
         refused.hint("Check client_id, client_secret, scope and token_url of the user mapping.")
     }
 
-    /// The error for a refusal that does not say why as OAuth has it.
+    /// The error for a refusal that is not in OAuth's form.
     fn not_a_token(&self) -> Error {
         let message = format!("{} did not answer with a token; is token_url correct?", self.name);
         Error::new(Kind::NotAuthenticated, message)

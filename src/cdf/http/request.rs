@@ -12,11 +12,11 @@ use super::retry::Resend;
 use crate::cdf::activity::Errand;
 use crate::cdf::error::Error;
 
-/// How the body of a request names a cursor.
+/// How a request's body begins its cursor.
 const CURSOR: &[u8] = b"\"cursor\":\"";
 
 const APPLICATION: &str = "cdf_fdw";
-/// The version of the API that this extension is written for.
+/// The version of CDF's API that this extension is written for.
 const API_VERSION: &str = "20230101";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Method {
     }
 }
 
-/// What a request carries, uncompressed.
+/// The body of a request, before compression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     None,
@@ -46,28 +46,28 @@ pub enum Body {
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: Method,
-    /// What follows `/api/v1/projects/{project}`: percent-encoded, beginning with a slash, with its query.
+    /// The path after `/api/v1/projects/{project}`, percent-encoded, with a leading slash and with its query.
     pub path: String,
     pub body: Body,
     pub resend: Resend,
-    /// What acknowledges it.
+    /// The answer that acknowledges the request.
     pub owed: Owed,
 }
 
 impl Request {
-    /// Method and path without query, as in `POST /assets`: how errors name the request.
+    /// Method and path without query, as errors name the request: `POST /assets`.
     pub fn endpoint(&self) -> String {
         let path = self.path.split('?').next().unwrap_or(&self.path);
         format!("{} {path}", self.method.as_str())
     }
 
-    /// Whether it changes anything in CDF, which is asked by POST as well.
+    /// Whether the request changes anything in CDF. CDF's reads are POST requests too, so the method does not tell.
     pub(super) fn writes(&self) -> bool {
         let path = self.path.split('?').next().unwrap_or(&self.path);
         self.method == Method::Post && !path.ends_with("/list") && !path.ends_with("/byids")
     }
 
-    /// Whether it goes on reading where another one ended.
+    /// Whether the request continues a read with a cursor.
     pub(super) fn has_cursor(&self) -> bool {
         let body = match &self.body {
             Body::Json(body) if self.path.ends_with("/list") => body,
@@ -77,22 +77,23 @@ impl Request {
     }
 }
 
-/// How long and how often a request is tried.
+/// How long and how often a request is attempted.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The end of all attempts, tokens and pauses included.
+    /// When all attempts must end, including token requests and pauses.
     pub deadline: Instant,
-    /// The setting `cdf_fdw.flush_timeout` that the deadline comes from; only for messages.
+    /// The setting `cdf_fdw.flush_timeout` behind the deadline, for messages only.
     pub deadline_setting: Duration,
-    /// How long one attempt may take, to the last byte of its answer.
+    /// How long one attempt may take, until the last byte of its answer.
     pub request_timeout: Duration,
     /// How many attempts may follow the first one.
     pub max_retries: u32,
-    /// What the requests are made for, where they are counted.
+    /// The errand that the requests belong to. It counts them.
     pub errand: Arc<Errand>,
 }
 
-/// Headers and body as they are sent, the body compressed once for all attempts, if it is to be and is long enough.
+/// Headers and body as they are sent. The body is compressed once for all attempts, if `compress` is set and the body is
+/// long enough.
 pub(super) fn encode(request: &Request, compress: bool) -> Result<(HeaderMap, Option<Bytes>), Error> {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");

@@ -1,4 +1,4 @@
-//! A token that is kept while it is of use. It knows neither what a token is nor where one comes from.
+//! A cache for one token. It does not know what a token is or where it comes from.
 
 use std::fmt;
 use std::future::Future;
@@ -6,20 +6,20 @@ use std::time::Instant;
 
 use tokio::sync::Mutex;
 
-/// What is of use for a time only.
+/// A value with an end of its use.
 pub struct Temporary<T> {
     pub value: T,
     pub renew_at: Instant,
 }
 
-/// The current token. Of parallel requests one renews it, and the others wait for that.
+/// The current token. Of several parallel requests one renews it and the others wait.
 pub struct TokenCache<T, E> {
     state: Mutex<State<T, E>>,
 }
 
 struct State<T, E> {
     token: Option<Temporary<T>>,
-    /// When and how the last renewal failed: those that waited for it fail with it instead of each trying again.
+    /// When and how the last renewal failed. Requests that waited for it fail with it instead of each trying again.
     failure: Option<(Instant, E)>,
 }
 
@@ -34,8 +34,8 @@ impl<T: Clone, E: Clone> TokenCache<T, E> {
         TokenCache { state: Mutex::new(State { token: None, failure: None }) }
     }
 
-    /// The current token, or the one that `renew` gets. Nothing if the deadline passes while another request renews it;
-    /// to what deadline `renew` works is its own matter.
+    /// The current token, or a new one from `renew`. None if the deadline passes while another request renews the token;
+    /// `renew` must keep to its own deadline.
     pub async fn get<F>(&self, deadline: Instant, renew: impl FnOnce() -> F) -> Option<Result<T, E>>
     where
         F: Future<Output = Result<Temporary<T>, E>>,
@@ -64,7 +64,7 @@ impl<T: Clone, E: Clone> TokenCache<T, E> {
         })
     }
 
-    /// Forgets the current token if it is the one that is meant.
+    /// Forgets the current token if it is the given one.
     pub async fn forget(&self, is_meant: impl FnOnce(&T) -> bool) {
         let mut state = self.state.lock().await;
         if state.token.as_ref().is_some_and(|token| is_meant(&token.value)) {
