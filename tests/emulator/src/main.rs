@@ -12,6 +12,7 @@ mod record;
 mod reply;
 mod resources;
 mod server;
+mod sessions;
 mod store;
 
 use std::path::{Path, PathBuf};

@@ -230,7 +230,7 @@ fn apply(app: &App, flight: &mut Flight<'_>, target: Target, incoming: Incoming)
         Target::Unknown => Err(ApiError::new(404, "Not Found")),
         // The form holds the client secret: nothing of it but the client id reaches the log.
         Target::Token if method == Method::POST => {
-            let (client_id, reply) = app.auth.token(&content_type, &body);
+            let (client_id, reply) = app.auth.token(&content_type, authorization, &body);
             flight.entry.client_id = client_id;
             Ok(reply)
         }
@@ -242,6 +242,13 @@ fn apply(app: &App, flight: &mut Flight<'_>, target: Target, incoming: Incoming)
                 return Err(ApiError::new(405, "Method Not Allowed"));
             }
             Ok(Auth::inspect(&client))
+        }
+        // Nonces, keys and secrets, which the log is not to have.
+        Target::Resource { project, segments } if segments[0] == "sessions" => {
+            let (client_id, reply) =
+                app.auth.sessions(&method, &project, &segments[1..], authorization, &body)?;
+            flight.entry.client_id = Some(client_id);
+            Ok(reply)
         }
         Target::Resource { project, segments } => {
             if content_type == JSON {
