@@ -157,20 +157,34 @@ enum Payload {
     },
 }
 
+/// How the items of a request are to be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    pub mode: Mode,
+    pub kind: KeyKind,
+    /// Items hold nulls to clear or references to resolve: they cannot be sent as they are.
+    pub deferred: bool,
+    /// An item has a parent by external id, so that the items are in an order that matters: later ones may need earlier
+    /// ones.
+    pub has_parents: bool,
+    /// Every item has all that creating it takes.
+    pub complete: bool,
+}
+
+impl Header {
+    /// Of items of which nothing more is known.
+    pub fn new(mode: Mode, kind: KeyKind) -> Header {
+        Header { mode, kind, deferred: false, has_parents: false, complete: false }
+    }
+}
+
 /// A finished request and how it is to be delivered.
 #[derive(Debug)]
 pub struct Chunk {
     pub wave: usize,
-    pub mode: Mode,
-    pub kind: KeyKind,
+    pub header: Header,
     /// Items, rows or points in it, once it is settled.
     pub rows: usize,
-    /// Its items hold nulls to clear or references to resolve: it cannot be sent as it is.
-    pub deferred: bool,
-    /// An item of it has a parent by external id.
-    pub has_parents: bool,
-    /// Every item of it has all that creating it takes.
-    pub complete: bool,
     /// When it was closed.
     pub closed: Moment,
     /// Which of its lane it is.
@@ -181,29 +195,15 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    pub fn new(wave: usize, mode: Mode, kind: KeyKind, rows: usize, body: Body) -> Chunk {
-        let payload = Payload::Memory(body);
-        Chunk {
-            wave,
-            mode,
-            kind,
-            rows,
-            deferred: false,
-            has_parents: false,
-            complete: false,
-            closed: 0,
-            number: 0,
-            keys: None,
-            payload,
-        }
+    pub fn new(wave: usize, header: Header, rows: usize, body: Body) -> Chunk {
+        Chunk { wave, header, rows, closed: 0, number: 0, keys: None, payload: Payload::Memory(body) }
     }
 
     /// A chunk whose body is made by `make`, of so many bytes, while others are still filled. It can be used when it is
     /// [settled](Chunk::settle).
     pub fn made(
         wave: usize,
-        mode: Mode,
-        kind: KeyKind,
+        header: Header,
         bytes: usize,
         make: impl FnOnce() -> Made + Send + 'static,
         background: &dyn Background,
@@ -211,22 +211,21 @@ impl Chunk {
         let (sender, body) = channel();
         // Nobody may want it any more.
         background.start(Box::new(move || drop(sender.send(make()))));
-        Chunk { payload: Payload::Making { body, bytes }, ..Chunk::new(wave, mode, kind, 0, Body::default()) }
+        Chunk { payload: Payload::Making { body, bytes }, ..Chunk::new(wave, header, 0, Body::default()) }
     }
 
     /// A chunk of items of other chunks, which are settled: the chunk of each, and which of its items; `bytes`: how many
     /// they have.
     pub fn picked(
         wave: usize,
-        mode: Mode,
-        kind: KeyKind,
+        header: Header,
         from: Rc<Vec<Chunk>>,
         places: Vec<(u32, u32)>,
         bytes: usize,
     ) -> Chunk {
         let rows = places.len();
         let payload = Payload::Picked { from, places, bytes };
-        Chunk { payload, ..Chunk::new(wave, mode, kind, rows, Body::default()) }
+        Chunk { payload, ..Chunk::new(wave, header, rows, Body::default()) }
     }
 
     /// Waits until the body is made.

@@ -20,7 +20,7 @@ use hashbrown::HashMap;
 
 #[cfg(test)]
 pub use chunk::MemorySpill;
-pub use chunk::{Background, Body, BodyBuilder, Chunk, Extent, Foreground, Spill};
+pub use chunk::{Background, Body, BodyBuilder, Chunk, Extent, Foreground, Header, Spill};
 use items::{ItemBatch, Merge};
 pub use items::{BODY_BYTES, HEAD, TAIL};
 use kin::Of;
@@ -450,25 +450,28 @@ impl Lane {
             self.shuffled |= matches!(&batch, Batch::Points(batch) if batch.is_shuffled());
             self.traces[wave].add(&batch, self.shuffled, budget);
         }
+        let header = Header::new(mode, kind);
         let mut chunk = match batch {
             Batch::Items(batch) => {
-                let (rows, deferred, has_parents) = (batch.items(), batch.deferred(), batch.has_parents());
-                let complete = batch.complete();
+                let header = Header {
+                    deferred: batch.deferred(),
+                    has_parents: batch.has_parents(),
+                    complete: batch.complete(),
+                    ..header
+                };
+                let rows = batch.items();
                 let with_family = self.destination.resource.stage == Stage::Assets;
                 let keys = (kind == KeyKind::Key).then(|| batch.keys());
-                let mut chunk = Chunk::new(wave, mode, kind, rows, batch.close(with_family));
+                let mut chunk = Chunk::new(wave, header, rows, batch.close(with_family));
                 chunk.keys = keys;
-                chunk.deferred = deferred;
-                chunk.complete = complete;
-                chunk.has_parents = has_parents;
                 chunk
             }
             Batch::Points(batch) => {
                 let (bytes, on_conflict) = (batch.bytes(), mode.on_conflict);
                 let make = move || batch.close(string, on_conflict);
-                Chunk::made(wave, mode, kind, bytes, make, background)
+                Chunk::made(wave, header, bytes, make, background)
             }
-            Batch::Ranges(batch) => Chunk::new(wave, mode, kind, batch.len(), batch.close()),
+            Batch::Ranges(batch) => Chunk::new(wave, header, batch.len(), batch.close()),
         };
         chunk.closed = self.moment;
         chunk.number = self.closed;

@@ -193,8 +193,8 @@ impl TransactionBuffer {
                 parts.extend(closed.map(|chunk| Part {
                     id: (at, chunk.number),
                     wave: chunk.wave,
-                    mode: chunk.mode,
-                    kind: chunk.kind,
+                    mode: chunk.header.mode,
+                    kind: chunk.header.kind,
                     rows: chunk.rows,
                     destination: destination.clone(),
                     copy: None,

@@ -177,8 +177,8 @@ impl TransactionBuffer {
                 own.parts.extend(closed.map(|chunk| Part {
                     id: (at, chunk.number),
                     wave: chunk.wave,
-                    deletes: chunk.mode.operation == Operation::Delete,
-                    keeps: chunk.mode.on_conflict == OnConflict::Ignore,
+                    deletes: chunk.header.mode.operation == Operation::Delete,
+                    keeps: chunk.header.mode.on_conflict == OnConflict::Ignore,
                     copy: None,
                 }));
                 // What was open at that moment is closed since.

@@ -117,7 +117,7 @@ impl Lane {
     fn parts(&self, keys: Option<&Keys>, before: Option<Moment>) -> Vec<Part<'_>> {
         // A chunk in a temporary file is read only if the trace of its wave says that it may hold a key.
         let may_hold = |chunk: &Chunk| match (keys, self.traces.get(chunk.wave)) {
-            (Some(keys), Some(Trace::Keys(trace))) if chunk.kind == KeyKind::Key => {
+            (Some(keys), Some(Trace::Keys(trace))) if chunk.header.kind == KeyKind::Key => {
                 keys.any_in(trace) && chunk.keys.as_ref().is_none_or(|filter| keys.any_in(filter))
             }
             _ => true,
@@ -130,7 +130,7 @@ impl Lane {
                 .filter(|chunk| before.is_none_or(|moment| chunk.closed < moment) && may_hold(chunk));
             parts.extend(closed.map(|chunk| {
                 let place = Place::Closed(chunk);
-                Part { lane: self, wave: chunk.wave, mode: chunk.mode, kind: chunk.kind, place }
+                Part { lane: self, wave: chunk.wave, mode: chunk.header.mode, kind: chunk.header.kind, place }
             }));
             // What was open at that moment is closed since.
             let open = segment.open.iter().filter(|_| before.is_none());

@@ -95,7 +95,7 @@ fn deliver_items(deliveries: Vec<Delivery>, spill: &mut MemorySpill) -> BTreeMap
         let waves: Vec<usize> = chunks.iter().map(|chunk| chunk.wave).collect();
         let mut seen: HashSet<(usize, String)> = HashSet::new();
         for (chunk, wave) in chunks.into_iter().zip(waves) {
-            let (rows, operation) = (chunk.rows, chunk.mode.operation);
+            let (rows, operation) = (chunk.rows, chunk.header.mode.operation);
             let body = chunk.into_body(spill).unwrap();
             assert!(rows <= 1000 && rows == body.items.len());
             let whole: serde_json::Value = serde_json::from_slice(&body.bytes).unwrap();
@@ -225,7 +225,7 @@ fn deliver_modes(deliveries: Vec<Delivery>, spill: &mut MemorySpill) -> BTreeMap
     let mut stored: BTreeMap<String, Option<Item>> = BTreeMap::new();
     let mut seen: HashSet<(usize, String)> = HashSet::new();
     for chunk in chunks {
-        let (wave, mode) = (chunk.wave, chunk.mode);
+        let (wave, mode) = (chunk.wave, chunk.header.mode);
         let body = chunk.into_body(spill).unwrap();
         for fragment in body.fragments() {
             let row = Properties::parse(fragment).unwrap();
@@ -354,7 +354,7 @@ fn points_end_as_written_whatever_the_savepoints() {
             let mut chunks = delivery.chunks;
             chunks.sort_by_key(|chunk| chunk.wave);
             let waves: Vec<(usize, usize, Operation)> =
-                chunks.iter().map(|chunk| (chunk.wave, chunk.rows, chunk.mode.operation)).collect();
+                chunks.iter().map(|chunk| (chunk.wave, chunk.rows, chunk.header.mode.operation)).collect();
             let mut seen: HashSet<(usize, String, i64)> = HashSet::new();
             for (chunk, (wave, rows, operation)) in chunks.into_iter().zip(waves) {
                 let body = chunk.into_body(&mut spill).unwrap();

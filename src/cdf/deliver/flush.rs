@@ -9,7 +9,7 @@ use super::hierarchy;
 use super::tally::{self, Count};
 use super::{deliver, Context, Outcome, Work};
 use crate::cdf::activity::{Counters, Errand};
-use crate::cdf::buffer::{Body, Chunk, Delivery, Destination, Spill, TransactionBuffer};
+use crate::cdf::buffer::{Body, Chunk, Delivery, Destination, Header, Spill, TransactionBuffer};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
 use crate::cdf::resource::view::REQUESTS_IN_PARALLEL;
@@ -137,7 +137,7 @@ pub fn flush(
         deletions.push(deleted);
     }
     arrange_assets(&progress, &mut writes, spill)?;
-    let has_parents = writes.iter().flatten().any(|chunk| chunk.has_parents);
+    let has_parents = writes.iter().flatten().any(|chunk| chunk.header.has_parents);
     for (at, (chunks, deletions)) in writes.into_iter().zip(deletions).enumerate() {
         let stage = progress[at].destination.resource.stage;
         let tasks = &mut tasks[queue(stage)];
@@ -204,7 +204,7 @@ fn arrange_assets(
 }
 
 fn deletes(chunk: &Chunk) -> bool {
-    chunk.mode.operation == Operation::Delete
+    chunk.header.mode.operation == Operation::Delete
 }
 
 /// The last wave in which something is written that a delivery's deletions may be about. Views may share instances.
@@ -252,8 +252,7 @@ fn start(
     let Task { destination: at, chunks, .. } = task;
     let rows = chunks.iter().map(|chunk| chunk.rows).sum();
     let first = chunks.first().ok_or_else(|| Error::internal("a task without requests"))?;
-    let (mode, kind, deferred) = (first.mode, first.kind, first.deferred);
-    let (complete, ordered) = (first.complete, first.has_parents);
+    let Header { mode, kind, deferred, complete, has_parents: ordered } = first.header;
     let bodies: Vec<Body> =
         chunks.into_iter().map(|chunk| chunk.into_body(spill)).collect::<Result<_, _>>()?;
     let body = match <[Body; 1]>::try_from(bodies) {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use hashbrown::HashMap;
 
-use crate::cdf::buffer::{Chunk, Spill, BODY_BYTES};
+use crate::cdf::buffer::{Chunk, Header, Spill, BODY_BYTES};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{list_names, Error, Kind};
@@ -52,7 +52,7 @@ pub fn arrange(
     per_request: usize,
     spill: &mut dyn Spill,
 ) -> Result<Vec<Vec<Chunk>>, Error> {
-    if !destinations.iter().flatten().any(|chunk| chunk.has_parents) {
+    if !destinations.iter().flatten().any(|chunk| chunk.header.has_parents) {
         return Ok(destinations);
     }
     let sizes: Vec<usize> = destinations.iter().map(Vec::len).collect();
@@ -84,10 +84,10 @@ fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> 
         for (item, (key, parent)) in body.family.iter().enumerate() {
             let node = nodes.len() as u32;
             let mut previous = None;
-            if chunks[at].kind != KeyKind::None {
+            if chunks[at].header.kind != KeyKind::None {
                 let writes = writes.entry(*key).or_insert(Writes { first: NONE, last: NONE });
                 // A child comes after its parent is there, not after it is gone.
-                if chunks[at].mode.operation != Operation::Delete && writes.first == NONE {
+                if chunks[at].header.mode.operation != Operation::Delete && writes.first == NONE {
                     writes.first = node;
                 }
                 previous = some(std::mem::replace(&mut writes.last, node));
@@ -155,7 +155,7 @@ fn describe(cycle: Vec<u32>, nodes: &[Node], chunks: &[Chunk], spill: &mut dyn S
             Err(error) => return error,
         }
     }
-    let naming = cycle.first().map(|at| chunks[nodes[*at as usize].chunk as usize].mode.naming);
+    let naming = cycle.first().map(|at| chunks[nodes[*at as usize].chunk as usize].header.mode.naming);
     let parent = ASSETS.column_name("parent_external_id", naming.unwrap_or_default());
     let mut error = Error::new(Kind::InvalidValue, format!("{parent} forms a cycle"))
         .about("assets")
@@ -208,7 +208,7 @@ impl Arrangement<'_> {
         if self.owner(a) != self.owner(b) {
             return false;
         }
-        let (a, b) = (self.chunk(a), self.chunk(b));
+        let (a, b) = (self.chunk(a).header, self.chunk(b).header);
         a.mode == b.mode && a.kind == b.kind && a.deferred == b.deferred
     }
 
@@ -283,16 +283,14 @@ fn rebuild(
 ) -> Vec<(usize, Chunk)> {
     let chunks = Rc::new(chunks);
     let arrangement = Arrangement { chunks: &chunks, owners, nodes, per_request };
-    let complete = chunks.iter().all(|chunk| chunk.complete);
+    let complete = chunks.iter().all(|chunk| chunk.header.complete);
     let mut made = Vec::new();
     for (wave, members) in arrangement.waves(steps).into_iter().enumerate() {
         for group in arrangement.requests(members) {
             let like = arrangement.chunk(group.nodes[0]);
             let places = group.nodes.iter().map(|at| arrangement.place(*at)).collect();
-            let mut chunk = Chunk::picked(wave, like.mode, like.kind, chunks.clone(), places, group.bytes);
-            chunk.deferred = like.deferred;
-            chunk.complete = complete;
-            chunk.has_parents = true;
+            let header = Header { complete, has_parents: true, ..like.header };
+            let chunk = Chunk::picked(wave, header, chunks.clone(), places, group.bytes);
             made.push((arrangement.owner(group.nodes[0]), chunk));
         }
     }
@@ -324,8 +322,8 @@ mod tests {
         let mut body = Body::from_fragments(fragments.iter().map(|fragment| &**fragment));
         let hash = |name: &str| hash_bytes(format!("\"{name}\"").as_bytes());
         body.family = assets.iter().map(|(key, parent)| (hash(key), parent.map_or(0, hash))).collect();
-        let mut chunk = Chunk::new(wave, Mode::default(), KeyKind::Key, assets.len(), body);
-        chunk.has_parents = assets.iter().any(|(_, parent)| parent.is_some());
+        let mut chunk = Chunk::new(wave, Header::new(Mode::default(), KeyKind::Key), assets.len(), body);
+        chunk.header.has_parents = assets.iter().any(|(_, parent)| parent.is_some());
         chunk
     }
 
