@@ -24,7 +24,7 @@ pytest = CDF_EMULATOR=$(abspath $(target_dir))/release/cdf-emulator PG_CONFIG=$(
 BENCH_ARGS ?=
 bench = CDF_SINK=$(abspath $(target_dir))/release/cdf-sink PG_CONFIG=$(pg_config) $(target_dir)/venv/bin/python bench/bench.py
 
-.PHONY: help demo test bench lint install fmt clean build setup setup-build
+.PHONY: help demo test fuzz bench lint install fmt clean build setup setup-build
 
 help: ## List the targets
 	@echo 'make TARGET [PG_CONFIG=/path/to/pg_config]'
@@ -47,6 +47,12 @@ test: setup ## Set up what is missing, build, install, and run every test
 	@scripts/test-dockerfile.sh
 	@echo '==> Tests through PostgreSQL, against the emulator'
 	@$(pytest) tests
+
+# Random input for each parser in `make fuzz`; `make test` takes 256.
+FUZZ_CASES ?= 200000
+
+fuzz: setup-build ## Random input for the parsers, for longer than in the tests (FUZZ_CASES=N)
+	@PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked --release --no-default-features --lib -- fuzz keeps_what_was_read of_any_message
 
 bench: setup ## Measure loads against local tables and the Python SDK, and write docs/performance.md
 	@scripts/build.sh extension

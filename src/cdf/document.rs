@@ -403,7 +403,10 @@ impl<'m> IntoIterator for &'m Map {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::cdf::fuzz::{config, is_json, sent};
 
     #[test]
     fn documents_are_printed_as_they_were() {
@@ -456,5 +459,20 @@ mod tests {
         }
         let request = serde_json::json!({ "id": value["id"], "in": value["in"] }).to_string();
         assert_eq!(request, r#"{"id":5,"in":{"a":1.0,"b":"y"}}"#);
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        #[test]
+        fn a_document_keeps_what_was_read(bytes in sent()) {
+            let read = parse(&bytes);
+            // Valid text apart, both see JSON in the same bytes.
+            prop_assert_eq!(read.is_ok(), is_json(&bytes) && std::str::from_utf8(&bytes).is_ok());
+            if let Ok(document) = read {
+                let again = parse(document.to_string().as_bytes());
+                prop_assert!(again.is_ok_and(|again| again == document), "{}", bytes.escape_ascii());
+            }
+        }
     }
 }

@@ -12,6 +12,8 @@ pub mod encode;
 pub mod error;
 mod error_text;
 pub mod explain;
+#[cfg(test)]
+mod fuzz;
 pub mod hash;
 pub mod http;
 pub mod read;

@@ -2,6 +2,8 @@
 
 pub mod document;
 pub mod fragment;
+#[cfg(test)]
+mod fuzz;
 mod geo;
 pub mod instances;
 pub mod items;

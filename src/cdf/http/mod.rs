@@ -12,6 +12,8 @@ pub mod client;
 pub mod connection;
 mod exchange;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod gzip;
 mod link;
 pub mod oidc;

@@ -150,8 +150,10 @@ struct Elements {
 
 impl Members {
     fn read(body: &[u8]) -> Result<Members, String> {
+        // serde_json does not look at the bytes of texts that it skips.
+        let text = std::str::from_utf8(body).map_err(|_| "it is not JSON".to_owned())?;
         // serde_json's own message may quote the answer.
-        serde_json::from_slice(body).map_err(|error| match (body.is_empty(), error.classify()) {
+        serde_json::from_str(text).map_err(|error| match (body.is_empty(), error.classify()) {
             (true, _) => "it is empty".into(),
             (_, serde_json::error::Category::Eof) => "it ends too early".into(),
             (_, serde_json::error::Category::Data) => "it is no JSON object".into(),
@@ -330,6 +332,7 @@ mod tests {
             {
                 assert!(check(owed, body).is_err(), "{owed:?} {body}");
             }
+            assert!(owed.check(PLAIN, b"{\"id\":1,\"items\":[{\"id\":\"\xff\"}]}").is_err(), "{owed:?}");
             assert!(owed.check(Some("text/html"), b"{}").is_err(), "{owed:?}");
             assert!(owed.check(None, b"{}").is_err(), "{owed:?}");
         }

@@ -502,7 +502,10 @@ fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::cdf::fuzz::{config, sent};
 
     #[test]
     fn json_says_the_same_as_protobuf() {
@@ -521,5 +524,15 @@ mod tests {
         assert_eq!(points.datapoints[0], NumericPoint { timestamp: -5, value: 1.5, ..Default::default() });
         assert_eq!(decoded.items[1].instance_id.as_ref().unwrap().external_id, "x");
         assert!(decode(&Bytes::from_static(b"{")).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        #[test]
+        fn points_of_any_message_are_read_or_refused(bytes in sent()) {
+            let _ = Owed::Points.check(Some("application/protobuf"), &bytes);
+            let _ = decode(&Bytes::from(bytes));
+        }
     }
 }
