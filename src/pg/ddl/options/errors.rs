@@ -1,0 +1,18 @@
+//! The errors of options.
+
+use crate::cdf::error::{Error, Kind};
+
+/// An option that has to be given.
+pub fn missing(name: &str, place: &str) -> Error {
+    Error::new(Kind::InvalidOption, format!("option \"{name}\" is required for {place}"))
+}
+
+/// A value that an option cannot have.
+pub fn invalid(name: &str, value: &str) -> Error {
+    Error::new(Kind::InvalidOption, format!("invalid value for option \"{name}\": {value}"))
+}
+
+/// A value that is none of those that an option may have.
+pub fn not_allowed(name: &str, shown: &str, allowed: &[&str]) -> Error {
+    invalid(name, shown).hint(format!("Allowed values are: {}.", allowed.join(", ")))
+}

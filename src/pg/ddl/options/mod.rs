@@ -1,0 +1,20 @@
+//! The options of servers, user mappings, foreign tables and columns: which there are, what they take, and what they
+//! come to for a table and for a connection.
+
+pub mod connection;
+pub mod credentials;
+pub mod errors;
+pub mod registry;
+pub mod stored;
+pub mod table;
+pub mod url;
+pub mod validator;
+pub mod values;
+
+pub use connection::connection;
+pub use credentials::user_mapping;
+pub use registry::{secrets, steering_mapping, steering_server};
+pub use stored::Stored;
+pub use table::table_definition;
+pub use url::url;
+pub use values::naming;

@@ -1,0 +1,169 @@
+//! Every option there is: what it is set on, what it takes, and what it means for secrets.
+
+use pgrx::pg_sys;
+
+use crate::cdf::resource::{raw, Resource, Shape};
+use crate::cdf::table::{NullHandling, OnConflict, OnUnfit};
+
+/// What an option is set on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    Server,
+    UserMapping,
+    Table,
+    Column,
+}
+
+impl Holder {
+    /// As PostgreSQL tells a validator: by the catalog that will hold the options. None is the wrapper itself.
+    pub fn of_catalog(catalog: pg_sys::Oid) -> Option<Holder> {
+        match catalog {
+            pg_sys::ForeignServerRelationId => Some(Holder::Server),
+            pg_sys::UserMappingRelationId => Some(Holder::UserMapping),
+            pg_sys::ForeignTableRelationId => Some(Holder::Table),
+            pg_sys::AttributeRelationId => Some(Holder::Column),
+            _ => None,
+        }
+    }
+
+    pub fn noun(self) -> &'static str {
+        match self {
+            Holder::Server => "a server",
+            Holder::UserMapping => "a user mapping",
+            Holder::Table => "a foreign table",
+            Holder::Column => "a column",
+        }
+    }
+}
+
+/// What an option takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Takes {
+    Text,
+    /// Text of so many characters at most.
+    Name(usize),
+    Bool,
+    /// `query`: whether the URL may have one.
+    Url {
+        query: bool,
+    },
+    OneOf(&'static [&'static str]),
+    Resource,
+}
+
+/// Which tables have an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    All,
+    Raw,
+    Datapoints,
+    View,
+}
+
+impl Tables {
+    pub fn include(self, resource: &Resource) -> bool {
+        match self {
+            Tables::All => true,
+            Tables::Raw => matches!(resource.shape, Shape::Raw),
+            Tables::Datapoints => matches!(resource.shape, Shape::Datapoints { .. }),
+            Tables::View => matches!(resource.shape, Shape::Instances { .. }),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Descriptor {
+    pub name: &'static str,
+    pub holders: &'static [Holder],
+    pub takes: Takes,
+    pub required: bool,
+    /// Never shown.
+    pub secret: bool,
+    /// Decides where secrets and tokens are sent.
+    pub steers: bool,
+    pub tables: Tables,
+}
+
+impl Descriptor {
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    const fn steers(mut self) -> Self {
+        self.steers = true;
+        self
+    }
+
+    const fn only(mut self, tables: Tables) -> Self {
+        self.tables = tables;
+        self
+    }
+}
+
+const fn option(name: &'static str, holders: &'static [Holder], takes: Takes) -> Descriptor {
+    Descriptor { name, holders, takes, required: false, secret: false, steers: false, tables: Tables::All }
+}
+
+/// Every option there is, in the order in which errors list them.
+pub static OPTIONS: &[Descriptor] = &[
+    option("base_url", &[Holder::Server], Takes::Url { query: false }).required().steers(),
+    option("project", &[Holder::UserMapping], Takes::Text).required(),
+    option("token_url", &[Holder::UserMapping], Takes::Url { query: true }).required().steers(),
+    option("client_id", &[Holder::UserMapping], Takes::Text).required(),
+    option("client_secret", &[Holder::UserMapping], Takes::Text).required().secret(),
+    option("scope", &[Holder::UserMapping], Takes::Text),
+    option("audience", &[Holder::UserMapping], Takes::Text),
+    option("resource", &[Holder::Table], Takes::Resource).required(),
+    option("database", &[Holder::Table], Takes::Name(raw::DATABASE_CHARS)).only(Tables::Raw),
+    option("table", &[Holder::Table], Takes::Name(raw::TABLE_CHARS)).only(Tables::Raw),
+    option("primary_key", &[Holder::Table], Takes::Text).only(Tables::Raw),
+    option("space", &[Holder::Table], Takes::Text).only(Tables::View),
+    option("external_id", &[Holder::Table], Takes::Text).only(Tables::View),
+    option("version", &[Holder::Table], Takes::Text).only(Tables::View),
+    option("on_conflict", &[Holder::Table, Holder::Server], Takes::OneOf(OnConflict::NAMES)),
+    option("null_handling", &[Holder::Table, Holder::Server], Takes::OneOf(NullHandling::NAMES)),
+    option("create_missing", &[Holder::Table], Takes::Bool).only(Tables::Datapoints),
+    option("truncatable", &[Holder::Table], Takes::Bool),
+    option("updatable", &[Holder::Table, Holder::Server], Takes::Bool),
+    option("on_unfit", &[Holder::Column, Holder::Table, Holder::Server], Takes::OneOf(OnUnfit::NAMES)),
+    option("name", &[Holder::Column], Takes::Text),
+];
+
+/// The names of the options that hold a secret.
+pub fn secrets() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().filter(|option| option.secret).map(|option| option.name)
+}
+
+/// The names of a server's options that decide where tokens and rows are sent.
+pub fn steering_server() -> impl Iterator<Item = &'static str> {
+    steering(Holder::Server)
+}
+
+/// The names of a user mapping's options that decide where its secrets are sent.
+pub fn steering_mapping() -> impl Iterator<Item = &'static str> {
+    steering(Holder::UserMapping)
+}
+
+fn steering(holder: Holder) -> impl Iterator<Item = &'static str> {
+    let of_holder = move |option: &&Descriptor| option.steers && option.holders.contains(&holder);
+    OPTIONS.iter().filter(of_holder).map(|option| option.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_have_a_holder() {
+        for (at, option) in OPTIONS.iter().enumerate() {
+            assert!(OPTIONS[..at].iter().all(|other| other.name != option.name), "{}", option.name);
+            assert!(!option.holders.is_empty());
+        }
+    }
+}

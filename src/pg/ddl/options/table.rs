@@ -1,0 +1,93 @@
+//! The options of a foreign table and its columns: the table that they come to.
+
+use pgrx::{pg_sys, PgTupleDesc};
+
+use super::connection::connection;
+use super::registry::Holder;
+use super::stored::Stored;
+use super::values::{null_handling, on_conflict, on_unfit, parse_bool};
+use crate::cdf::error::Error;
+use crate::cdf::resource::Resource;
+use crate::cdf::table::{ColumnDefinition, Mode, Operation, Table, TableOptions};
+use crate::cdf::view::ViewReference;
+use crate::pg::modify::datum::holds_values;
+use crate::pg::session::views;
+use crate::pg::text::column_name;
+
+/// The server of a foreign table and the table's options, the server's applied where the table has none.
+fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
+    // SAFETY: both look the object up in the catalogs and raise an error if it is not there; what they return is
+    // allocated in the current memory context.
+    let (server, stored, defaults) = unsafe {
+        let table = pg_sys::GetForeignTable(relid);
+        let server = pg_sys::GetForeignServer((*table).serverid);
+        ((*server).serverid, Stored::read((*table).options), Stored::read((*server).options))
+    };
+    let either = |name: &str| stored.get(name).or_else(|| defaults.get(name));
+    let flag = |name: &str, value: Option<&str>, default: bool| match value {
+        Some(value) => parse_bool(name, value),
+        None => Ok(default),
+    };
+    let options = TableOptions {
+        resource: Resource::get(stored.required("resource", Holder::Table)?)?,
+        database: stored.text("database"),
+        table: stored.text("table"),
+        primary_key: stored.text("primary_key"),
+        view: match (stored.text("space"), stored.text("external_id")) {
+            (Some(space), Some(external_id)) => {
+                Some(ViewReference { space, external_id, version: stored.text("version") })
+            }
+            _ => None,
+        },
+        mode: Mode {
+            operation: Operation::Upsert,
+            on_conflict: either("on_conflict").map(on_conflict).transpose()?.unwrap_or_default(),
+            null_handling: either("null_handling").map(null_handling).transpose()?.unwrap_or_default(),
+            create_missing: flag("create_missing", stored.get("create_missing"), false)?,
+            ..Mode::default()
+        },
+        truncatable: flag("truncatable", stored.get("truncatable"), false)?,
+        updatable: flag("updatable", either("updatable"), true)?,
+        on_unfit: either("on_unfit").map(on_unfit).transpose()?.unwrap_or_default(),
+    };
+    Ok((server, options))
+}
+
+/// The server of a foreign table, and what the table is to CDF, its columns bound. The definition of a view is asked for
+/// with the rights of `user`.
+///
+/// # Safety
+/// `relation` is an open foreign table.
+pub unsafe fn table_definition(
+    relation: pg_sys::Relation,
+    user: pg_sys::Oid,
+) -> Result<(pg_sys::Oid, Table), Error> {
+    // SAFETY: the caller's promise; an open relation has its tuple descriptor, which outlives this call.
+    let (relid, columns) = unsafe { ((*relation).rd_id, PgTupleDesc::from_pg_unchecked((*relation).rd_att)) };
+    let (server, options) = table(relid)?;
+    let definitions: Vec<Option<ColumnDefinition>> = columns
+        .iter()
+        .map(|column| {
+            if !holds_values(column) {
+                return Ok(None);
+            }
+            // SAFETY: a catalog look-up by the column's own numbers.
+            let stored = unsafe { Stored::read(pg_sys::GetForeignColumnOptions(relid, column.attnum)) };
+            Ok(Some(ColumnDefinition {
+                name: column_name(column),
+                cdf_name: stored.text("name"),
+                on_unfit: stored.get("on_unfit").map(on_unfit).transpose()?,
+            }))
+        })
+        .collect::<Result<_, Error>>()?;
+    let table = match options.view.clone() {
+        None => Table::new(options, definitions)?,
+        Some(view) => {
+            let connection = connection(server, user)?;
+            views::bind(&connection, &view, |view| {
+                Table::of_view(options.clone(), definitions.clone(), Some(view))
+            })?
+        }
+    };
+    Ok((server, table))
+}

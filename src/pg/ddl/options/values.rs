@@ -1,0 +1,75 @@
+//! What an option may be set to.
+
+use super::errors::{invalid, not_allowed};
+use super::registry::{Descriptor, Takes};
+use super::url::parse_url;
+use crate::cdf::error::Error;
+use crate::cdf::resource::{Naming, Resource};
+use crate::cdf::table::{NullHandling, OnConflict, OnUnfit};
+
+/// Whether an option may have a value.
+pub fn check_value(option: &Descriptor, value: &str, allow_http: bool) -> Result<(), Error> {
+    match option.takes {
+        Takes::Text | Takes::Name(_) | Takes::Resource if value.is_empty() => {
+            Err(invalid(option.name, "an empty text"))
+        }
+        Takes::Name(max) if value.chars().count() > max => {
+            Err(invalid(option.name, &shown(option, value))
+                .hint(format!("CDF takes at most {max} characters.")))
+        }
+        Takes::Text | Takes::Name(_) => Ok(()),
+        Takes::Bool => parse_bool(option.name, value).map(drop),
+        Takes::Url { query } => parse_url(option.name, value, query, allow_http).map(drop),
+        Takes::OneOf(allowed) if !allowed.contains(&value) => {
+            Err(not_allowed(option.name, &shown(option, value), allowed))
+        }
+        Takes::OneOf(_) => Ok(()),
+        Takes::Resource => Resource::get(value).map(drop),
+    }
+}
+
+fn shown(option: &Descriptor, value: &str) -> String {
+    if option.secret {
+        "(not shown)".into()
+    } else {
+        format!("\"{value}\"")
+    }
+}
+
+pub fn parse_bool(name: &str, value: &str) -> Result<bool, Error> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "on" | "yes" | "1" => Ok(true),
+        "false" | "off" | "no" | "0" => Ok(false),
+        _ => Err(not_allowed(name, &format!("\"{value}\""), &["true", "false"])),
+    }
+}
+
+/// What an option says that takes one of some names.
+fn one_of<T>(
+    name: &str,
+    value: &str,
+    parse: impl Fn(&str) -> Option<T>,
+    allowed: &[&str],
+) -> Result<T, Error> {
+    parse(value).ok_or_else(|| not_allowed(name, &format!("\"{value}\""), allowed))
+}
+
+/// What the option `naming` of IMPORT FOREIGN SCHEMA, and of registration, says.
+pub fn naming(value: &str) -> Result<Naming, Error> {
+    one_of("naming", value, Naming::parse, Naming::NAMES)
+}
+
+/// What an option `on_conflict` says.
+pub fn on_conflict(value: &str) -> Result<OnConflict, Error> {
+    one_of("on_conflict", value, OnConflict::parse, OnConflict::NAMES)
+}
+
+/// What an option `null_handling` says.
+pub fn null_handling(value: &str) -> Result<NullHandling, Error> {
+    one_of("null_handling", value, NullHandling::parse, NullHandling::NAMES)
+}
+
+/// What an option `on_unfit` says.
+pub fn on_unfit(value: &str) -> Result<OnUnfit, Error> {
+    one_of("on_unfit", value, OnUnfit::parse, OnUnfit::NAMES)
+}
