@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""Checks the structure of src: what a newcomer relies on when looking for something.
+
+- No two files use each other, directly or through others: arrows between files point one way.
+- src/cdf uses nothing of src/pg, of pgrx or of pg_sys.
+- No file is longer than 700 lines, tests not counted.
+- A type has a name of its own: no other struct, enum or trait of src is called the same.
+- What a resource is stands in src/cdf/resource; elsewhere at most 30 places ask for its shape.
+
+    scripts/structure.py [DIRECTORY OF src]
+
+Prints what is wrong and ends with 1, or says nothing and ends with 0.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+LONGEST = 700
+MOST_SHAPES = 30
+
+# Files that hold nothing but tests.
+TEST_FILES = {"tests.rs", "testing.rs", "fuzz.rs"}
+
+
+class Source:
+    """One file: its module's path, and its text without comments, literals and tests."""
+
+    def __init__(self, root: Path, file: Path) -> None:
+        self.file = file.relative_to(root)
+        parts = list(self.file.with_suffix("").parts)
+        if parts[-1] in ("mod", "lib"):
+            parts.pop()
+        self.module = ("crate", *parts)
+        self.text = without_tests(without_comments(file.read_text()))
+
+
+def without_comments(text: str) -> str:
+    """Rust without comments and without what stands in quotes; lines stay where they are."""
+    token = re.compile(
+        r"""//[^\n]*|/\*.*?\*/|b?r(?P<hashes>\#*)".*?"(?P=hashes)|b?"(?:\\.|[^"\\])*"|b?'(?:\\[^\n]{1,8}?|[^'\\\n])'""",
+        re.DOTALL,
+    )
+
+    def blank(match: re.Match[str]) -> str:
+        found = match.group(0)
+        lines = "\n" * found.count("\n")
+        return lines if found.startswith("/") else f'""{lines}'
+
+    return token.sub(blank, text)
+
+
+def without_tests(text: str) -> str:
+    """The text without the items that are compiled for tests only."""
+    kept, at = [], 0
+    for attribute in re.finditer(r"#\[cfg\(test\)\]", text):
+        if attribute.start() < at:
+            continue
+        kept.append(text[at : attribute.start()])
+        at = end_of_item(text, attribute.end())
+    kept.append(text[at:])
+    return "".join(kept)
+
+
+def end_of_item(text: str, start: int) -> int:
+    """Where the item that begins here ends: at its semicolon, or at its last brace."""
+    depth = 0
+    for at in range(start, len(text)):
+        character = text[at]
+        if character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if depth == 0:
+                return at + 1
+        elif character == ";" and depth == 0:
+            return at + 1
+    return len(text)
+
+
+def used_paths(text: str) -> list[tuple[bool, tuple[str, ...]]]:
+    """The paths of all `use` declarations, and whether they are exported again."""
+    found = []
+    for match in re.finditer(r"(pub(?:\([^)]*\))?\s+)?\buse\s+([^;]+);", text):
+        for path in branches(re.sub(r"\s+", " ", match.group(2)).strip()):
+            path = re.sub(r"\s+as\s+\w+$", "", path.strip())
+            found.append((bool(match.group(1)), tuple(part.strip() for part in path.split("::"))))
+    return found
+
+
+def branches(tree: str) -> list[str]:
+    """`a::{b, c::{d}}` as `a::b` and `a::c::d`."""
+    match = re.match(r"^(.*?)\{(.*)\}$", tree)
+    if not match:
+        return [tree]
+    parts, depth, start = [], 0, 0
+    inside = match.group(2)
+    for at, character in enumerate(inside):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append(inside[start:at])
+            start = at + 1
+    parts.append(inside[start:])
+    return [match.group(1) + below for part in parts if part.strip() for below in branches(part.strip())]
+
+
+class Modules:
+    """Which file a path leads to, as seen from another file."""
+
+    def __init__(self, sources: list[Source]) -> None:
+        self.sources = {source.module: source for source in sources}
+        # (module, name) -> the module that the name is exported from.
+        self.exported: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {}
+        for source in sources:
+            for public, path in used_paths(source.text):
+                target = self.named(source.module, path)
+                if public and target and target != source.module:
+                    self.exported[source.module, path[-1]] = target
+
+    def named(self, module: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The longest part of a path that is a module."""
+        here, rest = list(module), list(path)
+        if rest[0] == "crate":
+            here, rest = ["crate"], rest[1:]
+        elif rest[0] == "self":
+            rest = rest[1:]
+        elif rest[0] == "super":
+            while rest and rest[0] == "super":
+                here, rest = here[:-1], rest[1:]
+        elif (*here, rest[0]) not in self.sources:
+            return None
+        whole = (*here, *rest)
+        while whole and whole not in self.sources:
+            whole = whole[:-1]
+        return whole or None
+
+    def defined(self, module: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The module that defines what a path names, through all that export it again."""
+        target = self.named(module, path)
+        seen = set()
+        while target and target not in seen:
+            seen.add(target)
+            further = next((self.exported[target, name] for name in path if (target, name) in self.exported), None)
+            if further is None:
+                break
+            target = further
+        return target
+
+    def uses(self, source: Source) -> dict[tuple[str, ...], set[str]]:
+        """The other modules that a file uses, each with what it names of them."""
+        found: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        imported: dict[str, tuple[str, ...]] = {
+            module[-1]: module for module in self.sources if module[:-1] == source.module
+        }
+
+        def note(path: tuple[str, ...]) -> None:
+            target = self.defined(source.module, path)
+            if target and target != source.module:
+                found[target].add("::".join(path))
+
+        for _, path in used_paths(source.text):
+            module = self.named(source.module, path)
+            if module and module[-1] == path[-1]:
+                # A module as such: what counts is what is named of it.
+                imported[path[-1]] = module
+            else:
+                note(path)
+        body = re.sub(r"\buse\s+[^;]+;", "", source.text)
+        for match in re.finditer(r"(?<![\w:])\w+(?:::\w+)+", body):
+            path = tuple(match.group(0).split("::"))
+            if path[0] in ("crate", "self", "super"):
+                note(path)
+            elif path[0] in imported:
+                note((*absolute(imported[path[0]]), *path[1:]))
+        return found
+
+
+def absolute(module: tuple[str, ...]) -> tuple[str, ...]:
+    return module if module[0] == "crate" else ("crate", *module)
+
+
+def circles(uses: dict[tuple[str, ...], dict[tuple[str, ...], set[str]]]) -> list[list[tuple[str, ...]]]:
+    """The groups of files that use each other (Tarjan's strongly connected components)."""
+    index: dict = {}
+    low: dict = {}
+    stack: list = []
+    groups: list = []
+
+    def visit(node: tuple[str, ...]) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in uses[node]:
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            at = stack.index(node)
+            group = stack[at:]
+            del stack[at:]
+            if len(group) > 1:
+                groups.append(sorted(group))
+
+    for node in uses:
+        if node not in index:
+            visit(node)
+    return groups
+
+
+def check_circles(sources: list[Source]) -> list[str]:
+    modules = Modules(sources)
+    uses = {source.module: modules.uses(source) for source in sources}
+    told = []
+    for group in circles(uses):
+        told.append(f"a circle of {len(group)} files:")
+        for module in group:
+            for other in sorted(set(group) & set(uses[module])):
+                names = ", ".join(sorted(uses[module][other]))
+                told.append(f"    {modules.sources[module].file} uses {modules.sources[other].file}: {names}")
+    return told
+
+
+def check_worlds(sources: list[Source]) -> list[str]:
+    word = re.compile(r"\b(pgrx|pg_sys)\b|\bcrate::pg\b")
+    return [
+        f"{source.file} uses {match.group(0)}: src/cdf knows nothing of PostgreSQL's functions"
+        for source in sources
+        if source.file.parts[0] == "cdf" and (match := word.search(source.text))
+    ]
+
+
+def check_lengths(sources: list[Source]) -> list[str]:
+    lengths = ((source.file, len(source.text.rstrip().split("\n"))) for source in sources)
+    return [f"{file} has {lines} lines without its tests; {LONGEST} are the most" for file, lines in lengths if lines > LONGEST]
+
+
+def check_names(sources: list[Source]) -> list[str]:
+    places: dict[str, list[str]] = defaultdict(list)
+    for source in sources:
+        for match in re.finditer(r"^(?:pub(?:\([^)]*\))? )?(?:struct|enum|trait|union) (\w+)", source.text, re.MULTILINE):
+            places[match.group(1)].append(str(source.file))
+    return [f"{name} is {len(files)} types: in {', '.join(files)}" for name, files in sorted(places.items()) if len(files) > 1]
+
+
+def check_shapes(sources: list[Source]) -> list[str]:
+    counts = {
+        str(source.file): len(re.findall(r"\bShape::", source.text))
+        for source in sources
+        if source.file.parts[:2] != ("cdf", "resource")
+    }
+    total = sum(counts.values())
+    if total <= MOST_SHAPES:
+        return []
+    files = ", ".join(f"{file} {count}" for file, count in sorted(counts.items()) if count)
+    return [f"{total} places ask for the shape of a resource; {MOST_SHAPES} are the most: {files}"]
+
+
+CHECKS = [check_circles, check_worlds, check_lengths, check_names, check_shapes]
+
+
+def faults(root: Path) -> list[str]:
+    """What is wrong with the sources below a directory."""
+    files = sorted(file for file in root.rglob("*.rs") if file.name not in TEST_FILES and "tests" not in file.parts)
+    sources = [Source(root, file) for file in files]
+    return [fault for check in CHECKS for fault in check(sources)]
+
+
+def main() -> int:
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "src"
+    found = faults(root)
+    print("\n".join(found), file=sys.stderr, end="\n" if found else "")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
