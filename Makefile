@@ -16,7 +16,9 @@ target_dir := $(or $(CARGO_TARGET_DIR),target)
 pg_config = $(shell source scripts/common.sh; find_pg_config)
 pg_major = $(shell source scripts/common.sh; pg_major "$(pg_config)")
 shell_files = .ci/run $(wildcard scripts/*.sh demo/*.sh docker/*.sh)
-python_files = $(shell find tests demo bench -name '*.py' -not -path '*/target/*')
+python_dirs = tests demo bench scripts
+# Runs a checker, if setup could get it.
+check = if [[ -x $(target_dir)/venv/bin/$(1) ]]; then $(target_dir)/venv/bin/$(1) $(2); else echo '    without $(1)'; fi
 # A test never waits for the outer world: it talks to the emulator on this machine.
 pytest = CDF_EMULATOR=$(abspath $(target_dir))/release/cdf-emulator PG_CONFIG=$(pg_config) $(target_dir)/venv/bin/pytest
 
@@ -60,16 +62,17 @@ bench: setup ## Measure loads against local tables and the Python SDK, and write
 	@scripts/install.sh
 	@$(bench) $(BENCH_ARGS)
 
-lint: setup-build ## Check formatting, clippy without warnings, and that the scripts parse
+lint: setup ## Check formatting, clippy without warnings, scripts, Python, and the Dockerfile
 	@echo '==> rustfmt'
 	@cargo fmt --all --check
 	@echo '==> clippy: the extension, for PostgreSQL $(pg_major)'
 	@PGRX_PG_CONFIG_PATH=$(pg_config) cargo clippy --locked --all-targets --no-default-features --features pg$(pg_major) -- -D warnings
 	@echo '==> clippy: the CDF side alone, the emulator and the sink'
 	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -p cdf-sink -- -D warnings
-	@echo '==> scripts'
-	@for file in $(shell_files); do bash -n "$$file"; done
-	@python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' $(python_files)
+	@echo '==> scripts, Python, Dockerfile'
+	@$(call check,shellcheck,-x $(shell_files))
+	@$(call check,ruff,check --quiet $(python_dirs))
+	@$(call check,hadolint,Dockerfile)
 
 install: ## Build in release mode and install into the PostgreSQL of PG_CONFIG
 	@scripts/setup.sh check

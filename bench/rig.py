@@ -16,7 +16,7 @@ import psycopg
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from conftest import REGISTER, TARGET, Cluster, Emulator, Gateway, own_cluster  # noqa: E402
+from harness import REGISTER, TARGET, Cluster, Emulator, Gateway, own_cluster  # noqa: E402
 
 MODULUS = 1 << 64
 

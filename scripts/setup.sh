@@ -119,6 +119,17 @@ make_venv() {
     cp "$wanted" "$venv/requirements.installed"
 }
 
+# The checkers of scripts, Python and the Dockerfile. One that cannot be had for this machine is left out.
+get_checkers() {
+    local venv=$target_dir/venv wanted=$root_dir/tests/requirements-lint.txt checker
+    cmp -s "$wanted" "$venv/checkers.installed" && return
+    while read -r checker; do
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "$checker" >/dev/null 2>&1 ||
+            note "$checker cannot be had here: make lint goes on without it"
+    done <"$wanted"
+    cp "$wanted" "$venv/checkers.installed"
+}
+
 say "Setting up"
 find_missing
 if [[ $mode == check ]]; then
@@ -142,6 +153,7 @@ fi
 check_rust
 if [[ $mode == test ]]; then
     make_venv
+    get_checkers
     "$root_dir/scripts/npgsql.sh"
 fi
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from conftest import REGISTER, Cluster, Emulator, Gateway, own_cluster  # noqa: F401  (for those who import from here)
+from harness import REGISTER, Cluster, Emulator, Gateway
 from psycopg import sql
 from support import refused, requests
 
@@ -99,18 +99,3 @@ def create_missing_series(cluster: Cluster, gateway: Gateway) -> None:
         for table in ("datapoints", "string_datapoints"):
             name = sql.Identifier(gateway.schema, table)
             connection.execute(sql.SQL("ALTER FOREIGN TABLE {} OPTIONS (ADD create_missing 'true')").format(name))
-
-
-@pytest.fixture(scope="module")
-def loader(cluster, gateway, emulator):
-    """A role of the module's own, whose points create their series."""
-    loader = register(cluster, emulator)
-    create_missing_series(cluster, loader)
-    return loader
-
-
-@pytest.fixture
-def session(loader, cdf):
-    """The loader's session. Autocommit: transactions begin where a test says BEGIN."""
-    with loader.connect(autocommit=True) as connection:
-        yield connection

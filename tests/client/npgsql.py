@@ -10,12 +10,11 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
-import pytest
-from conftest import TARGET, Gateway
+from harness import TARGET, Gateway
 
 PLACE = TARGET / "npgsql"
 
@@ -118,20 +117,3 @@ class Connection:
     def close(self) -> None:
         """Gives it back to the pool."""
         self.do("close")
-
-
-@pytest.fixture(scope="module")
-def npgsql() -> Iterator[Npgsql]:
-    if not (PLACE / "requirements.installed").exists():
-        pytest.skip("Npgsql is not here: scripts/npgsql.sh could not get the packages that carry it")
-    running = Npgsql()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def net(npgsql, gateway, cdf) -> Connection:
-    """A connection of the registered role, with CDF empty. From a pool of its own, so that it is new."""
-    connection = npgsql.open(gateway, Pooling="false")
-    yield connection
-    connection.close()

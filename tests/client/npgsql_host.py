@@ -39,7 +39,18 @@ import System  # noqa: E402
 from Npgsql import NpgsqlCommand, NpgsqlConnection, NpgsqlParameter  # noqa: E402
 from NpgsqlTypes import NpgsqlDbType  # noqa: E402
 from System import (  # noqa: E402
-    Array, Boolean, DateTime, DateTimeOffset, DBNull, Decimal, Double, Guid, Int32, Int64, Object, String,
+    Array,
+    Boolean,
+    DateTime,
+    DateTimeOffset,
+    DBNull,
+    Decimal,
+    Double,
+    Guid,
+    Int32,
+    Int64,
+    Object,
+    String,
 )
 from System.Data import CommandBehavior  # noqa: E402
 from System.Globalization import CultureInfo, DateTimeStyles  # noqa: E402

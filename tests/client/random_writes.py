@@ -249,8 +249,8 @@ class Rows(Kind):
         roll = session.random.random()
         known = [key for key, item in model.items() if item.get("_id")]
         if self.by_id and known and session.random.random() < 0.35:
-            return self.write_by_id(session, model, table, set_null, roll, session.random.choice(known))
-        if roll < 0.62:
+            self.write_by_id(session, model, table, set_null, roll, session.random.choice(known))
+        elif roll < 0.62:
             self.write_rows(session, model, table, set_null, roll)
         elif roll < 0.82:
             key = session.random.choice([*self.keys, *model])

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
-import pytest
 from psycopg import ClientCursor, sql
 
 SECRET = "hush-hush-9f2c"
@@ -74,26 +73,6 @@ def statement(arguments: dict[str, str]) -> tuple[sql.Composed, dict[str, str]]:
 def literal(connection, arguments: dict[str, str]) -> str:
     """The same call as one text with everything in it."""
     return ClientCursor(connection).mogrify(*statement(arguments))
-
-
-@pytest.fixture
-def site(cluster, cdf):
-    """A database of its own, and no role left behind. Sessions do not have the library before they call it."""
-    name = "credentials_test"
-    with cluster.connect() as connection:
-        roles = {row[0] for row in connection.execute("SELECT rolname FROM pg_roles")}
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        connection.execute(f"CREATE DATABASE {name}")
-        # An empty list would be taken for a library without a name.
-        connection.execute(f"ALTER DATABASE {name} SET session_preload_libraries = 'plpgsql'")
-        site = Site(cluster, cdf, name)
-        with site.superuser() as inside:
-            inside.execute("CREATE EXTENSION cdf_fdw")
-        yield site
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall():
-            if role not in roles:
-                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 RIGHTS = {

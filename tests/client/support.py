@@ -1,8 +1,8 @@
 """What the tests of this folder share.
 
 Looking at CDF: `dump`, `stored`, `names`, `requests`, `keys_sent`, `series`, `points`, `checksum`. Expecting an error:
-`refused`. Fixtures, to be imported where they are used: `session` (the registered role, autocommit), `scratch` (a schema
-for tables of the test's own) and `api` (CDF's own API, for what a test needs to find there).
+`refused`. What conftest.py makes fixtures of: `Scratch` (a schema for tables of the test's own) and `Api` (CDF's own API,
+for what a test needs to find there).
 """
 
 from __future__ import annotations
@@ -156,19 +156,7 @@ class Api:
         return answer.text
 
 
-@pytest.fixture
-def api(cdf) -> Api:
-    return Api(cdf)
-
-
 # ---- sessions and tables ----
-
-
-@pytest.fixture
-def session(gateway, cdf) -> Iterator[psycopg.Connection]:
-    """A connection of the registered role over TCP, autocommit, with CDF empty."""
-    with gateway.connect(autocommit=True) as connection:
-        yield connection
 
 
 class Scratch:
@@ -201,27 +189,6 @@ class Scratch:
         )
         self.execute(statement.as_string(self._connection))
         return f"scratch.{name}"
-
-
-@pytest.fixture
-def scratch(cluster, gateway) -> Iterator[Scratch]:
-    with cluster.connect() as connection:
-        schemas = sql.SQL("scratch, {}").format(sql.Identifier(gateway.schema))
-        connection.execute("SET client_min_messages = warning")
-        connection.execute("DROP SCHEMA IF EXISTS scratch CASCADE")
-        connection.execute("CREATE SCHEMA scratch")
-        connection.execute(
-            sql.SQL("GRANT USAGE, CREATE ON SCHEMA scratch TO {}").format(sql.Identifier(gateway.username))
-        )
-        connection.execute(sql.SQL("SET search_path = {}").format(schemas))
-        for what in ("TABLES", "SEQUENCES", "FUNCTIONS", "TYPES"):
-            connection.execute(
-                sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA scratch GRANT ALL ON {} TO {}").format(
-                    sql.SQL(what), sql.Identifier(gateway.username)
-                )
-            )
-        yield Scratch(connection, gateway)
-        connection.execute("DROP SCHEMA scratch CASCADE")
 
 
 # ---- errors ----

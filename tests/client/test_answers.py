@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import psycopg
 import pytest
 from faults import TOKEN, fault, refusal, register, register_apart, statuses, token_requests
-from support import api, columns, dump, names, points, refused, scratch, session, stored, told  # noqa: F401
+from support import dump, names, refused, stored, told
 from test_views import create_view
 
 PAGE = {

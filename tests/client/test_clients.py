@@ -12,7 +12,6 @@ from psycopg import pq
 from psycopg.types.json import Jsonb
 from psycopg.types.string import StrDumper, StrDumperVarchar
 from support import columns, dump, millis, names, points, refused, requests, stored
-from support import api, scratch, session  # noqa: F401  (fixtures)
 
 UNSPECIFIED, BOOL, INT8, INT4, TEXT, FLOAT8, VARCHAR = 0, 16, 20, 23, 25, 701, 1043
 

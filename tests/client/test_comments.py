@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from sites import site  # noqa: F401 (a fixture)
 
 COMMENTS = """
 SELECT c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid, 'pg_class')

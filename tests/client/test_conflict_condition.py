@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import api, columns, dump, paths, points, refused, requests, scratch, session, stored  # noqa: F401
+from support import columns, dump, paths, points, refused, requests, stored
 
 UPSERT = "ON CONFLICT (external_id) DO UPDATE SET type = EXCLUDED.type"
 
@@ -104,7 +104,7 @@ def test_a_prepared_statement_again_and_again(filled, cdf):
         "PREPARE put (text, text, text) AS INSERT INTO events (external_id, type) VALUES ($1, $2)"
         f" {UPSERT} WHERE EXCLUDED.type <> $3"
     )
-    for key, kind, other, count in [("e1", "a", "b", 1), ("e2", "a", "a", 0), ("e3", "c", "a", 1), ("n", "a", "a", 1)] * 2:
+    for key, kind, other in [("e1", "a", "b"), ("e2", "a", "a"), ("e3", "c", "a"), ("n", "a", "a")] * 2:
         filled.execute(f"EXECUTE put ('{key}', '{kind}', '{other}')")
     assert kinds(cdf) == {"e1": "a", "e2": "old", "e3": "c", "n": "a"}
     filled.execute("DEALLOCATE put")

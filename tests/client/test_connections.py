@@ -4,9 +4,9 @@ whoever wrote it, and what was written in one way is seen in the others."""
 from __future__ import annotations
 
 import pytest
-from connections import SECOND, ways  # noqa: F401  (fixture)
+from connections import SECOND
 from random_writes import all_kinds, instances, run, transactions
-from support import api, dump, names, paths, refused, scratch, session, stored  # noqa: F401  (fixtures)
+from support import dump, names, paths, refused, stored
 
 
 def hops(session, ways):
@@ -130,12 +130,11 @@ def test_names_of_one_project_mean_nothing_in_another(session, cdf, scratch, gat
     """The same external id has another internal id there."""
     cdf.admin_post("clients", {"client_id": "far", "client_secret": "far-secret", "projects": ["far-project"]})
     scratch.execute(
-        "CREATE SERVER far FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url '%s');"
-        "CREATE USER MAPPING FOR \"%s\" SERVER far OPTIONS (project 'far-project', client_id 'far', client_secret 'far-secret',"
-        " token_url '%s', scope '%s');"
+        f"CREATE SERVER far FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url '{cdf.url}');"
+        f"CREATE USER MAPPING FOR \"{gateway.username}\" SERVER far OPTIONS (project 'far-project', client_id 'far', client_secret 'far-secret',"
+        f" token_url '{cdf.token_url}', scope '{cdf.scope}');"
         "CREATE FOREIGN TABLE far_sets (external_id text) SERVER far OPTIONS (resource 'data_sets');"
         "CREATE FOREIGN TABLE far_events (external_id text, data_set_external_id text) SERVER far OPTIONS (resource 'events')"
-        % (cdf.url, gateway.username, cdf.token_url, cdf.scope)
     )
     try:
         with session.transaction():

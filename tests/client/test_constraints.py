@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from support import api, columns, dump, names, refused, requests, scratch, session, stored  # noqa: F401
+from support import columns, dump, names, refused, requests, stored
 
 
 def copy(session, target: str, *lines: str) -> None:

@@ -10,19 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from support import (
-    Api,
-    checksum,
-    columns,
-    dump,
-    millis,
-    names,
-    refused,
-    requests,
-    series,
-    stored,
-)
-from support import session  # noqa: F401  (fixtures)
+from support import Api, checksum, columns, dump, millis, names, refused, requests, series, stored
 
 START = datetime(2024, 1, 1, tzinfo=timezone.utc)
 START_MS = millis("2024-01-01")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 from psycopg import errors, sql
-from sites import RIGHTS, SECRET, literal, make_registrar, site, statement  # noqa: F401 (site is a fixture)
-
+from sites import RIGHTS, SECRET, literal, make_registrar, statement
 
 # Who may call it.
 
@@ -168,7 +167,7 @@ def test_registering_again_renews_the_credentials(site):
     with site.superuser() as connection:
         connection.execute("CREATE ROLE etl LOGIN PASSWORD 'pw'")
         assert site.register(connection, username="etl")[1] is None
-        connection.execute("ALTER USER MAPPING FOR etl SERVER cdf OPTIONS (SET client_secret %s)" % repr(SECRET))
+        connection.execute(f"ALTER USER MAPPING FOR etl SERVER cdf OPTIONS (SET client_secret {repr(SECRET)})")
         connection.execute("CREATE FOREIGN TABLE etl.more (key text) SERVER cdf OPTIONS (resource 'raw_rows')")
         connection.execute("DROP FOREIGN TABLE etl.assets")
         connection.execute("ALTER ROLE etl IN DATABASE credentials_test SET TimeZone = 'Europe/Oslo'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import api, dump, names, refused, requests, session, stored  # noqa: F401
+from support import dump, names, refused, requests, stored
 
 
 def test_everything_that_refers_to_each_other_in_one_transaction(session, cdf):

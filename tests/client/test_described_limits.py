@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import refused, requests, session  # noqa: F401  (fixture)
+from support import refused, requests
 
 RING = [[0, 0], [1, 0], [1, 1], [0, 0]]
 

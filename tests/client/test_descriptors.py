@@ -7,8 +7,8 @@ from getpass import getuser
 from pathlib import Path
 
 import pytest
-from conftest import own_cluster
 from faults import fault, register, wait_until
+from harness import own_cluster
 from support import dump
 
 FILES = 150

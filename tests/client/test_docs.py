@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import REGISTER, ROOT, Cluster, Emulator, Gateway, own_cluster, psql_environment
+from harness import REGISTER, ROOT, Cluster, Emulator, Gateway, own_cluster, psql_environment
 from psycopg import sql
 from support import Api
 from test_views import create_view

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from support import session  # noqa: F401  (fixture)
 
 NOTHING = {
     "assets": ["id", "external_id", "name", "source", "parent_id", "parent_external_id", "data_set_id", "data_set_external_id"],

@@ -35,7 +35,7 @@ def database(cluster, cdf, encoding: str):
                 "scope": cdf.scope,
                 "project": cdf.project,
             }
-            connection.execute("CREATE SERVER cdf FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url '%s')" % cdf.url)
+            connection.execute(f"CREATE SERVER cdf FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url '{cdf.url}')")
             mapping = "CREATE USER MAPPING FOR CURRENT_USER SERVER cdf OPTIONS (project {}, token_url {}, client_id {}, client_secret {}, scope {})"
             parts = ("project", "token_url", "client_id", "client_secret", "scope")
             connection.execute(sql.SQL(mapping).format(*(sql.Literal(values[part]) for part in parts)))

@@ -8,9 +8,10 @@ from urllib.parse import quote_plus
 
 import psycopg
 import pytest
-from faults import TOKEN, alter, fault, own_cluster, refusal, register, register_apart
+from faults import TOKEN, alter, fault, refusal, register, register_apart
+from harness import own_cluster
 from psycopg import errors, sql
-from support import api, dump, names, refused, requests, scratch, session, told  # noqa: F401
+from support import names, refused, requests, told
 
 EVENT = "INSERT INTO events (external_id) VALUES ('x')"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from support import dump, refused
-from support import api, scratch, session  # noqa: F401  (fixtures)
 from test_views import create_view
 
 DUMPS = {
@@ -226,7 +225,7 @@ def matches(column, value: str) -> str:
     if isinstance(column, tuple):
         return f"({', '.join(column)}) = ({value})"
     if column == "columns" and value.startswith("'["):
-        return f"(columns -> 0 ->> 'externalId') = 'new' AND jsonb_array_length(columns) = 1"
+        return "(columns -> 0 ->> 'externalId') = 'new' AND jsonb_array_length(columns) = 1"
     return f'"{column}" = {value}'
 
 

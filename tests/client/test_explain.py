@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from faults import wait_for_request
 from psycopg import errors
-from support import paths, requests, scratch, session  # noqa: F401
+from support import paths, requests
 
 
 def explain(session, query: str) -> dict:

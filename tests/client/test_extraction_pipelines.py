@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import api, dump, names, paths, refused, requests, scratch, session, stored, told  # noqa: F401
+from support import dump, names, paths, refused, requests, stored
 
 RUNS = "extpipes/runs"
 

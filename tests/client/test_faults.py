@@ -22,16 +22,7 @@ from faults import (
     token_requests,
 )
 from psycopg import errors
-from support import (  # noqa: F401
-    api,
-    dump,
-    names,
-    refused,
-    requests,
-    series,
-    session,
-    told,
-)
+from support import dump, names, refused, requests, series, told
 
 RAW_PATH = "/raw/dbs/d/tables/t/rows"
 EVENT = "INSERT INTO events (external_id) VALUES ('x')"

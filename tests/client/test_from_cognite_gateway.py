@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import psycopg
-from sites import site  # noqa: F401 (a fixture)
 from support import Api, dump, names, refused
 
 REPORT = 'INSERT INTO public.extraction_pipeline_runs ("externalId", status, message) VALUES (%s, %s, %s)'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from random_writes import all_kinds, run, transactions
-from support import api, dump, points, refused, requests, scratch, session, stored  # noqa: F401  (fixtures)
+from support import dump, points, refused, requests, stored
 
 
 @pytest.mark.timeout(120 + transactions())

@@ -8,7 +8,6 @@ import psycopg
 import pytest
 from psycopg import sql
 from support import columns, refused, stored
-from support import api, scratch, session  # noqa: F401  (fixtures)
 from test_views import TYPES, create_view
 
 SYSTEM = ["tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"]
@@ -22,22 +21,6 @@ def warnings(connection):
     connection.add_notice_handler(handler)
     yield told
     connection.remove_notice_handler(handler)
-
-
-@pytest.fixture
-def mapped(scratch, gateway):
-    """The superuser who imports has the registered role's credentials."""
-    options = "project, token_url, client_id, client_secret, scope".split(", ")
-    listed = scratch.execute(
-        "SELECT o.option_name, o.option_value FROM pg_user_mappings m, pg_options_to_table(m.umoptions) o"
-        f" WHERE m.usename = '{gateway.username}' AND m.srvname = 'cdf'"
-    ).fetchall()
-    assert {name for name, _ in listed} >= set(options)
-    pairs = ", ".join(f"{name} '{value}'" for name, value in listed)
-    scratch.execute("DROP USER MAPPING IF EXISTS FOR CURRENT_USER SERVER cdf")
-    scratch.execute(f"CREATE USER MAPPING FOR CURRENT_USER SERVER cdf OPTIONS ({pairs})")
-    yield scratch
-    scratch.execute("DROP USER MAPPING FOR CURRENT_USER SERVER cdf")
 
 
 def types(scratch, table: str) -> dict[str, str]:

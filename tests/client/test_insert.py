@@ -9,7 +9,6 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from support import Api, columns, dump, millis, names, paths, points, refused, requests, stored, told
-from support import scratch, session  # noqa: F401  (fixtures)
 
 EVENT = "INSERT INTO events (external_id, type) VALUES (%s, %s)"
 DAY = datetime(2024, 1, 31, 12, 0, 0, 123456, timezone.utc)

@@ -7,9 +7,8 @@ import subprocess
 
 import psycopg
 import pytest
+from harness import ROOT, psql_environment
 from psycopg import sql
-
-from conftest import ROOT, psql_environment
 
 SCRIPTS = sorted((ROOT / "sql").glob("*.sql"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from faults import create_missing_series, register
-from support import api, dump, names, points, refused, requests, session, stored  # noqa: F401
+from support import dump, names, points, refused, requests, stored
 
 LAG = 700
 SERIES = "INSERT INTO timeseries (external_id, is_string) VALUES ('n', false), ('t', true)"

@@ -6,12 +6,11 @@ import subprocess
 
 import psycopg
 import pytest
+from harness import psql_environment
 from psycopg import sql
-from sites import SECRET, make_registrar, site  # noqa: F401 (site is a fixture)
-from support import api, dump, refused, told  # noqa: F401 (api is a fixture)
+from sites import SECRET, make_registrar
+from support import dump, refused, told
 from test_views import create_view
-
-from conftest import psql_environment
 
 COLUMNS = "username server base_url project client_id token_url scope audience schema sealed created changed".split()
 

@@ -4,7 +4,7 @@ was. Requests by key see all of it at once, and what the extension writes rests 
 from __future__ import annotations
 
 import pytest
-from support import api, dump, names, paths, points, refused, scratch, session, stored  # noqa: F401
+from support import dump, names, paths, points, refused, stored
 from test_views import create_view
 
 FOREVER = 3_600_000

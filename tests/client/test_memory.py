@@ -7,18 +7,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from faults import (  # noqa: F401  (loader, session: fixtures)
-    create_missing_series,
-    fault,
-    loader,
-    own_cluster,
-    register,
-    session,
-    temporary_files,
-)
+from faults import create_missing_series, fault, register, temporary_files
+from harness import own_cluster
 from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 from support import checksum, dump, names, refused, requests, series
+
+
+@pytest.fixture
+def session(loading):
+    """The session of the module's own loader."""
+    return loading
 
 MB = 1 << 20
 # Streamed: a set-returning function in FROM would fill a temporary file of PostgreSQL's own.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import psycopg
 import pytest
 from psycopg import errors
-from sites import make_registrar, site  # noqa: F401 (a fixture)
-from support import api, dump, names, paths, points, refused, requests, scratch, session, stored  # noqa: F401
-from test_import import mapped, types  # noqa: F401 (mapped is a fixture)
+from sites import make_registrar
+from support import dump, names, points, refused, requests, stored
+from test_import import types
 from test_views import create_view
 
 ASSETS = [

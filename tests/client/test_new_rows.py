@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from support import columns, dump, names, paths, points, refused, requests, stored
-from support import api, scratch, session  # noqa: F401  (fixtures)
 from test_views import create_view
 
 NOTHING = "ON CONFLICT DO NOTHING"
@@ -51,7 +50,7 @@ def test_prepared_values_with_returning(filled, cdf):
     filled.execute("SET plan_cache_mode = force_generic_plan")
     filled.execute(f"PREPARE put (text, text) AS INSERT INTO events (external_id) VALUES ($1), ($2) {NOTHING} RETURNING external_id")
     for keys, wanted in ((("e1", "x"), ["x"]), (("x", "y"), ["y"]), (("z", "z"), ["z"])):
-        assert [key for (key,) in filled.execute("EXECUTE put ('%s', '%s')" % keys).fetchall()] == wanted
+        assert [key for (key,) in filled.execute("EXECUTE put ('{}', '{}')".format(*keys)).fetchall()] == wanted
     filled.execute("DEALLOCATE put")
 
 
@@ -158,7 +157,7 @@ def test_sequence_rows(session, cdf):
 
 
 def test_labels_relationships_and_assets(session, cdf):
-    for table, columns, values in [
+    for table, listed, values in [
         ("labels", "external_id, name", "('%s', 'x')"),
         ("assets", "external_id, name", "('%s', 'x')"),
         ("timeseries", "external_id, name", "('%s', 'x')"),
@@ -171,8 +170,8 @@ def test_labels_relationships_and_assets(session, cdf):
             "('%s', 'a', 'asset', 'b', 'asset')",
         ),
     ]:
-        insert = f"INSERT INTO {table} ({columns}) VALUES {values % 'one'}, {values % 'two'} {NOTHING}"
-        assert session.execute(f"INSERT INTO {table} ({columns}) VALUES {values % 'one'} {NOTHING}").rowcount == 1, table
+        insert = f"INSERT INTO {table} ({listed}) VALUES {values % 'one'}, {values % 'two'} {NOTHING}"
+        assert session.execute(f"INSERT INTO {table} ({listed}) VALUES {values % 'one'} {NOTHING}").rowcount == 1, table
         assert session.execute(insert).rowcount == 1, table
         assert session.execute(insert).rowcount == 0, table
         assert session.execute(f"{insert} RETURNING external_id").fetchall() == [], table

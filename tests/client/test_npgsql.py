@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import Gateway
 from faults import fault, wait_until
-from npgsql import Connection, NpgsqlError, net, npgsql  # noqa: F401  (fixtures)
-from support import api, columns, dump, millis, names, points, requests, scratch, stored  # noqa: F401  (fixtures)
+from harness import Gateway
+from npgsql import Connection, NpgsqlError
+from support import columns, dump, millis, names, points, requests, stored
 
 # What the protocol takes in one statement.
 MOST_PARAMETERS = 65_535

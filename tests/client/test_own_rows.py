@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-from support import api, columns, dump, names, paths, points, refused, requests, scratch, session, stored  # noqa: F401
+from support import columns, dump, names, points, refused, stored
 
 
 def test_inserted_rows_are_seen_by_key_and_by_scan(session, cdf):

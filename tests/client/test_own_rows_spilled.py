@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
-from faults import loader, session  # noqa: F401  (fixtures)
-from support import api, scratch  # noqa: F401  (fixtures)
 from test_memory import MB, NUMBERS, peak, reads_proc
 from test_views import create_view
+
+
+@pytest.fixture
+def session(loading):
+    """The session of the module's own loader."""
+    return loading
 
 # By table, columns, values and rows. An index of what is where takes 32 bytes for each series of each request, and requests
 # of many series are small where there is little memory for them.

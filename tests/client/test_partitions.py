@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import api, columns, names, refused, scratch, session, stored  # noqa: F401
+from support import columns, names, refused, stored
 from test_views import create_view
 
 SERVER = "SERVER cdf OPTIONS"

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from support import checksum, dump, millis, names, paths, points, refused, requests, series, stored
-from support import api, scratch, session  # noqa: F401  (fixtures)
 
 POINT = "INSERT INTO datapoints (external_id, timestamp, value) VALUES (%s, %s, %s)"
 START = datetime(2024, 1, 1, tzinfo=timezone.utc)

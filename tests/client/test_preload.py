@@ -6,9 +6,9 @@ import re
 
 import psycopg
 import pytest
-from conftest import ROOT, own_cluster
+from harness import ROOT, own_cluster
 from psycopg import sql
-from sites import Site, site  # noqa: F401 (site is a fixture)
+from sites import Site
 
 # Lists as they may stand in the configuration, with what a registered role must load.
 LISTS = {

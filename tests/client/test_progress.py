@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from faults import SOON, TOKEN, fault, wait_for_request, wait_until
 from psycopg import sql
-from support import api, names, requests, scratch, session  # noqa: F401  (fixtures)
+from support import names, requests
 from test_waiting import in_background
 
 INTERVAL = "200ms"

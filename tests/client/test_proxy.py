@@ -7,8 +7,8 @@ import socket
 import threading
 
 import pytest
-from conftest import own_cluster
 from faults import register
+from harness import own_cluster
 from support import dump, refused
 
 

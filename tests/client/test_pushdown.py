@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import Api, api, paths, requests, scratch, session  # noqa: F401
+from support import paths, requests
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from random_writes import all_kinds, instances, run, transactions
-from support import api, scratch, session, stored  # noqa: F401  (fixtures)
 
 
 @pytest.mark.timeout(120 + transactions())

@@ -7,8 +7,6 @@ from decimal import Decimal
 
 import pytest
 from support import columns, names, refused, requests
-from support import api, scratch, session  # noqa: F401  (fixtures)
-from test_import import mapped  # noqa: F401  (a fixture)
 
 
 def raw_table(scratch, key: str, **options: str) -> str:

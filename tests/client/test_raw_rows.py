@@ -9,7 +9,6 @@ from decimal import Decimal
 import pytest
 from psycopg.types.json import Json, Jsonb
 from support import assert_each_key_once, columns, dump, names, paths, refused, requests
-from support import api, scratch, session  # noqa: F401  (fixtures)
 
 RAW = "INSERT INTO raw_rows (db_name, table_name, key, columns) VALUES (%s, %s, %s, %s)"
 

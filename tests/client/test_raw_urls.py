@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import api, columns, dump, names, refused, requests, scratch, session  # noqa: F401
+from support import columns, dump, names, refused, requests
 
 KEYS = [
     ".",
@@ -70,10 +70,10 @@ def test_row_with_any_key_is_written_read_changed_and_deleted(session, cdf, thin
     assert session.execute(f"SELECT count(*) FROM {things} WHERE key = ANY(%s)", [wanted]).fetchone() == (2,)
     generic = "FROM raw_rows WHERE db_name = 'd' AND table_name = 't' AND key = %s"
     assert session.execute(f"SELECT columns {generic}", [key]).fetchall() == [({"v": 1},)]
-    assert session.execute(f"SELECT count(*) FROM raw_rows WHERE key = %s", [key]).fetchone() == (1,)
+    assert session.execute("SELECT count(*) FROM raw_rows WHERE key = %s", [key]).fetchone() == (1,)
     assert session.execute(f"UPDATE {things} SET v = v + 1 WHERE key = %s", [key]).rowcount == 1
     assert columns(cdf, key) == {"v": 2}
-    assert session.execute(f"UPDATE raw_rows SET columns = '{{\"v\": 3}}' WHERE db_name = 'd' AND table_name = 't' AND key = %s", [key]).rowcount == 1
+    assert session.execute("UPDATE raw_rows SET columns = '{\"v\": 3}' WHERE db_name = 'd' AND table_name = 't' AND key = %s", [key]).rowcount == 1
     assert columns(cdf, key) == {"v": 3}
     assert session.execute(f"DELETE {one}", [key]).rowcount == 1
     assert session.execute(f"DELETE {one}", [key]).rowcount == 0

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import own_cluster
+from harness import own_cluster
 from psycopg import errors
-from sites import SECRET, Site, literal, site, statement  # noqa: F401 (site is a fixture)
+from sites import SECRET, Site, literal, statement
 
 MASKED = "*" * len(SECRET)
 MARK = "e1ab77"
@@ -82,7 +82,7 @@ def extended_protocol(connection):
 
 def prepared(connection):
     connection.execute(
-        f"PREPARE p (text, text) AS SELECT cdf_register_credentials('http://example.com/t', $2, $1, 's', 'p', 'https://x')"
+        "PREPARE p (text, text) AS SELECT cdf_register_credentials('http://example.com/t', $2, $1, 's', 'p', 'https://x')"
     )
     connection.execute(f"EXECUTE p ('{SECRET}', '{MARK}')")
 
@@ -265,7 +265,7 @@ def test_a_secret_is_not_recorded_when_the_statistics_are_reset_meanwhile(audite
         with pytest.raises(psycopg.Error):
             connection.execute(text)
         connection.execute(
-            f"SELECT pg_stat_statements_reset(), f.client_secret FROM (SELECT 1) x, LATERAL (SELECT 'x' AS client_secret) f"
+            "SELECT pg_stat_statements_reset(), f.client_secret FROM (SELECT 1) x, LATERAL (SELECT 'x' AS client_secret) f"
         )
         recorded = [row[0] for row in connection.execute("SELECT query FROM pg_stat_statements").fetchall()]
     assert not any(shows_secret(query) for query in recorded), recorded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import api, dump, names, refused, requests, session, stored  # noqa: F401
+from support import dump, names, refused, requests, stored
 
 RELATIONSHIP = """INSERT INTO relationships (external_id, source_external_id, source_type, target_external_id, target_type, {more})
     VALUES ('r', 's', 'asset', 't', 'timeSeries', {values})"""

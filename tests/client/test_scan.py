@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from decimal import Decimal
 
 import pytest
-from support import Api, api, millis, paths, refused, requests, scratch, session  # noqa: F401
+from support import Api, millis, paths, refused, requests
 from test_views import create_view
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import api, dump, paths, refused, requests, scratch, session, stored  # noqa: F401
+from support import dump, paths, refused, requests, stored
 
 COLUMNS = json.dumps([
     {"externalId": "a"},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from faults import own_cluster, register
+from faults import register
+from harness import own_cluster
 from psycopg import errors
 
 # name: unit, default, smallest value, who may set it

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import own_cluster
 from faults import SOON, fault, register, statuses, wait_for_request, wait_until
+from harness import own_cluster
 from psycopg import sql
 from support import names, stored
 
@@ -191,7 +191,6 @@ def replicated(shared, cdf):
             connection.execute(statement)
     plant = psycopg.connect(cluster.dsn("plant"), autocommit=True)
     here = cluster.connect()
-    schema = sql.Identifier(gateway.schema)
     try:
         plant.execute("CREATE TABLE orders (number text PRIMARY KEY, state text)")
         plant.execute("INSERT INTO orders VALUES ('o1', 'copied')")

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from conftest import REGISTER, Gateway
 from faults import register
+from harness import REGISTER, Gateway
 from psycopg import pq, sql
-from support import dump, names, refused, requests
-from support import api  # noqa: F401  (fixtures)
+from support import dump, refused, requests
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from psycopg import sql
-from support import names, refused, requests, scratch, session, stored  # noqa: F401
+from support import names, refused, requests, stored
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_prepared_statements_and_functions(plant, cdf, scratch):
         plant.execute("DELETE FROM events WHERE ctid = %s", ("(0,1)",), prepare=True)
     body = "DELETE FROM events WHERE ctid = at"
     scratch.execute(f"CREATE FUNCTION remove(at tid) RETURNS void LANGUAGE sql SECURITY DEFINER AS '{body}'")
-    scratch.execute(f"CREATE FUNCTION remove_each() RETURNS void LANGUAGE plpgsql AS $$ DECLARE r record; BEGIN"
+    scratch.execute("CREATE FUNCTION remove_each() RETURNS void LANGUAGE plpgsql AS $$ DECLARE r record; BEGIN"
                     " FOR r IN SELECT ctid, * FROM events LOOP DELETE FROM events WHERE ctid = r.ctid; END LOOP; END $$")
     scratch.execute("GRANT ALL ON ALL FUNCTIONS IN SCHEMA scratch TO PUBLIC")
     with refused("0A000", "ctid"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from support import columns, names
-from support import scratch, session  # noqa: F401  (fixtures)
 
 FOREIGN = [
     "DateStyle = 'SQL, DMY'",

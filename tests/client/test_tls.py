@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from conftest import REGISTER, Gateway, own_cluster
+from harness import REGISTER, Gateway, own_cluster
 from support import dump
 
 # 0o755: the server reads the certificate, and runs as another user.

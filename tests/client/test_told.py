@@ -7,7 +7,7 @@ from itertools import product
 import psycopg
 import pytest
 from faults import TOKEN, alter, fault, refusal, register, register_apart
-from support import api, dump, names, refused, requests, scratch, session, told  # noqa: F401
+from support import dump, names, refused, requests, told
 from test_views import create_view
 
 LONGEST = 400

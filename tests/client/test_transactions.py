@@ -9,19 +9,17 @@ from datetime import datetime, timezone
 
 import psycopg
 import pytest
-from faults import (  # noqa: F401  (loader, session: fixtures)
-    fault,
-    loader,
-    own_cluster,
-    register,
-    register_apart,
-    session,
-    temporary_files,
-    wait_for_request,
-)
+from faults import fault, register, register_apart, temporary_files, wait_for_request
+from harness import own_cluster
 from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 from support import checksum, dump, names, refused, requests, series
+
+
+@pytest.fixture
+def session(loading):
+    """The session of the module's own loader."""
+    return loading
 
 
 @pytest.fixture

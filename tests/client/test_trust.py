@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 from psycopg import errors, sql
-from sites import RIGHTS, SECRET, make_registrar, site  # noqa: F401 (site is a fixture)
+from sites import RIGHTS, SECRET, make_registrar
 from support import refused
 
 EVIL = "https://mallory.example.com/token"

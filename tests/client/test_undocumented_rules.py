@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from support import requests, session, stored  # noqa: F401  (fixtures)
+from support import requests, stored
 
 ITEMS = {
     "assets": ("name, parent_external_id", lambda n, turn: f"'n{turn}', {'NULL' if n == 9 else repr(f'k{n + 1}')}"),

@@ -6,8 +6,7 @@ import json
 
 import pytest
 from support import columns, refused
-from support import api, scratch, session  # noqa: F401  (fixtures)
-from test_import import mapped, types  # noqa: F401  (a fixture)
+from test_import import types
 
 # A column's type, what RAW holds, the SQLSTATE of PostgreSQL's refusal, and what the error shows of the value.
 UNFIT = [
@@ -268,7 +267,7 @@ def test_import_types_numbers_by_their_digits(session, api, mapped):
 
 def test_import_of_what_jsonb_cannot_hold(session, api, mapped):
     deep = "[" * 3000 + "]" * 3000
-    api.write_raw("d", "t", a=r'{"doc":{"a":"\u0000"},"list":["\ud800"],"deep":%s}' % deep)
+    api.write_raw("d", "t", a=rf'{{"doc":{{"a":"\u0000"}},"list":["\ud800"],"deep":{deep}}}')
     mapped.execute('IMPORT FOREIGN SCHEMA "raw:d" FROM SERVER cdf INTO scratch')
     row = session.execute("SELECT doc::text, list::text, deep::text FROM scratch.t").fetchone()
     assert row == (r'{"a":"\u0000"}', r'["\ud800"]', deep)

@@ -3,19 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import (  # noqa: F401
-    api,
-    columns,
-    dump,
-    names,
-    paths,
-    points,
-    refused,
-    requests,
-    scratch,
-    session,
-    stored,
-)
+from support import columns, dump, names, paths, points, refused, requests, stored
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from psycopg.types.json import Jsonb
-from support import assert_each_key_once, dump, keys_sent, names, points, paths, refused, requests, stored
-from support import api, scratch, session  # noqa: F401  (fixtures)
+from support import assert_each_key_once, dump, keys_sent, names, paths, points, refused, requests, stored
 
 # ---- the same load again ----
 

@@ -6,7 +6,6 @@ from datetime import date, datetime, time, timezone
 
 import pytest
 from support import columns, dump, millis, refused, requests, stored
-from support import scratch, session  # noqa: F401  (fixtures)
 
 # Later than midnight in Oslo, still the day before in UTC.
 MOMENT = datetime(2024, 6, 30, 22, 30, tzinfo=timezone.utc)
@@ -91,7 +90,7 @@ def test_defaults(abroad, cdf, typed, kind):
 def test_defaults_of_a_copy_into_a_partition(abroad, scratch, cdf, gateway):
     scratch.execute(f"CREATE TABLE parted (key text, value timestamp DEFAULT {LITERAL}, kind text) PARTITION BY LIST (kind)")
     scratch.execute(
-        f"CREATE FOREIGN TABLE part (kind text, value timestamp, key text) SERVER cdf"
+        "CREATE FOREIGN TABLE part (kind text, value timestamp, key text) SERVER cdf"
         " OPTIONS (resource 'raw_rows', database 'd', \"table\" 't')"
     )
     scratch.execute("ALTER TABLE parted ATTACH PARTITION part FOR VALUES IN ('x')")

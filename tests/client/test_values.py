@@ -6,7 +6,6 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from support import Api, dump, names, points, refused, requests, stored
-from support import scratch, session  # noqa: F401  (fixtures)
 
 
 def insert(table: str, **row) -> tuple[sql.Composed, list]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import api, dump, paths, refused, requests, scratch, session, stored  # noqa: F401
+from support import refused
 from test_views import create_view
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import api, paths, requests, scratch, session  # noqa: F401
+from support import paths, requests
 from test_pushdown import differences, many, times
 from test_views import PUMP, TYPES, create_view
 
@@ -32,7 +32,7 @@ def filled(session, cdf, api, scratch):
             " ('sp', 'nulls', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '1', NULL, NULL, NULL, NULL, NULL),"
             " ('sp', 'p3', 'it', '{b}', false, 7, 7, 16777217, 0.30000000000000004, '{0.30000000000000004}', '9999-12-31 23:59:59.999Z', '0001-01-01', '{}', 'sp', 'p2', NULL, NULL, NULL)"
         )
-        session.execute(f"INSERT INTO scratch.pump (space, external_id, name) VALUES ('sp', 'e1', 'E'), ('sp', 'e2', 'E')")
+        session.execute("INSERT INTO scratch.pump (space, external_id, name) VALUES ('sp', 'e1', 'E'), ('sp', 'e2', 'E')")
         session.execute(
             f"INSERT INTO scratch.flow (space, external_id, {EDGE_PARTS}, rate, kind) VALUES"
             " ('sp', 'f1', 'sp', 'flows', 'sp', 'e1', 'sp', 'e2', 1.5, 'x'), ('sp', 'f2', 'sp', 'flows', 'sp', 'e2', 'sp', 'e1', NULL, 'X'),"

@@ -8,7 +8,6 @@ from datetime import date, datetime, timezone
 import pytest
 from psycopg.types.json import Jsonb
 from support import dump, paths, refused, requests, stored
-from support import api, scratch, session  # noqa: F401  (fixtures)
 
 TYPES = {
     "name": "text",

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import cluster_script, psql_environment
 from faults import (
     SOON,
     TOKEN,
     alter,
     fault,
-    own_cluster,
     register,
     register_apart,
     statuses,
@@ -27,9 +25,10 @@ from faults import (
     wait_for_request,
     wait_until,
 )
+from harness import cluster_script, own_cluster, psql_environment
 from psycopg import errors
 from psycopg.pq import ExecStatus, TransactionStatus
-from support import api, names, refused, requests  # noqa: F401  (api is a fixture)
+from support import names, refused, requests
 
 INSERT = "INSERT INTO events (external_id) VALUES ('e')"
 

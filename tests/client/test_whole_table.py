@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from support import columns, dump, names, refused, requests
-from support import api, scratch, session  # noqa: F401  (fixtures)
 
 HINT = "truncatable"
 

@@ -196,7 +196,7 @@ class Table:
         """The body with one thing in it that does not fit; None if none was found."""
         for _ in range(20):
             path, of, value = random.choice(list(self.places(schema, body)))
-            options = [_ for _ in self._wrong(of, value)]
+            options = list(self._wrong(of, value))
             if not path or not options:
                 continue
             made = copy.deepcopy(body)

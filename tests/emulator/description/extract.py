@@ -112,7 +112,8 @@ class Extractor:
             kinds = ["array"]
         if len(kinds) > 1:
             return any_of([self.plain({**schema, "type": kind}, field) for kind in kinds])
-        made.update({"type": kind for kind in kinds})
+        if kinds:
+            made["type"] = kinds[0]
         made.update({key: schema[key] for key in KEPT if key in schema and schema[key] is not False})
         if "required" in schema:
             made["required"] = schema["required"]
