@@ -1,24 +1,23 @@
 //! Which requests a statement would make, as method and path. Nothing is asked to find out.
 
+use super::http::endpoint::Endpoint;
 use super::read::Comparison;
-use super::resource::raw::{rows_path, ROWS_PER_REQUEST};
-use super::resource::view::INSTANCES_PER_REQUEST;
-use super::resource::{datapoints, sequence_rows, Create, Journal, Rule, Shape};
-use super::table::{Binding, Operation, Table, RAW_KEY};
-use super::view::VIEWS_BY_IDS;
+use super::resource::raw::{databases, tables, Place};
+use super::resource::{Role, Rule, Shape};
+use super::table::view;
+use super::table::{Binding, Operation, Table};
 
 /// The request for the definition of a table's view, where every transaction makes it.
 pub fn definition(table: &Table) -> Option<String> {
     let newest = table.options.view.as_ref().is_some_and(|view| view.version.is_none());
-    newest.then(|| format!("POST {VIEWS_BY_IDS}"))
+    newest.then(|| view::by_ids().to_string())
 }
 
 /// The request that an UPDATE of these columns makes before it writes: definitions of columns are compared with those that
 /// CDF has.
 pub fn comparison(table: &Table, set: &[usize]) -> Option<String> {
-    let Shape::Items(items) = &table.options.resource.shape else { return None };
     let defines = |at: &usize| matches!(&table.bindings[*at], Some(Binding::Column(column)) if column.rule == Rule::SequenceColumns);
-    set.iter().any(defines).then(|| format!("POST {}/byids", items.path))
+    set.iter().any(defines).then(|| table.options.resource.by_ids().to_string())
 }
 
 /// The requests of a scan with conditions on these columns. `to_change`: its rows are to be changed.
@@ -28,147 +27,88 @@ pub fn scan(
     needed: &[bool],
     to_change: bool,
 ) -> Vec<String> {
-    let equal = |name: &str| {
-        let position = table.position(name);
+    let requests = requests(table, conditions, needed, to_change);
+    requests.iter().map(Endpoint::to_string).collect()
+}
+
+fn requests(
+    table: &Table,
+    conditions: &[(usize, Comparison)],
+    needed: &[bool],
+    to_change: bool,
+) -> Vec<Endpoint> {
+    let resource = table.options.resource;
+    let equal = |role: Role| {
+        let position = table.position_of(role);
         conditions.iter().any(|(column, comparison)| {
             Some(*column) == position && matches!(comparison, Comparison::Equal | Comparison::AnyOf)
         })
     };
-    match &table.options.resource.shape {
-        Shape::Items(items) => {
-            let by_key = equal("id") || equal("external_id");
-            let mut requests = listed(items.path, by_key, to_change);
-            for (binding, needed) in table.bindings.iter().zip(needed) {
-                let Some(Binding::Column(column)) = binding else { continue };
-                if let (true, Rule::Reference { to, .. } | Rule::References { to, .. }) =
-                    (*needed, column.rule)
-                {
-                    let request = format!("POST {}", to.byids);
-                    if !requests.contains(&request) {
-                        requests.push(request);
-                    }
-                }
+    if resource.is_in_raw_tables() {
+        let place = place(table);
+        let mut requests = Vec::new();
+        if place.table.is_none() {
+            requests.extend((!equal(Role::RawDatabase)).then(databases));
+            requests.extend((!equal(Role::RawTable)).then(|| tables(place.database)));
+        }
+        let key = table.position_of(Role::RawKey);
+        requests.push(match conditions.iter().any(|(column, _)| Some(*column) == key) {
+            true => place.any_row(),
+            false => place.rows(),
+        });
+        return requests;
+    }
+    if let Some(owner) = resource.owner {
+        let named = owner.named_by.iter().any(|way| way.iter().all(|role| equal(*role)));
+        let owners = (!named).then(|| owner.list());
+        return owners.into_iter().chain([resource.list()]).collect();
+    }
+    let asked = |key: &&[Role]| key.iter().all(|role| table.fixes(*role) || equal(*role));
+    let by_key = resource.keys.iter().any(asked);
+    // Of a list everything is asked for again that is to be changed.
+    let mut requests: Vec<Endpoint> = (!by_key).then(|| resource.list()).into_iter().collect();
+    requests.extend((by_key || to_change).then(|| resource.by_ids()));
+    for (binding, needed) in table.bindings.iter().zip(needed) {
+        let Some(Binding::Column(column)) = binding else { continue };
+        if let (true, Rule::Reference { to, .. } | Rule::References { to, .. }) = (*needed, column.rule) {
+            if !requests.contains(&to.by_ids()) {
+                requests.push(to.by_ids());
             }
-            requests
-        }
-        Shape::Journal(journal) => {
-            let list = format!("POST {}/list", journal.items.path);
-            match equal("external_id") {
-                true => vec![list],
-                false => vec![format!("POST {}/list", journal.of), list],
-            }
-        }
-        Shape::Datapoints { .. } => {
-            let points = "POST /timeseries/data/list".to_owned();
-            let instance = equal("instance_space") && equal("instance_external_id");
-            match equal("id") || equal("external_id") || instance {
-                true => vec![points],
-                false => vec!["POST /timeseries/list".to_owned(), points],
-            }
-        }
-        Shape::SequenceRows => {
-            let rows = "POST /sequences/data/list".to_owned();
-            match equal("id") || equal("external_id") {
-                true => vec![rows],
-                false => vec!["POST /sequences/list".to_owned(), rows],
-            }
-        }
-        Shape::Instances { .. } => {
-            let in_space = equal("space") || table.position("space").is_none();
-            let by_key = in_space && equal("external_id");
-            listed("/models/instances", by_key, to_change)
-        }
-        Shape::Raw => {
-            let by_key = conditions.iter().any(|(column, _)| match &table.bindings[*column] {
-                Some(Binding::Column(column)) => column.name == RAW_KEY,
-                Some(Binding::RawColumn { key, .. }) => *key,
-                _ => false,
-            });
-            let (mut requests, rows) = match (&table.options.database, &table.options.table) {
-                (Some(database), Some(name)) => (Vec::new(), rows_path(database, name)),
-                _ => {
-                    let mut requests = Vec::new();
-                    if !equal("db_name") {
-                        requests.push("GET /raw/dbs".to_owned());
-                    }
-                    if !equal("table_name") {
-                        requests.push("GET /raw/dbs/{db_name}/tables".to_owned());
-                    }
-                    (requests, "/raw/dbs/{db_name}/tables/{table_name}/rows".to_owned())
-                }
-            };
-            requests.push(match by_key {
-                true => format!("GET {rows}/{{key}}"),
-                false => format!("GET {rows}"),
-            });
-            requests
         }
     }
+    requests
 }
 
 /// The requests that find out which rows of a statement exist; `single`: it has one.
 pub fn existing(table: &Table, single: bool) -> Vec<String> {
-    let is_raw_key = |at: usize| match &table.bindings[at] {
-        Some(Binding::Column(column)) => column.name == RAW_KEY,
-        Some(Binding::RawColumn { key, .. }) => *key,
-        _ => false,
-    };
+    let raw_key = table.position_of(Role::RawKey);
     // One row of RAW can be asked for; of several the table is read.
-    let named = table.keys().iter().filter(|at| single || !is_raw_key(**at));
+    let named = table.keys().iter().filter(|at| single || Some(**at) != raw_key);
     let conditions: Vec<_> = named.map(|at| (*at, Comparison::AnyOf)).collect();
     scan(table, &conditions, &vec![false; table.bindings.len()], false)
 }
 
-/// The requests for what has some keys, or for a list, of which everything is asked for again that is to be changed.
-fn listed(path: &str, by_key: bool, to_change: bool) -> Vec<String> {
-    let list = (!by_key).then(|| format!("POST {path}/list"));
-    let by_ids = (by_key || to_change).then(|| format!("POST {path}/byids"));
-    list.into_iter().chain(by_ids).collect()
-}
-
 /// The requests that the rows of a statement go with, and how many rows there are in one at most.
 pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
-    let (create, rows) = create(table);
-    match (&table.options.resource.shape, operation) {
-        (Shape::Datapoints { .. }, Operation::Delete) => {
-            (vec!["POST /timeseries/data/delete".to_owned()], datapoints::RANGES_PER_REQUEST)
-        }
-        (Shape::Items(items), Operation::Delete) => {
-            (vec![format!("POST {}/delete", items.path)], items.per_request)
-        }
-        (Shape::Items(items), Operation::Update) => {
-            (vec![format!("POST {}/update", items.path)], items.per_request)
-        }
-        (Shape::Instances { .. }, Operation::Delete) => {
-            (vec!["POST /models/instances/delete".to_owned()], rows)
-        }
-        (_, Operation::Delete) => (vec![format!("{create}/delete")], rows),
-        (Shape::SequenceRows, Operation::Update) => (vec![format!("{create}/delete"), create], rows),
+    let resource = table.options.resource;
+    let (write, delete) = match resource.is_in_raw_tables() {
+        true => (place(table).write(), place(table).delete()),
+        false => (resource.write(), resource.delete()),
+    };
+    let (requests, rows) = match (operation, &resource.shape) {
+        (Operation::Delete, _) => (vec![delete], resource.per_delete),
+        (Operation::Update, Shape::Items(_)) => (vec![resource.update()], resource.per_request),
+        (Operation::Update, Shape::SequenceRows) => (vec![delete, write], resource.per_request),
         // What an update leaves alone has to be written again.
-        (Shape::Raw, Operation::Update) if table.options.table.is_some() => {
-            (vec![create.replacen("POST", "GET", 1), create], rows)
+        (Operation::Update, Shape::Raw) if table.options.table.is_some() => {
+            (vec![place(table).rows(), write], resource.per_request)
         }
-        _ => (vec![create], rows),
-    }
+        _ => (vec![write], resource.per_write()),
+    };
+    (requests.iter().map(Endpoint::whole).collect(), rows)
 }
 
-/// The request that inserted rows go with, and how many there are in it at most.
-fn create(table: &Table) -> (String, usize) {
-    match (&table.options.resource.shape, &table.options.database, &table.options.table) {
-        (Shape::Items(items), ..) if items.create == Create::One => {
-            (format!("POST {}?overwrite=false", items.path), 1)
-        }
-        (Shape::SequenceRows, ..) => ("POST /sequences/data".to_owned(), sequence_rows::ROWS_PER_REQUEST),
-        (Shape::Items(items) | Shape::Journal(Journal { items, .. }), ..) => {
-            (format!("POST {}", items.path), items.per_request)
-        }
-        (Shape::Datapoints { .. }, ..) => {
-            ("POST /timeseries/data".to_owned(), datapoints::POINTS_PER_REQUEST)
-        }
-        (Shape::Instances { .. }, ..) => ("POST /models/instances".to_owned(), INSTANCES_PER_REQUEST),
-        (Shape::Raw, Some(database), Some(name)) => {
-            (format!("POST {}", rows_path(database, name)), ROWS_PER_REQUEST)
-        }
-        (Shape::Raw, ..) => ("POST /raw/dbs/{db_name}/tables/{table_name}/rows".to_owned(), ROWS_PER_REQUEST),
-    }
+/// The RAW table of a table, as far as its options say it.
+fn place(table: &Table) -> Place<'_> {
+    Place { database: table.options.database.as_deref(), table: table.options.table.as_deref() }
 }

@@ -20,5 +20,4 @@ pub mod read;
 pub mod resource;
 pub mod seen;
 pub mod table;
-pub mod view;
 pub mod writer;

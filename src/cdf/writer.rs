@@ -13,7 +13,7 @@ use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
 use super::http::connection::Connection;
 use super::read::existing::RowKey;
-use super::resource::{Journal, Resource, Shape};
+use super::resource::{Resource, Shape};
 use super::table::{Mode, NullHandling, OnConflict, Operation, Table};
 
 /// Writes the rows of one statement to one table.
@@ -74,7 +74,7 @@ impl Writer {
             .hint("CDF replaces what exists under the same key, whole."));
         }
         let encoder = match &resource.shape {
-            Shape::Items(items) | Shape::Journal(Journal { items, .. }) => {
+            Shape::Items(items) | Shape::Journal(items) => {
                 Encoder::Items(ItemEncoder::new(&table, items, listed))
             }
             Shape::SequenceRows => Encoder::SequenceRows(SequenceRowEncoder::new(&table)?),
@@ -300,7 +300,7 @@ impl Writer {
 /// Only what delivery distinguishes: the rest is in the encoded row already.
 fn mode(table: &Table, on_conflict: OnConflict, operation: Operation) -> Mode {
     let options = &table.options;
-    let reads_back = matches!(options.resource.shape, Shape::Raw)
+    let reads_back = options.resource.is_in_raw_tables()
         && (operation == Operation::Update || on_conflict == OnConflict::UpdateListed);
     Mode {
         operation,

@@ -6,7 +6,6 @@
 
 use super::{Batch, Destination, Lane, Trace, TransactionBuffer};
 use crate::cdf::encode::KeyKind;
-use crate::cdf::resource::Stage;
 use crate::cdf::table::{Mode, Operation};
 
 /// What of an item, or of a series, a lane may hold.
@@ -45,7 +44,7 @@ impl Lane {
         let open = self.segments.iter().flat_map(|segment| &segment.open);
         let open = open.filter(|open| of.is_in_batch(&open.batch)).map(|open| open.wave);
         // CDF deletes no asset that has children: they may be in the other lane, and are deleted as the statements say.
-        let deletes = mode.operation == Operation::Delete && self.destination.resource.stage == Stage::Assets;
+        let deletes = mode.operation == Operation::Delete && self.destination.resource.hierarchy;
         let deleted = self.deleted.filter(|_| deletes);
         let last = open.chain(closed).chain(self.highest_of_others(kind)).chain(deleted).max();
         last.map_or(0, |wave| wave + 1)

@@ -35,11 +35,9 @@ use super::encode::points::{PlainPoint, SeriesRef};
 use super::encode::{Encoded, KeyKind};
 use super::error::{Error, Kind};
 use super::http::connection::Connection;
-use super::resource::raw::ROWS_PER_REQUEST;
-use super::resource::view::INSTANCES_PER_REQUEST;
-use super::resource::{sequence_rows, Resource, Shape, Stage};
+use super::resource::{Resource, Shape};
+use super::table::view::View;
 use super::table::{Mode, OnConflict, Operation};
-use super::view::View;
 
 /// A point in a transaction between two writes: see [`TransactionBuffer::moment`].
 pub type Moment = u64;
@@ -329,13 +327,7 @@ impl Lane {
     }
 
     fn per_request(&self) -> usize {
-        match &self.destination.resource.shape {
-            Shape::Items(items) => items.per_request,
-            Shape::Journal(journal) => journal.items.per_request,
-            Shape::SequenceRows => sequence_rows::ROWS_PER_REQUEST,
-            Shape::Instances { .. } => INSTANCES_PER_REQUEST,
-            _ => ROWS_PER_REQUEST,
-        }
+        self.destination.resource.per_request
     }
 
     fn string(&self) -> bool {
@@ -460,7 +452,7 @@ impl Lane {
                     ..header
                 };
                 let rows = batch.items();
-                let with_family = self.destination.resource.stage == Stage::Assets;
+                let with_family = self.destination.resource.hierarchy;
                 let keys = (kind == KeyKind::Key).then(|| batch.keys());
                 let mut chunk = Chunk::new(wave, header, rows, batch.close(with_family));
                 chunk.keys = keys;

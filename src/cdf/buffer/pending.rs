@@ -13,8 +13,8 @@ use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::resource::Resource;
+use crate::cdf::table::view::View;
 use crate::cdf::table::Mode;
-use crate::cdf::view::View;
 
 /// A write of one item or RAW row.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,10 +11,11 @@ use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::{instances, json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
+use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::response::Response;
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;
-use crate::cdf::resource::{Create, Items, Naming, Resource, Rule};
+use crate::cdf::resource::{Create, Naming, Resource, Rule};
 
 /// Items of a body, as CDF's objects.
 pub(super) struct Parsed<'b> {
@@ -186,16 +187,17 @@ pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Res
     Ok(made.build().bytes)
 }
 
-/// A create request as the resource takes it, with its path and the answer that it is owed.
+/// A create request as the resource takes it, with its endpoint and the answer that it is owed.
 pub(super) fn create_request(
-    items: &Items,
+    resource: &Resource,
+    create: Create,
     body: &Body,
     part: &[usize],
     strip_nulls: bool,
-) -> Result<(String, Bytes, Owed), Error> {
-    match items.create {
+) -> Result<(Endpoint, Bytes, Owed), Error> {
+    match create {
         Create::Many => {
-            Ok((items.path.to_owned(), create_body(body, part, strip_nulls)?, Owed::Items(part.len())))
+            Ok((resource.write(), create_body(body, part, strip_nulls)?, Owed::Items(part.len())))
         }
         Create::One => {
             // CDF takes no empty list here, and a new item has none to be emptied.
@@ -207,7 +209,7 @@ pub(super) fn create_request(
                 .iter()
                 .filter(|(property, value)| property != EXISTING && !matches!(value.get(), "null" | "[]"));
             Properties::write(&mut item, sent.map(|(property, value)| (&**property, *value)));
-            Ok((format!("{}?overwrite=false", items.path), item.into(), Owed::Item))
+            Ok((resource.write(), item.into(), Owed::Item))
         }
     }
 }

@@ -8,36 +8,38 @@ use super::search::Search;
 use super::{Delivery, Work};
 use crate::cdf::buffer::Body;
 use crate::cdf::error::{Error, Identity, RequestError, ROWS};
+use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::retry::Resend;
-use crate::cdf::resource::raw::rows_path;
-use crate::cdf::resource::{Items, Shape, Stage};
+use crate::cdf::resource::raw::Place;
+use crate::cdf::resource::Shape;
 
 impl Delivery<'_> {
     pub(super) async fn delete(&mut self, work: &Work) -> Result<(), Error> {
         let resource = self.destination.resource;
-        match (&resource.shape, resource.stage) {
-            (Shape::Items(items), Stage::Assets) => self.delete_assets(items, work).await,
-            (Shape::Items(items), _) => self.delete_all(&format!("{}/delete", items.path), &work.body).await,
-            (Shape::Journal(_), _) => Err(Error::internal("rows of a journal are never deleted")),
-            (Shape::Instances { edges }, _) => self.delete_instances(*edges, &work.body).await,
-            (Shape::SequenceRows, _) => self.delete_sequence_rows(&work.body).await,
-            (Shape::Datapoints { .. }, _) => self.delete_all("/timeseries/data/delete", &work.body).await,
-            (Shape::Raw, _) => {
+        match &resource.shape {
+            Shape::Items(_) if resource.hierarchy => self.delete_assets(work).await,
+            Shape::Items(_) | Shape::Datapoints { .. } => {
+                self.delete_all(&resource.delete(), &work.body).await
+            }
+            Shape::Journal(_) => Err(Error::internal("rows of a journal are never deleted")),
+            Shape::Instances { edges } => self.delete_instances(*edges, &work.body).await,
+            Shape::SequenceRows => self.delete_sequence_rows(&work.body).await,
+            Shape::Raw => {
                 let Some((database, table)) = &self.destination.raw else {
                     return Err(Error::internal("RAW rows without a database and table"));
                 };
-                self.delete_all(&format!("{}/delete", rows_path(database, table)), &work.body).await
+                self.delete_all(&Place::of(database, table).delete(), &work.body).await
             }
         }
     }
 
     /// Deletes what a request names, all but what CDF says is missing.
-    async fn delete_all(&mut self, path: &str, body: &Body) -> Result<(), Error> {
+    async fn delete_all(&mut self, endpoint: &Endpoint, body: &Body) -> Result<(), Error> {
         let mut search = Search::new((0..body.items.len()).collect(), false);
         while let Some(mut part) = search.next() {
             let request = Body::from_fragments(part.iter().map(|at| body.fragment(*at))).bytes;
-            match self.post_json(path, request, Resend::Always, Owed::Object).await {
+            match self.post_json(endpoint, request, Resend::Always, Owed::Object).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(RequestError::Api(api)) if !api.missing.is_empty() => {
                     let names: Vec<&Identity> = api.missing.iter().collect();
@@ -62,13 +64,13 @@ impl Delivery<'_> {
     }
 
     /// Deletes assets, children before their parents: CDF refuses to delete an asset that has children.
-    async fn delete_assets(&mut self, items: &Items, work: &Work) -> Result<(), Error> {
+    async fn delete_assets(&mut self, work: &Work) -> Result<(), Error> {
         let body = &work.body;
         let mut parents: HashMap<i64, Option<i64>> = HashMap::new();
         let mut names: HashMap<i64, Value> = HashMap::new();
         let all: Vec<usize> = (0..body.items.len()).collect();
-        for part in all.chunks(items.per_request) {
-            let answer = self.retrieve(items, body, part).await?;
+        for part in all.chunks(self.destination.resource.per_delete) {
+            let answer = self.retrieve(body, part).await?;
             for item in listing(&answer)? {
                 let Some(id) = item["id"].as_i64() else { continue };
                 parents.insert(id, item["parentId"].as_i64());
@@ -78,15 +80,15 @@ impl Delivery<'_> {
         self.accepted += all.len() - parents.len();
         let mut ordered: Vec<(usize, i64)> = parents.keys().map(|id| (depth(*id, &parents), *id)).collect();
         ordered.sort_unstable_by(|a, b| b.cmp(a));
-        for part in ordered.chunks(items.per_request) {
+        for part in ordered.chunks(self.destination.resource.per_delete) {
             let keys = part.iter().map(|(_, id)| json!({ "id": id }).to_string());
             let keys: Vec<String> = keys.collect();
             let body = Body::from_fragments(keys.iter().map(|key| key.as_bytes()));
-            let path = format!("{}/delete", items.path);
+            let endpoint = self.destination.resource.delete();
             let mut ended = Search::new((0..part.len()).collect(), true);
             while let Some(rows) = ended.next() {
                 let request = Body::from_fragments(rows.iter().map(|at| body.fragment(*at))).bytes;
-                match self.post_json(&path, request, Resend::Always, Owed::Object).await {
+                match self.post_json(&endpoint, request, Resend::Always, Owed::Object).await {
                     Ok(_) => self.accepted += rows.len(),
                     Err(RequestError::Api(api)) if !api.missing.is_empty() => {
                         let gone = matching(&body, &rows, &api.missing)?;

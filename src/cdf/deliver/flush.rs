@@ -12,8 +12,7 @@ use crate::cdf::activity::{Counters, Errand};
 use crate::cdf::buffer::{Body, Chunk, Delivery, Destination, Header, Spill, TransactionBuffer};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
-use crate::cdf::resource::view::REQUESTS_IN_PARALLEL;
-use crate::cdf::resource::{Shape, Stage};
+use crate::cdf::resource::{Resource, Turn};
 use crate::cdf::table::Operation;
 
 /// A request under way; its result comes with the place of its destination.
@@ -56,6 +55,8 @@ type Step = (bool, i8, usize);
 /// Requests waiting for their turn: one, or some that are looked at together.
 struct Task {
     step: Step,
+    /// Requests of its kind that CDF takes at a time.
+    at_once: usize,
     destination: usize,
     chunks: Vec<Chunk>,
 }
@@ -76,9 +77,8 @@ impl Queue {
 
     /// The next task that may start now.
     fn next(&mut self) -> Option<Task> {
-        let step = self.tasks.front()?.step;
-        let instances = [Stage::Nodes as i8, Stage::Edges as i8].contains(&step.1.abs());
-        if instances && self.in_flight >= REQUESTS_IN_PARALLEL {
+        let Task { step, at_once, .. } = *self.tasks.front()?;
+        if self.in_flight >= at_once {
             return None;
         }
         if self.in_flight > 0 && self.step != Some(step) {
@@ -94,18 +94,8 @@ impl Queue {
     }
 }
 
-/// The queue that a stage's requests are in. RAW refers to nothing: it goes beside the others, and is not held up by their
-/// order. What reports on the load goes when both are done.
-fn queue(stage: Stage) -> usize {
-    match stage {
-        Stage::Raw => 1,
-        Stage::Journals => 2,
-        _ => 0,
-    }
-}
-
 /// The next task that may start now.
-fn next_task([others, raw, last]: &mut [Queue; 3]) -> Option<Task> {
+fn next_task([others, raw, last]: &mut [Queue; Turn::QUEUES]) -> Option<Task> {
     if let Some(task) = others.next().or_else(|| raw.next()) {
         return Some(task);
     }
@@ -122,7 +112,7 @@ pub fn flush(
     spill: &mut dyn Spill,
 ) -> Result<(), Error> {
     let mut progress = Vec::new();
-    let mut tasks: [Vec<Task>; 3] = Default::default();
+    let mut tasks: [Vec<Task>; Turn::QUEUES] = Default::default();
     let deliveries = buffer.finish()?;
     let last: Vec<Option<usize>> =
         deliveries.iter().map(|delivery| last_write(delivery, &deliveries)).collect();
@@ -139,12 +129,12 @@ pub fn flush(
     arrange_assets(&progress, &mut writes, spill)?;
     let has_parents = writes.iter().flatten().any(|chunk| chunk.header.has_parents);
     for (at, (chunks, deletions)) in writes.into_iter().zip(deletions).enumerate() {
-        let stage = progress[at].destination.resource.stage;
-        let tasks = &mut tasks[queue(stage)];
+        let resource = progress[at].destination.resource;
+        let turn = resource.turn;
+        let tasks = &mut tasks[turn.queue()];
+        add_tasks(tasks, at, (false, turn.of_writes()), resource, chunks);
         // What refers to something is deleted before it.
-        let order = stage as i8;
-        add_tasks(tasks, at, (false, order), stage, chunks);
-        add_tasks(tasks, at, (true, -order), stage, deletions);
+        add_tasks(tasks, at, (true, turn.of_deletions()), resource, deletions);
     }
     if progress.len() == 1 && !has_parents {
         context.without_references();
@@ -168,7 +158,7 @@ pub fn flush(
         }
         // After a failure the requests under way are awaited: what they write must be known, and told.
         let (destination, outcome) = network.next()?;
-        queues[queue(progress[destination].destination.resource.stage)].in_flight -= 1;
+        queues[progress[destination].destination.resource.turn.queue()].in_flight -= 1;
         progress[destination].add(&outcome);
         failures.extend(outcome.error);
     }
@@ -186,18 +176,17 @@ fn arrange_assets(
 ) -> Result<(), Error> {
     let destination = |at: usize| &progress[at].destination;
     for first in 0..writes.len() {
-        let (Shape::Items(items), Stage::Assets) =
-            (&destination(first).resource.shape, destination(first).resource.stage)
-        else {
+        let resource = destination(first).resource;
+        if !resource.hierarchy {
             continue;
-        };
+        }
         let same = |at: &usize| destination(*at).shares_items_with(destination(first));
         if (0..first).any(|at| same(&at)) {
             continue;
         }
         let together: Vec<usize> = (first..writes.len()).filter(same).collect();
         let chunks = together.iter().map(|at| std::mem::take(&mut writes[*at])).collect();
-        let arranged = hierarchy::arrange(chunks, items.per_request, spill)?;
+        let arranged = hierarchy::arrange(chunks, resource.per_request, spill)?;
         together.into_iter().zip(arranged).for_each(|(at, chunks)| writes[at] = chunks);
     }
     Ok(())
@@ -226,7 +215,7 @@ fn add_tasks(
     tasks: &mut Vec<Task>,
     destination: usize,
     (last, order): (bool, i8),
-    stage: Stage,
+    resource: &Resource,
     chunks: Vec<Chunk>,
 ) {
     for chunk in chunks {
@@ -235,10 +224,10 @@ fn add_tasks(
             let like = task.chunks.first().is_some_and(deletes);
             task.destination == destination && task.step == step && like
         };
-        let deletes_assets = stage == Stage::Assets && deletes(&chunk);
-        match tasks.iter_mut().find(|task| deletes_assets && together(task)) {
+        let by_hierarchy = resource.hierarchy && deletes(&chunk);
+        match tasks.iter_mut().find(|task| by_hierarchy && together(task)) {
             Some(task) => task.chunks.push(chunk),
-            None => tasks.push(Task { step, destination, chunks: vec![chunk] }),
+            None => tasks.push(Task { step, at_once: resource.at_once, destination, chunks: vec![chunk] }),
         }
     }
 }

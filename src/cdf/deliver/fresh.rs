@@ -12,7 +12,7 @@ use crate::cdf::buffer::Body;
 use crate::cdf::encode::json;
 use crate::cdf::error::{ApiError, Error, Identity};
 use crate::cdf::hash::{self, hash_bytes};
-use crate::cdf::resource::{Items, Shape, ASSET, DATA_SET};
+use crate::cdf::resource::paths;
 
 /// Items that are remembered, in 5 MB. Beyond that every item may be one of this flush, so that none is forgotten.
 const MOST: usize = 1 << 18;
@@ -21,12 +21,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Pauses before what CDF does not find counts as missing: 13 seconds.
 const PAUSES: u32 = 10;
-
-/// Where instances are, besides the paths of items.
-const INSTANCES: &str = "/models/instances";
-const TIME_SERIES: &str = "/timeseries";
-const SEQUENCES: &str = "/sequences";
-const LABELS: &str = "/labels";
 
 /// Hashes of the items that this flush has written.
 #[derive(Debug, Default)]
@@ -127,12 +121,11 @@ impl Delivery<'_> {
 
     /// Takes note of rows that CDF has acknowledged.
     pub(super) fn remember(&self, body: &Body, rows: &[usize]) -> Result<(), Error> {
-        let path = match &self.destination.resource.shape {
-            Shape::Items(items) => items.path,
-            Shape::Instances { .. } => INSTANCES,
-            _ => return Ok(()),
-        };
-        let scope = self.scope(path);
+        let resource = self.destination.resource;
+        if !resource.referred_to {
+            return Ok(());
+        }
+        let scope = self.scope(resource.path);
         let mut fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         if fresh.idle {
             return Ok(());
@@ -151,7 +144,7 @@ impl Delivery<'_> {
 
     /// Takes note of series that were created for their points.
     pub(super) fn remember_series<'n>(&self, external_ids: impl IntoIterator<Item = &'n String>) {
-        let scope = self.scope(TIME_SERIES);
+        let scope = self.scope(paths::TIME_SERIES);
         let mut fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         for external_id in external_ids {
             fresh.add(key(scope, &Identity::ExternalId(external_id.clone())));
@@ -177,19 +170,16 @@ impl Delivery<'_> {
         if !api.of_cdf || !matches!(api.status, 400 | 404 | 422) {
             return false;
         }
-        let (own, others): (&[&str], &[&str]) = match &self.destination.resource.shape {
-            Shape::Datapoints { .. } => (&[TIME_SERIES, INSTANCES], &[]),
-            Shape::SequenceRows => (&[SEQUENCES], &[]),
-            Shape::Instances { .. } => (&[INSTANCES], &[TIME_SERIES, SEQUENCES]),
-            Shape::Items(Items { path, .. }) => (&[path], &[ASSET.path(), DATA_SET.path(), LABELS]),
-            Shape::Journal(journal) => (&[journal.of], &[]),
-            Shape::Raw => return false,
-        };
+        let resource = self.destination.resource;
+        if resource.refers_to.is_empty() {
+            return false;
+        }
         let named = match api.missing.is_empty() {
             true => named_in_words(&api.message),
             false => api.missing.clone(),
         };
-        let known = |identity: &Identity| own.iter().chain(others).any(|path| self.is_fresh(path, identity));
+        let paths = || resource.refers_to.iter().copied().chain([resource.path]);
+        let known = |identity: &Identity| paths().any(|path| self.is_fresh(path, identity));
         named.iter().any(known)
     }
 }

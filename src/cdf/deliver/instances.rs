@@ -14,7 +14,7 @@ use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Identity, RequestError};
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::retry::Resend;
-use crate::cdf::resource::view::ENDS;
+use crate::cdf::resource::InstanceEnd;
 use crate::cdf::table::{OnConflict, Operation};
 
 /// How often a request is sent again that CDF refuses because others write the same instances just then.
@@ -46,7 +46,7 @@ impl Delivery<'_> {
         while let Some(part) = search.next() {
             let request = self.apply_body(edges, work, &part, &existing)?;
             let owed = if skips { Owed::List } else { Owed::Items(part.len()) };
-            match self.post_json("/models/instances", request, resend, owed).await {
+            match self.post_json(&self.destination.resource.write(), request, resend, owed).await {
                 Ok(_) => {
                     self.accepted += part.len();
                     self.remember(body, &part)?;
@@ -86,7 +86,7 @@ impl Delivery<'_> {
         let view = self.destination.view.as_ref();
         let view = view.ok_or_else(|| Error::internal("instances without a view"))?;
         let source = view.name.source().to_string();
-        let ends = ENDS.map(|(end, ..)| (end_member(end), end));
+        let ends = InstanceEnd::ALL.map(InstanceEnd::property).map(|end| (end_member(end), end));
         let mut out = b"{\"items\":[".to_vec();
         for (position, at) in part.iter().enumerate() {
             if position > 0 {
@@ -161,7 +161,10 @@ impl Delivery<'_> {
                 }));
             }
             let request = json!({ "items": items }).to_string().into_bytes();
-            match self.post_json("/models/instances/delete", request, Resend::Always, Owed::List).await {
+            match self
+                .post_json(&self.destination.resource.delete(), request, Resend::Always, Owed::List)
+                .await
+            {
                 Ok(_) => self.accepted += part.len(),
                 Err(error) => self.narrow(&mut search, part, error, body)?,
             }
@@ -185,7 +188,7 @@ impl Delivery<'_> {
         }
         let request = json!({ "items": keys }).to_string().into_bytes();
         let answer = self
-            .post_json("/models/instances/byids", request, Resend::Always, Owed::List)
+            .post_json(&self.destination.resource.by_ids(), request, Resend::Always, Owed::List)
             .await
             .map_err(|error| self.unread(error))?;
         let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();

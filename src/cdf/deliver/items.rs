@@ -38,28 +38,22 @@ impl Delivery<'_> {
         let body = resolved.as_ref().unwrap_or(&work.body);
         let all: Vec<usize> = (0..body.items.len()).collect();
         if work.mode.operation == Operation::Update {
-            return self.update_existing(items, work, body, all).await;
+            return self.update_existing(work, body, all).await;
         }
         match work.kind {
             KeyKind::None => self.create_blindly(items, work, body, all).await,
-            KeyKind::Id | KeyKind::Instance => self.by_id(items, work, body, all).await,
+            KeyKind::Id | KeyKind::Instance => self.by_id(work, body, all).await,
             KeyKind::Key => self.upsert(items, work, body, all).await,
         }
     }
 
     /// Rows that address items by internal id: they exist already, so that only `update` may write them.
-    pub(super) async fn by_id(
-        &mut self,
-        items: &Items,
-        work: &Work,
-        body: &Body,
-        all: Vec<usize>,
-    ) -> Result<(), Error> {
+    pub(super) async fn by_id(&mut self, work: &Work, body: &Body, all: Vec<usize>) -> Result<(), Error> {
         if matches!(work.mode.on_conflict, OnConflict::Update | OnConflict::UpdateListed) {
-            let missing = self.update(items, work, body, all).await?;
+            let missing = self.update(work, body, all).await?;
             return self.none_missing(body, &missing);
         }
-        let found = self.look_up(items, body, &all).await?;
+        let found = self.look_up(body, &all).await?;
         let missing: Vec<usize> = all.iter().copied().filter(|at| !found.contains(at)).collect();
         self.none_missing(body, &missing)?;
         if work.mode.on_conflict == OnConflict::Error {
@@ -70,14 +64,8 @@ impl Delivery<'_> {
     }
 
     /// Rows that an UPDATE has read: if one is gone, the statement has told a wrong number of rows.
-    async fn update_existing(
-        &mut self,
-        items: &Items,
-        work: &Work,
-        body: &Body,
-        all: Vec<usize>,
-    ) -> Result<(), Error> {
-        let missing = self.update(items, work, body, all).await?;
+    async fn update_existing(&mut self, work: &Work, body: &Body, all: Vec<usize>) -> Result<(), Error> {
+        let missing = self.update(work, body, all).await?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -113,8 +101,9 @@ impl Delivery<'_> {
     ) -> Result<(), Error> {
         let mut search = creation(items, work, all);
         while let Some(part) = search.next() {
-            let (path, request, owed) = create_request(items, body, &part, work.deferred)?;
-            match self.post_json(&path, request, Resend::OnlyIfNotReceived, owed).await {
+            let (endpoint, request, owed) =
+                create_request(self.destination.resource, items.create, body, &part, work.deferred)?;
+            match self.post_json(&endpoint, request, Resend::OnlyIfNotReceived, owed).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(error) => self.narrow(&mut search, part, error, body)?,
             }
@@ -138,7 +127,7 @@ impl Delivery<'_> {
         }
         let incomplete: HashSet<usize> = existing.iter().copied().collect();
         let updates = matches!(work.mode.on_conflict, OnConflict::Update | OnConflict::UpdateListed);
-        if !incomplete.is_empty() && (!updates || !items.updatable) {
+        if !incomplete.is_empty() && (!updates || !self.destination.resource.updatable) {
             self.settle_incomplete(items, work, body, &existing).await?;
             existing.clear();
         }
@@ -146,8 +135,8 @@ impl Delivery<'_> {
         for _ in 0..ROUNDS {
             let duplicated = self.create(items, work, body, std::mem::take(&mut pending)).await?;
             match work.mode.on_conflict {
-                OnConflict::Update | OnConflict::UpdateListed if !items.updatable => {
-                    self.unchanged(items, body, &duplicated).await?
+                OnConflict::Update | OnConflict::UpdateListed if !self.destination.resource.updatable => {
+                    self.unchanged(body, &duplicated).await?
                 }
                 OnConflict::Update | OnConflict::UpdateListed => existing.extend(duplicated),
                 OnConflict::Ignore => self.accepted += duplicated.len(),
@@ -157,7 +146,7 @@ impl Delivery<'_> {
                 return Ok(());
             }
             existing.sort_unstable();
-            let missing = self.update(items, work, body, std::mem::take(&mut existing)).await?;
+            let missing = self.update(work, body, std::mem::take(&mut existing)).await?;
             let lost: Vec<usize> = missing.iter().copied().filter(|at| incomplete.contains(at)).collect();
             if !lost.is_empty() {
                 return Err(self.incomplete(items, body, &lost));
@@ -174,16 +163,11 @@ impl Delivery<'_> {
     }
 
     /// Rows of items that CDF cannot update: written again they must say what is there.
-    pub(super) async fn unchanged(
-        &mut self,
-        items: &Items,
-        body: &Body,
-        rows: &[usize],
-    ) -> Result<(), Error> {
+    pub(super) async fn unchanged(&mut self, body: &Body, rows: &[usize]) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
         }
-        let answer = self.retrieve(items, body, rows).await?;
+        let answer = self.retrieve(body, rows).await?;
         let parsed = Parsed::existing(body)?;
         let different = parsed.different(rows, &answer)?;
         if !different.is_empty() {
@@ -223,14 +207,14 @@ impl Delivery<'_> {
         body: &Body,
         rows: &[usize],
     ) -> Result<(), Error> {
-        let found = self.look_up(items, body, rows).await?;
+        let found = self.look_up(body, rows).await?;
         let lost: Vec<usize> = rows.iter().copied().filter(|at| !found.contains(at)).collect();
         if !lost.is_empty() {
             return Err(self.incomplete(items, body, &lost));
         }
         match work.mode.on_conflict {
             OnConflict::Error => return Err(self.exists(body, rows)),
-            OnConflict::Update | OnConflict::UpdateListed => return self.unchanged(items, body, rows).await,
+            OnConflict::Update | OnConflict::UpdateListed => return self.unchanged(body, rows).await,
             OnConflict::Ignore => self.accepted += rows.len(),
         }
         Ok(())
@@ -251,7 +235,7 @@ impl Delivery<'_> {
         let mut all = all;
         // Where items are created one by one, a request for all of them tells which ones need no creating.
         if items.create == Create::One && !all.is_empty() {
-            let found = self.look_up(items, body, &all).await?;
+            let found = self.look_up(body, &all).await?;
             (existing, all) = all.into_iter().partition(|at| found.contains(at));
             if refuse_existing && !existing.is_empty() {
                 return Err(self.exists(body, &existing));
@@ -259,8 +243,9 @@ impl Delivery<'_> {
         }
         let mut search = creation(items, work, all);
         while let Some(mut part) = search.next() {
-            let (path, request, owed) = create_request(items, body, &part, work.deferred)?;
-            match self.post_json(&path, request, resend, owed).await {
+            let (endpoint, request, owed) =
+                create_request(self.destination.resource, items.create, body, &part, work.deferred)?;
+            match self.post_json(&endpoint, request, resend, owed).await {
                 Ok(_) => {
                     self.accepted += part.len();
                     self.remember(body, &part)?;
@@ -268,7 +253,7 @@ impl Delivery<'_> {
                 Err(RequestError::Api(api)) if api.status == 409 || !api.duplicated.is_empty() => {
                     let mut duplicated = matching(body, &part, &api.duplicated)?;
                     if duplicated.is_empty() {
-                        duplicated = self.look_up(items, body, &part).await?.into_iter().collect();
+                        duplicated = self.look_up(body, &part).await?.into_iter().collect();
                     }
                     if duplicated.is_empty() {
                         search.refused(part, api, body, self.destination)?;
@@ -292,15 +277,14 @@ impl Delivery<'_> {
     /// Updates items; gives back those that do not exist.
     pub(super) async fn update(
         &mut self,
-        items: &Items,
         work: &Work,
         body: &Body,
         all: Vec<usize>,
     ) -> Result<Vec<usize>, Error> {
         let parsed = Parsed::existing(body)?;
         let resource = self.destination.resource;
-        let path = format!("{}/update", items.path);
-        let mut columns = self.column_changes(items, &parsed, body, &all).await?;
+        let endpoint = resource.update();
+        let mut columns = self.column_changes(&parsed, body, &all).await?;
         let mut missing = std::mem::take(&mut columns.missing);
         let patch = |at: usize, columns: &ColumnChanges| {
             let columns = columns.changes.get(&at).map(Vec::as_slice);
@@ -314,7 +298,7 @@ impl Delivery<'_> {
         still.retain(|at| !columns.existing.contains(at));
         let mut unknown = 0;
         if !still.is_empty() {
-            let answer = self.retrieve(items, body, &still).await?;
+            let answer = self.retrieve(body, &still).await?;
             let found = present(body, &still, &answer)?;
             parsed.check_immutable(&still, &answer, resource, self.naming)?;
             self.accepted += found.len();
@@ -327,7 +311,7 @@ impl Delivery<'_> {
             // Sent again after a lost answer, columns would be refused because of themselves.
             let changes_columns = part.iter().any(|at| columns.changes.contains_key(at));
             let resend = if changes_columns { Resend::OnlyIfNotReceived } else { Resend::Always };
-            match self.post_json(&path, request, resend, Owed::Items(part.len())).await {
+            match self.post_json(&endpoint, request, resend, Owed::Items(part.len())).await {
                 Ok(response) => {
                     self.accepted += part.len();
                     self.remember(body, &part)?;
@@ -340,7 +324,7 @@ impl Delivery<'_> {
                         && matches!(error.kind, Kind::ConnectionLost | Kind::ServerFailure) =>
                 {
                     unknown += 1;
-                    let again = match self.column_changes(items, &parsed, body, &part).await {
+                    let again = match self.column_changes(&parsed, body, &part).await {
                         Ok(again) => again,
                         Err(mut unread) => {
                             unread.unsure |= error.unsure;
@@ -378,28 +362,18 @@ impl Delivery<'_> {
     }
 
     /// Those of the rows that exist in CDF.
-    pub(super) async fn look_up(
-        &self,
-        items: &Items,
-        body: &Body,
-        rows: &[usize],
-    ) -> Result<HashSet<usize>, Error> {
-        let answer = self.retrieve(items, body, rows).await?;
+    pub(super) async fn look_up(&self, body: &Body, rows: &[usize]) -> Result<HashSet<usize>, Error> {
+        let answer = self.retrieve(body, rows).await?;
         present(body, rows, &answer)
     }
 
-    pub(super) async fn retrieve(
-        &self,
-        items: &Items,
-        body: &Body,
-        rows: &[usize],
-    ) -> Result<Response, Error> {
+    pub(super) async fn retrieve(&self, body: &Body, rows: &[usize]) -> Result<Response, Error> {
         let parsed = Parsed::all(body)?;
         let keys: Vec<Vec<u8>> = rows.iter().map(|at| parsed.key_object(*at)).collect();
         let mut request = Body::from_fragments(keys.iter().map(|key| &**key)).bytes.to_vec();
         request.pop();
         request.extend_from_slice(b",\"ignoreUnknownIds\":true}");
-        self.post_json(&format!("{}/byids", items.path), request, Resend::Always, Owed::List)
+        self.post_json(&self.destination.resource.by_ids(), request, Resend::Always, Owed::List)
             .await
             .map_err(|error| self.unread(error))
     }

@@ -31,11 +31,12 @@ use super::buffer::{Body, Destination};
 use super::encode::KeyKind;
 use super::error::{ApiError, Error, Fate, Kind, Noun, RequestError, Trace, ROWS};
 use super::http::client::Client;
+use super::http::endpoint::Endpoint;
 use super::http::owed::Owed;
-use super::http::request::{self, Limits, Method, Request};
+use super::http::request::{self, Limits, Request};
 use super::http::response::Response;
 use super::http::retry::Resend;
-use super::resource::{Journal, Naming, Shape};
+use super::resource::{Naming, Shape};
 use super::table::{Mode, Operation};
 
 /// What all requests of a flush share.
@@ -110,9 +111,7 @@ pub async fn deliver(context: Arc<Context>, work: Work) -> Outcome {
         return delivery.ended(false, error);
     }
     let error = match &work.destination.resource.shape {
-        Shape::Items(items) | Shape::Journal(Journal { items, .. }) => {
-            delivery.items(items, &work).await.err()
-        }
+        Shape::Items(items) | Shape::Journal(items) => delivery.items(items, &work).await.err(),
         Shape::SequenceRows => delivery.sequence_rows(&work).await.err(),
         Shape::Raw => delivery.raw(&work).await.err(),
         Shape::Instances { edges } => delivery.instances(*edges, &work).await.err(),
@@ -164,12 +163,12 @@ impl Delivery<'_> {
     /// Asks again, for a while, where CDF does not find yet what this flush has written moments ago.
     async fn post(
         &self,
-        path: &str,
+        endpoint: &Endpoint,
         body: request::Body,
         resend: Resend,
         owed: Owed,
     ) -> Result<Response, RequestError> {
-        let request = Request { method: Method::Post, path: path.to_owned(), body, resend, owed };
+        let request = Request { endpoint: endpoint.clone(), body, resend, owed };
         let (client, limits) = (&self.context.client, &self.limits);
         let mut patience = Patience::until(limits.deadline);
         loop {
@@ -202,12 +201,12 @@ impl Delivery<'_> {
 
     async fn post_json(
         &self,
-        path: &str,
+        endpoint: &Endpoint,
         body: impl Into<Bytes>,
         resend: Resend,
         owed: Owed,
     ) -> Result<Response, RequestError> {
-        self.post(path, request::Body::Json(body.into()), resend, owed).await
+        self.post(endpoint, request::Body::Json(body.into()), resend, owed).await
     }
 
     /// The name of a built-in column, as the table that the rows came from calls it.
@@ -300,6 +299,6 @@ impl Destination {
     /// The resource, and where in RAW, as errors name it.
     pub fn name(&self) -> String {
         let raw = self.raw.as_ref().map(|(database, table)| (database.as_str(), table.as_str()));
-        self.resource.named(self.view.as_deref(), raw)
+        self.resource.named(self.view.as_deref().map(|view| &view.name as _), raw)
     }
 }

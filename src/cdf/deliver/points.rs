@@ -16,6 +16,7 @@ use crate::cdf::http::owed::Owed;
 use crate::cdf::http::request;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::datapoints::POINTS_PER_REQUEST;
+use crate::cdf::resource::timeseries::TIMESERIES;
 use crate::cdf::table::OnConflict;
 
 impl Delivery<'_> {
@@ -39,7 +40,10 @@ impl Delivery<'_> {
         let mut verdict: Option<ApiError> = None;
         while let Some((bytes, rows)) = queue.pop_front() {
             let content = request::Body::Protobuf(bytes.clone());
-            let api = match self.post("/timeseries/data", content, Resend::Always, Owed::Object).await {
+            let api = match self
+                .post(&self.destination.resource.write(), content, Resend::Always, Owed::Object)
+                .await
+            {
                 Ok(_) => {
                     self.accepted += rows;
                     continue;
@@ -166,7 +170,7 @@ impl Delivery<'_> {
             });
             let request = request.to_string().into_bytes();
             let answer = self
-                .post_json("/timeseries/data/list", request, Resend::Always, Owed::List)
+                .post_json(&self.destination.resource.list(), request, Resend::Always, Owed::List)
                 .await
                 .map_err(|error| self.unread(error))?;
             let Some(found) = listing(&answer)?.into_iter().next() else { return Ok(moments) };
@@ -224,7 +228,10 @@ impl Delivery<'_> {
                     .map(|name| json!({ "externalId": name, "name": name, "isString": string }))
                     .collect();
                 let request = json!({ "items": items }).to_string().into_bytes();
-                match self.post_json("/timeseries", request, Resend::Always, Owed::Items(part.len())).await {
+                match self
+                    .post_json(&TIMESERIES.write(), request, Resend::Always, Owed::Items(part.len()))
+                    .await
+                {
                     Ok(_) => {
                         self.created += part.len();
                         self.remember_series(part);

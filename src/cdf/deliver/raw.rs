@@ -13,12 +13,12 @@ use super::{Delivery, Work};
 use crate::cdf::buffer::{Body, BodyBuilder};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Kind, RequestError};
+use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::request::{Body as Content, Method, Request};
+use crate::cdf::http::request::{Body as Content, Request};
 use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
-use crate::cdf::http::url_path::segment;
-use crate::cdf::resource::raw::{row_path, rows_path, ROWS_PER_PAGE};
+use crate::cdf::resource::raw::{Place, ROWS_PER_PAGE};
 use crate::cdf::table::{NullHandling, OnConflict, Operation};
 
 /// Up to so many rows are read one by one, as far as URLs can name them, more by reading the table.
@@ -29,22 +29,24 @@ impl Delivery<'_> {
         let Some((database, table)) = &self.destination.raw else {
             return Err(Error::internal("RAW rows without a database and table"));
         };
-        let rows = rows_path(database, table);
-        let path = format!("{rows}?ensureParent=true");
+        let place = Place::of(database, table);
+        let endpoint = place.write().with("ensureParent", true);
         let partial =
             work.mode.operation == Operation::Update || work.mode.on_conflict == OnConflict::UpdateListed;
         let merged = match partial {
-            true => Some(self.with_existing_columns(&rows, work).await?),
+            true => Some(self.with_existing_columns(place, work).await?),
             false => None,
         };
         let body = merged.as_ref().unwrap_or(&work.body);
         let all = match work.mode.on_conflict {
-            OnConflict::Error | OnConflict::Ignore => self.not_existing(&rows, work).await?,
+            OnConflict::Error | OnConflict::Ignore => self.not_existing(place, work).await?,
             _ => (0..body.items.len()).collect(),
         };
         let mut search = Search::new(all, false);
         while let Some(part) = search.next() {
-            match self.post_json(&path, create_body(body, &part, false)?, Resend::Always, Owed::Object).await
+            match self
+                .post_json(&endpoint, create_body(body, &part, false)?, Resend::Always, Owed::Object)
+                .await
             {
                 Ok(_) => self.accepted += part.len(),
                 Err(error) => self.narrow(&mut search, part, error, body)?,
@@ -54,9 +56,9 @@ impl Delivery<'_> {
     }
 
     /// Those of the rows that CDF does not have yet; the others stay as they are, or are an error.
-    async fn not_existing(&mut self, path: &str, work: &Work) -> Result<Vec<usize>, Error> {
+    async fn not_existing(&mut self, place: Place<'_>, work: &Work) -> Result<Vec<usize>, Error> {
         let keys = keys_of(&work.body)?;
-        let existing = self.read_rows(path, &keys, false).await?;
+        let existing = self.read_rows(place, &keys, false).await?;
         let is_new = |at: &usize| !existing.contains_key(&keys[*at]);
         let (new, old): (Vec<usize>, Vec<usize>) = (0..keys.len()).partition(is_new);
         if work.mode.on_conflict == OnConflict::Error && !old.is_empty() {
@@ -67,11 +69,11 @@ impl Delivery<'_> {
     }
 
     /// The rows with the columns that they do not write as CDF has them.
-    async fn with_existing_columns(&self, path: &str, work: &Work) -> Result<Body, Error> {
+    async fn with_existing_columns(&self, place: Place<'_>, work: &Work) -> Result<Body, Error> {
         let keys = keys_of(&work.body)?;
         // Rows that a statement has read are there, whether a list shows them or not.
         let known = work.mode.operation == Operation::Update;
-        let mut existing = self.read_rows(path, &keys, known).await?;
+        let mut existing = self.read_rows(place, &keys, known).await?;
         let lost: Vec<String> =
             keys.iter().filter(|key| !existing.contains_key(*key)).map(|key| format!("\"{key}\"")).collect();
         if work.mode.operation == Operation::Update && !lost.is_empty() {
@@ -119,32 +121,30 @@ impl Delivery<'_> {
     /// `known`: they were there moments ago, so that one that the list of the table does not show is asked for by its key.
     async fn read_rows(
         &self,
-        path: &str,
+        place: Place<'_>,
         keys: &[String],
         known: bool,
     ) -> Result<HashMap<String, Box<RawValue>>, Error> {
         let mut rows = HashMap::new();
         let mut wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
         if keys.len() <= SINGLE_READS {
-            self.read_by_keys(path, &mut wanted, &mut rows).await?;
+            self.read_by_keys(place, &mut wanted, &mut rows).await?;
         }
-        let mut cursor = String::new();
+        let mut cursor: Option<String> = None;
         while !wanted.is_empty() {
-            let answer = self.get(&format!("{path}?limit={ROWS_PER_PAGE}{cursor}"), Owed::List).await?;
+            let page = place.rows().with("limit", ROWS_PER_PAGE).with_cursor(cursor.as_deref());
+            let answer = self.get(page, Owed::List).await?;
             let Some(answer) = answer else { return Ok(rows) };
             let page: Page = serde_json::from_slice(&answer.body).map_err(|e| answer.unreadable(e))?;
             let ours = page.items.into_iter().filter(|row| wanted.remove(&*row.key));
             rows.extend(ours.map(|row| (row.key.into_owned(), row.columns.to_owned())));
             match page.next_cursor.filter(|cursor| !cursor.is_empty()) {
-                Some(next) => {
-                    cursor = "&cursor=".to_owned();
-                    cursor.extend(segment(&next));
-                }
+                Some(next) => cursor = Some(next),
                 None => break,
             }
         }
         if known {
-            self.read_by_keys(path, &mut wanted, &mut rows).await?;
+            self.read_by_keys(place, &mut wanted, &mut rows).await?;
         }
         Ok(rows)
     }
@@ -152,15 +152,15 @@ impl Delivery<'_> {
     /// Reads rows one by one, as far as URLs can name them; takes these out of those that are wanted.
     async fn read_by_keys(
         &self,
-        path: &str,
+        place: Place<'_>,
         wanted: &mut HashSet<&str>,
         rows: &mut HashMap<String, Box<RawValue>>,
     ) -> Result<(), Error> {
-        let named: Vec<(&str, String)> =
-            wanted.iter().filter_map(|key| Some((*key, row_path(path, key)?))).collect();
-        for (key, path) in named {
+        let named: Vec<(&str, Endpoint)> =
+            wanted.iter().filter_map(|key| Some((*key, place.row(key)?))).collect();
+        for (key, endpoint) in named {
             wanted.remove(key);
-            if let Some(answer) = self.get(&path, Owed::RawRow).await? {
+            if let Some(answer) = self.get(endpoint, Owed::RawRow).await? {
                 let row: Row = serde_json::from_slice(&answer.body).map_err(|e| answer.unreadable(e))?;
                 rows.insert(row.key.into_owned(), row.columns.to_owned());
             }
@@ -169,14 +169,8 @@ impl Delivery<'_> {
     }
 
     /// None where CDF says that there is no such thing.
-    async fn get(&self, path: &str, owed: Owed) -> Result<Option<Response>, Error> {
-        let request = Request {
-            method: Method::Get,
-            path: path.to_owned(),
-            body: Content::None,
-            resend: Resend::Always,
-            owed,
-        };
+    async fn get(&self, endpoint: Endpoint, owed: Owed) -> Result<Option<Response>, Error> {
+        let request = Request { endpoint, body: Content::None, resend: Resend::Always, owed };
         match self.context.client.send(&self.destination.connection, &request, &self.limits).await {
             Ok(response) => Ok(Some(response)),
             Err(RequestError::Api(api)) if api.is_absent() => Ok(None),

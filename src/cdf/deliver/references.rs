@@ -35,7 +35,7 @@ impl Delivery<'_> {
         let properties = parsed.items.iter().chain(&existing.items).flat_map(|item| &item.0);
         for (property, value) in properties {
             if let Some((to, _, names)) = reference(resource, property, value)? {
-                wanted.entry(to.byids).or_insert_with(|| (to, HashSet::new())).1.extend(names);
+                wanted.entry(to.path).or_insert_with(|| (to, HashSet::new())).1.extend(names);
             }
         }
         for (to, names) in wanted.into_values() {
@@ -60,7 +60,7 @@ impl Delivery<'_> {
     ) -> Result<(), Error> {
         {
             let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-            names.retain(|name| !known.contains_key(&(self.whose(), to.byids, name.clone())));
+            names.retain(|name| !known.contains_key(&(self.whose(), to.path, name.clone())));
         }
         let mut names: Vec<String> = names.into_iter().collect();
         let mut patience = Patience::until(self.limits.deadline);
@@ -68,12 +68,12 @@ impl Delivery<'_> {
             self.ask_for_ids(to, &names).await?;
             {
                 let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-                names.retain(|name| !known.contains_key(&(self.whose(), to.byids, name.clone())));
+                names.retain(|name| !known.contains_key(&(self.whose(), to.path, name.clone())));
             }
             if names.is_empty() {
                 return Ok(());
             }
-            let written = |name: &String| self.is_fresh(to.path(), &Identity::ExternalId(name.clone()));
+            let written = |name: &String| self.is_fresh(to.path, &Identity::ExternalId(name.clone()));
             match patience.next().filter(|_| names.iter().any(written)) {
                 Some(pause) => self.wait_for_fresh(pause).await,
                 None => break names,
@@ -84,7 +84,7 @@ impl Delivery<'_> {
         for (at, properties) in parsed.items.iter().enumerate() {
             for (property, value) in &properties.0 {
                 if let Some((target, _, names)) = reference(resource, property, value)? {
-                    if target.byids == to.byids && names.iter().any(|name| unknown.contains(name)) {
+                    if target.path == to.path && names.iter().any(|name| unknown.contains(name)) {
                         rows.push(at);
                     }
                 }
@@ -115,14 +115,14 @@ impl Delivery<'_> {
             let items: Vec<Value> = part.iter().map(|name| json!({ "externalId": name })).collect();
             let request = json!({ "items": items, "ignoreUnknownIds": true }).to_string().into_bytes();
             let response = self
-                .post_json(to.byids, request, Resend::Always, Owed::List)
+                .post_json(&to.by_ids(), request, Resend::Always, Owed::List)
                 .await
                 .map_err(|error| error.into_error(to.capability).about(self.destination.name()))?;
             for item in listing(&response)? {
                 if let (Some(name), Some(id)) = (item["externalId"].as_str(), item["id"].as_i64()) {
-                    self.remember_id(to.path(), name, id);
+                    self.remember_id(to.path, name, id);
                     let mut known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-                    known.insert((self.whose(), to.byids, name.to_owned()), id);
+                    known.insert((self.whose(), to.path, name.to_owned()), id);
                 }
             }
         }
@@ -152,7 +152,7 @@ fn write_resolved(
             existing = Some(raw(serde_json::from_slice(&resolved))?);
         } else if let Some((to, target, names)) = reference(resource, property, value)? {
             let numbers: Vec<i64> =
-                names.into_iter().filter_map(|name| ids.get(&(whose, to.byids, name)).copied()).collect();
+                names.into_iter().filter_map(|name| ids.get(&(whose, to.path, name)).copied()).collect();
             let text = match value.get().starts_with('[') {
                 true => serde_json::value::to_raw_value(&numbers),
                 false => serde_json::value::to_raw_value(&numbers.first()),

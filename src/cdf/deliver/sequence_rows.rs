@@ -15,7 +15,8 @@ use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::sequence_rows::{
-    COLUMNS, COLUMNS_PER_ITEM, ITEMS_PER_REQUEST, ROWS_PER_REQUEST, ROW_NUMBER, VALUES_PER_REQUEST,
+    COLUMNS, COLUMNS_PER_ITEM, ITEMS_PER_REQUEST, ROWS_PER_REQUEST, ROW_NUMBER, SEQUENCE_ROWS,
+    VALUES_PER_REQUEST,
 };
 use crate::cdf::table::OnConflict;
 
@@ -47,7 +48,10 @@ impl Delivery<'_> {
                 last.extend(request.rows().map(|at| (at, position)));
             }
             for (position, request) in requests.iter().enumerate() {
-                match self.post_json("/sequences/data", request.body(), Resend::Always, Owed::Object).await {
+                match self
+                    .post_json(&SEQUENCE_ROWS.write(), request.body(), Resend::Always, Owed::Object)
+                    .await
+                {
                     Ok(_) => {
                         for at in request.rows() {
                             match last[&at] == position && open.remove(&at) {
@@ -84,7 +88,7 @@ impl Delivery<'_> {
             let (request, later) = deletion(&parsed, part)?;
             search.again(later);
             part = request.rows;
-            match self.post_json("/sequences/data/delete", request.body, Resend::Always, Owed::Object).await {
+            match self.post_json(&SEQUENCE_ROWS.delete(), request.body, Resend::Always, Owed::Object).await {
                 Ok(_) => self.accepted += part.len(),
                 Err(RequestError::Api(api)) if !api.missing.is_empty() => {
                     let gone = matching(body, &part, &api.missing)?;
@@ -120,7 +124,7 @@ impl Delivery<'_> {
             loop {
                 let body = request.to_string().into_bytes();
                 let asked =
-                    self.post_json("/sequences/data/list", body, Resend::Always, Owed::SequenceRows).await;
+                    self.post_json(&SEQUENCE_ROWS.list(), body, Resend::Always, Owed::SequenceRows).await;
                 let answer = match asked {
                     Ok(answer) => answer,
                     // The write itself will say that the sequence is missing.

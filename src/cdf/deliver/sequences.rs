@@ -8,7 +8,7 @@ use super::body::{listing, Parsed};
 use super::Delivery;
 use crate::cdf::buffer::Body;
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::resource::{Items, Rule};
+use crate::cdf::resource::Rule;
 
 /// What becomes of the columns of some existing sequences.
 #[derive(Default)]
@@ -25,7 +25,6 @@ impl Delivery<'_> {
     /// Compares the columns that the rows define with those that CDF has, in one request for all of them.
     pub(super) async fn column_changes(
         &self,
-        items: &Items,
         parsed: &Parsed<'_>,
         body: &Body,
         rows: &[usize],
@@ -41,7 +40,7 @@ impl Delivery<'_> {
         if defining.is_empty() {
             return Ok(found);
         }
-        let answer = self.retrieve(items, body, &defining).await?;
+        let answer = self.retrieve(body, &defining).await?;
         let existing = listing(&answer)?;
         let mut by_key: HashMap<String, &Value> = HashMap::new();
         for item in &existing {

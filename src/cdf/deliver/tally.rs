@@ -1,7 +1,6 @@
 //! What became of a transaction's rows: how many CDF has acknowledged, and of how many only CDF knows.
 
 use crate::cdf::buffer::Destination;
-use crate::cdf::resource::Shape;
 
 /// Of the rows that go to one destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,10 +26,7 @@ pub struct Count {
 
 impl Count {
     pub fn of(destination: &Destination, rows: usize) -> Count {
-        let noun = match &destination.resource.shape {
-            Shape::Instances { .. } => format!("{}s", destination.resource.noun),
-            _ => destination.resource.name.to_owned(),
-        };
+        let noun = destination.resource.rows().into_owned();
         Count { noun, name: destination.name(), rows, ..Count::default() }
     }
 }

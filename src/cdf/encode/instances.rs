@@ -12,10 +12,10 @@ use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::view::{ENDS, INSTANCE_ID_CHARS, JSON_BYTES, LIST_ELEMENTS, TEXT_BYTES};
-use crate::cdf::resource::{Rule, Shape};
+use crate::cdf::resource::view::{INSTANCE_ID_CHARS, JSON_BYTES, LIST_ELEMENTS, TEXT_BYTES};
+use crate::cdf::resource::{InstanceEnd, Role, Rule, Shape};
+use crate::cdf::table::view::{Property, PropertyType};
 use crate::cdf::table::{Binding, NullHandling, Part, Table};
-use crate::cdf::view::{Property, PropertyType};
 
 /// The member that holds an instance's space and external id. No property can be called so, nor like [`end_member`].
 pub const KEY: &str = "(space, external_id)";
@@ -67,21 +67,27 @@ impl InstanceEncoder {
     pub fn new(table: &Table, listed: Option<&[usize]>) -> Result<Self, Error> {
         let view = table.view.as_ref().ok_or_else(|| Error::internal("a view's table without its view"))?;
         let edges = matches!(table.options.resource.shape, Shape::Instances { edges: true });
-        let need = |name: &'static str| {
-            table.position(name).ok_or_else(|| {
+        let need = |role: Role| {
+            table.position_of(role).ok_or_else(|| {
                 let noun = table.options.resource.noun;
                 Error::new(
                     Kind::InvalidOption,
-                    format!("the table needs a column \"{}\" to be written to", table.column_name(name)),
+                    format!("the table needs a column \"{}\" to be written to", table.name_of(role)),
                 )
                 .hint(format!("Without it CDF would not know which {noun} a row is."))
             })
         };
         let mut ends = Vec::new();
-        for (end, space, external_id) in ENDS {
-            if edges || table.position(space).is_some() {
+        for end in InstanceEnd::ALL {
+            let (space, external_id) = (Role::EndSpace(end), Role::EndExternalId(end));
+            if edges || table.position_of(space).is_some() {
                 let (space, external_id) = (need(space)?, need(external_id)?);
-                ends.push(End { space, external_id, head: head(&end_member(end)), required: edges });
+                ends.push(End {
+                    space,
+                    external_id,
+                    head: head(&end_member(end.property())),
+                    required: edges,
+                });
             }
         }
         let mut read_only = Vec::new();
@@ -106,9 +112,9 @@ impl InstanceEncoder {
             }
         }
         Ok(InstanceEncoder {
-            space: table.position("space"),
+            space: table.position_of(Role::Space),
             own_space: view.name.space.clone(),
-            external_id: need("external_id")?,
+            external_id: need(Role::ExternalId)?,
             read_only,
             ends,
             fields,

@@ -6,6 +6,7 @@ use hashbrown::HashSet;
 
 use super::fragment::EXISTING;
 use super::json::{self, MetadataSize, Refusal};
+use super::row_name::describe_keys;
 use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::{Error, Kind};
@@ -347,7 +348,7 @@ impl ItemEncoder {
                          has inserted without {external_id} has no id before COMMIT."
                     )),
                 };
-                return Err(error.of_row(table.describe_keys(keys)));
+                return Err(error.of_row(describe_keys(table, keys)));
             }
         };
         let start = out.len();

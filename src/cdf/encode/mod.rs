@@ -12,6 +12,7 @@ pub mod length;
 pub mod object;
 pub mod points;
 pub mod raw;
+pub mod row_name;
 pub mod sequence_rows;
 
 use super::cell::Cell;
@@ -64,5 +65,5 @@ pub(crate) fn refuse(
     let why = why.to_string();
     let why = length::reason(&why);
     Error::new(kind, format!("column \"{}\" of {}: {why}", table.names[at], resource.name))
-        .of_row(table.describe_keys(row))
+        .of_row(row_name::describe_keys(table, row))
 }

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use super::items::{as_text, integer, internal_id, micros_to_millis, millis, mismatch};
 use super::json::Refusal;
+use super::row_name::describe_keys;
 use super::{json, refuse, KeyKind};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Identity, Kind};
@@ -353,7 +354,7 @@ impl PointEncoder {
 
     fn unnamed(&self, kind: Kind, why: &str, table: &Table, row: &[Cell<'_>]) -> Error {
         Error::new(kind, format!("a row of {} {why}", table.options.resource.name))
-            .of_row(table.describe_keys(row))
+            .of_row(describe_keys(table, row))
     }
 
     /// The row's moment in milliseconds since 1970.

@@ -9,8 +9,8 @@ use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::raw::{COLUMN_CHARS, DATABASE_CHARS, KEY_CHARS, ROW_BYTES, TABLE_CHARS};
-use crate::cdf::table::{Binding, NullHandling, Table, RAW_KEY};
+use crate::cdf::resource::raw::{COLUMN_CHARS, DATABASE_CHARS, KEY_CHARS, RAW_KEY, ROW_BYTES, TABLE_CHARS};
+use crate::cdf::table::{Binding, NullHandling, Table};
 
 /// Encodes the rows of one table.
 #[derive(Debug)]

@@ -10,11 +10,12 @@ use url::Url;
 
 use super::call::{Call, Peer};
 use super::connection::Connection;
+use super::endpoint::{Endpoint, Method};
 use super::exchange::Transport;
 use super::oidc;
 use super::owed::Owed;
 use super::report::{cursor_expired, no_endpoint};
-use super::request::{encode, Body, Limits, Method, Request};
+use super::request::{encode, Body, Limits, Request};
 use super::response::Response;
 use super::retry::Resend;
 use crate::cdf::error::{Absence, Error, RequestError, Trace};
@@ -60,7 +61,7 @@ impl Client {
         request: &Request,
         limits: &Limits,
     ) -> Result<Response, RequestError> {
-        let url = connection.project_url(&request.path)?;
+        let url = connection.project_url(&request.endpoint.target())?;
         let answer = self.send_to(connection, url, request, limits).await;
         match answer {
             Ok(response) => {
@@ -98,13 +99,12 @@ impl Client {
             return Ok(true);
         }
         let request = Request {
-            method: Method::Get,
-            path: "/raw/dbs?limit=1".into(),
+            endpoint: Endpoint::get("/raw/dbs").with("limit", 1),
             body: Body::None,
             resend: Resend::Always,
             owed: Owed::List,
         };
-        let url = connection.project_url(&request.path)?;
+        let url = connection.project_url(&request.endpoint.target())?;
         match self.send_to(connection, url, &request, limits).await {
             Ok(_) => {
                 connection.reached.store(true, Ordering::Relaxed);
@@ -125,13 +125,12 @@ impl Client {
         limits: &Limits,
     ) -> Result<Inspection, RequestError> {
         let request = Request {
-            method: Method::Get,
-            path: "/api/v1/token/inspect".into(),
+            endpoint: Endpoint::get("/api/v1/token/inspect"),
             body: Body::None,
             resend: Resend::Always,
             owed: Owed::Inspection,
         };
-        let url = connection.url(&request.path)?;
+        let url = connection.url(&request.endpoint.target())?;
         let response = self.send_to(connection, url, &request, limits).await?;
         let mut answer: Value = response.json()?;
         Ok(Inspection {
@@ -156,17 +155,17 @@ impl Client {
         limits: &Limits,
     ) -> Result<Response, RequestError> {
         let (headers, body) = encode(request, !connection.link.is_near())?;
-        let method = match request.method {
+        let method = match request.endpoint.method() {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
         };
         let call = Call {
             peer: Peer::Cdf { project: &connection.project, link: &connection.link },
             name: connection.name(),
-            endpoint: request.endpoint(),
+            endpoint: request.endpoint.to_string(),
             resend: request.resend,
             owed: request.owed,
-            writes: request.writes(),
+            writes: request.endpoint.changes(),
             bytes: body.as_ref().map_or(0, Bytes::len),
             limits,
             client_secret: &connection.credentials.client_secret,

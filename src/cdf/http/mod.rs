@@ -10,6 +10,7 @@ mod answer;
 mod call;
 pub mod client;
 pub mod connection;
+pub mod endpoint;
 mod exchange;
 mod failure;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::endpoint::Endpoint;
 use super::gzip;
 use super::owed::Owed;
 use super::retry::Resend;
@@ -19,21 +20,6 @@ const APPLICATION: &str = "cdf_fdw";
 /// The version of CDF's API that this extension is written for.
 const API_VERSION: &str = "20230101";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    Get,
-    Post,
-}
-
-impl Method {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Method::Get => "GET",
-            Method::Post => "POST",
-        }
-    }
-}
-
 /// The body of a request, before compression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
@@ -45,9 +31,7 @@ pub enum Body {
 /// One request to CDF.
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub method: Method,
-    /// The path after `/api/v1/projects/{project}`, percent-encoded, with a leading slash and with its query.
-    pub path: String,
+    pub endpoint: Endpoint,
     pub body: Body,
     pub resend: Resend,
     /// The answer that acknowledges the request.
@@ -55,23 +39,11 @@ pub struct Request {
 }
 
 impl Request {
-    /// Method and path without query, as errors name the request: `POST /assets`.
-    pub fn endpoint(&self) -> String {
-        let path = self.path.split('?').next().unwrap_or(&self.path);
-        format!("{} {path}", self.method.as_str())
-    }
-
-    /// Whether the request changes anything in CDF. CDF's reads are POST requests too, so the method does not tell.
-    pub(super) fn writes(&self) -> bool {
-        let path = self.path.split('?').next().unwrap_or(&self.path);
-        self.method == Method::Post && !path.ends_with("/list") && !path.ends_with("/byids")
-    }
-
     /// Whether the request continues a read with a cursor.
     pub(super) fn has_cursor(&self) -> bool {
         let body = match &self.body {
-            Body::Json(body) if self.path.ends_with("/list") => body,
-            _ => return self.method == Method::Get && self.path.contains("cursor="),
+            Body::Json(body) if self.endpoint.takes_cursor_in_body() => body,
+            _ => return self.endpoint.has_cursor(),
         };
         body.windows(CURSOR.len()).any(|part| part == CURSOR)
     }

@@ -11,10 +11,11 @@ use bytes::Bytes;
 
 use super::client::Client;
 use super::connection::Connection;
+use super::endpoint::Endpoint;
 use super::exchange::Transport;
 use super::oidc::Credentials;
 use super::owed::Owed;
-use super::request::{Body, Limits, Method, Request};
+use super::request::{Body, Limits, Request};
 use super::response::Response;
 use super::retry::Resend;
 use crate::cdf::activity::{Activity, Errand};
@@ -193,8 +194,7 @@ pub fn limits(max_retries: u32) -> Limits {
 
 pub fn post(resend: Resend) -> Request {
     Request {
-        method: Method::Post,
-        path: "/assets?x=1".into(),
+        endpoint: Endpoint::post("/assets").with("x", 1),
         body: Body::Json(Bytes::from_static(b"{\"items\":[]}")),
         resend,
         owed: Owed::Object,

@@ -17,8 +17,8 @@ use crate::cdf::http::client::Client;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::http::request::Limits;
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;
-use crate::cdf::resource::Shape;
-use crate::cdf::table::{Binding, Table, RAW_KEY};
+use crate::cdf::resource::{Role, Shape};
+use crate::cdf::table::Table;
 
 /// What tells a row apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,13 +79,14 @@ pub struct Question {
 /// The questions that find out which of these rows exist: as few as CDF allows.
 pub fn questions(table: &Arc<Table>, connection: &Arc<Connection>, keys: &HashSet<RowKey>) -> Vec<Question> {
     // One for each way in which rows are named, and for each place that a request is about.
+    let behind_view = table.options.resource.is_behind_view();
     let mut groups: HashMap<(u8, String, String), Vec<&RowKey>> = HashMap::new();
     for key in keys {
-        let of_instance = |identity: &Identity| match (&table.options.resource.shape, identity) {
-            (_, Identity::Id(_)) => (0, String::new(), String::new()),
-            (_, Identity::ExternalId(_)) => (1, String::new(), String::new()),
-            (Shape::Instances { .. }, Identity::Instance { space, .. }) => (2, space.clone(), String::new()),
-            (_, Identity::Instance { space, external_id }) => (2, space.clone(), external_id.clone()),
+        let of_instance = |identity: &Identity| match identity {
+            Identity::Id(_) => (0, String::new(), String::new()),
+            Identity::ExternalId(_) => (1, String::new(), String::new()),
+            Identity::Instance { space, .. } if behind_view => (2, space.clone(), String::new()),
+            Identity::Instance { space, external_id } => (2, space.clone(), external_id.clone()),
         };
         let group = match key {
             RowKey::Item(identity) | RowKey::At(identity, _) => of_instance(identity),
@@ -134,31 +135,31 @@ fn conditions(table: &Table, keys: &[&RowKey]) -> Vec<Condition> {
                 Identity::Id(id) => Some(Operand::Int(*id)),
                 _ => None,
             }));
-            add(table.position("id"), comparison, operand);
+            add(table.position_of(Role::Id), comparison, operand);
         }
         Some(Identity::ExternalId(_)) => {
             let (comparison, operand) = any_of(names(|identity| match identity {
                 Identity::ExternalId(name) => Some(Operand::Text(name.clone())),
                 _ => None,
             }));
-            add(table.position("external_id"), comparison, operand);
+            add(table.position_of(Role::ExternalId), comparison, operand);
         }
         Some(Identity::Instance { space, external_id }) => {
             let equal = |text: &String| (Comparison::Equal, Operand::Text(text.clone()));
-            match &table.options.resource.shape {
-                Shape::Instances { .. } => {
+            match table.options.resource.is_behind_view() {
+                true => {
                     let (comparison, operand) = equal(space);
-                    add(table.position("space"), comparison, operand);
+                    add(table.position_of(Role::Space), comparison, operand);
                     let (comparison, operand) = any_of(names(|identity| match identity {
                         Identity::Instance { external_id, .. } => Some(Operand::Text(external_id.clone())),
                         _ => None,
                     }));
-                    add(table.position("external_id"), comparison, operand);
+                    add(table.position_of(Role::ExternalId), comparison, operand);
                 }
-                _ => {
-                    for (column, text) in [("instance_space", space), ("instance_external_id", external_id)] {
+                false => {
+                    for (role, text) in [(Role::NodeSpace, space), (Role::NodeExternalId, external_id)] {
                         let (comparison, operand) = equal(text);
-                        add(table.position(column), comparison, operand);
+                        add(table.position_of(role), comparison, operand);
                     }
                 }
             }
@@ -173,25 +174,22 @@ fn conditions(table: &Table, keys: &[&RowKey]) -> Vec<Condition> {
         })
         .collect();
     if let (Some(first), Some(last)) = (moments.iter().min(), moments.iter().max()) {
-        let (column, operand): (_, fn(i64) -> Operand) = match &table.options.resource.shape {
-            Shape::Datapoints { .. } => {
-                (table.position("timestamp"), |millis| Operand::Micros(millis.saturating_mul(1000)))
+        let (column, operand): (_, fn(i64) -> Operand) = match table.options.resource.holds_points() {
+            true => {
+                (table.position_of(Role::Timestamp), |millis| Operand::Micros(millis.saturating_mul(1000)))
             }
-            _ => (table.position(ROW_NUMBER_COLUMN), Operand::Int),
+            false => (table.position_of(Role::RowNumber), Operand::Int),
         };
         add(column, Comparison::GreaterOrEqual, operand(*first));
         add(column, Comparison::LessOrEqual, operand(*last));
     }
     if let Some(RowKey::Raw { database, table: name, .. }) = keys.first() {
-        for (column, text) in [("db_name", database), ("table_name", name)] {
-            add(table.position(column), Comparison::Equal, Operand::Text(text.clone()));
+        for (role, text) in [(Role::RawDatabase, database), (Role::RawTable, name)] {
+            add(table.position_of(role), Comparison::Equal, Operand::Text(text.clone()));
         }
     }
     conditions
 }
-
-/// The column of a sequence row's number.
-const ROW_NUMBER_COLUMN: &str = "row_number";
 
 /// Those of the rows that exist.
 pub async fn existing(
@@ -201,9 +199,9 @@ pub async fn existing(
 ) -> Result<HashSet<RowKey>, Error> {
     let mut found = HashSet::new();
     for question in questions {
-        match &question.query.table.options.resource.shape {
-            Shape::Raw => of_raw_table(&client, question, limits.clone(), &mut found).await?,
-            _ => read_all(&client, question.query, limits.clone(), &mut found).await?,
+        match question.query.table.options.resource.is_in_raw_tables() {
+            true => of_raw_table(&client, question, limits.clone(), &mut found).await?,
+            false => read_all(&client, question.query, limits.clone(), &mut found).await?,
         }
     }
     Ok(found)
@@ -237,11 +235,7 @@ async fn of_raw_table(
         return Ok(());
     };
     let place = Some((&*database, &*name));
-    let key_column = table.bindings.iter().position(|binding| match binding {
-        Some(Binding::Column(column)) => column.name == RAW_KEY,
-        Some(Binding::RawColumn { key, .. }) => *key,
-        _ => false,
-    });
+    let key_column = table.position_of(Role::RawKey);
     if missing.len() > 1 {
         let statistics = Arc::new(Statistics::default());
         let own = Own::default();
@@ -277,17 +271,17 @@ async fn of_raw_table(
 
 /// Adds the keys by which a row that was read may be known. `place`: RAW's database and table, if the row does not say.
 pub fn keys_of(table: &Table, row: &Row, place: Option<(&str, &str)>, found: &mut HashSet<RowKey>) {
-    let field = |name: &str| table.position(name).map(|at| &row[at]);
-    let text = |name: &str| field(name).and_then(as_text);
-    let number = |name: &str| match field(name).map(Field::cell) {
+    let field = |role: Role| table.position_of(role).map(|at| &row[at]);
+    let text = |role: Role| field(role).and_then(as_text);
+    let number = |role: Role| match field(role).map(Field::cell) {
         Some(Cell::Int(value)) => Some(value),
         _ => None,
     };
     let named = [
-        number("id").map(Identity::Id),
-        text("external_id").map(Identity::ExternalId),
-        text("instance_space")
-            .zip(text("instance_external_id"))
+        number(Role::Id).map(Identity::Id),
+        text(Role::ExternalId).map(Identity::ExternalId),
+        text(Role::NodeSpace)
+            .zip(text(Role::NodeExternalId))
             .map(|(space, external_id)| Identity::Instance { space, external_id }),
     ];
     match &table.options.resource.shape {
@@ -296,28 +290,24 @@ pub fn keys_of(table: &Table, row: &Row, place: Option<(&str, &str)>, found: &mu
         Shape::Journal(_) => {}
         Shape::Instances { .. } => {
             let own_space = || table.view.as_ref().map(|view| view.name.space.clone());
-            let space = text("space").or_else(own_space);
-            let instance = space.zip(text("external_id"));
+            let space = text(Role::Space).or_else(own_space);
+            let instance = space.zip(text(Role::ExternalId));
             found.extend(
                 instance.map(|(space, external_id)| RowKey::Item(Identity::Instance { space, external_id })),
             );
         }
         Shape::Datapoints { .. } => {
-            if let Some(Field::Millis(millis)) = field("timestamp") {
+            if let Some(Field::Millis(millis)) = field(Role::Timestamp) {
                 found.extend(named.into_iter().flatten().map(|series| RowKey::At(series, *millis)));
             }
         }
         Shape::SequenceRows => {
-            if let Some(number) = number(ROW_NUMBER_COLUMN) {
+            if let Some(number) = number(Role::RowNumber) {
                 found.extend(named.into_iter().flatten().map(|sequence| RowKey::At(sequence, number)));
             }
         }
         Shape::Raw => {
-            let key = table.bindings.iter().zip(row).find_map(|(binding, field)| match binding {
-                Some(Binding::RawColumn { key: true, .. }) => as_text(field),
-                _ => None,
-            });
-            let (Some((database, table)), Some(key)) = (place, key.or_else(|| text(RAW_KEY))) else {
+            let (Some((database, table)), Some(key)) = (place, text(Role::RawKey)) else {
                 return;
             };
             found.insert(RowKey::Raw { database: database.to_owned(), table: table.to_owned(), key });

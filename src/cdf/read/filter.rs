@@ -9,8 +9,8 @@ use serde_json::{json, Map, Value};
 use super::{properties, Comparison, Condition, Operand, OperandKind, Query};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::resource::{
-    Column, ColumnType, Filter, MetadataLimits, ReferenceTarget, Rule, Shape, ASSET, DATA_SET,
-    EXTERNAL_ID_CHARS, ID_RANGE,
+    Column, ColumnType, Filter, MetadataLimits, ReferenceTarget, Rule, ASSET, DATA_SET, EXTERNAL_ID_CHARS,
+    ID_RANGE,
 };
 use crate::cdf::table::{Binding, Part, Table};
 
@@ -77,10 +77,13 @@ pub fn is_exact(table: &Table, column: usize, comparison: Comparison) -> bool {
 
 /// Leaves the conditions that the requests of a scan really carry: keys are asked for by themselves.
 pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T) -> (usize, Comparison)) {
-    match table.options.resource.shape {
-        Shape::Items(_) => {}
-        Shape::Instances { .. } => return properties::keep_effective(table, conditions, of),
-        _ => return,
+    let resource = table.options.resource;
+    if resource.is_behind_view() {
+        return properties::keep_effective(table, conditions, of);
+    }
+    // Rows of something else are asked for by all of it.
+    if !resource.has_key() || resource.owner.is_some() || resource.is_in_raw_tables() {
+        return;
     }
     let is_key = |condition: &T| {
         let (column, comparison) = of(condition);

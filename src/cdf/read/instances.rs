@@ -13,9 +13,9 @@ use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::document::Value;
 use crate::cdf::encode::instances::{check_external_id, check_space};
 use crate::cdf::error::Error;
-use crate::cdf::resource::{Column, ColumnType};
+use crate::cdf::resource::{Column, ColumnType, Role};
+use crate::cdf::table::view::{Property, PropertyType, View};
 use crate::cdf::table::{Binding, Part};
-use crate::cdf::view::{Property, PropertyType, View};
 
 /// Instances per request, CDF's maximum.
 const PER_PAGE: usize = 1000;
@@ -51,8 +51,8 @@ impl Step {
 }
 
 /// The texts that a column must have one of.
-fn texts<'q>(query: &'q Query, column: &str) -> Option<Vec<&'q str>> {
-    let position = query.table.position(column)?;
+fn texts(query: &Query, role: Role) -> Option<Vec<&str>> {
+    let position = query.table.position_of(role)?;
     let condition = query.conditions.iter().find(|condition| {
         condition.column == position && matches!(condition.comparison, Comparison::Equal | Comparison::AnyOf)
     })?;
@@ -73,17 +73,17 @@ fn texts<'q>(query: &'q Query, column: &str) -> Option<Vec<&'q str>> {
 
 /// The spaces that instances must be in one of. A table without a column for it holds those of the view's own space.
 fn spaces(query: &Query) -> Option<Vec<&str>> {
-    match (query.table.position("space"), &query.table.view) {
+    match (query.table.position_of(Role::Space), &query.table.view) {
         (None, Some(view)) => Some(vec![&view.name.space]),
         // CDF refuses a request that names an impossible space; there is nothing in it.
-        _ => texts(query, "space")
+        _ => texts(query, Role::Space)
             .map(|spaces| spaces.into_iter().filter(|space| check_space(space).is_ok()).collect()),
     }
 }
 
 /// The external ids that instances must have one of. CDF refuses a request that names an impossible one.
 fn external_ids(query: &Query) -> Option<Vec<&str>> {
-    let texts = texts(query, "external_id")?;
+    let texts = texts(query, Role::ExternalId)?;
     Some(texts.into_iter().filter(|external_id| check_external_id(external_id).is_ok()).collect())
 }
 
@@ -114,7 +114,7 @@ impl InstancePages {
         sources: &Request,
     ) -> Result<Vec<Value>, Error> {
         let body = json!({ "items": keys, "sources": sources });
-        Ok(take_page(call.post("/models/instances/byids", &body).await?).0)
+        Ok(take_page(call.post(call.resource().by_ids(), &body).await?).0)
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
@@ -148,7 +148,7 @@ impl InstancePages {
                 if let Some(cursor) = cursor {
                     body.insert("cursor".into(), cursor.into());
                 }
-                let answer = call.post("/models/instances/list", &Request::Object(body)).await?;
+                let answer = call.post(call.resource().list(), &Request::Object(body)).await?;
                 let (mut items, cursor) = take_page(answer);
                 // What is to be changed is looked at as it is by now.
                 if call.query.to_change && !items.is_empty() {

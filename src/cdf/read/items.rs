@@ -9,14 +9,14 @@ use super::overlay::ItemOverlay;
 use super::{filter, own, take_page, Call, Field, Query, Row};
 use crate::cdf::document::Value;
 use crate::cdf::error::{Error, RequestError};
-use crate::cdf::resource::{Column, ColumnType, Items, ReferenceTarget, Rule};
+use crate::cdf::resource::{Column, ColumnType, ReferenceTarget, Resource, Rule};
 use crate::cdf::table::Binding;
 
 /// Items per list request, CDF's maximum.
 pub(super) const PER_LIST: usize = 1000;
 
 pub struct ItemPages {
-    path: &'static str,
+    resource: &'static Resource,
     step: Step,
     overlay: ItemOverlay,
     /// The items are asked for by their keys: what is not among them does not exist. Of a list nothing like it can be said,
@@ -51,7 +51,7 @@ impl Step {
 }
 
 impl ItemPages {
-    pub fn new(items: &Items, query: &Query) -> Result<Self, Error> {
+    pub fn new(query: &Query) -> Result<Self, Error> {
         let mut overlay = ItemOverlay::new(&query.pending.items)?;
         let keys = query.keys();
         let keyed = keys.is_some();
@@ -62,7 +62,7 @@ impl ItemPages {
             }
             None => Step::list(filter::filters(query).into()),
         };
-        Ok(ItemPages { path: items.path, step, overlay, keyed, names: HashMap::new() })
+        Ok(ItemPages { resource: query.table.options.resource, step, overlay, keyed, names: HashMap::new() })
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
@@ -106,8 +106,7 @@ impl ItemPages {
             }
             Step::List { filter, cursor, others } => {
                 let first = cursor.is_none();
-                let path = format!("{}/list", self.path);
-                match call.ask(&path, &list_body(call.query, &filter, cursor)).await {
+                match call.ask(self.resource.list(), &list_body(call.query, &filter, cursor)).await {
                     Ok(response) => {
                         let (mut items, cursor) = take_page(response.document()?);
                         if call.query.to_change {
@@ -140,7 +139,7 @@ impl ItemPages {
     /// Items by their keys.
     async fn by_ids(&self, call: &Call<'_>, keys: &[Request]) -> Result<Vec<Value>, Error> {
         let body = json!({ "items": keys, "ignoreUnknownIds": true });
-        Ok(take_page(call.post(&format!("{}/byids", self.path), &body).await?).0)
+        Ok(take_page(call.post(self.resource.by_ids(), &body).await?).0)
     }
 
     /// The items of a list as they are by now, without those that are gone.
@@ -182,7 +181,7 @@ impl ItemPages {
 
     fn field(&self, column: &Column, item: &mut Value) -> Field {
         let name = |to: &ReferenceTarget, id: &Value| {
-            let name = id.as_i64().and_then(|id| self.names.get(&(to.byids, id))?.clone());
+            let name = id.as_i64().and_then(|id| self.names.get(&(to.path, id))?.clone());
             name.map_or(Value::Null, Value::from)
         };
         let value = match column.rule {
@@ -226,18 +225,18 @@ impl ItemPages {
                     Value::Array(ids) => ids.iter().filter_map(Value::as_i64).collect(),
                     id => id.as_i64().into_iter().collect::<Vec<i64>>(),
                 })
-                .filter(|id| !self.names.contains_key(&(to.byids, *id)))
+                .filter(|id| !self.names.contains_key(&(to.path, *id)))
                 .collect();
             ids.sort_unstable();
             ids.dedup();
             for part in ids.chunks(1000) {
                 let keys: Vec<Request> = part.iter().map(|id| json!({ "id": id })).collect();
                 let body = json!({ "items": keys, "ignoreUnknownIds": true });
-                self.names.extend(part.iter().map(|id| ((to.byids, *id), None)));
-                for item in take_page(call.post(to.byids, &body).await?).0 {
+                self.names.extend(part.iter().map(|id| ((to.path, *id), None)));
+                for item in take_page(call.post(to.by_ids(), &body).await?).0 {
                     if let Some(id) = item["id"].as_i64() {
                         let name = item["externalId"].as_str().map(str::to_owned);
-                        self.names.insert((to.byids, id), name);
+                        self.names.insert((to.path, id), name);
                     }
                 }
             }
@@ -289,7 +288,7 @@ async fn without_unknown(call: &Call<'_>, filter: &Map<String, Request>) -> Unkn
         for part in keys.chunks(PER_LIST) {
             let body = json!({ "items": part, "ignoreUnknownIds": true });
             // CDF's first answer says more than that this look-up is not allowed.
-            let Ok(answer) = call.post(target.byids, &body).await else {
+            let Ok(answer) = call.post(target.by_ids(), &body).await else {
                 return Unknown::None;
             };
             known.extend(

@@ -8,16 +8,16 @@ use super::items::{field_of, list_body, PER_LIST};
 use super::{filter, take_page, Call, Field, Query, Row};
 use crate::cdf::document::{self, Value};
 use crate::cdf::error::{Error, RequestError};
-use crate::cdf::resource::{Column, Journal, Rule};
+use crate::cdf::http::endpoint::Endpoint;
+use crate::cdf::resource::{Column, Owner, Rule};
 use crate::cdf::table::Binding;
 
 type Filter = Map<String, Request>;
 
 pub struct JournalPages {
-    list: String,
-    /// Where the items are that rows are about, and by which property a row names its own.
-    of: &'static str,
-    of_capability: &'static str,
+    list: Endpoint,
+    /// The items that rows are about, and by which property a row names its own.
+    of: &'static Owner,
     subject: &'static str,
     /// Lists that are to be read: each of one item.
     lists: VecDeque<(Filter, Option<String>)>,
@@ -28,16 +28,18 @@ pub struct JournalPages {
 }
 
 impl JournalPages {
-    pub fn new(journal: &'static Journal, query: &Query) -> Result<Self, Error> {
-        let columns = query.table.options.resource.columns;
+    pub fn new(query: &Query) -> Result<Self, Error> {
+        let resource = query.table.options.resource;
+        let columns = resource.columns;
         let subject = columns.iter().find(|column| column.rule == Rule::Subject);
-        let subject = subject.ok_or_else(|| Error::internal("rows of a journal that are about nothing"))?;
+        let (Some(subject), Some(of)) = (subject, resource.owner) else {
+            return Err(Error::internal("rows of a journal that are about nothing"));
+        };
         let (known, every): (Vec<Filter>, Vec<Filter>) =
             filter::filters(query).into_iter().partition(|filter| filter.contains_key(subject.property));
         Ok(JournalPages {
-            list: format!("{}/list", journal.items.path),
-            of: journal.of,
-            of_capability: journal.of_capability,
+            list: resource.list(),
+            of,
             subject: subject.property,
             lists: known.into_iter().map(|filter| (filter, None)).collect(),
             every: (!every.is_empty()).then_some((every, None)),
@@ -67,7 +69,7 @@ impl JournalPages {
         cursor: Option<String>,
     ) -> Result<Vec<Row>, Error> {
         let first = cursor.is_none();
-        let (items, next) = match call.ask(&self.list, &list_body(call.query, &filter, cursor)).await {
+        let (items, next) = match call.ask(self.list.clone(), &list_body(call.query, &filter, cursor)).await {
             Ok(response) => take_page(response.document()?),
             Err(RequestError::Api(api)) if first && matches!(api.status, 400 | 404) && api.of_cdf => {
                 // Perhaps there is no such item, so that nothing is about it.
@@ -91,7 +93,7 @@ impl JournalPages {
     async fn exists(&self, call: &Call<'_>, filter: &Filter) -> Option<bool> {
         let body =
             json!({ "items": [{ "externalId": filter.get(self.subject)? }], "ignoreUnknownIds": true });
-        let answer = call.ask(&format!("{}/byids", self.of), &body).await.ok()?;
+        let answer = call.ask(self.of.by_ids(), &body).await.ok()?;
         Some(!take_page(answer.document().ok()?).0.is_empty())
     }
 
@@ -106,8 +108,11 @@ impl JournalPages {
         if let Some(cursor) = cursor {
             body["cursor"] = cursor.into();
         }
-        let answer = call.ask(&format!("{}/list", self.of), &body).await;
-        let answer = answer.map_err(|error| call.failed_for(error, self.of_capability))?;
+        let answer = call.ask(self.of.list(), &body).await;
+        let answer = answer.map_err(|error| match self.of.capability {
+            Some(capability) => call.failed_for(error, capability),
+            None => call.failed(error),
+        })?;
         let (items, next) = take_page(answer.document()?);
         for item in &items {
             let Some(name) = item["externalId"].as_str() else { continue };

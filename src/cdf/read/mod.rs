@@ -28,13 +28,14 @@ use super::document::Value;
 use super::error::{Error, Identity, RequestError};
 use super::http::client::Client;
 use super::http::connection::Connection;
+use super::http::endpoint::Endpoint;
 use super::http::owed::Owed;
-use super::http::request::{Body, Limits, Method, Request};
+use super::http::request::{Body, Limits, Request};
 use super::http::response::Response;
 use super::http::retry::Resend;
 use super::resource::raw::KEY_CHARS;
-use super::resource::{Resource, Rule, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
-use super::table::{Binding, Table, RAW_KEY};
+use super::resource::{Resource, Role, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
+use super::table::{Binding, Table};
 use own::Own;
 
 /// A value that was read, to be brought into the column's type.
@@ -137,40 +138,25 @@ pub struct Condition {
 /// Whether CDF can be asked for the rows of a table by such a condition.
 pub fn filters_on(table: &Table, at: usize, comparison: Comparison) -> bool {
     let equal = comparison == Comparison::Equal;
-    let any_of = comparison == Comparison::AnyOf;
-    match (&table.options.resource.shape, &table.bindings[at]) {
-        (Shape::Items(_), Some(Binding::Column(column))) => {
-            (equal || any_of) && matches!(column.rule, Rule::Id | Rule::ExternalId)
-                || filter::filters_on(column, comparison)
-        }
-        (Shape::Journal(_), Some(Binding::Column(column))) => filter::filters_on(column, comparison),
-        (Shape::Datapoints { .. }, Some(Binding::Column(column))) => match column.name {
-            "timestamp" => is_order(comparison),
-            "id" | "external_id" => equal || any_of,
-            "instance_space" | "instance_external_id" => equal,
-            _ => false,
-        },
-        (Shape::SequenceRows, Some(Binding::Column(column))) => match column.name {
-            "row_number" => equal || is_order(comparison),
-            "id" | "external_id" => equal || any_of,
-            _ => false,
-        },
-        (Shape::Raw, Some(Binding::Column(column))) => match column.name {
-            "db_name" | "table_name" => equal,
-            RAW_KEY => equal || any_of,
-            "last_updated_time" => is_order(comparison),
-            _ => false,
-        },
-        (Shape::Raw, Some(Binding::RawColumn { key, .. })) => (equal || any_of) && *key,
-        (Shape::Instances { .. }, Some(Binding::Column(column))) => {
-            (equal || any_of) && matches!(column.name, "space" | "external_id")
-                || properties::filters_on(table, at, comparison)
-        }
-        (Shape::Instances { .. }, Some(Binding::Property { .. })) => {
-            properties::filters_on(table, at, comparison)
-        }
+    let one_of = equal || comparison == Comparison::AnyOf;
+    let resource = table.options.resource;
+    let column = match &table.bindings[at] {
+        Some(Binding::Column(column)) => column,
+        Some(Binding::RawColumn { key, .. }) => return *key && one_of,
+        Some(Binding::Property { .. }) => return properties::filters_on(table, at, comparison),
+        None => return false,
+    };
+    let as_key = match column.role {
+        Role::Id | Role::ExternalId | Role::Space | Role::RawKey => resource.is_in_key(column.role) && one_of,
+        Role::NodeSpace | Role::NodeExternalId | Role::RawDatabase | Role::RawTable => equal,
+        Role::Timestamp | Role::RowNumber | Role::Changed => is_order(comparison),
         _ => false,
-    }
+    };
+    as_key
+        || match resource.is_behind_view() {
+            true => properties::filters_on(table, at, comparison),
+            false => filter::filters_on(column, comparison),
+        }
 }
 
 /// Whether the comparison is one of order, or equality.
@@ -208,20 +194,23 @@ impl Query {
     /// What is read, as errors name it.
     pub fn name(&self) -> String {
         let (database, table) = self.raw_place();
-        self.table.options.resource.named(self.table.view.as_deref(), database.zip(table))
+        self.table
+            .options
+            .resource
+            .named(self.table.view.as_deref().map(|view| &view.name as _), database.zip(table))
     }
 
-    /// The value that a built-in column must be equal to.
-    fn equal(&self, column: &str) -> Option<&Operand> {
-        let position = self.table.position(column)?;
+    /// The value that the column of a role must be equal to.
+    fn equal(&self, role: Role) -> Option<&Operand> {
+        let position = self.table.position_of(role)?;
         self.conditions
             .iter()
             .find(|condition| condition.column == position && condition.comparison == Comparison::Equal)
             .map(|condition| &condition.operand)
     }
 
-    fn equal_text(&self, column: &str) -> Option<&str> {
-        match self.equal(column)? {
+    fn equal_text(&self, role: Role) -> Option<&str> {
+        match self.equal(role)? {
             Operand::Text(text) => Some(text),
             _ => None,
         }
@@ -230,12 +219,9 @@ impl Query {
     /// The keys that rows must have one of, as CDF names them in requests; None if no condition says so.
     fn keys(&self) -> Option<Vec<serde_json::Value>> {
         // Of what has no other key CDF takes no empty one.
-        let shortest = match &self.table.options.resource.shape {
-            Shape::Items(items) => usize::from(items.required.contains(&"external_id")),
-            _ => 0,
-        };
-        let named = |column: &str, property: &str| {
-            let position = self.table.position(column)?;
+        let shortest = usize::from(self.table.options.resource.needs_external_id());
+        let named = |role: Role, property: &str| {
+            let position = self.table.position_of(role)?;
             let condition = self.conditions.iter().find(|condition| {
                 condition.column == position
                     && matches!(condition.comparison, Comparison::Equal | Comparison::AnyOf)
@@ -258,7 +244,7 @@ impl Query {
             }
             Some(keys)
         };
-        named("id", "id").or_else(|| named("external_id", "externalId"))
+        named(Role::Id, "id").or_else(|| named(Role::ExternalId, "externalId"))
     }
 
     /// The beginnings of encoded rows that have one of the keys asked for; None if the query is not by key.
@@ -277,28 +263,26 @@ impl Query {
                 let possible = key.len() <= KEY_CHARS || key.chars().count() <= KEY_CHARS;
                 Some(possible.then(|| prefix("key", &key.into())).into_iter().collect())
             }
-            Shape::Journal(_) | Shape::Datapoints { .. } | Shape::SequenceRows | Shape::Instances { .. } => {
-                None
-            }
+            _ => None,
         }
     }
 
     /// The RAW database and the table that rows must be in, as far as they are one.
     pub fn raw_place(&self) -> (Option<&str>, Option<&str>) {
         let options = &self.table.options;
-        let database = options.database.as_deref().or_else(|| self.equal_text("db_name"));
-        (database, options.table.as_deref().or_else(|| self.equal_text("table_name")))
+        let database = options.database.as_deref().or_else(|| self.equal_text(Role::RawDatabase));
+        (database, options.table.as_deref().or_else(|| self.equal_text(Role::RawTable)))
     }
 
     /// The series that the conditions name, and the stretch of time in milliseconds that they leave, its end excluded;
     /// None if they may say something else as well.
     pub fn series_and_time(&self) -> Option<(Vec<Identity>, (i64, i64))> {
-        let of = |names: &[&str]| {
-            let positions: Vec<_> = names.iter().filter_map(|name| self.table.position(name)).collect();
+        let of = |roles: &[Role]| {
+            let positions: Vec<_> = roles.iter().filter_map(|role| self.table.position_of(*role)).collect();
             self.conditions.iter().filter(|condition| positions.contains(&condition.column)).count()
         };
-        let instance = of(&["instance_space", "instance_external_id"]);
-        if of(&["id", "external_id"]) + instance / 2 != 1 || instance % 2 != 0 {
+        let instance = of(&[Role::NodeSpace, Role::NodeExternalId]);
+        if of(&[Role::Id, Role::ExternalId]) + instance / 2 != 1 || instance % 2 != 0 {
             return None;
         }
         let (references, range) = points::series_and_time(self);
@@ -308,22 +292,20 @@ impl Query {
 
     /// The only RAW key that the conditions leave.
     fn raw_key(&self) -> Option<&str> {
-        let is_key = |at: usize| match &self.table.bindings[at] {
-            Some(Binding::Column(column)) => column.name == RAW_KEY,
-            Some(Binding::RawColumn { key, .. }) => *key,
-            Some(Binding::Property { .. }) | None => false,
-        };
+        let key = self.table.position_of(Role::RawKey);
         self.conditions.iter().find_map(|condition| match &condition.operand {
-            Operand::Text(text) if is_key(condition.column) && condition.comparison == Comparison::Equal => {
+            Operand::Text(text)
+                if Some(condition.column) == key && condition.comparison == Comparison::Equal =>
+            {
                 Some(text.as_str())
             }
             _ => None,
         })
     }
 
-    /// Whether a built-in column is wanted.
-    fn needs(&self, column: &str) -> bool {
-        self.table.position(column).is_some_and(|at| self.needed[at])
+    /// Whether the column of a role is wanted.
+    fn needs(&self, role: Role) -> bool {
+        self.table.position_of(role).is_some_and(|at| self.needed[at])
     }
 
     /// Rows per request: what is probably enough, and what CDF gives at most.
@@ -367,8 +349,8 @@ impl Reader {
         statistics: Arc<Statistics>,
     ) -> Result<Self, Error> {
         let source = match &query.table.options.resource.shape {
-            Shape::Items(items) => Source::Items(items::ItemPages::new(items, &query)?),
-            Shape::Journal(journal) => Source::Journal(journal::JournalPages::new(journal, &query)?),
+            Shape::Items(_) => Source::Items(items::ItemPages::new(&query)?),
+            Shape::Journal(_) => Source::Journal(journal::JournalPages::new(&query)?),
             Shape::Datapoints { string } => Source::Points(points::PointPages::new(*string, &query)),
             Shape::SequenceRows => Source::SequenceRows(sequence_rows::SequenceRowPages::new(&query)?),
             Shape::Raw => Source::Raw(raw::RawPages::new(&query, &own)?),
@@ -420,36 +402,31 @@ impl Call<'_> {
     fn subject(&self) -> String {
         let options = &self.query.table.options;
         let raw = options.database.as_deref().zip(options.table.as_deref());
-        options.resource.named(self.query.table.view.as_deref(), raw)
+        let view = self.query.table.view.as_deref().map(|view| &view.name as _);
+        options.resource.named(view, raw)
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Body,
-        owed: Owed,
-    ) -> Result<Response, RequestError> {
-        let request = Request { method, path: path.to_owned(), body, resend: Resend::Always, owed };
+    async fn send(&self, endpoint: Endpoint, body: Body, owed: Owed) -> Result<Response, RequestError> {
+        let request = Request { endpoint, body, resend: Resend::Always, owed };
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.client.send(&self.query.connection, &request, &self.limits).await
     }
 
     /// What a request for a list, or for what has some keys, is answered.
-    async fn post(&self, path: &str, body: &serde_json::Value) -> Result<Value, Error> {
-        let response = self.ask(path, body).await;
+    async fn post(&self, endpoint: Endpoint, body: &serde_json::Value) -> Result<Value, Error> {
+        let response = self.ask(endpoint, body).await;
         response.map_err(|error| self.failed(error))?.document()
     }
 
     /// As `post`, for callers that know what to do about a refusal.
-    async fn ask(&self, path: &str, body: &serde_json::Value) -> Result<Response, RequestError> {
+    async fn ask(&self, endpoint: Endpoint, body: &serde_json::Value) -> Result<Response, RequestError> {
         let body = Body::Json(Bytes::from(body.to_string()));
-        self.send(Method::Post, path, body, Owed::List).await
+        self.send(endpoint, body, Owed::List).await
     }
 
     /// As `post`, for GET; None where CDF says that there is no such thing.
-    async fn get(&self, path: &str, owed: Owed) -> Result<Option<Value>, Error> {
-        match self.send(Method::Get, path, Body::None, owed).await {
+    async fn get(&self, endpoint: Endpoint, owed: Owed) -> Result<Option<Value>, Error> {
+        match self.send(endpoint, Body::None, owed).await {
             Ok(response) => response.document().map(Some),
             Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
             Err(error) => Err(self.failed(error)),

@@ -10,10 +10,9 @@ use crate::cdf::encode::instances::{end_member, KEY};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::resource::sequence_rows::{COLUMNS, ROW_NUMBER};
-use crate::cdf::resource::view::ENDS;
-use crate::cdf::resource::Resource;
+use crate::cdf::resource::{InstanceEnd, Resource};
+use crate::cdf::table::view::View;
 use crate::cdf::table::{Mode, NullHandling, OnConflict, Operation};
-use crate::cdf::view::View;
 
 type Object = Map;
 
@@ -347,9 +346,12 @@ fn apply_properties(view: &View, item: &mut Option<Value>, write: &Write) {
         _ => {
             let item = item.get_or_insert_with(|| Value::Object(Map::new()));
             for (name, value) in write.members(exists) {
-                let end = ENDS.iter().find(|(end, ..)| end_member(end) == *name);
+                let end = InstanceEnd::ALL
+                    .map(InstanceEnd::property)
+                    .into_iter()
+                    .find(|end| end_member(end) == *name);
                 match end {
-                    Some((end, ..)) => item[end] = value.clone(),
+                    Some(end) => item[end] = value.clone(),
                     None => {
                         let place = format!("{}/{}", view.name.external_id, view.name.version);
                         item["properties"][view.name.space.as_str()][place.as_str()][name.as_str()] =

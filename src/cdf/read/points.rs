@@ -17,9 +17,9 @@ use crate::cdf::encode::points::wire::{
 };
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::request::{Body, Method};
-use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
-use crate::cdf::resource::EXTERNAL_ID_CHARS;
+use crate::cdf::http::request::Body;
+use crate::cdf::resource::datapoints::{self, FIRST_TIMESTAMP, LAST_TIMESTAMP};
+use crate::cdf::resource::{Role, EXTERNAL_ID_CHARS};
 use crate::cdf::table::Binding;
 
 /// Points per request, CDF's maximum over all its series.
@@ -106,7 +106,7 @@ fn in_order(points: &mut Option<Points>) -> Option<i64> {
 
 /// The series that the conditions name, as requests do; None if they name none.
 fn references(query: &Query) -> Option<Vec<Value>> {
-    let instance = (query.equal_text("instance_space"), query.equal_text("instance_external_id"));
+    let instance = (query.equal_text(Role::NodeSpace), query.equal_text(Role::NodeExternalId));
     match (query.keys(), instance) {
         (Some(keys), _) => Some(keys),
         // CDF refuses impossible names; there is no such series.
@@ -157,7 +157,7 @@ impl PointPages {
 
     /// Takes the conditions on the time into account. Points are at whole milliseconds.
     fn narrow(&mut self, query: &Query) {
-        let column = query.table.position("timestamp");
+        let column = query.table.position_of(Role::Timestamp);
         for condition in query.conditions.iter().filter(|condition| Some(condition.column) == column) {
             let Operand::Micros(micros) = condition.operand else {
                 continue;
@@ -216,7 +216,7 @@ impl PointPages {
             "ignoreUnknownIds": true,
         });
         let body = Body::Json(Bytes::from(body.to_string()));
-        let response = call.send(Method::Post, "/timeseries/data/list", body, Owed::Points).await;
+        let response = call.send(call.resource().list(), body, Owed::Points).await;
         let response = response.map_err(|error| call.failed(error))?;
         let answer = decode(&response.body).map_err(|why| response.unreadable(why))?;
         let mut rows = Vec::new();
@@ -295,7 +295,7 @@ impl PointPages {
         if let Some(cursor) = cursor {
             body.insert("cursor".into(), cursor.into());
         }
-        let (items, cursor) = take_page(call.post("/timeseries/list", &Value::Object(body)).await?);
+        let (items, cursor) = take_page(call.post(datapoints::SERIES.list(), &Value::Object(body)).await?);
         let from = self.start;
         let series = items.into_iter().map(|item| Series {
             reference: json!({ "id": item["id"] }),
@@ -452,36 +452,36 @@ fn named(identity: &Identity) -> ListItem {
 
 fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
     // What all points of the series have alike.
-    let series = |name: &str| match name {
-        "id" if item.id != 0 => Field::Int(item.id),
-        "external_id" if !item.external_id.is_empty() => Field::Text(item.external_id.clone()),
-        "instance_space" => item.instance_id.as_ref().map_or(Field::Null, |id| Field::Text(id.space.clone())),
-        "instance_external_id" => {
+    let series = |role: Role| match role {
+        Role::Id if item.id != 0 => Field::Int(item.id),
+        Role::ExternalId if !item.external_id.is_empty() => Field::Text(item.external_id.clone()),
+        Role::NodeSpace => item.instance_id.as_ref().map_or(Field::Null, |id| Field::Text(id.space.clone())),
+        Role::NodeExternalId => {
             item.instance_id.as_ref().map_or(Field::Null, |id| Field::Text(id.external_id.clone()))
         }
         _ => Field::Null,
     };
-    let names: Vec<&str> = query
+    let roles: Vec<Role> = query
         .table
         .bindings
         .iter()
         .enumerate()
         .map(|(at, binding)| match binding {
-            Some(Binding::Column(column)) if query.needed[at] => column.name,
-            _ => "",
+            Some(Binding::Column(column)) if query.needed[at] => column.role,
+            _ => Role::Property,
         })
         .collect();
-    let template: Row = names.iter().map(|name| series(name)).collect();
+    let template: Row = roles.iter().map(|role| series(*role)).collect();
     let row = |timestamp: i64, value: Field, status: Option<Status>| {
         let mut row = template.clone();
         // CDF leaves the status of Good points out.
         let status = status.unwrap_or_else(|| Status { code: 0, symbol: "Good".into() });
-        for (field, name) in row.iter_mut().zip(&names) {
-            match *name {
-                "timestamp" => *field = Field::Millis(timestamp),
-                "value" => *field = value.clone(),
-                "status_code" => *field = Field::Int(status.code),
-                "status_symbol" => *field = Field::Text(status.symbol.clone()),
+        for (field, role) in row.iter_mut().zip(&roles) {
+            match *role {
+                Role::Timestamp => *field = Field::Millis(timestamp),
+                Role::Value => *field = value.clone(),
+                Role::StatusCode => *field = Field::Int(status.code),
+                Role::StatusSymbol => *field = Field::Text(status.symbol.clone()),
                 _ => {}
             }
         }

@@ -10,8 +10,9 @@ use super::filter::{distinct, literal_prefix, Moments};
 use super::{is_order, Comparison, Condition, Operand, OperandKind, Query};
 use crate::cdf::encode::instances::{check_external_id, check_space};
 use crate::cdf::resource::view::TEXT_BYTES;
+use crate::cdf::resource::Role;
+use crate::cdf::table::view::{Property, PropertyType, View};
 use crate::cdf::table::{Binding, Part, Table};
-use crate::cdf::view::{Property, PropertyType, View};
 
 /// Values in one filter (API description, `RawPropertyValueV3`, an array of texts, booleans or numbers).
 pub const VALUES: usize = 1000;
@@ -97,12 +98,14 @@ pub fn is_exact(property: &Property, comparison: Comparison) -> bool {
 /// relation says nothing alone.
 pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T) -> (usize, Comparison)) {
     let is_equal = |condition: &T| matches!(of(condition).1, Comparison::Equal | Comparison::AnyOf);
-    let fixed = |name: &str| {
-        let position = table.position(name);
+    let fixed = |role: Role| {
+        let position = table.position_of(role);
         conditions.iter().any(|condition| Some(of(condition).0) == position && is_equal(condition))
     };
-    let is_key = |at: usize| Some(at) == table.position("space") || Some(at) == table.position("external_id");
-    if fixed("external_id") && (fixed("space") || table.position("space").is_none()) {
+    let is_key = |at: usize| {
+        Some(at) == table.position_of(Role::Space) || Some(at) == table.position_of(Role::ExternalId)
+    };
+    if fixed(Role::ExternalId) && (fixed(Role::Space) || table.fixes(Role::Space)) {
         conditions.retain(|condition| is_key(of(condition).0));
         return;
     }

@@ -8,10 +8,12 @@ use super::own::{self, Own};
 use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::document::Value;
 use crate::cdf::error::Error;
+use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::url_path::{segment, CURSOR, LONGEST};
-use crate::cdf::resource::raw::{can_exist, row_path, rows_path, KEY_CHARS, ROWS_PER_PAGE};
-use crate::cdf::table::{Binding, RAW_KEY};
+use crate::cdf::http::url_path::{CURSOR, LONGEST};
+use crate::cdf::resource::raw::{can_exist, databases, tables as tables_of, Place, KEY_CHARS, ROWS_PER_PAGE};
+use crate::cdf::resource::Role;
+use crate::cdf::table::Binding;
 
 /// Databases and tables per request, CDF's maximum.
 const NAMES: usize = 1000;
@@ -28,8 +30,8 @@ pub struct RawPages {
     found: usize,
     /// Between which the rows were last changed.
     changed: Moments,
-    /// `&columns=…`: CDF sends only those.
-    projection: String,
+    /// The parameter `columns`: CDF sends only those.
+    projection: Option<String>,
 }
 
 enum Step {
@@ -37,8 +39,8 @@ enum Step {
     Discover { database: Option<String>, table: Option<String> },
     /// Rows of a table.
     Rows { database: String, table: String, cursor: Option<String> },
-    /// One row of a table after the other, the last path first.
-    ByKeys { database: String, table: String, paths: Vec<String> },
+    /// One row of a table after the other, the last one first.
+    ByKeys { database: String, table: String, rows: Vec<Endpoint> },
     /// What only the transaction knows of a table's rows.
     Rest { database: String, table: String },
 }
@@ -50,7 +52,7 @@ impl RawPages {
             (Some(database), Some(table)) => {
                 Step::Rows { database: database.clone(), table: table.clone(), cursor: None }
             }
-            _ => match (query.equal_text("db_name"), query.equal_text("table_name")) {
+            _ => match (query.equal_text(Role::RawDatabase), query.equal_text(Role::RawTable)) {
                 (Some(database), Some(table)) => {
                     Step::Rows { database: database.to_owned(), table: table.to_owned(), cursor: None }
                 }
@@ -69,7 +71,7 @@ impl RawPages {
         // What is merged into a row, or listed with it, needs all of its columns.
         let projection = match query.pending.is_empty() && own.is_empty() {
             true => projection(query),
-            false => String::new(),
+            false => None,
         };
         let changed = changed(query);
         Ok(RawPages {
@@ -93,14 +95,14 @@ impl RawPages {
                 self.discover(call, database, table).await?;
                 Ok(Some(Vec::new()))
             }
-            Some(Step::ByKeys { database, table, mut paths }) => {
-                let Some(path) = paths.pop() else {
+            Some(Step::ByKeys { database, table, mut rows }) => {
+                let Some(row) = rows.pop() else {
                     self.step = Some(Step::Rest { database, table });
                     return Ok(Some(Vec::new()));
                 };
                 // A table that does not exist has no rows: the first load creates it.
-                let item = call.get(&path, Owed::RawRow).await?;
-                self.step = Some(Step::ByKeys { database: database.clone(), table: table.clone(), paths });
+                let item = call.get(row, Owed::RawRow).await?;
+                self.step = Some(Step::ByKeys { database: database.clone(), table: table.clone(), rows });
                 self.overlaid(call, (database, table), item.into_iter().collect()).await.map(Some)
             }
             Some(Step::Rest { database, table }) => {
@@ -118,8 +120,8 @@ impl RawPages {
             Some(Step::Rows { database, table, cursor }) => {
                 if cursor.is_none() {
                     self.found = 0;
-                    if let Some(paths) = self.row_paths(&rows_path(&database, &table)) {
-                        self.step = Some(Step::ByKeys { database, table, paths });
+                    if let Some(rows) = self.rows_by_key(Place::of(&database, &table)) {
+                        self.step = Some(Step::ByKeys { database, table, rows });
                         return Ok(Some(Vec::new()));
                     }
                 }
@@ -128,9 +130,9 @@ impl RawPages {
         }
     }
 
-    /// The paths of the rows that are wanted, if few are and URLs can name all of them.
-    fn row_paths(&self, rows: &str) -> Option<Vec<String>> {
-        self.keys.as_ref()?.iter().map(|key| row_path(rows, key)).collect()
+    /// The requests for the rows that are wanted, if few are and URLs can name all of them.
+    fn rows_by_key(&self, place: Place<'_>) -> Option<Vec<Endpoint>> {
+        self.keys.as_ref()?.iter().map(|key| place.row(key)).collect()
     }
 
     async fn discover(
@@ -142,15 +144,12 @@ impl RawPages {
         let wanted = (database.clone(), table.clone());
         let databases = match database {
             Some(database) => vec![database],
-            None => names(call, "/raw/dbs").await?,
+            None => names(call, databases()).await?,
         };
         for database in databases {
             let tables = match &table {
                 Some(table) => vec![table.clone()],
-                None => {
-                    let segment = segment(&database);
-                    names(call, &format!("/raw/dbs/{segment}/tables")).await?
-                }
+                None => names(call, tables_of(Some(&database))).await?,
             };
             self.tables.extend(tables.into_iter().map(|table| (database.clone(), table)));
         }
@@ -172,20 +171,23 @@ impl RawPages {
         table: String,
         cursor: Option<String>,
     ) -> Result<Vec<Row>, Error> {
-        let path = rows_path(&database, &table);
-        let changed = times(self.changed);
         // Where rows are looked for by their keys, few of a page are of use.
         let limit = if self.keys.is_some() { ROWS_PER_PAGE } else { call.query.page(ROWS_PER_PAGE) };
-        let mut path = format!("{path}?limit={limit}{changed}");
-        // Beyond that CDF sends all columns.
-        if path.len() + self.projection.len() <= LONGEST - CURSOR {
-            path.push_str(&self.projection);
+        let mut page = Place::of(&database, &table).rows().with("limit", limit);
+        // CDF's minimum is exclusive.
+        if self.changed.first > 0 {
+            page = page.with("minLastUpdatedTime", self.changed.first - 1);
         }
-        if let Some(cursor) = &cursor {
-            path.push_str("&cursor=");
-            path.extend(segment(cursor));
+        if self.changed.last < i64::MAX / 1000 {
+            page = page.with("maxLastUpdatedTime", self.changed.last);
         }
-        let (mut items, mut cursor) = call.get(&path, Owed::List).await?.map(take_page).unwrap_or_default();
+        if let Some(columns) = &self.projection {
+            let projected = page.clone().with("columns", columns);
+            // Beyond that CDF sends all columns.
+            page = if projected.length() <= LONGEST - CURSOR { projected } else { page };
+        }
+        let page = page.with_cursor(cursor.as_deref());
+        let (mut items, mut cursor) = call.get(page, Owed::List).await?.map(take_page).unwrap_or_default();
         if let Some(keys) = &self.keys {
             items.retain(|item| {
                 item["key"].as_str().is_some_and(|key| keys.iter().any(|wanted| wanted == key))
@@ -215,16 +217,12 @@ impl RawPages {
 }
 
 /// Names of all databases, or of all tables of one.
-async fn names(call: &Call<'_>, path: &str) -> Result<Vec<String>, Error> {
+async fn names(call: &Call<'_>, endpoint: Endpoint) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
-        let mut page = format!("{path}?limit={NAMES}");
-        if let Some(cursor) = &cursor {
-            page.push_str("&cursor=");
-            page.extend(segment(cursor));
-        }
-        let (items, next) = call.get(&page, Owed::List).await?.map(take_page).unwrap_or_default();
+        let page = endpoint.clone().with("limit", NAMES).with_cursor(cursor.as_deref());
+        let (items, next) = call.get(page, Owed::List).await?.map(take_page).unwrap_or_default();
         names.extend(items.iter().filter_map(|item| item["name"].as_str().map(str::to_owned)));
         cursor = next;
         if cursor.is_none() {
@@ -235,12 +233,8 @@ async fn names(call: &Call<'_>, path: &str) -> Result<Vec<String>, Error> {
 
 /// The keys that the conditions ask for, if they are few.
 fn keys(query: &Query) -> Option<Vec<String>> {
-    let is_key = |at: usize| match &query.table.bindings[at] {
-        Some(Binding::Column(column)) => column.name == RAW_KEY,
-        Some(Binding::RawColumn { key, .. }) => *key,
-        _ => false,
-    };
-    query.conditions.iter().filter(|condition| is_key(condition.column)).find_map(|condition| {
+    let key = query.table.position_of(Role::RawKey);
+    query.conditions.iter().filter(|condition| Some(condition.column) == key).find_map(|condition| {
         let operands = match (condition.comparison, &condition.operand) {
             (Comparison::Equal, operand) => std::slice::from_ref(operand),
             (Comparison::AnyOf, Operand::List(operands)) => operands.as_slice(),
@@ -264,7 +258,7 @@ fn keys(query: &Query) -> Option<Vec<String>> {
 /// When rows must have been changed last.
 fn changed(query: &Query) -> Moments {
     let mut moments = Moments::ALL;
-    let column = query.table.position("last_updated_time");
+    let column = query.table.position_of(Role::Changed);
     for condition in query.conditions.iter().filter(|condition| Some(condition.column) == column) {
         if let Operand::Micros(micros) = condition.operand {
             moments.narrow(condition.comparison, micros);
@@ -273,20 +267,8 @@ fn changed(query: &Query) -> Moments {
     moments
 }
 
-/// The parameters for that. CDF's minimum is exclusive.
-fn times(moments: Moments) -> String {
-    let mut parameters = String::new();
-    if moments.first > 0 {
-        parameters.push_str(&format!("&minLastUpdatedTime={}", moments.first - 1));
-    }
-    if moments.last < i64::MAX / 1000 {
-        parameters.push_str(&format!("&maxLastUpdatedTime={}", moments.last));
-    }
-    parameters
-}
-
 /// The columns that CDF has to send. Names are separated by commas, and `,` alone means none.
-fn projection(query: &Query) -> String {
+fn projection(query: &Query) -> Option<String> {
     let names: Vec<&str> = if query.table.options.table.is_some() {
         query
             .table
@@ -298,18 +280,15 @@ fn projection(query: &Query) -> String {
                 _ => None,
             })
             .collect()
-    } else if query.needs("columns") {
-        return String::new();
+    } else if query.needs(Role::Columns) {
+        return None;
     } else {
         Vec::new()
     };
     if names.iter().any(|name| name.contains(',') || name.is_empty()) {
-        return String::new();
+        return None;
     }
-    match names.is_empty() {
-        true => "&columns=%2C".to_owned(),
-        false => format!("&columns={}", segment(&names.join(","))),
-    }
+    Some(if names.is_empty() { ",".to_owned() } else { names.join(",") })
 }
 
 fn row(query: &Query, database: &str, table: &str, mut item: Value) -> Row {
@@ -329,11 +308,11 @@ fn row(query: &Query, database: &str, table: &str, mut item: Value) -> Row {
                     Some(value) => Field::Json(value.clone()),
                 }
             }
-            Some(Binding::Column(column)) => match column.name {
-                "db_name" => Field::Text(database.to_owned()),
-                "table_name" => Field::Text(table.to_owned()),
-                "key" => text(&item["key"]),
-                "columns" => Field::Json(item["columns"].take()),
+            Some(Binding::Column(column)) => match column.role {
+                Role::RawDatabase => Field::Text(database.to_owned()),
+                Role::RawTable => Field::Text(table.to_owned()),
+                Role::RawKey => text(&item["key"]),
+                Role::Columns => Field::Json(item["columns"].take()),
                 _ => item[column.property].as_i64().map_or(Field::Null, Field::Millis),
             },
         }

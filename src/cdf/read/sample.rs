@@ -5,9 +5,9 @@ use time::OffsetDateTime;
 
 use crate::cdf::document::Value;
 use crate::cdf::error::{Error, RequestError};
-use crate::cdf::http::url_path::segment;
-use crate::cdf::resource::raw::{cursors_path, rows_path};
-use crate::cdf::view::Definitions;
+use crate::cdf::http::endpoint::Endpoint;
+use crate::cdf::resource::raw::{self, Place};
+use crate::cdf::table::view::Definitions;
 
 /// Rows of each part of a table that its columns are guessed from.
 const SAMPLE: usize = 1000;
@@ -24,12 +24,8 @@ pub async fn tables(of: &Definitions, database: &str) -> Result<Option<Vec<Strin
     let mut names = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
-        let mut path = format!("/raw/dbs/{}/tables?limit={NAMES}", segment(database));
-        if let Some(cursor) = &cursor {
-            path.push_str("&cursor=");
-            path.extend(segment(cursor));
-        }
-        let Some(answer) = get(of, path).await? else {
+        let page = raw::tables(Some(database)).with("limit", NAMES).with_cursor(cursor.as_deref());
+        let Some(answer) = get(of, page).await? else {
             return Ok(None);
         };
         let items = answer["items"].as_array().into_iter().flatten();
@@ -44,30 +40,25 @@ pub async fn tables(of: &Definitions, database: &str) -> Result<Option<Vec<Strin
 /// The columns of a sample of a RAW table's rows, in the order in which they come up: the first rows, and of a larger table
 /// the first ones of several parts of it.
 pub async fn columns(of: &Definitions, database: &str, table: &str) -> Result<Vec<SampledColumn>, Error> {
-    let rows = format!("{}?limit={SAMPLE}", rows_path(database, table));
+    let place = Place::of(database, table);
+    let rows = place.rows().with("limit", SAMPLE);
     let mut columns = Columns::default();
     let mut more = columns.add(get(of, rows.clone()).await?);
     if more.is_some() {
-        let path = format!("{}?numberOfCursors={PARTS}", cursors_path(database, table));
+        let cursors = place.cursors().with("numberOfCursors", PARTS);
         // What is wrong, if it is not this, the next request says.
-        let parts = get(of, path).await.ok().flatten().unwrap_or_default();
+        let parts = get(of, cursors).await.ok().flatten().unwrap_or_default();
         for cursor in parts["items"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             more = None;
-            columns.add(get(of, with_cursor(&rows, cursor)).await?);
+            columns.add(get(of, rows.clone().with_cursor(Some(cursor))).await?);
         }
     }
     // Where there are no parts to be had, one page after the other.
     for _ in 0..PARTS {
         let Some(cursor) = more else { break };
-        more = columns.add(get(of, with_cursor(&rows, &cursor)).await?);
+        more = columns.add(get(of, rows.clone().with_cursor(Some(&cursor))).await?);
     }
     Ok(columns.0.into_iter().map(|(name, found)| (name, found.sql_type())).collect())
-}
-
-fn with_cursor(path: &str, cursor: &str) -> String {
-    let mut path = format!("{path}&cursor=");
-    path.extend(segment(cursor));
-    path
 }
 
 #[derive(Default)]
@@ -91,8 +82,8 @@ impl Columns {
 }
 
 /// None where CDF says that there is no such thing.
-async fn get(of: &Definitions, path: String) -> Result<Option<Value>, Error> {
-    match of.get(path).await {
+async fn get(of: &Definitions, endpoint: Endpoint) -> Result<Option<Value>, Error> {
+    match of.get(endpoint).await {
         Ok(answer) => Ok(Some(answer)),
         Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
         Err(error) => Err(error.into_error("rawAcl:READ and rawAcl:LIST").about("RAW")),

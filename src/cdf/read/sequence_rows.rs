@@ -10,8 +10,9 @@ use super::{own, take_page, Call, Comparison, Field, Operand, Query, Row};
 use crate::cdf::document::{Map, Value};
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::request::{Body, Method};
-use crate::cdf::resource::sequence_rows::{COLUMNS, ROWS_PER_REQUEST, ROW_NUMBER};
+use crate::cdf::http::request::Body;
+use crate::cdf::resource::sequence_rows::{COLUMNS, ROWS_PER_REQUEST, ROW_NUMBER, SEQUENCES};
+use crate::cdf::resource::Role;
 use crate::cdf::table::Binding;
 
 /// Sequences per page of their list.
@@ -40,7 +41,7 @@ impl SequenceRowPages {
         let overlay = SequenceRowOverlay::new(&query.pending.items)?;
         let mut pages =
             SequenceRowPages { waiting, list, overlay, ended: false, start: Some(0), last: i64::MAX };
-        let column = query.table.position("row_number");
+        let column = query.table.position_of(Role::RowNumber);
         for condition in query.conditions.iter().filter(|condition| Some(condition.column) == column) {
             let Operand::Int(number) = condition.operand else {
                 continue;
@@ -89,7 +90,7 @@ impl SequenceRowPages {
             body["cursor"] = cursor.into();
         }
         let body = Body::Json(Bytes::from(body.to_string()));
-        let answer = match call.send(Method::Post, "/sequences/data/list", body, Owed::SequenceRows).await {
+        let answer = match call.send(call.resource().list(), body, Owed::SequenceRows).await {
             Ok(response) => response.document()?,
             // A sequence that does not exist, or not any more, has no rows.
             Err(RequestError::Api(api)) if !api.missing.is_empty() || api.is_absent() => {
@@ -115,7 +116,7 @@ impl SequenceRowPages {
         if let Some(cursor) = cursor {
             body.insert("cursor".into(), cursor.into());
         }
-        let (items, cursor) = take_page(call.post("/sequences/list", &Request::Object(body)).await?);
+        let (items, cursor) = take_page(call.post(SEQUENCES.list(), &Request::Object(body)).await?);
         self.waiting.extend(items.into_iter().map(|item| (json!({ "id": item["id"] }), None)));
         self.list = cursor.map(Some);
         Ok(())
@@ -149,12 +150,12 @@ fn items(mut answer: Value) -> Vec<Value> {
 
 fn row(query: &Query, mut item: Value) -> Row {
     let field = |(at, binding): (usize, &Option<Binding>)| match binding {
-        Some(Binding::Column(column)) if query.needed[at] => match column.name {
-            "id" => item["id"].as_i64().map_or(Field::Null, Field::Int),
-            "external_id" => {
+        Some(Binding::Column(column)) if query.needed[at] => match column.role {
+            Role::Id => item["id"].as_i64().map_or(Field::Null, Field::Int),
+            Role::ExternalId => {
                 item["externalId"].as_str().map_or(Field::Null, |name| Field::Text(name.to_owned()))
             }
-            "row_number" => item[ROW_NUMBER].as_i64().map_or(Field::Null, Field::Int),
+            Role::RowNumber => item[ROW_NUMBER].as_i64().map_or(Field::Null, Field::Int),
             _ => Field::Json(item[COLUMNS].take()),
         },
         _ => Field::Null,

@@ -1,6 +1,6 @@
 //! Assets (API description, `POST /assets`).
 
-use super::*;
+use super::declare::*;
 
 pub static ASSETS: Resource = Resource {
     name: "assets",
@@ -33,17 +33,10 @@ pub static ASSETS: Resource = Resource {
         CREATED_TIME.filter(Filter::Range { nullable: false }),
         LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
     ],
-    stage: Stage::Assets,
-    shape: Shape::Items(Items {
-        path: "/assets",
-        per_request: 1000,
-        create: Create::Many,
-        required: &["name"],
-        ordered: &[],
-        updatable: true,
-        deletable: true,
-        shortest_key: 0,
-    }),
+    path: paths::ASSETS,
+    shape: Shape::Items(Items { required: &["name"], ..ITEMS }),
+    turn: Turn::At(Stage::Assets),
+    hierarchy: true,
     acl: "assetsAcl",
-    usual_rows: 10_000,
+    ..CLASSIC
 };

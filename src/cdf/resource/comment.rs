@@ -1,14 +1,20 @@
 //! What the comments on the built-in tables and columns say: what CDF takes in them, as it is declared.
 
-use super::{Column, Resource, Rule, Shape, EXTERNAL_ID_CHARS};
+use time::OffsetDateTime;
+
+use super::column::Column;
+use super::definition::Resource;
+use super::rule::{Described, Limit, Rule, EXTERNAL_ID_CHARS};
 
 impl Resource {
     /// The comment on the built-in table.
     pub fn comment(&self) -> String {
         let what = format!("CDF: a row is one {}.", self.noun);
-        match self.shape {
-            Shape::Journal(_) => format!("{what} Rows can only be added; they go last in their transaction."),
-            _ => format!("{what} An INSERT updates the one that exists under the same key; COMMIT delivers."),
+        match self.has_key() {
+            false => format!("{what} Rows can only be added; they go last in their transaction."),
+            true => {
+                format!("{what} An INSERT updates the one that exists under the same key; COMMIT delivers.")
+            }
         }
     }
 }
@@ -52,21 +58,64 @@ impl Column {
             Rule::References { to, max, .. } => format!("external ids of {}s, at most {max}", to.noun),
             Rule::Object(_) => "an object".into(),
             Rule::Objects(_) => "an array of objects".into(),
-            Rule::Part(what) => what.into(),
+            Rule::Part(part) => part.text(),
         };
         format!("{}: {rule}", self.property)
+    }
+}
+
+impl Described {
+    /// The text with its limits.
+    fn text(self) -> String {
+        let mut parts = self.what.split("{}");
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for (limit, part) in self.limits.iter().zip(parts) {
+            text += &limit.text();
+            text += part;
+        }
+        text
+    }
+}
+
+impl Limit {
+    fn text(self) -> String {
+        match self {
+            Limit::Count(count) => count.to_string(),
+            Limit::Number(number) => format!("{number:e}"),
+            Limit::Mebibytes(bytes) => format!("{} MiB", bytes >> 20),
+            Limit::Year(millis) => OffsetDateTime::from_unix_timestamp(millis.div_euclid(1000))
+                .map_or_else(|_| String::new(), |time| time.year().to_string()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::RESOURCES;
+    use super::*;
 
     #[test]
     fn comments_are_plain() {
         for resource in RESOURCES {
             assert!(resource.comment().is_ascii());
             assert!(resource.columns.iter().all(|column| column.comment().is_ascii()));
+        }
+    }
+
+    #[test]
+    fn limits_stand_where_the_text_has_a_place_for_them() {
+        let of =
+            |resource: &str, column: &str| Resource::get(resource).unwrap().column(column).unwrap().comment();
+        let point = of("datapoints", "value");
+        assert_eq!(point, "value: a number of the series' unit, from -1e100 to 1e100");
+        let time = of("datapoints", "timestamp");
+        assert_eq!(time, "timestamp: the key within the series; in milliseconds, from 1900 to 2099");
+        let columns = of("raw_rows", "columns");
+        assert_eq!(columns, "columns: an object of all columns of the row; at most 5 MiB");
+        for column in RESOURCES.iter().flat_map(|resource| resource.columns) {
+            if let Rule::Part(part) = column.rule {
+                assert_eq!(part.what.matches("{}").count(), part.limits.len(), "{}", part.what);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Data sets (API description, `POST /datasets`). CDF cannot delete them.
 
-use super::*;
+use super::declare::*;
 
 pub static DATA_SETS: Resource = Resource {
     name: "data_sets",
@@ -21,17 +21,12 @@ pub static DATA_SETS: Resource = Resource {
         CREATED_TIME.filter(Filter::Range { nullable: false }),
         LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
     ],
-    stage: Stage::DataSets,
-    shape: Shape::Items(Items {
-        path: "/datasets",
-        per_request: 10,
-        create: Create::Many,
-        required: &[],
-        ordered: &[],
-        updatable: true,
-        deletable: false,
-        shortest_key: 0,
-    }),
+    path: paths::DATA_SETS,
+    per_request: 10,
+    per_delete: 10,
+    turn: Turn::At(Stage::DataSets),
+    deletable: false,
     acl: "datasetsAcl",
     usual_rows: 100,
+    ..CLASSIC
 };

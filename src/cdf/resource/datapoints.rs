@@ -1,6 +1,6 @@
 //! Datapoints of time series (API description, `POST /timeseries/data`).
 
-use super::*;
+use super::declare::*;
 
 /// Points per insert request.
 pub const POINTS_PER_REQUEST: usize = 100_000;
@@ -17,74 +17,118 @@ pub const LARGEST_VALUE: f64 = 1e100;
 /// UTF-8 bytes of a string value.
 pub const STRING_BYTES: usize = 1023;
 
-const fn columns(value: ColumnType, what: &'static str) -> [Column; 8] {
+const fn columns(value: Column) -> [Column; 8] {
     [
         fixed(
             "id",
             "id",
             ColumnType::Int8,
-            Rule::Part("CDF's internal id of the time series; a row names it in one way"),
-        ),
+            Rule::part("CDF's internal id of the time series; a row names it in one way"),
+        )
+        .role(Role::Id),
         fixed(
             "external_id",
             "externalId",
             ColumnType::Text,
-            Rule::Part("external id of the time series; a row names it in one way"),
-        ),
+            Rule::part("external id of the time series; a row names it in one way"),
+        )
+        .role(Role::ExternalId),
         fixed(
             "instance_space",
             "instanceSpace",
             ColumnType::Text,
-            Rule::Part("space of the node that is the time series"),
-        ),
+            Rule::part("space of the node that is the time series"),
+        )
+        .role(Role::NodeSpace),
         fixed(
             "instance_external_id",
             "instanceExternalId",
             ColumnType::Text,
-            Rule::Part("external id of the node that is the time series"),
-        ),
+            Rule::part("external id of the node that is the time series"),
+        )
+        .role(Role::NodeExternalId),
         fixed(
             "timestamp",
             "timestamp",
             ColumnType::Timestamptz,
-            Rule::Part("the key within the series; in milliseconds, from 1900 to 2099"),
-        ),
-        fixed("value", "value", value, Rule::Part(what)),
+            Rule::limited(
+                "the key within the series; in milliseconds, from {} to {}",
+                &[Limit::Year(FIRST_TIMESTAMP), Limit::Year(LAST_TIMESTAMP)],
+            ),
+        )
+        .role(Role::Timestamp),
+        value,
         fixed(
             "status_code",
             "statusCode",
             ColumnType::Int8,
-            Rule::Part("OPC UA status; 0, Good, by default"),
-        ),
+            Rule::part("OPC UA status; 0, Good, by default"),
+        )
+        .role(Role::StatusCode),
         fixed(
             "status_symbol",
             "statusSymbol",
             ColumnType::Text,
-            Rule::Part("name of the status; give this or the code"),
-        ),
+            Rule::part("name of the status; give this or the code"),
+        )
+        .role(Role::StatusSymbol),
     ]
 }
 
-static NUMERIC_COLUMNS: [Column; 8] =
-    columns(ColumnType::Float8, "a number of the series' unit, from -1e100 to 1e100");
-static STRING_COLUMNS: [Column; 8] = columns(ColumnType::Text, "a text of at most 1023 bytes of UTF-8");
+const fn value(column_type: ColumnType, rule: Rule) -> Column {
+    fixed("value", "value", column_type, rule).role(Role::Value)
+}
+
+static NUMERIC_COLUMNS: [Column; 8] = columns(value(
+    ColumnType::Float8,
+    Rule::limited(
+        "a number of the series' unit, from {} to {}",
+        &[Limit::Number(-LARGEST_VALUE), Limit::Number(LARGEST_VALUE)],
+    ),
+));
+static STRING_COLUMNS: [Column; 8] = columns(value(
+    ColumnType::Text,
+    Rule::limited("a text of at most {} bytes of UTF-8", &[Limit::Count(STRING_BYTES)]),
+));
+
+/// Where the series are that points are of.
+pub static SERIES: Owner = Owner {
+    path: paths::TIME_SERIES,
+    named_by: &[&[Role::ExternalId], &[Role::Id], &[Role::NodeSpace, Role::NodeExternalId]],
+    capability: None,
+};
+
+const POINTS: Resource = Resource {
+    path: "/timeseries/data",
+    per_request: POINTS_PER_REQUEST,
+    per_delete: RANGES_PER_REQUEST,
+    per_page: POINTS_PER_REQUEST,
+    keys: &[
+        &[Role::ExternalId, Role::Timestamp],
+        &[Role::Id, Role::Timestamp],
+        &[Role::NodeSpace, Role::NodeExternalId, Role::Timestamp],
+    ],
+    owner: Some(&SERIES),
+    turn: Turn::At(Stage::Points),
+    refers_to: &[paths::TIME_SERIES, paths::INSTANCES],
+    referred_to: false,
+    acl: "timeSeriesAcl",
+    usual_rows: 1_000_000,
+    ..CLASSIC
+};
 
 pub static DATAPOINTS: Resource = Resource {
     name: "datapoints",
     noun: "datapoint",
     columns: &NUMERIC_COLUMNS,
-    stage: Stage::Points,
     shape: Shape::Datapoints { string: false },
-    acl: "timeSeriesAcl",
-    usual_rows: 1_000_000,
+    ..POINTS
 };
 
 pub static STRING_DATAPOINTS: Resource = Resource {
     name: "string_datapoints",
     noun: "string datapoint",
     columns: &STRING_COLUMNS,
-    stage: Stage::Points,
     shape: Shape::Datapoints { string: true },
-    acl: "timeSeriesAcl",
-    usual_rows: 1_000_000,
+    ..POINTS
 };

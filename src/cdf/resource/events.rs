@@ -1,6 +1,6 @@
 //! Events (API description, `POST /events`).
 
-use super::*;
+use super::declare::*;
 
 pub static EVENTS: Resource = Resource {
     name: "events",
@@ -37,17 +37,12 @@ pub static EVENTS: Resource = Resource {
         CREATED_TIME.filter(Filter::Range { nullable: false }),
         LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
     ],
-    stage: Stage::Items,
+    path: "/events",
     shape: Shape::Items(Items {
-        path: "/events",
-        per_request: 1000,
-        create: Create::Many,
-        required: &[],
         ordered: &[Ordered { first: "start_time", second: "end_time", may_be_equal: true }],
-        updatable: true,
-        deletable: true,
-        shortest_key: 0,
+        ..ITEMS
     }),
     acl: "eventsAcl",
     usual_rows: 100_000,
+    ..CLASSIC
 };

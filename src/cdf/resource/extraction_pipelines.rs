@@ -1,9 +1,6 @@
 //! Extraction pipelines (POST /extpipes, as Cognite's SDKs send it). CDF has no setNull for them: what is empty is not set.
 
-use super::*;
-
-/// The path of their requests.
-pub const PATH: &str = "/extpipes";
+use super::declare::*;
 
 const RAW_TABLES: Rule =
     Rule::Objects(&[Member::text("dbName").required(), Member::text("tableName").required()]);
@@ -56,17 +53,13 @@ pub static EXTRACTION_PIPELINES: Resource = Resource {
         CREATED_TIME,
         LAST_UPDATED_TIME,
     ],
-    stage: Stage::Items,
+    path: paths::EXTRACTION_PIPELINES,
     shape: Shape::Items(Items {
-        path: PATH,
-        per_request: 1000,
-        create: Create::Many,
         required: &["external_id", "name", "data_set_id"],
-        ordered: &[],
-        updatable: true,
-        deletable: true,
         shortest_key: 1,
+        ..ITEMS
     }),
     acl: "extractionPipelinesAcl",
     usual_rows: 100,
+    ..CLASSIC
 };

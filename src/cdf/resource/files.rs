@@ -1,6 +1,6 @@
 //! The metadata of files (API description, `POST /files`). Their content is not reached from here.
 
-use super::*;
+use super::declare::*;
 
 pub static FILES: Resource = Resource {
     name: "files",
@@ -39,18 +39,11 @@ pub static FILES: Resource = Resource {
         CREATED_TIME.filter(Filter::Range { nullable: false }),
         LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
     ],
-    stage: Stage::Items,
+    path: "/files",
+    shape: Shape::Items(Items { create: Create::One, required: &["name"], ..ITEMS }),
     // CDF updates 1000 at a time, but creates one by one: smaller parts are created beside each other.
-    shape: Shape::Items(Items {
-        path: "/files",
-        per_request: 100,
-        create: Create::One,
-        required: &["name"],
-        ordered: &[],
-        updatable: true,
-        deletable: true,
-        shortest_key: 0,
-    }),
+    per_request: 100,
+    per_delete: 100,
     acl: "filesAcl",
-    usual_rows: 10_000,
+    ..CLASSIC
 };

@@ -1,6 +1,6 @@
 //! Labels (API description, `POST /labels`). CDF knows them by external id only, and cannot update them.
 
-use super::*;
+use super::declare::*;
 
 pub static LABELS: Resource = Resource {
     name: "labels",
@@ -13,17 +13,11 @@ pub static LABELS: Resource = Resource {
         DATA_SET_EXTERNAL_ID,
         CREATED_TIME,
     ],
-    stage: Stage::Labels,
-    shape: Shape::Items(Items {
-        path: "/labels",
-        per_request: 1000,
-        create: Create::Many,
-        required: &["external_id", "name"],
-        ordered: &[],
-        updatable: false,
-        deletable: true,
-        shortest_key: 0,
-    }),
+    path: paths::LABELS,
+    shape: Shape::Items(Items { required: &["external_id", "name"], ..ITEMS }),
+    turn: Turn::At(Stage::Labels),
+    updatable: false,
     acl: "labelsAcl",
     usual_rows: 100,
+    ..CLASSIC
 };

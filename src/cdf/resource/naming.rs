@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Column;
+use super::column::Column;
 
 /// How a table calls its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

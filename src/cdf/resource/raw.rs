@@ -1,7 +1,8 @@
 //! RAW rows (API description, `POST /raw/dbs/{dbName}/tables/{tableName}/rows`).
 
-use super::*;
-use crate::cdf::http::url_path::{is_segment, segment, LONGEST};
+use super::declare::*;
+use crate::cdf::http::endpoint::Endpoint;
+use crate::cdf::http::url_path::{is_segment, LONGEST};
 
 /// Rows per insert request; CDF takes 10 000, the official SDKs send half of it.
 pub const ROWS_PER_REQUEST: usize = 5_000;
@@ -14,7 +15,13 @@ pub const TABLE_CHARS: usize = 64;
 /// Characters of a row's key.
 pub const KEY_CHARS: usize = 1024;
 /// Bytes of one row's columns.
-pub const ROW_BYTES: usize = 5 * 1024 * 1024;
+pub const ROW_BYTES: usize = DOCUMENT_BYTES;
+
+/// The column with a row's key, unless a table names another; it is no RAW column itself.
+pub const RAW_KEY: &str = "key";
+
+/// The path of all databases.
+const PATH: &str = "/raw/dbs";
 
 pub static RAW_ROWS: Resource = Resource {
     name: "raw_rows",
@@ -24,52 +31,112 @@ pub static RAW_ROWS: Resource = Resource {
             "db_name",
             "dbName",
             ColumnType::Text,
-            Rule::Part("name of the RAW database; 1 to 32 characters; created if it is missing"),
-        ),
+            Rule::limited(
+                "name of the RAW database; 1 to {} characters; created if it is missing",
+                &[Limit::Count(DATABASE_CHARS)],
+            ),
+        )
+        .role(Role::RawDatabase),
         fixed(
             "table_name",
             "tableName",
             ColumnType::Text,
-            Rule::Part("name of the RAW table; 1 to 64 characters; created if it is missing"),
-        ),
+            Rule::limited(
+                "name of the RAW table; 1 to {} characters; created if it is missing",
+                &[Limit::Count(TABLE_CHARS)],
+            ),
+        )
+        .role(Role::RawTable),
         fixed(
-            "key",
+            RAW_KEY,
             "key",
             ColumnType::Text,
-            Rule::Part("the key within the RAW table; 1 to 1024 characters"),
-        ),
+            Rule::limited("the key within the RAW table; 1 to {} characters", &[Limit::Count(KEY_CHARS)]),
+        )
+        .role(Role::RawKey),
         fixed(
             "columns",
             "columns",
             ColumnType::Jsonb,
-            Rule::Part("an object of all columns of the row; at most 5 MiB"),
-        ),
-        LAST_UPDATED_TIME,
+            Rule::limited("an object of all columns of the row; at most {}", &[Limit::Mebibytes(ROW_BYTES)]),
+        )
+        .role(Role::Columns),
+        LAST_UPDATED_TIME.role(Role::Changed),
     ],
-    stage: Stage::Raw,
     shape: Shape::Raw,
+    path: PATH,
+    per_request: ROWS_PER_REQUEST,
+    per_delete: ROWS_PER_REQUEST,
+    per_page: ROWS_PER_PAGE,
+    keys: &[&[Role::RawDatabase, Role::RawTable, Role::RawKey]],
+    turn: Turn::Beside,
+    refers_to: &[],
+    referred_to: false,
     acl: "rawAcl",
-    usual_rows: 10_000,
+    ..CLASSIC
 };
 
 /// Characters of one column's name or value.
 pub const COLUMN_CHARS: usize = 2_621_440;
 
-/// The path of the cursors that divide a RAW table's rows.
-pub fn cursors_path(database: &str, table: &str) -> String {
-    format!("/raw/dbs/{}/tables/{}/cursors", segment(database), segment(table))
+/// A RAW table, or any of those of a database or of all of them, where EXPLAIN has no name to show.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub database: Option<&'a str>,
+    pub table: Option<&'a str>,
 }
 
-/// The path of a RAW table's rows.
-pub fn rows_path(database: &str, table: &str) -> String {
-    format!("/raw/dbs/{}/tables/{}/rows", segment(database), segment(table))
+impl<'a> Place<'a> {
+    pub fn of(database: &'a str, table: &'a str) -> Self {
+        Place { database: Some(database), table: Some(table) }
+    }
+
+    fn below(self, databases: Endpoint) -> Endpoint {
+        let tables = databases.named_or(self.database, "db_name").below("tables");
+        tables.named_or(self.table, "table_name")
+    }
+
+    /// The request that writes rows.
+    pub fn write(self) -> Endpoint {
+        self.below(Endpoint::post(PATH)).below("rows")
+    }
+
+    /// The request that deletes rows.
+    pub fn delete(self) -> Endpoint {
+        self.write().below("delete")
+    }
+
+    /// The request for pages of rows.
+    pub fn rows(self) -> Endpoint {
+        self.below(Endpoint::get(PATH)).below("rows")
+    }
+
+    /// The request for the cursors that divide the rows.
+    pub fn cursors(self) -> Endpoint {
+        self.below(Endpoint::get(PATH)).below("cursors")
+    }
+
+    /// The request for a row. None for a row that no URL can name, or only one that gateways refuse for its length: it is
+    /// found in the list of rows.
+    pub fn row(self, key: &str) -> Option<Endpoint> {
+        let row = self.rows().named(key);
+        (is_segment(key) && row.length() <= LONGEST).then_some(row)
+    }
+
+    /// The same of a key that is not known yet.
+    pub fn any_row(self) -> Endpoint {
+        self.rows().named_or(None, RAW_KEY)
+    }
 }
 
-/// The path of a row below that of its table's rows. None for a row that no URL can name, or only one that gateways refuse
-/// for its length: it is found in the list of rows.
-pub fn row_path(rows: &str, key: &str) -> Option<String> {
-    let path = format!("{rows}/{}", segment(key));
-    (is_segment(key) && path.len() <= LONGEST).then_some(path)
+/// The request for pages of databases.
+pub fn databases() -> Endpoint {
+    Endpoint::get(PATH)
+}
+
+/// The request for pages of a database's tables.
+pub fn tables(database: Option<&str>) -> Endpoint {
+    Endpoint::get(PATH).named_or(database, "db_name").below("tables")
 }
 
 /// Whether there can be a database and a table called so.
@@ -84,11 +151,19 @@ mod tests {
 
     #[test]
     fn rows_that_urls_cannot_name_have_no_path() {
-        assert_eq!(row_path("/rows", "a/b").as_deref(), Some("/rows/a%2Fb"));
-        let longest = "x".repeat(KEY_CHARS);
-        assert!(row_path(&rows_path("d", "t"), &longest).is_some());
+        let row = |key: &str| Place::of("d", "t").row(key).map(|row| row.target());
+        assert_eq!(row("a/b").as_deref(), Some("/raw/dbs/d/tables/t/rows/a%2Fb"));
+        assert!(row(&"x".repeat(KEY_CHARS)).is_some());
         for key in ["", ".", "..", &" ".repeat(KEY_CHARS), &"\u{1F600}".repeat(KEY_CHARS)] {
-            assert_eq!(row_path("/rows", key), None, "{key}");
+            assert_eq!(row(key), None, "{key}");
         }
+    }
+
+    #[test]
+    fn what_has_no_name_yet_is_shown_by_a_word() {
+        let any = Place { database: Some("d/"), table: None };
+        assert_eq!(any.any_row().to_string(), "GET /raw/dbs/d%2F/tables/{table_name}/rows/{key}");
+        assert_eq!(any.delete().to_string(), "POST /raw/dbs/d%2F/tables/{table_name}/rows/delete");
+        assert_eq!(tables(None).to_string(), "GET /raw/dbs/{db_name}/tables");
     }
 }

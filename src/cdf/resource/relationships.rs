@@ -1,7 +1,7 @@
 //! Relationships (API description, `POST /relationships`). CDF knows them by external id only, and does not check that
 //! what they connect exists.
 
-use super::*;
+use super::declare::*;
 
 const TYPE: Rule = Rule::OneOf(&["asset", "timeSeries", "file", "event", "sequence"]);
 
@@ -27,17 +27,13 @@ pub static RELATIONSHIPS: Resource = Resource {
         CREATED_TIME.filter(Filter::Range { nullable: false }),
         LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
     ],
-    stage: Stage::Items,
+    path: "/relationships",
     shape: Shape::Items(Items {
-        path: "/relationships",
-        per_request: 1000,
-        create: Create::Many,
         required: &["external_id", "source_external_id", "source_type", "target_external_id", "target_type"],
         ordered: &[Ordered { first: "start_time", second: "end_time", may_be_equal: false }],
-        updatable: true,
-        deletable: true,
         shortest_key: 1,
+        ..ITEMS
     }),
     acl: "relationshipsAcl",
-    usual_rows: 10_000,
+    ..CLASSIC
 };

@@ -1,6 +1,6 @@
 //! Rows of sequences (API description, `POST /sequences/data`).
 
-use super::*;
+use super::declare::*;
 
 /// Rows per insert and per list request.
 pub const ROWS_PER_REQUEST: usize = 10_000;
@@ -30,17 +30,31 @@ pub static SEQUENCE_ROWS: Resource = Resource {
             "row_number",
             ROW_NUMBER,
             ColumnType::Int8,
-            Rule::Part("the key within the sequence; from 0 on"),
-        ),
+            Rule::part("the key within the sequence; from 0 on"),
+        )
+        .role(Role::RowNumber),
         fixed(
             "columns",
             COLUMNS,
             ColumnType::Jsonb,
-            Rule::Part("an object of values by the external ids of the sequence's columns"),
-        ),
+            Rule::part("an object of values by the external ids of the sequence's columns"),
+        )
+        .role(Role::Columns),
     ],
-    stage: Stage::Points,
     shape: Shape::SequenceRows,
+    path: "/sequences/data",
+    per_request: ROWS_PER_REQUEST,
+    per_delete: ROWS_PER_REQUEST,
+    per_page: ROWS_PER_REQUEST,
+    keys: &[&[Role::ExternalId, Role::RowNumber], &[Role::Id, Role::RowNumber]],
+    owner: Some(&SEQUENCES),
+    turn: Turn::At(Stage::Points),
+    refers_to: &[paths::SEQUENCES],
+    referred_to: false,
     acl: "sequencesAcl",
-    usual_rows: 10_000,
+    ..CLASSIC
 };
+
+/// Where the sequences are that rows are of.
+pub static SEQUENCES: Owner =
+    Owner { path: paths::SEQUENCES, named_by: &[&[Role::ExternalId], &[Role::Id]], capability: None };

@@ -1,6 +1,6 @@
 //! Sequences (API description, `POST /sequences`).
 
-use super::*;
+use super::declare::*;
 
 /// Columns of a sequence.
 pub const COLUMNS: usize = 400;
@@ -38,17 +38,9 @@ pub static SEQUENCES: Resource = Resource {
         CREATED_TIME.filter(Filter::Range { nullable: false }),
         LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
     ],
-    stage: Stage::Series,
-    shape: Shape::Items(Items {
-        path: "/sequences",
-        per_request: 1000,
-        create: Create::Many,
-        required: &["columns"],
-        ordered: &[],
-        updatable: true,
-        deletable: true,
-        shortest_key: 0,
-    }),
+    path: paths::SEQUENCES,
+    shape: Shape::Items(Items { required: &["columns"], ..ITEMS }),
+    turn: Turn::At(Stage::Series),
     acl: "sequencesAcl",
-    usual_rows: 10_000,
+    ..CLASSIC
 };

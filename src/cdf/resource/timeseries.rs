@@ -1,6 +1,6 @@
 //! Time series (API description, `POST /timeseries`).
 
-use super::*;
+use super::declare::*;
 
 pub static TIMESERIES: Resource = Resource {
     name: "timeseries",
@@ -40,17 +40,8 @@ pub static TIMESERIES: Resource = Resource {
         CREATED_TIME.filter(Filter::Range { nullable: false }),
         LAST_UPDATED_TIME.filter(Filter::Range { nullable: false }),
     ],
-    stage: Stage::Series,
-    shape: Shape::Items(Items {
-        path: "/timeseries",
-        per_request: 1000,
-        create: Create::Many,
-        required: &[],
-        ordered: &[],
-        updatable: true,
-        deletable: true,
-        shortest_key: 0,
-    }),
+    path: paths::TIME_SERIES,
+    turn: Turn::At(Stage::Series),
     acl: "timeSeriesAcl",
-    usual_rows: 10_000,
+    ..CLASSIC
 };

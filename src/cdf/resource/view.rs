@@ -1,7 +1,9 @@
 //! Nodes and edges behind a data-model view (API description, `POST /models/instances`).
 
-use super::*;
+use super::declare::*;
 
+/// The capability that reading definitions of views needs.
+pub const READ_DEFINITIONS: &str = "dataModelsAcl:READ";
 /// Instances per request.
 pub const INSTANCES_PER_REQUEST: usize = 1000;
 /// Requests that write instances at a time: CDF takes no more of a project.
@@ -23,55 +25,57 @@ pub const LIST_ELEMENTS: usize = 1000;
 /// As [`LIST_ELEMENTS`], of direct relations.
 pub const LIST_RELATIONS: usize = 100;
 
-const fn part(name: &'static str, property: &'static str) -> Column {
-    fixed(name, property, ColumnType::Text, Rule::Part("of the instance"))
+/// Where the definitions of views are asked for.
+pub const VIEWS: &str = "/models/views";
+
+const fn part(name: &'static str, property: &'static str, role: Role) -> Column {
+    fixed(name, property, ColumnType::Text, Rule::part("of the instance")).role(role)
 }
 
+const SPACE: Column = part("space", "space", Role::Space);
+const NAME: Column = part("external_id", "externalId", Role::ExternalId);
+const TYPE_SPACE: Column = part("type_space", "type.space", Role::EndSpace(InstanceEnd::Type));
+const TYPE_NAME: Column = part("type_external_id", "type.externalId", Role::EndExternalId(InstanceEnd::Type));
 const VERSION: Column = fixed("version", "version", ColumnType::Int8, Rule::ReadOnly);
 
-pub static NODES: Resource = Resource {
+const INSTANCES: Resource = Resource {
     name: "view",
-    noun: "node",
-    columns: &[
-        part("space", "space"),
-        part("external_id", "externalId"),
-        part("type_space", "type.space"),
-        part("type_external_id", "type.externalId"),
-        VERSION,
-        CREATED_TIME,
-        LAST_UPDATED_TIME,
-    ],
-    stage: Stage::Nodes,
-    shape: Shape::Instances { edges: false },
+    path: paths::INSTANCES,
+    per_request: INSTANCES_PER_REQUEST,
+    per_delete: INSTANCES_PER_REQUEST,
+    longest_document: LIST_ELEMENTS * TEXT_BYTES,
+    at_once: REQUESTS_IN_PARALLEL,
+    keys: &[&[Role::Space, Role::ExternalId]],
+    refers_to: &[paths::TIME_SERIES, paths::SEQUENCES],
     acl: "dataModelInstancesAcl",
-    usual_rows: 10_000,
+    also_needs: Some(READ_DEFINITIONS),
+    ..CLASSIC
+};
+
+pub static NODES: Resource = Resource {
+    noun: "node",
+    columns: &[SPACE, NAME, TYPE_SPACE, TYPE_NAME, VERSION, CREATED_TIME, LAST_UPDATED_TIME],
+    shape: Shape::Instances { edges: false },
+    turn: Turn::At(Stage::Nodes),
+    ..INSTANCES
 };
 
 pub static EDGES: Resource = Resource {
-    name: "view",
     noun: "edge",
     columns: &[
-        part("space", "space"),
-        part("external_id", "externalId"),
-        part("type_space", "type.space"),
-        part("type_external_id", "type.externalId"),
-        part("start_node_space", "startNode.space"),
-        part("start_node_external_id", "startNode.externalId"),
-        part("end_node_space", "endNode.space"),
-        part("end_node_external_id", "endNode.externalId"),
+        SPACE,
+        NAME,
+        TYPE_SPACE,
+        TYPE_NAME,
+        part("start_node_space", "startNode.space", Role::EndSpace(InstanceEnd::StartNode)),
+        part("start_node_external_id", "startNode.externalId", Role::EndExternalId(InstanceEnd::StartNode)),
+        part("end_node_space", "endNode.space", Role::EndSpace(InstanceEnd::EndNode)),
+        part("end_node_external_id", "endNode.externalId", Role::EndExternalId(InstanceEnd::EndNode)),
         VERSION,
         CREATED_TIME,
         LAST_UPDATED_TIME,
     ],
-    stage: Stage::Edges,
     shape: Shape::Instances { edges: true },
-    acl: "dataModelInstancesAcl",
-    usual_rows: 10_000,
+    turn: Turn::At(Stage::Edges),
+    ..INSTANCES
 };
-
-/// What an instance has besides its properties: CDF's name, and the columns that hold its space and external id.
-pub const ENDS: [(&str, &str, &str); 3] = [
-    ("type", "type_space", "type_external_id"),
-    ("startNode", "start_node_space", "start_node_external_id"),
-    ("endNode", "end_node_space", "end_node_external_id"),
-];

@@ -8,7 +8,6 @@ use super::slot;
 use crate::cdf::encode::points::SeriesRef;
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::read::Comparison;
-use crate::cdf::resource::Shape;
 use crate::cdf::table::{OnConflict, Operation};
 use crate::cdf::writer::Writer;
 use crate::pg::errors::OrRaise;
@@ -44,9 +43,7 @@ pub unsafe extern "C-unwind" fn plan_direct_modify(
         }
         let entry = *(*root).simple_rte_array.add(result_relation as usize);
         let table = open_table((*entry).relid, checked_as((*root).parse, entry));
-        if !matches!(table.options.resource.shape, Shape::Datapoints { .. })
-            || table.check_operation(Operation::Delete).is_err()
-        {
+        if !table.options.resource.holds_points() || table.check_operation(Operation::Delete).is_err() {
             return false;
         }
         let conditions = ScanPlan::of(scan, table.bindings.len()).conditions;

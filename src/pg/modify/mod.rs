@@ -251,7 +251,7 @@ unsafe fn new_state(
             }
             None => None,
         };
-        let mut reader = RowReader::new((*relation).rd_att, context, table.longest_document());
+        let mut reader = RowReader::new((*relation).rd_att, context, table.options.resource.longest_document);
         table.metadata().for_each(|column| reader.read_pairs(column));
         Ok(ModifyState {
             policies: policies((*mtstate).operation),

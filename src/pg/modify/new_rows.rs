@@ -15,7 +15,6 @@ use super::datum::RowReader;
 use crate::cdf::activity::Activity;
 use crate::cdf::error::Error;
 use crate::cdf::read::existing::{existing, keys_of, questions, RowKey};
-use crate::cdf::resource::Shape;
 use crate::cdf::table::Table;
 use crate::cdf::writer::Writer;
 use crate::pg::errors::OrRaise;
@@ -111,9 +110,10 @@ pub unsafe extern "C-unwind" fn get_foreign_modify_batch_size(
 
 /// As many rows as are asked for together; the executor keeps them in memory.
 fn batch(table: &Table, width: usize) -> usize {
-    let most = match &table.options.resource.shape {
-        Shape::Datapoints { .. } | Shape::Raw => LARGE_BATCH,
-        _ => BATCH,
+    let resource = table.options.resource;
+    let most = match resource.holds_points() || resource.is_in_raw_tables() {
+        true => LARGE_BATCH,
+        false => BATCH,
     };
     (settings::buffer_memory() / 8 / (width + 64)).clamp(BATCH, most)
 }

@@ -4,8 +4,8 @@ use pgrx::pg_sys;
 
 use super::pushdown::pushed;
 use crate::cdf::read::Comparison;
-use crate::cdf::resource::{Resource, Rule, Shape};
-use crate::cdf::table::{Binding, Table, RAW_KEY};
+use crate::cdf::resource::Role;
+use crate::cdf::table::{Binding, Table};
 use crate::pg::list::pointers;
 
 /// What a request costs, in units of a page read in sequence: some ten milliseconds.
@@ -15,23 +15,15 @@ const RECEIVED_ROW: f64 = 10.0;
 /// Keys in a list that is not known yet.
 const LISTED_KEYS: f64 = 10.0;
 
-/// Rows per request.
-fn page(resource: &Resource) -> f64 {
-    match resource.shape {
-        Shape::Datapoints { .. } => 1e5,
-        Shape::Raw => 1e4,
-        _ => 1e3,
-    }
-}
-
 /// Whether a column tells rows apart by itself.
 pub fn is_key(table: &Table, column: usize) -> bool {
-    match (&table.options.resource.shape, &table.bindings[column]) {
-        (Shape::Datapoints { .. } | Shape::SequenceRows, _) => false,
-        (Shape::Raw, Some(Binding::Column(column))) => column.name == RAW_KEY,
-        (_, Some(Binding::Column(column))) => matches!(column.rule, Rule::Id | Rule::ExternalId),
-        (_, Some(Binding::RawColumn { key, .. })) => *key,
-        _ => false,
+    match &table.bindings[column] {
+        // Rows of several RAW tables may have one key, but few have.
+        Some(Binding::Column(column)) => {
+            column.role == Role::RawKey || table.options.resource.keys.contains(&[column.role].as_slice())
+        }
+        Some(Binding::RawColumn { key, .. }) => *key,
+        Some(Binding::Property { .. }) | None => false,
     }
 }
 
@@ -83,8 +75,9 @@ pub unsafe fn estimate(
         let rows = pg_sys::clamp_row_est(keys.unwrap_or(tuples * selectivity(clauses)));
         let received = pg_sys::clamp_row_est(keys.unwrap_or(tuples * selectivity(sent)));
         let resource = table.options.resource;
-        let mut requests = (received / page(resource)).ceil().max(1.0);
-        if let (Some(keys), Shape::Raw) = (keys, &resource.shape) {
+        let mut requests = (received / resource.per_page as f64).ceil().max(1.0);
+        // RAW is asked for one row at a time.
+        if let Some(keys) = keys.filter(|_| resource.is_in_raw_tables()) {
             requests = keys;
         }
         let local = &(*baserel).baserestrictcost;

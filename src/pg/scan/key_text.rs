@@ -96,7 +96,7 @@ impl ExactKeys {
     ) -> Option<ExactKeys> {
         let column = RawEncoder::typed_key(table)?;
         // SAFETY: the caller's promise.
-        let reader = unsafe { RowReader::new(descriptor, context, table.longest_document()) };
+        let reader = unsafe { RowReader::new(descriptor, context, table.options.resource.longest_document) };
         Some(ExactKeys { reader, column })
     }
 

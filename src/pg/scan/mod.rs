@@ -22,7 +22,7 @@ use crate::cdf::buffer::{Moment, Pending};
 use crate::cdf::error::Error;
 use crate::cdf::read::filter::keep_effective;
 use crate::cdf::read::{self, Field, Query, Row, Statistics};
-use crate::cdf::resource::Shape;
+use crate::cdf::resource::Role;
 use crate::cdf::table::{OnUnfit, Table};
 use crate::pg::ddl::options;
 use crate::pg::errors::OrRaise;
@@ -119,8 +119,8 @@ pub unsafe extern "C-unwind" fn get_foreign_paths(
 /// Whether few rows have the same value in a column, so that a join may ask for them alone.
 fn joins_by(table: &Table, column: usize) -> bool {
     // Instances of several spaces may have one external id.
-    let of_instances = matches!(table.options.resource.shape, Shape::Instances { .. })
-        && Some(column) == table.position("external_id");
+    let of_instances =
+        table.options.resource.is_behind_view() && Some(column) == table.position_of(Role::ExternalId);
     of_instances || is_key(table, column)
 }
 

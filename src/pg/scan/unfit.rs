@@ -7,6 +7,7 @@ use pgrx::pg_sys::{self, Datum};
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
 
 use crate::cdf::cell::Cell;
+use crate::cdf::encode::row_name::describe_keys;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::read::Field;
 use crate::cdf::table::Table;
@@ -85,7 +86,7 @@ fn is_about_the_value(code: PgSqlErrorCode) -> bool {
 /// The relation is open, and is the table's.
 pub unsafe fn raise_unfit(relation: pg_sys::Relation, table: &Table, row: &[Field], unfit: &Unfit) -> ! {
     let keys: Vec<Cell<'_>> = row.iter().map(Field::cell).collect();
-    let of_row = table.describe_keys(&keys).map_or_else(String::new, |keys| format!(" of the row {keys}"));
+    let of_row = describe_keys(table, &keys).map_or_else(String::new, |keys| format!(" of the row {keys}"));
     // SAFETY: the caller's promise: the relation has such a column; the name of a type is allocated in the current memory
     // context.
     let sql_type = unsafe {

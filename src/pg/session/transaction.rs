@@ -20,7 +20,7 @@ use crate::cdf::http::connection::Connection;
 use crate::cdf::http::request::Limits;
 use crate::cdf::read::own::Ask;
 use crate::cdf::read::Query;
-use crate::cdf::resource::{Resource, Shape};
+use crate::cdf::resource::Resource;
 use crate::cdf::writer::Target;
 use crate::pg::errors::{raise, tell, OrRaise};
 use crate::pg::settings;
@@ -159,7 +159,7 @@ pub fn own_writes(query: &mut Query, before: Option<Moment>) -> Result<Option<Ow
     STATE.with_borrow_mut(|state| {
         let Some(buffer) = &mut state.buffer else { return Ok(None) };
         let (resource, connection, file) = (query.table.options.resource, &query.connection, &mut state.file);
-        if matches!(resource.shape, Shape::Datapoints { .. }) {
+        if resource.holds_points() {
             let own = buffer.own_points(connection, resource, before, file)?;
             return Ok((!own.is_empty()).then_some(OwnWrites::Points(own)));
         }

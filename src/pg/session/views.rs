@@ -8,8 +8,8 @@ use super::{transaction, wait};
 use crate::cdf::activity::Activity;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::connection::Connection;
+use crate::cdf::table::view::{Definitions, View, ViewReference};
 use crate::cdf::table::Table;
-use crate::cdf::view::{Definitions, View, ViewReference};
 
 /// A definition, and when and how it was asked for.
 struct Definition {

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use crate::cdf::resource::{raw, Resource, Shape};
+use crate::cdf::resource::{raw, Resource};
 use crate::cdf::table::{NullHandling, OnConflict, OnUnfit};
 
 /// What an option is set on.
@@ -64,9 +64,9 @@ impl Tables {
     pub fn include(self, resource: &Resource) -> bool {
         match self {
             Tables::All => true,
-            Tables::Raw => matches!(resource.shape, Shape::Raw),
-            Tables::Datapoints => matches!(resource.shape, Shape::Datapoints { .. }),
-            Tables::View => matches!(resource.shape, Shape::Instances { .. }),
+            Tables::Raw => resource.is_in_raw_tables(),
+            Tables::Datapoints => resource.holds_points(),
+            Tables::View => resource.is_behind_view(),
         }
     }
 }

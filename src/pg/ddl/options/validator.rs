@@ -7,7 +7,7 @@ use super::errors::missing;
 use super::registry::{Descriptor, Holder, Tables, OPTIONS};
 use super::values::check_value;
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::resource::{Resource, Shape};
+use crate::cdf::resource::Resource;
 use crate::pg::ddl::trust;
 use crate::pg::errors::{raise, raise_as, OrRaise};
 use crate::pg::settings;
@@ -86,7 +86,7 @@ fn check_table(pairs: &[(&str, &str)]) -> Result<(), BadOption> {
             return Err(unknown(name, &place, format!("Valid options of {place} are: {valid}.")));
         }
     }
-    if matches!(resource.shape, Shape::Instances { .. }) {
+    if resource.is_behind_view() {
         for name in ["space", "external_id"] {
             if given(name).is_none() {
                 return Err(missing(name, "a table of view").into());

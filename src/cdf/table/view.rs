@@ -3,22 +3,21 @@
 use bytes::Bytes;
 use serde_json::{json, Value};
 
-use super::document;
-use super::error::{Error, RequestError};
-use super::http::client::Client;
-use super::http::connection::Connection;
-use super::http::owed::Owed;
-use super::http::request::{Body, Limits, Method, Request};
-use super::http::response::Response;
-use super::http::retry::Resend;
-use super::http::url_path::segment;
-use super::resource::view::{LIST_ELEMENTS, LIST_RELATIONS, TEXT_BYTES};
+use crate::cdf::document;
+use crate::cdf::error::{Error, RequestError};
+use crate::cdf::http::client::Client;
+use crate::cdf::http::connection::Connection;
+use crate::cdf::http::endpoint::Endpoint;
+use crate::cdf::http::owed::Owed;
+use crate::cdf::http::request::{Body, Limits, Request};
+use crate::cdf::http::response::Response;
+use crate::cdf::http::retry::Resend;
+use crate::cdf::resource::view::{LIST_ELEMENTS, LIST_RELATIONS, READ_DEFINITIONS, TEXT_BYTES, VIEWS};
 
-/// The capability that reading definitions needs.
-pub const CAPABILITY: &str = "dataModelsAcl:READ";
-
-/// Where the definitions of views are asked for.
-pub const VIEWS_BY_IDS: &str = "/models/views/byids";
+/// The request for definitions of views that are named.
+pub fn by_ids() -> Endpoint {
+    Endpoint::post(VIEWS).by_ids()
+}
 
 /// Views per page, CDF's maximum.
 const PER_PAGE: usize = 1000;
@@ -228,26 +227,21 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    async fn send(
-        &self,
-        method: Method,
-        path: String,
-        body: Option<Value>,
-    ) -> Result<Response, RequestError> {
+    async fn send(&self, endpoint: Endpoint, body: Option<Value>) -> Result<Response, RequestError> {
         let body = body.map_or(Body::None, |body| Body::Json(Bytes::from(body.to_string())));
         // Definitions come as lists only.
-        let request = Request { method, path, body, resend: Resend::Always, owed: Owed::List };
+        let request = Request { endpoint, body, resend: Resend::Always, owed: Owed::List };
         self.client.send(&self.connection, &request, &self.limits).await
     }
 
     /// What a GET answers.
-    pub async fn get(&self, path: String) -> Result<document::Value, RequestError> {
-        Ok(self.send(Method::Get, path, None).await?.document()?)
+    pub async fn get(&self, endpoint: Endpoint) -> Result<document::Value, RequestError> {
+        Ok(self.send(endpoint, None).await?.document()?)
     }
 
-    async fn read(&self, method: Method, path: String, body: Option<Value>) -> Result<Value, Error> {
-        let answer = self.send(method, path, body).await;
-        answer.map_err(|error| error.into_error(CAPABILITY).about("data models"))?.json()
+    async fn read(&self, endpoint: Endpoint, body: Option<Value>) -> Result<Value, Error> {
+        let answer = self.send(endpoint, body).await;
+        answer.map_err(|error| error.into_error(READ_DEFINITIONS).about("data models"))?.json()
     }
 
     /// The definition of one view; None if there is no such view. Asked without a version, CDF answers with all of them:
@@ -257,8 +251,8 @@ impl Definitions {
         if let Some(version) = &name.version {
             item["version"] = json!(version);
         }
-        let path = format!("{VIEWS_BY_IDS}?includeInheritedProperties=true");
-        let answer = self.read(Method::Post, path, Some(json!({ "items": [item] }))).await?;
+        let endpoint = by_ids().with("includeInheritedProperties", true);
+        let answer = self.read(endpoint, Some(json!({ "items": [item] }))).await?;
         let views = answer["items"].as_array().into_iter().flatten().filter_map(View::read);
         Ok(views.max_by_key(|view| view.created))
     }
@@ -266,22 +260,20 @@ impl Definitions {
     /// The newest version of every view of a space; None if there is no such space.
     pub async fn views(&self, space: &str) -> Result<Option<Vec<View>>, Error> {
         let body = json!({ "items": [{ "space": space }] });
-        let spaces = self.read(Method::Post, "/models/spaces/byids".to_owned(), Some(body)).await?;
+        let spaces = self.read(Endpoint::post("/models/spaces").by_ids(), Some(body)).await?;
         if spaces["items"].as_array().is_none_or(Vec::is_empty) {
             return Ok(None);
         }
         let mut newest: Vec<View> = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
-            let mut path = format!(
-                "/models/views?space={}&includeGlobal=true&allVersions=false&limit={PER_PAGE}",
-                segment(space)
-            );
-            if let Some(cursor) = &cursor {
-                path.push_str("&cursor=");
-                path.extend(segment(cursor));
-            }
-            let answer = self.read(Method::Get, path, None).await?;
+            let page = Endpoint::get(VIEWS)
+                .with("space", space)
+                .with("includeGlobal", true)
+                .with("allVersions", false)
+                .with("limit", PER_PAGE)
+                .with_cursor(cursor.as_deref());
+            let answer = self.read(page, None).await?;
             for view in answer["items"].as_array().into_iter().flatten().filter_map(View::read) {
                 match newest.iter_mut().find(|known| known.name.external_id == view.name.external_id) {
                     Some(known) if known.created <= view.created => *known = view,

@@ -1,121 +1,19 @@
 //! What a foreign table is to CDF: its resource, its options, and what each of its columns stands for.
 
+mod options;
+pub mod view;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
+pub use options::{Mode, NullHandling, OnConflict, OnUnfit, Operation, TableOptions};
+
 use super::cell::Cell;
-use super::encode::{json, length};
 use super::error::{Error, Kind};
-use super::resource::view::{EDGES, ENDS, LIST_ELEMENTS, NODES, TEXT_BYTES};
-use super::resource::{Column, Naming, Resource, Rule, Shape};
-use super::view::{Property, PropertyType, UsedFor, View, ViewReference};
-
-/// What an insert does with an item that exists already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum OnConflict {
-    #[default]
-    Update,
-    Error,
-    Ignore,
-    /// As `Update`, but an existing item gets only the properties that the row lists: `ON CONFLICT … DO UPDATE SET` of
-    /// a part of the columns. No value of the table's option.
-    UpdateListed,
-}
-
-impl OnConflict {
-    pub const NAMES: &'static [&'static str] = &["update", "error", "ignore"];
-
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "update" => Some(OnConflict::Update),
-            "error" => Some(OnConflict::Error),
-            "ignore" => Some(OnConflict::Ignore),
-            _ => None,
-        }
-    }
-}
-
-/// What a row asks CDF for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Operation {
-    /// Write it, whether it exists or not: INSERT and COPY.
-    #[default]
-    Upsert,
-    /// Change the columns that it has; it exists: UPDATE.
-    Update,
-    /// Delete what it names: DELETE and TRUNCATE.
-    Delete,
-}
-
-/// What an insert does with NULL columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum NullHandling {
-    /// They are not sent.
-    #[default]
-    Ignore,
-    /// They clear the property of an existing item.
-    SetNull,
-}
-
-impl NullHandling {
-    pub const NAMES: &'static [&'static str] = &["ignore", "set_null"];
-
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "ignore" => Some(NullHandling::Ignore),
-            "set_null" => Some(NullHandling::SetNull),
-            _ => None,
-        }
-    }
-}
-
-/// What becomes of a value that was read and that the type of its column cannot hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnUnfit {
-    #[default]
-    Error,
-    /// It is NULL, and counted in a warning.
-    Null,
-}
-
-impl OnUnfit {
-    pub const NAMES: &'static [&'static str] = &["error", "null"];
-
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "error" => Some(OnUnfit::Error),
-            "null" => Some(OnUnfit::Null),
-            _ => None,
-        }
-    }
-}
-
-/// How rows of one table are delivered; rows of different modes never share a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Mode {
-    pub operation: Operation,
-    pub on_conflict: OnConflict,
-    pub null_handling: NullHandling,
-    pub create_missing: bool,
-    /// How errors name columns.
-    pub naming: Naming,
-}
-
-/// The options of a foreign table, server's defaults applied.
-#[derive(Debug, Clone)]
-pub struct TableOptions {
-    pub resource: &'static Resource,
-    pub database: Option<String>,
-    pub table: Option<String>,
-    pub primary_key: Option<String>,
-    /// The view behind a table of `view`.
-    pub view: Option<ViewReference>,
-    pub mode: Mode,
-    pub truncatable: bool,
-    pub updatable: bool,
-    /// For columns that do not say it themselves.
-    pub on_unfit: OnUnfit,
-}
+use super::resource::raw::RAW_KEY;
+use super::resource::view::{EDGES, NODES};
+use super::resource::{Column, InstanceEnd, Naming, Resource, Role, Rule};
+use view::{Property, PropertyType, UsedFor, View};
 
 /// A column as the foreign table declares it.
 #[derive(Debug, Clone)]
@@ -190,23 +88,6 @@ pub struct Table {
     pub view: Option<Arc<View>>,
 }
 
-/// Built-in columns that tell rows apart, as errors name a row.
-const TELLING: [&str; 10] = [
-    "space",
-    "external_id",
-    "id",
-    "instance_space",
-    "instance_external_id",
-    "timestamp",
-    "row_number",
-    "db_name",
-    "table_name",
-    RAW_KEY,
-];
-
-/// The column that is a RAW row's key unless `primary_key` names another, and that is not a RAW column itself.
-pub const RAW_KEY: &str = "key";
-
 impl Table {
     /// Binds the columns of a foreign table. Unknown columns are refused: written, they would be lost silently.
     pub fn new(options: TableOptions, columns: Vec<Option<ColumnDefinition>>) -> Result<Table, Error> {
@@ -234,8 +115,8 @@ impl Table {
             options.resource = if holds_edges { &EDGES } else { &NODES };
         }
         let typed_raw =
-            match options.resource.shape {
-                Shape::Raw => match (&options.database, &options.table) {
+            options.resource.is_in_raw_tables()
+                && match (&options.database, &options.table) {
                     (Some(_), Some(_)) => true,
                     (None, None) => false,
                     _ => return Err(Error::new(
@@ -245,9 +126,7 @@ impl Table {
                     .hint(
                         "Give both for a typed RAW table, neither for db_name, table_name, key and columns.",
                     )),
-                },
-                _ => false,
-            };
+                };
         let naming = naming(&columns, options.resource);
         let mut bindings: Vec<Option<Binding>> = Vec::with_capacity(columns.len());
         let mut names: Vec<String> = Vec::with_capacity(columns.len());
@@ -295,7 +174,7 @@ impl Table {
         }
         let keys = (0..bindings.len())
             .filter(|at| match &bindings[*at] {
-                Some(Binding::Column(column)) => TELLING.contains(&column.name),
+                Some(Binding::Column(column)) => column.role.tells_rows_apart(),
                 Some(Binding::RawColumn { key, .. }) => *key,
                 Some(Binding::Property { .. }) | None => false,
             })
@@ -344,32 +223,22 @@ impl Table {
         self.bindings.iter().enumerate().filter(move |(_, binding)| holds(binding)).map(|(at, _)| at)
     }
 
-    /// Bytes of the longest JSON document that any column takes.
-    pub fn longest_document(&self) -> usize {
-        match self.options.resource.shape {
-            Shape::Instances { .. } => LIST_ELEMENTS * TEXT_BYTES,
-            _ => length::DOCUMENT_BYTES,
-        }
-    }
-
     /// Positions of the columns of each key that the table has, as `ON CONFLICT (…)` may name it.
     pub fn conflict_keys(&self) -> Vec<Vec<usize>> {
-        let typed_raw = self.options.table.is_some();
-        let keys: &[&[&str]] = match &self.options.resource.shape {
-            Shape::Items(_) => &[&["external_id"], &["id"]],
-            Shape::Journal(_) => &[],
-            Shape::Instances { .. } if self.position("space").is_none() => &[&["external_id"]],
-            Shape::Instances { .. } => &[&["space", "external_id"]],
-            Shape::SequenceRows => &[&["external_id", "row_number"], &["id", "row_number"]],
-            Shape::Raw if typed_raw => return vec![self.keys.clone()],
-            Shape::Raw => &[&["db_name", "table_name", RAW_KEY]],
-            Shape::Datapoints { .. } => &[
-                &["external_id", "timestamp"],
-                &["id", "timestamp"],
-                &["instance_space", "instance_external_id", "timestamp"],
-            ],
+        let columns = |key: &&[Role]| {
+            key.iter().filter(|role| !self.fixes(**role)).map(|role| self.position_of(*role)).collect()
         };
-        keys.iter().filter_map(|key| key.iter().map(|name| self.position(name)).collect()).collect()
+        self.options.resource.keys.iter().filter_map(columns).collect()
+    }
+
+    /// Whether all rows have the same of this, which the table says in place of a column: the RAW table, the space of the
+    /// view.
+    pub fn fixes(&self, role: Role) -> bool {
+        match role {
+            Role::RawDatabase | Role::RawTable => self.options.table.is_some(),
+            Role::Space => self.position_of(role).is_none(),
+            _ => false,
+        }
     }
 
     /// Whether these columns together are a key of the table.
@@ -386,11 +255,10 @@ impl Table {
             Some(Binding::Property { .. }) => true,
             Some(Binding::RawColumn { key, .. }) => !key,
             // A point is replaced whole, with its status.
-            Some(Binding::Column(column)) if matches!(column.rule, Rule::Part(_)) => {
-                let end =
-                    |(_, space, external_id): &(_, &str, &str)| [*space, *external_id].contains(&column.name);
-                matches!(column.name, "value" | "columns") || ENDS.iter().any(end)
-            }
+            Some(Binding::Column(column)) if matches!(column.rule, Rule::Part(_)) => matches!(
+                column.role,
+                Role::Value | Role::Columns | Role::EndSpace(_) | Role::EndExternalId(_)
+            ),
             Some(Binding::Column(column)) => {
                 !matches!(column.rule, Rule::Id | Rule::ExternalId | Rule::ReadOnly)
             }
@@ -414,14 +282,10 @@ impl Table {
     /// `Unsupported`, if CDF has no such request or the table's option forbids it.
     pub fn check_operation(&self, operation: Operation) -> Result<(), Error> {
         let resource = self.options.resource;
-        let (verb, possible) = match (operation, &resource.shape) {
-            (Operation::Upsert, _) => return Ok(()),
-            (Operation::Update, Shape::Journal(_)) => ("update", false),
-            (Operation::Delete, Shape::Journal(_)) => ("delete", false),
-            (Operation::Update, Shape::Items(items)) => ("update", items.updatable),
-            (Operation::Update, _) => ("update", true),
-            (Operation::Delete, Shape::Items(items)) => ("delete", items.deletable),
-            (Operation::Delete, _) => ("delete", true),
+        let (verb, possible) = match operation {
+            Operation::Upsert => return Ok(()),
+            Operation::Update => ("update", resource.updatable),
+            Operation::Delete => ("delete", resource.deletable),
         };
         if !possible {
             let message = format!("CDF cannot {verb} {}", resource.name.replace('_', " "));
@@ -472,10 +336,11 @@ impl Table {
             Error::new(Kind::InvalidOption, format!("column \"{have}\" needs a column \"{miss}\" beside it"))
                 .hint("A space and an external id together name an instance.")
         };
-        for (_, space, external_id) in ENDS {
-            match (self.position(space), self.position(external_id)) {
-                (Some(at), None) => return Err(half(&self.names[at], &self.column_name(external_id))),
-                (None, Some(at)) => return Err(half(&self.names[at], &self.column_name(space))),
+        for end in InstanceEnd::ALL {
+            let (space, external_id) = (Role::EndSpace(end), Role::EndExternalId(end));
+            match (self.position_of(space), self.position_of(external_id)) {
+                (Some(at), None) => return Err(half(&self.names[at], &self.name_of(external_id))),
+                (None, Some(at)) => return Err(half(&self.names[at], &self.name_of(space))),
                 _ => {}
             }
         }
@@ -500,29 +365,6 @@ impl Table {
         })
     }
 
-    /// How errors name a row: by its keys, as in `external_id "a", row_number 5`.
-    pub fn describe_keys(&self, row: &[Cell<'_>]) -> Option<String> {
-        let mut parts = Vec::new();
-        for at in &self.keys {
-            if !row[*at].is_null() {
-                let mut text = Vec::new();
-                let shown;
-                let cell = match &row[*at] {
-                    // Not as the key of an item, which it may be too long for.
-                    Cell::Text(key) => {
-                        shown = length::shown(key);
-                        Cell::Text(&shown)
-                    }
-                    other => *other,
-                };
-                if json::value(&mut text, &cell).is_ok() {
-                    parts.push(format!("{} {}", self.names[*at], String::from_utf8_lossy(&text)));
-                }
-            }
-        }
-        (!parts.is_empty()).then(|| parts.join(", "))
-    }
-
     /// How errors name a built-in column: as the table calls it, or would call it.
     pub fn column_name(&self, name: &'static str) -> Cow<'_, str> {
         match self.position(name) {
@@ -531,9 +373,23 @@ impl Table {
         }
     }
 
+    /// As [`Table::column_name`], of the column that has a role.
+    pub fn name_of(&self, role: Role) -> Cow<'_, str> {
+        self.options.resource.name_of(role).map_or(Cow::Borrowed(""), |name| self.column_name(name))
+    }
+
     /// How the table calls its columns.
     pub fn naming(&self) -> Naming {
         self.naming
+    }
+
+    /// The position of the column that has a role.
+    pub fn position_of(&self, role: Role) -> Option<usize> {
+        self.bindings.iter().position(|binding| match binding {
+            Some(Binding::Column(column)) => column.role == role,
+            Some(Binding::RawColumn { key, .. }) => *key && role == Role::RawKey,
+            _ => false,
+        })
     }
 
     /// The position of a built-in column in the foreign table, by its built-in name.

@@ -1,0 +1,122 @@
+//! Columns of built-in tables.
+
+use super::filter::Filter;
+use super::reference::DATA_SET;
+use super::role::Role;
+use super::rule::Rule;
+
+/// The SQL type of a built-in column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    Int8,
+    Float8,
+    Bool,
+    Text,
+    Timestamptz,
+    Jsonb,
+    TextArray,
+    Int8Array,
+}
+
+impl ColumnType {
+    pub fn sql(self) -> &'static str {
+        match self {
+            ColumnType::Int8 => "bigint",
+            ColumnType::Float8 => "double precision",
+            ColumnType::Bool => "boolean",
+            ColumnType::Text => "text",
+            ColumnType::Timestamptz => "timestamp with time zone",
+            ColumnType::Jsonb => "jsonb",
+            ColumnType::TextArray => "text[]",
+            ColumnType::Int8Array => "bigint[]",
+        }
+    }
+}
+
+/// Data sets in a filter: the least that any resource takes.
+const FILTER_DATA_SETS: usize = 100;
+
+/// One column of a built-in table.
+#[derive(Debug)]
+pub struct Column {
+    pub name: &'static str,
+    /// CDF's name of it.
+    pub property: &'static str,
+    pub column_type: ColumnType,
+    pub rule: Rule,
+    pub role: Role,
+    /// Whether an update may clear it (`setNull`).
+    pub nullable: bool,
+    /// What CDF has in place of no value, as JSON: it has no null and no setNull for this.
+    pub empty: Option<&'static str>,
+    pub filter: Filter,
+}
+
+impl Column {
+    /// The column, with what list requests can filter on in it.
+    pub const fn filter(self, filter: Filter) -> Column {
+        Column { filter, ..self }
+    }
+
+    /// The column, which is this to its row.
+    pub const fn role(self, role: Role) -> Column {
+        Column { role, ..self }
+    }
+
+    /// The column, with what CDF has in place of no value.
+    pub const fn empty(self, json: &'static str) -> Column {
+        Column { empty: Some(json), ..self }
+    }
+
+    /// The column, which an update cannot clear.
+    pub const fn needed(self) -> Column {
+        Column { nullable: false, ..self }
+    }
+
+    /// A column that list requests can filter on by equality.
+    pub const fn filter_equal(self) -> Column {
+        self.filter(Filter::Equal)
+    }
+}
+
+/// A column that an update may clear.
+pub const fn column(
+    name: &'static str,
+    property: &'static str,
+    column_type: ColumnType,
+    rule: Rule,
+) -> Column {
+    Column { nullable: true, ..fixed(name, property, column_type, rule) }
+}
+
+/// A column that keeps its value once it has one.
+pub const fn fixed(
+    name: &'static str,
+    property: &'static str,
+    column_type: ColumnType,
+    rule: Rule,
+) -> Column {
+    let role = match rule {
+        Rule::Id => Role::Id,
+        Rule::ExternalId | Rule::Subject => Role::ExternalId,
+        _ => Role::Property,
+    };
+    Column { name, property, column_type, rule, role, nullable: false, empty: None, filter: Filter::None }
+}
+
+// Columns that several resources have alike.
+pub const ID: Column = fixed("id", "id", ColumnType::Int8, Rule::Id);
+pub const EXTERNAL_ID: Column = fixed("external_id", "externalId", ColumnType::Text, Rule::ExternalId);
+pub const DATA_SET_ID: Column = column("data_set_id", "dataSetId", ColumnType::Int8, Rule::IdOf)
+    .filter(Filter::DataSets { by: "id", max: FILTER_DATA_SETS });
+pub const DATA_SET_EXTERNAL_ID: Column = column(
+    "data_set_external_id",
+    "dataSetExternalId",
+    ColumnType::Text,
+    Rule::Reference { to: &DATA_SET, property: "dataSetId" },
+)
+.filter(Filter::DataSets { by: "externalId", max: FILTER_DATA_SETS });
+pub const CREATED_TIME: Column =
+    fixed("created_time", "createdTime", ColumnType::Timestamptz, Rule::ReadOnly);
+pub const LAST_UPDATED_TIME: Column =
+    fixed("last_updated_time", "lastUpdatedTime", ColumnType::Timestamptz, Rule::ReadOnly);

@@ -1,0 +1,25 @@
+//! Where external ids are resolved to internal ids.
+
+use crate::cdf::http::endpoint::Endpoint;
+
+/// A resource that others refer to by internal id.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReferenceTarget {
+    /// In words, as in `data set`.
+    pub noun: &'static str,
+    /// Where such items are.
+    pub path: &'static str,
+    pub capability: &'static str,
+}
+
+impl ReferenceTarget {
+    /// The request for those that have some keys.
+    pub fn by_ids(&self) -> Endpoint {
+        Endpoint::post(self.path).by_ids()
+    }
+}
+
+pub static DATA_SET: ReferenceTarget =
+    ReferenceTarget { noun: "data set", path: super::paths::DATA_SETS, capability: "datasetsAcl:READ" };
+pub static ASSET: ReferenceTarget =
+    ReferenceTarget { noun: "asset", path: super::paths::ASSETS, capability: "assetsAcl:READ" };

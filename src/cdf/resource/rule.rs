@@ -1,0 +1,124 @@
+//! What CDF takes in a property.
+
+use super::member::Member;
+use super::reference::ReferenceTarget;
+
+/// CDF's internal ids: 1 to 2^53 − 1 (API description, `CogniteInternalId`).
+pub const ID_RANGE: (i64, i64) = (1, 9_007_199_254_740_991);
+
+/// Characters of an external id (API description, `CogniteExternalId`).
+pub const EXTERNAL_ID_CHARS: usize = 255;
+
+/// Bytes of the longest JSON document that CDF takes in any column but those of views: all columns of a RAW row.
+pub const DOCUMENT_BYTES: usize = 5 << 20;
+
+/// The property that a parent's external id stands for.
+pub const PARENT_ID: &str = "parentId";
+
+/// Limits of a metadata object, in UTF-8 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetadataLimits {
+    pub pairs: usize,
+    pub key: usize,
+    pub value: usize,
+    pub total: usize,
+}
+
+/// What CDF takes in a property, and how it is written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// CDF's own: may be selected, never written.
+    ReadOnly,
+    /// The internal id: addresses an existing item.
+    Id,
+    /// The external id, by which items are upserted.
+    ExternalId,
+    /// Text of so many characters.
+    Text {
+        min: usize,
+        max: usize,
+    },
+    /// As `Text`, but fixed when the item is created.
+    ImmutableText {
+        min: usize,
+        max: usize,
+    },
+    /// One of these texts.
+    OneOf(&'static [&'static str]),
+    /// A number within bounds.
+    Number {
+        min: f64,
+        max: f64,
+    },
+    /// Definitions of a sequence's columns. CDF has an update of its own for them.
+    SequenceColumns,
+    Bool,
+    /// As `Bool`, but fixed when the item is created.
+    ImmutableBool,
+    /// Milliseconds since 1970, not before.
+    Timestamp,
+    /// Text to text.
+    Metadata(MetadataLimits),
+    /// A GeoJSON feature.
+    GeoLocation,
+    /// External ids of labels, so many at most.
+    Labels {
+        max: usize,
+    },
+    /// The internal id of another item.
+    IdOf,
+    /// Internal ids of other items, or other integers CDF calls ids; so many at most.
+    Ids {
+        max: usize,
+    },
+    /// The external id of the parent, which may come in the same request.
+    Parent,
+    /// An external id of an item of `resource` that CDF takes only as an id, in `property`.
+    Reference {
+        to: &'static ReferenceTarget,
+        property: &'static str,
+    },
+    /// As `Reference`, an array of them.
+    References {
+        to: &'static ReferenceTarget,
+        property: &'static str,
+        max: usize,
+    },
+    /// An object of these members.
+    Object(&'static [Member]),
+    /// An array of such objects.
+    Objects(&'static [Member]),
+    /// The external id of the item that a journal's row is about.
+    Subject,
+    /// The parts of datapoints, of RAW rows and of sequence rows, which have encoders of their own.
+    Part(Described),
+}
+
+/// What a column holds, in words, `{}` standing for each of the limits in turn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Described {
+    pub what: &'static str,
+    pub limits: &'static [Limit],
+}
+
+/// A limit, as a description shows it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Limit {
+    Count(usize),
+    Number(f64),
+    Mebibytes(usize),
+    /// Of a time in milliseconds since 1970: its year.
+    Year(i64),
+}
+
+impl Rule {
+    /// The rule of a part that is described without limits.
+    pub const fn part(what: &'static str) -> Rule {
+        Rule::limited(what, &[])
+    }
+
+    /// The rule of a part with limits, for each of which the text has a `{}`.
+    pub const fn limited(what: &'static str, limits: &'static [Limit]) -> Rule {
+        Rule::Part(Described { what, limits })
+    }
+}
