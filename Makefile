@@ -65,8 +65,7 @@ bench: setup ## Measure loads against local tables and the Python SDK, and write
 lint: setup ## Check formatting, clippy without warnings, scripts, Python, and the Dockerfile
 	@echo '==> rustfmt'
 	@cargo fmt --all --check
-	@echo '==> clippy: the extension, for PostgreSQL $(pg_major)'
-	@PGRX_PG_CONFIG_PATH=$(pg_config) cargo clippy --locked --all-targets --no-default-features --features pg$(pg_major) -- -D warnings
+	@scripts/majors.sh
 	@echo '==> clippy: the CDF side alone, the emulator and the sink'
 	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -p cdf-sink -- -D warnings
 	@echo '==> scripts, Python, Dockerfile'
