@@ -14,7 +14,6 @@ export PG_CONFIG DESTDIR
 
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 pg_config = $(shell source scripts/common.sh; find_pg_config)
-pg_major = $(shell source scripts/common.sh; pg_major "$(pg_config)")
 shell_files = .ci/run $(wildcard scripts/*.sh demo/*.sh docker/*.sh)
 python_dirs = tests demo bench scripts
 # Runs a checker, if setup could get it.
