@@ -40,6 +40,25 @@ use crate::cdf::resource::{Resource, Shape};
 /// The member of a fragment that holds what an existing item gets, if that is not all. No property of CDF has an empty name.
 pub const EXISTING: &str = "";
 
+/// `,"name":`, ready to append: what the members of an object begin with, its first one too.
+pub fn head(member: &str) -> Vec<u8> {
+    let mut head = vec![b','];
+    write(&mut head, member);
+    head.push(b':');
+    head
+}
+
+/// Ends the object whose members begin at `start`: the comma of its first member gives way to the brace, so that no member
+/// has to know whether it is the first.
+#[inline]
+pub fn end_object(out: &mut Vec<u8>, start: usize) {
+    match out.get_mut(start) {
+        Some(first) => *first = b'{',
+        None => out.push(b'{'),
+    }
+    out.push(b'}');
+}
+
 impl<'a> Properties<'a> {
     /// What an existing item gets of the row: the key first, then the properties.
     pub fn into_existing(mut self) -> Result<Self, Error> {

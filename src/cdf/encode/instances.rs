@@ -5,8 +5,8 @@ use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
 use super::document::{check_size, document, Size};
-use super::fragment::EXISTING;
-use super::items::{as_text, drop_comma, head, integer, mismatch};
+use super::fragment::{end_object, head, EXISTING};
+use super::items::{as_text, integer, mismatch};
 use super::json::{self, Properties, Refusal};
 use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
@@ -128,7 +128,6 @@ impl InstanceEncoder {
         let encoded = self.encode_some(table, row, None, out)?;
         if let Some(existing) = &self.existing {
             out.extend_from_slice(&head(EXISTING));
-            out.push(b'{');
             let start = out.len();
             for end in &self.ends {
                 let set = existing[end.space] || existing[end.external_id];
@@ -137,8 +136,7 @@ impl InstanceEncoder {
                 }
             }
             self.encode_properties(table, row, Some(existing), self.set_null, out)?;
-            drop_comma(out, start);
-            out.push(b'}');
+            end_object(out, start);
         }
         out.push(b'}');
         Ok(encoded)

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use hashbrown::HashSet;
 
-use super::fragment::EXISTING;
+use super::fragment::{end_object, head, EXISTING};
 use super::json::{self, MetadataSize, Refusal};
 use super::row_name::describe_keys;
 use super::{length, refuse, Encoded, KeyKind};
@@ -144,9 +144,8 @@ impl ItemEncoder {
         // The key comes first: the buffer finds a row again by the first bytes of its object.
         let mut hash = 0;
         let mut prefix = 0;
-        out.push(b'{');
         if let Some(at) = key_at {
-            out.extend_from_slice(if kind == KeyKind::Id { b"\"id\":" } else { b"\"externalId\":" });
+            out.extend_from_slice(if kind == KeyKind::Id { b"{\"id\":" } else { b"{\"externalId\":" });
             let value = out.len();
             let written = match kind {
                 KeyKind::Id => write_value(out, &Rule::Id, &row[at]),
@@ -188,7 +187,6 @@ impl ItemEncoder {
             check_order(table, row, ordered)?;
         }
 
-        let body = out.len();
         let mut deferred = false;
         let mut parent = None;
         for field in &self.fields {
@@ -217,7 +215,6 @@ impl ItemEncoder {
         }
         if let (Some(existing), true) = (&self.existing, kind != KeyKind::None) {
             out.extend_from_slice(&head(EXISTING));
-            out.push(b'{');
             let start = out.len();
             for (place, clear) in existing {
                 let field = &self.fields[*place];
@@ -232,15 +229,10 @@ impl ItemEncoder {
                     }
                 }
             }
-            drop_comma(out, start);
-            out.push(b'}');
+            end_object(out, start);
             deferred = true;
         }
-        out.push(b'}');
-        // Without a key the first property has a comma before it.
-        if kind == KeyKind::None {
-            drop_comma(out, body);
-        }
+        end_object(out, start);
         let complete = self.required.iter().all(|of| cell(of.at).is_some() || cell(of.twin).is_some());
         Ok(Encoded { kind, prefix, hash, deferred, parent, complete })
     }
@@ -359,21 +351,6 @@ impl ItemEncoder {
         write_value(out, &rule, &keys[at]).map_err(|(kind, why)| refuse(kind, table, keys, at, why))?;
         let hash = hash_bytes(&out[value..]);
         Ok(Encoded { kind, prefix: out.len() - start, hash, deferred: false, parent: None, complete: true })
-    }
-}
-
-/// `,"name":`, ready to append.
-pub(super) fn head(member: &str) -> Vec<u8> {
-    let mut head = vec![b','];
-    json::write(&mut head, member);
-    head.push(b':');
-    head
-}
-
-/// Takes out the comma that the first of an object's members begins with.
-pub(super) fn drop_comma(out: &mut Vec<u8>, at: usize) {
-    if out.get(at) == Some(&b',') {
-        out.remove(at);
     }
 }
 

@@ -19,7 +19,7 @@ pub fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 }
 
 /// Appends a text's JSON. Nearly no text has anything to escape, and finding that out takes a fraction of escaping it.
-#[inline]
+#[inline(always)]
 pub fn text(out: &mut Vec<u8>, text: &str) {
     if !is_plain(text.as_bytes()) {
         return write(out, text);

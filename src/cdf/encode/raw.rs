@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::fragment::EXISTING;
-use super::items::{as_text, head};
+use super::fragment::{end_object, head, EXISTING};
+use super::items::as_text;
 use super::json::{self, Properties, Refusal};
 use super::{length, refuse, Encoded, KeyKind};
 use crate::cdf::cell::Cell;
@@ -11,6 +11,9 @@ use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::raw::{COLUMN_CHARS, DATABASE_CHARS, KEY_CHARS, RAW_KEY, ROW_BYTES, TABLE_CHARS};
 use crate::cdf::table::{Binding, NullHandling, Table};
+
+/// Texts of so many bytes are short: a table's columns full of them are no strain on the memory, even all escaped.
+const SHORT_BYTES: usize = 4096;
 
 /// Encodes the rows of one table.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ pub struct RawEncoder {
 enum Columns {
     /// `db_name`, `table_name`, `key`, `columns`.
     Generic { database: usize, table: usize, columns: Option<usize> },
-    /// One column each, with its `"name":`.
+    /// One column each, with its `,"name":`.
     Typed(Vec<(usize, Vec<u8>)>),
 }
 
@@ -53,10 +56,7 @@ impl RawEncoder {
                 }
                 // The key is a RAW column too, unless it has RAW's own name for it.
                 if !(*is_key && name == RAW_KEY) {
-                    let mut head = Vec::new();
-                    json::write(&mut head, name);
-                    head.push(b':');
-                    columns.push((at, head));
+                    columns.push((at, head(name)));
                 }
             }
             let key = key.ok_or_else(|| Error::internal("a typed RAW table without its key column"))?;
@@ -126,7 +126,6 @@ impl RawEncoder {
         let hash = hash_bytes(&out[value..]);
         let prefix = out.len() - start;
         out.extend_from_slice(b",\"columns\":");
-        let body = out.len();
         match &self.columns {
             Columns::Generic { columns, .. } => match columns.map(|at| (at, &row[at])) {
                 None | Some((_, Cell::Null)) => out.extend_from_slice(b"{}"),
@@ -140,7 +139,6 @@ impl RawEncoder {
                 self.encode_columns(table, row, set, out)?
             }
         }
-        check_row(out.len() - body).map_err(|refusal| refused(self.key, refusal))?;
         if let (Some(existing), Columns::Typed(columns)) = (&self.existing, &self.columns) {
             out.extend_from_slice(&head(EXISTING));
             out.extend_from_slice(b"{\"columns\":");
@@ -220,22 +218,24 @@ impl RawEncoder {
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
         let body = out.len();
-        out.push(b'{');
-        let mut first = true;
+        let too_long = |bytes: usize| {
+            let (kind, why) = row_too_long(bytes);
+            Err(refuse(kind, table, row, self.key, why))
+        };
         for (at, head) in columns {
-            if !std::mem::take(&mut first) {
-                out.push(b',');
-            }
             out.extend_from_slice(head);
-            write_column(out, &row[*at]).map_err(|(kind, why)| refuse(kind, table, row, *at, why))?;
+            let grows =
+                write_column(out, &row[*at]).map_err(|(kind, why)| refuse(kind, table, row, *at, why))?;
             // Before the next one makes it longer still.
-            if out.len() - body > ROW_BYTES {
-                let (kind, why) = row_too_long(out.len() - body);
-                return Err(refuse(kind, table, row, self.key, why));
+            if grows && out.len() - body > ROW_BYTES {
+                return too_long(out.len() - body);
             }
         }
-        out.push(b'}');
-        Ok(())
+        end_object(out, body);
+        match out.len() - body > ROW_BYTES {
+            true => too_long(out.len() - body),
+            false => Ok(()),
+        }
     }
 
     /// Appends the object that names a row.
@@ -270,12 +270,25 @@ fn row_too_long(bytes: usize) -> Refusal {
     (Kind::TooLong, why)
 }
 
-/// Appends one column's value.
-fn write_column(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
-    if length::may_be_longer(cell, COLUMN_CHARS) {
-        if let Some(chars) = length::surely_longer(cell, COLUMN_CHARS) {
-            return Err(too_many_chars("value", chars));
+/// Appends one column's value. Gives whether it may have made the row too long.
+#[inline]
+fn write_column(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<bool, Refusal> {
+    match cell {
+        // Nearly all: nothing is counted of them, and escaping makes them no longer than a column may be.
+        Cell::Text(text) if text.len() <= SHORT_BYTES => json::text(out, text),
+        Cell::Null | Cell::Bool(_) | Cell::Int(_) | Cell::Float(_) | Cell::Timestamp(_) => {
+            json::value(out, cell)?
         }
+        _ => return write_long(out, cell).map(|()| true),
+    }
+    Ok(false)
+}
+
+/// As `write_column`, of a value that may be of any length.
+#[inline(never)]
+fn write_long(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
+    if let Some(chars) = length::surely_longer(cell, COLUMN_CHARS) {
+        return Err(too_many_chars("value", chars));
     }
     let value = out.len();
     json::value(out, cell)?;
