@@ -8,7 +8,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
 
 use crate::cdf::error::Error;
-use crate::pg::text::{encode_lossy, is_foreign};
+use crate::pg::encoding::{encode_lossy, is_foreign};
 
 /// Keeps Rust backtraces out of what users see: pgrx appends a captured one to DETAIL.
 ///

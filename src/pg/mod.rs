@@ -1,13 +1,17 @@
 //! Everything that knows PostgreSQL: a thin layer over [`crate::cdf`].
 
+mod compat;
 mod ddl;
+mod encoding;
 mod errors;
 mod handler;
 mod list;
 mod modify;
+mod ours;
 mod plan;
 mod redact;
 mod registration;
+mod rights;
 mod scan;
 mod session;
 mod settings;

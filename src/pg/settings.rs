@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pgrx::{pg_sys, GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+use crate::pg::compat;
 
 static FLUSH_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600_000);
 static REQUEST_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
@@ -95,13 +97,7 @@ pub fn init() {
         GucContext::Suset,
         GucFlags::default(),
     );
-    // SAFETY: called in the main thread with a NUL-terminated literal, which PostgreSQL copies.
-    unsafe {
-        #[cfg(feature = "pg14")]
-        pg_sys::EmitWarningsOnPlaceholders(c"cdf_fdw".as_ptr());
-        #[cfg(not(feature = "pg14"))]
-        pg_sys::MarkGUCPrefixReserved(c"cdf_fdw".as_ptr());
-    }
+    compat::reserve_prefix(c"cdf_fdw");
 }
 
 /// How long one delivery to CDF, or one read, may take.

@@ -5,6 +5,8 @@
 
 use pgrx::pg_sys;
 
+use crate::pg::ours;
+
 /// catalog/pg_cast.h
 const CAST_RELATION: pg_sys::Oid = pg_sys::Oid::from_u32(2605);
 
@@ -29,10 +31,7 @@ pub unsafe fn make_way(tree: *mut pg_sys::Node) {
         if cast == pg_sys::InvalidOid {
             return;
         }
-        let extension = pg_sys::getExtensionOfObject(CAST_RELATION, cast);
-        if extension == pg_sys::InvalidOid
-            || extension != pg_sys::get_extension_oid(c"cdf_fdw".as_ptr(), true)
-        {
+        if !ours::is_member(CAST_RELATION, cast) {
             return;
         }
         // What belongs to an extension cannot be dropped by itself.

@@ -4,9 +4,9 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::trust;
 use crate::cdf::resource::{Naming, Resource, RESOURCES};
 use crate::pg::list::pointers;
+use crate::pg::ours;
 use crate::pg::text::{from_server, to_palloc};
 
 /// Comments on the table that a statement has made, if it is a built-in one and the statement is part of an IMPORT.
@@ -28,7 +28,7 @@ pub unsafe extern "C-unwind" fn after_utility(
         }
         let create = &*tree.cast::<pg_sys::CreateForeignTableStmt>();
         let server = pg_sys::GetForeignServerByName(create.servername, true).as_ref();
-        if !server.is_some_and(|server| trust::is_ours(server.fdwid)) {
+        if !server.is_some_and(|server| ours::is_wrapper(server.fdwid)) {
             return;
         }
         let options = pointers::<pg_sys::DefElem>(create.options);

@@ -14,10 +14,11 @@ use crate::cdf::resource::raw::RAW_KEY;
 use crate::cdf::resource::view::{EDGES, NODES};
 use crate::cdf::resource::{Column, Naming, Resource, RESOURCES};
 use crate::cdf::table::view::{PropertyType, UsedFor, View};
+use crate::pg::encoding::encode;
 use crate::pg::errors::{raise_as, warn, OrRaise};
 use crate::pg::list::pointers;
 use crate::pg::session::{views, wait};
-use crate::pg::text::{encode, from_server, from_server_lossy, to_server};
+use crate::pg::text::{from_server, from_server_lossy, to_server};
 
 /// The remote schema of the built-in tables.
 const BUILT_IN: &str = "cdf";

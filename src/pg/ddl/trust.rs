@@ -13,7 +13,9 @@ use super::options::{self, Stored};
 use crate::cdf::error::{Error, Kind};
 use crate::pg::errors::OrRaise;
 use crate::pg::list::pointers;
+use crate::pg::ours;
 use crate::pg::redact;
+use crate::pg::rights::{is_superuser, role_name};
 use crate::pg::text::{from_server, from_server_lossy};
 
 static mut PREVIOUS_HOOK: pg_sys::object_access_hook_type = None;
@@ -24,48 +26,6 @@ pub fn init() {
     unsafe {
         PREVIOUS_HOOK = pg_sys::object_access_hook;
         pg_sys::object_access_hook = Some(access_object);
-    }
-}
-
-/// Whether an object of this owner may be relied on by a role: its own, or a superuser's. Anybody else could change it
-/// afterwards.
-pub fn may_rely_on(owner: pg_sys::Oid, role: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the catalogs.
-    owner == role || unsafe { pg_sys::superuser_arg(owner) }
-}
-
-/// The name of a role, for an error.
-pub fn role_name(role: pg_sys::Oid) -> String {
-    // SAFETY: the name is a copy in the current memory context, or null for a role that is gone.
-    let name = unsafe {
-        let name = pg_sys::GetUserNameFromId(role, true);
-        (!name.is_null()).then(|| from_server(name))
-    };
-    name.map_or("PUBLIC".into(), quote_identifier)
-}
-
-/// Whether a role is still there.
-pub fn exists(role: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the catalogs, whose result is a copy, or null.
-    unsafe { !pg_sys::GetUserNameFromId(role, true).is_null() }
-}
-
-fn is_superuser() -> bool {
-    // SAFETY: looks at the current role.
-    unsafe { pg_sys::superuser() }
-}
-
-/// Whether a wrapper is one of this extension: by its validator, since its name may be changed.
-///
-/// # Safety
-/// It is the wrapper of a server.
-pub unsafe fn is_ours(wrapper: pg_sys::Oid) -> bool {
-    // SAFETY: look-ups in the catalogs; a server has its wrapper.
-    unsafe {
-        let validator = (*pg_sys::GetForeignDataWrapper(wrapper)).fdwvalidator;
-        let extension = pg_sys::get_extension_oid(c"cdf_fdw".as_ptr(), true);
-        extension != pg_sys::InvalidOid
-            && pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, validator) == extension
     }
 }
 
@@ -84,7 +44,7 @@ pub unsafe fn check_mapping(statement: *mut pg_sys::Node) {
         let Some(server) = pg_sys::GetForeignServerByName(statement.servername, true).as_ref() else {
             return;
         };
-        if !is_ours(server.fdwid) {
+        if !ours::is_wrapper(server.fdwid) {
             return;
         }
         let role = match (*statement.user).roletype {
@@ -121,7 +81,7 @@ pub fn check_new_mapping(pairs: &[(&str, &str)]) -> Result<(), Error> {
     // SAFETY: called within a statement, with the catalogs at hand.
     for (server, role) in unsafe { mappings() } {
         // SAFETY: a mapping has its server; look-ups in the catalogs.
-        if unsafe { !is_ours((*pg_sys::GetForeignServer(server)).fdwid) } {
+        if unsafe { !ours::is_wrapper((*pg_sys::GetForeignServer(server)).fdwid) } {
             continue;
         }
         let Some((_, stored)) = options::user_mapping(server, role) else { continue };
@@ -234,7 +194,7 @@ unsafe extern "C-unwind" fn check_server(server: pg_sys::Oid) {
             return;
         }
         let before = &*pg_sys::GetForeignServer(server);
-        if !is_ours(before.fdwid) {
+        if !ours::is_wrapper(before.fdwid) {
             return;
         }
         let stored = Stored::read(before.options);

@@ -10,8 +10,9 @@ use super::jsonb;
 use crate::cdf::cell::Cell;
 use crate::cdf::encode::length;
 use crate::cdf::error::{Error, Kind};
+use crate::pg::encoding::{decode, is_foreign, not_unicode, utf8};
 use crate::pg::session::transmission::TextForm;
-use crate::pg::text::{column_name, decode, is_foreign, not_unicode, utf8};
+use crate::pg::text::column_name;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 

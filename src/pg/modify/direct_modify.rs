@@ -10,11 +10,12 @@ use crate::cdf::error::{Error, Identity};
 use crate::cdf::read::Comparison;
 use crate::cdf::table::{OnConflict, Operation};
 use crate::cdf::writer::Writer;
+use crate::pg::compat::checked_as;
+use crate::pg::ddl::options::open_table;
 use crate::pg::errors::OrRaise;
 use crate::pg::list::pointers;
-use crate::pg::modify::checked_as;
 use crate::pg::scan::explain;
-use crate::pg::scan::{self, open_table, ScanPlan, ScanState};
+use crate::pg::scan::{self, ScanPlan, ScanState};
 use crate::pg::session::transaction;
 
 /// Whether the statement deletes points by nothing but their series and time. PostgreSQL asks only where there are no

@@ -8,7 +8,7 @@ use bumpalo::collections::Vec;
 use bumpalo::Bump;
 use pgrx::pg_sys;
 
-use crate::pg::text::utf8;
+use crate::pg::encoding::utf8;
 
 /// The pairs of an object that has only texts, booleans and nulls in it; the nulls are left out. None for any other
 /// document, and if the bytes are not UTF-8.

@@ -19,6 +19,7 @@ use crate::cdf::error::{Error, Kind};
 use crate::cdf::seen::SeenRows;
 use crate::cdf::table::{OnConflict, Operation};
 use crate::cdf::writer::Writer;
+use crate::pg::compat::checked_as;
 use crate::pg::ddl::options;
 use crate::pg::errors::{raise, OrRaise};
 use crate::pg::list::{integers, pointers};
@@ -29,8 +30,8 @@ use crate::pg::plan::conflict_condition::Condition;
 use crate::pg::plan::extent::{extent, Extent};
 use crate::pg::plan::row_identity::{attribute, Places};
 use crate::pg::plan::{coerce, copy_defaults, on_conflict, system_columns};
+use crate::pg::rights;
 use crate::pg::scan::key_text::ExactKey;
-use crate::pg::scan::open_table;
 use crate::pg::session::spill::StatementFile;
 use crate::pg::session::transaction;
 
@@ -105,7 +106,7 @@ pub unsafe extern "C-unwind" fn plan_foreign_modify(
     unsafe {
         let operation = operation((*plan).operation);
         let entry = *(*root).simple_rte_array.add(result_relation as usize);
-        let table = open_table((*entry).relid, checked_as((*root).parse, entry));
+        let table = options::open_table((*entry).relid, checked_as((*root).parse, entry));
         system_columns::check_written(plan, result_relation, subplan_index as usize, (*entry).relid, &table);
         if operation == Operation::Upsert {
             coerce::plan_reads_timestamps_as_utc((*plan).plan.lefttree);
@@ -197,7 +198,7 @@ unsafe fn begin(
         let relation = (*rinfo).ri_RelationDesc;
         let context = (*estate).es_query_cxt;
         let new_rows = NewRows::of_statement(mtstate, rinfo);
-        let user = acting_user(rinfo, estate);
+        let user = rights::of_change(rinfo, estate);
         let mut state = new_state(rinfo, user, mtstate, operation, context, new_rows).or_raise();
         if let Some((extent, set)) = integers(private).split_first() {
             state.extent = Extent::from_integer(*extent);
@@ -312,63 +313,6 @@ unsafe fn may_repeat(plan: *mut pg_sys::Plan) -> bool {
                     .any(|plan| may_repeat(*plan))
             }
             _ => true,
-        }
-    }
-}
-
-/// The role whose rights a table of a query is used with; InvalidOid: the current one.
-///
-/// # Safety
-/// The entry is one of the query's range table, or a partition of the table that the query changes.
-pub unsafe fn checked_as(query: *mut pg_sys::Query, entry: *mut pg_sys::RangeTblEntry) -> pg_sys::Oid {
-    // SAFETY: the caller's promise.
-    unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        {
-            let _ = query;
-            (*entry).checkAsUser
-        }
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        {
-            let mut entry = entry;
-            if (*entry).perminfoindex == 0 {
-                // A partition has none: the rights are those of the table that the statement names.
-                let entries = pointers::<pg_sys::RangeTblEntry>((*query).rtable);
-                match usize::try_from((*query).resultRelation - 1).ok().and_then(|at| entries.get(at)) {
-                    Some(target) if (**target).perminfoindex != 0 => entry = *target,
-                    _ => return pg_sys::InvalidOid,
-                }
-            }
-            (*pg_sys::getRTEPermissionInfo((*query).rteperminfos, entry)).checkAsUser
-        }
-    }
-}
-
-/// The role whose rights the statement runs with: a view's owner where the table is reached through a view.
-///
-/// # Safety
-/// Both belong to a statement that begins.
-pub unsafe fn acting_user(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys::EState) -> pg_sys::Oid {
-    // SAFETY: the caller's promise.
-    unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let user = {
-            // A partition has no entry in the range table; its parent's counts.
-            let root = (*rinfo).ri_RootResultRelInfo;
-            let named = if root.is_null() { rinfo } else { root };
-            match (*named).ri_RangeTableIndex {
-                0 => pg_sys::InvalidOid,
-                index => {
-                    let entries = pointers::<pg_sys::RangeTblEntry>((*estate).es_range_table);
-                    (*entries[index as usize - 1]).checkAsUser
-                }
-            }
-        };
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let user = pg_sys::ExecGetResultRelCheckAsUser(rinfo, estate);
-        match user {
-            pg_sys::InvalidOid => pg_sys::GetUserId(),
-            user => user,
         }
     }
 }

@@ -5,11 +5,10 @@
 //! in another session. That implicit cast is replaced by one in UTC, in what is written to this extension's tables only;
 //! a cast that the user has written stays.
 
-use std::ffi::CStr;
-
 use pgrx::pg_sys;
 
 use crate::pg::list::pointers;
+use crate::pg::ours;
 
 /// The implicit casts that look at the session's TimeZone (pg_proc.dat): `timestamptz(timestamp)`, `timestamptz(date)`,
 /// `timestamp(timestamptz)`, `date(timestamptz)`, `time(timestamptz)`, `timetz(timestamptz)` and `timetz(time)`.
@@ -134,7 +133,7 @@ pub unsafe fn query_reads_timestamps_as_utc(query: *mut pg_sys::Query) {
         let Some(target) = entries.get((*query).resultRelation as usize - 1) else {
             return;
         };
-        if !is_ours((**target).relid) {
+        if !ours::is_table((**target).relid) {
             return;
         }
         read_targets_as_utc((*query).targetList);
@@ -145,78 +144,6 @@ pub unsafe fn query_reads_timestamps_as_utc(query: *mut pg_sys::Query) {
                 });
             }
         }
-    }
-}
-
-extern "C-unwind" {
-    /// catalog/pg_inherits.h; the relation itself is among the result.
-    fn find_all_inheritors(
-        parent: pg_sys::Oid,
-        lock: pg_sys::LOCKMODE,
-        parents: *mut *mut pg_sys::List,
-    ) -> *mut pg_sys::List;
-}
-
-/// A table and all that are its partitions or inherit from it. They are looked at without a lock.
-///
-/// # Safety
-/// The relation is locked by the statement.
-pub unsafe fn members(relid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    // SAFETY: a catalog look-up; its result is a list of OIDs.
-    unsafe {
-        let members = pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            find_all_inheritors(relid, pg_sys::NoLock as pg_sys::LOCKMODE, std::ptr::null_mut())
-        });
-        let count = members.as_ref().map_or(0, |list| list.length as usize);
-        (0..count).map(|at| (*(*members).elements.add(at)).oid_value).collect()
-    }
-}
-
-/// Whether rows of the table may come to this extension: it is its foreign table, or has one among its partitions.
-///
-/// # Safety
-/// The relation is locked by the statement.
-pub unsafe fn is_ours(relid: pg_sys::Oid) -> bool {
-    // SAFETY: catalog look-ups. A partition that disappears meanwhile has no kind any more, and takes no rows.
-    unsafe {
-        match pg_sys::get_rel_relkind(relid) as u8 {
-            pg_sys::RELKIND_FOREIGN_TABLE => is_handled_here(relid),
-            pg_sys::RELKIND_PARTITIONED_TABLE => members(relid).into_iter().any(|member| {
-                pg_sys::get_rel_relkind(member) as u8 == pg_sys::RELKIND_FOREIGN_TABLE
-                    && is_handled_here(member)
-            }),
-            _ => false,
-        }
-    }
-}
-
-/// Whether the wrapper of a foreign table is this extension's.
-///
-/// The name of its handler tells. Others must not be called for that: a wrapper need not have one, and a library is not
-/// loaded for a table that the statement does not use. Only a superuser can make a handler.
-///
-/// # Safety
-/// The relation is a foreign table.
-unsafe fn is_handled_here(relid: pg_sys::Oid) -> bool {
-    const HANDLER: &CStr = c"cdf_fdw_handler_wrapper";
-    // SAFETY: catalog look-ups. The tuple is used before it is released.
-    unsafe {
-        let server = pg_sys::GetForeignServer(pg_sys::GetForeignServerIdByRelId(relid));
-        let handler = (*pg_sys::GetForeignDataWrapper((*server).fdwid)).fdwhandler;
-        if handler == pg_sys::InvalidOid {
-            return false;
-        }
-        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, handler.into());
-        if tuple.is_null() {
-            return false;
-        }
-        let mut null = false;
-        let attribute = pg_sys::Anum_pg_proc_prosrc as pg_sys::AttrNumber;
-        let source = pg_sys::SysCacheGetAttr(cache, tuple, attribute, &mut null);
-        let ours = !null && CStr::from_ptr(pg_sys::text_to_cstring(source.cast_mut_ptr())) == HANDLER;
-        pg_sys::ReleaseSysCache(tuple);
-        ours
     }
 }
 

@@ -7,14 +7,14 @@
 use pgrx::spi::quote_identifier;
 use pgrx::{pg_sys, PgSqlErrorCode};
 
-use super::coerce::{is_ours, members};
 use super::conflict_condition;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::{OnConflict, Table};
+use crate::pg::compat::checked_as;
+use crate::pg::ddl::options::open_table;
 use crate::pg::errors::{raise, raise_as};
 use crate::pg::list::{integers, pointers};
-use crate::pg::modify::checked_as;
-use crate::pg::scan::open_table;
+use crate::pg::ours;
 use crate::pg::text::relation_name;
 
 /// Rewrites the ON CONFLICT clause of an INSERT into a foreign table of this extension, or into a partitioned table all of
@@ -74,9 +74,9 @@ unsafe fn leaves(relid: pg_sys::Oid) -> Option<Vec<pg_sys::Oid>> {
     // SAFETY: catalog look-ups; the parts are locked before they are looked at, as they are when rows go to them.
     unsafe {
         match pg_sys::get_rel_relkind(relid) as u8 {
-            pg_sys::RELKIND_FOREIGN_TABLE => is_ours(relid).then(|| vec![relid]),
-            pg_sys::RELKIND_PARTITIONED_TABLE if is_ours(relid) => {
-                let parts = members(relid).into_iter().filter(|part| *part != relid);
+            pg_sys::RELKIND_FOREIGN_TABLE => ours::is_table(relid).then(|| vec![relid]),
+            pg_sys::RELKIND_PARTITIONED_TABLE if ours::is_table(relid) => {
+                let parts = ours::members(relid).into_iter().filter(|part| *part != relid);
                 let parts: Vec<pg_sys::Oid> = parts
                     .inspect(|part| {
                         pg_sys::LockRelationOid(*part, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
@@ -84,7 +84,8 @@ unsafe fn leaves(relid: pg_sys::Oid) -> Option<Vec<pg_sys::Oid>> {
                     .filter(|part| pg_sys::get_rel_relkind(*part) as u8 != pg_sys::RELKIND_PARTITIONED_TABLE)
                     .collect();
                 let ours = |part: &pg_sys::Oid| {
-                    pg_sys::get_rel_relkind(*part) as u8 == pg_sys::RELKIND_FOREIGN_TABLE && is_ours(*part)
+                    pg_sys::get_rel_relkind(*part) as u8 == pg_sys::RELKIND_FOREIGN_TABLE
+                        && ours::is_table(*part)
                 };
                 parts.iter().all(ours).then_some(parts)
             }

@@ -9,14 +9,14 @@ use std::ffi::{CStr, CString};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::coerce::members;
 use crate::cdf::encode::raw::RawEncoder;
 use crate::cdf::error::Error;
 use crate::cdf::table::Table;
+use crate::pg::compat::checked_as;
+use crate::pg::ddl::options::open_table;
 use crate::pg::list::pointers;
-use crate::pg::modify::checked_as;
+use crate::pg::ours;
 use crate::pg::scan::key_text;
-use crate::pg::scan::open_table;
 
 /// The whole row as it was, for the RETURNING of a DELETE.
 const OLD_ROW: &CStr = c"cdf_row";
@@ -105,7 +105,7 @@ unsafe fn triggers_elsewhere(query: *mut pg_sys::Query, this: pg_sys::Oid) -> bo
         let Some(target) = entries.get((*query).resultRelation as usize - 1) else {
             return false;
         };
-        members((**target).relid).into_iter().any(|member| {
+        ours::members((**target).relid).into_iter().any(|member| {
             if member == this || pg_sys::get_rel_relkind(member) as u8 != pg_sys::RELKIND_FOREIGN_TABLE {
                 return false;
             }

@@ -7,14 +7,14 @@
 
 use pgrx::pg_sys;
 
-use super::coerce::is_ours;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::Table;
+use crate::pg::compat::checked_as;
+use crate::pg::ddl::options::open_table;
 use crate::pg::errors::raise;
 use crate::pg::list::pointers;
-use crate::pg::modify::checked_as;
+use crate::pg::ours;
 use crate::pg::scan::key_text;
-use crate::pg::scan::open_table;
 use crate::pg::text::relation_name;
 
 /// `tableoid` is not among them: it is known.
@@ -321,7 +321,7 @@ pub unsafe fn check_inserted(query: *mut pg_sys::Query) {
         let Some(target) = entries.get(entry as usize - 1) else { return };
         let Some(name) = first((*query).returningList.cast(), entry) else { return };
         let relid = (**target).relid;
-        if !is_ours(relid) {
+        if !ours::is_table(relid) {
             return;
         }
         let foreign = pg_sys::get_rel_relkind(relid) as u8 == pg_sys::RELKIND_FOREIGN_TABLE;

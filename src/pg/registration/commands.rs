@@ -11,7 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::oidc::Credentials;
-use crate::pg::ddl::{options, trust};
+use crate::pg::ddl::options;
+use crate::pg::rights;
 use crate::pg::text::{from_server, to_palloc, to_server};
 
 /// Random bytes of a generated password: 160 bits.
@@ -99,7 +100,7 @@ pub fn mapper(server: &str, owner: pg_sys::Oid, caller: pg_sys::Oid) -> Result<p
         format!(
             "Have it granted: GRANT USAGE ON FOREIGN SERVER {} TO {}.",
             quote_identifier(server),
-            trust::role_name(caller)
+            rights::role_name(caller)
         ),
     ))
 }

@@ -8,8 +8,8 @@ use pgrx::spi::quote_identifier;
 
 use super::commands::{self, from_utf8, spi_error, utf8};
 use crate::cdf::error::{Error, Kind};
-use crate::pg::ddl::trust;
 use crate::pg::errors::raise_as;
+use crate::pg::rights;
 
 /// A role's tables on a server.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ pub fn check_registrar(
             Kind::Forbidden,
             format!(
                 "permission denied for the registration of role \"{username}\", which {} has made",
-                trust::role_name(other.registrar)
+                rights::role_name(other.registrar)
             ),
         )
         .hint("Only its registrar and superusers may change it.")),
@@ -242,7 +242,7 @@ pub fn let_manage(registrar: pg_sys::Oid) -> Result<(), Error> {
         Some(functions) => commands::as_role(owner, || {
             commands::run(&format!(
                 "GRANT EXECUTE ON FUNCTION {functions} TO {}",
-                trust::role_name(registrar)
+                rights::role_name(registrar)
             ))
         }),
         None => Ok(()),

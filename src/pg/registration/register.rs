@@ -13,9 +13,10 @@ use super::{inspect, record};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::oidc::Credentials;
 use crate::cdf::resource::{Naming, Resource, RESOURCES};
-use crate::pg::ddl::{options, preload, trust};
+use crate::pg::ddl::{options, preload};
 use crate::pg::errors::{raise_as, OrRaise};
 use crate::pg::redact;
+use crate::pg::rights;
 use crate::pg::text::{from_datum, from_server, to_datum, to_palloc};
 
 /// The foreign-data wrapper's name, fixed by the extension's script.
@@ -301,7 +302,7 @@ fn existing_server(
     caller: pg_sys::Oid,
 ) -> Result<Option<(pg_sys::Oid, pg_sys::Oid)>, Error> {
     let Some((server, owner, base_url)) = server_named(&wanted.server) else { return Ok(None) };
-    if !trust::may_rely_on(owner, caller) {
+    if !rights::may_rely_on(owner, caller) {
         return Err(somebody_elses("server", &wanted.server, owner).hint(
             "Give another name in the parameter server, or have the server's owner register the role.",
         ));
@@ -331,7 +332,7 @@ fn somebody_elses(kind: &str, name: &str, owner: pg_sys::Oid) -> Error {
         Kind::Forbidden,
         format!(
             "{kind} \"{name}\" exists, and belongs to {}, who is not a superuser",
-            trust::role_name(owner)
+            rights::role_name(owner)
         ),
     )
     .detail("Whoever owns it could have the credentials or the rows sent elsewhere.")
@@ -349,7 +350,7 @@ fn check_schema(name: &str, named: bool, caller: pg_sys::Oid) -> Result<bool, Er
     })
     .map_err(spi_error)?;
     match owner {
-        Some(owner) if !(trust::may_rely_on(owner, caller) || name == PUBLIC && owns_database(owner)) => {
+        Some(owner) if !(rights::may_rely_on(owner, caller) || name == PUBLIC && owns_database(owner)) => {
             let other = if named { "schema" } else { "username" };
             Err(somebody_elses("schema", name, owner)
                 .hint(format!("Give another {other}, or have the schema's owner register the role.")))
@@ -446,7 +447,7 @@ fn missing_tables(
             missing.push(resource.name);
             continue;
         };
-        if !trust::may_rely_on(relation.owner, caller) {
+        if !rights::may_rely_on(relation.owner, caller) {
             let name = format!("{schema}.{}", relation.name);
             return Err(somebody_elses("relation", &name, relation.owner)
                 .hint(format!("Have it dropped, or give another {other}.")));

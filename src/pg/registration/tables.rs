@@ -15,8 +15,9 @@ use crate::cdf::resource::raw::RAW_KEY;
 use crate::cdf::resource::Naming;
 use crate::cdf::table::view::ViewReference;
 use crate::pg::ddl::import::{self, SYSTEM_COLUMNS};
-use crate::pg::ddl::{options, trust};
+use crate::pg::ddl::options;
 use crate::pg::errors::raise_as;
+use crate::pg::rights;
 use crate::pg::session::{views, wait};
 use crate::pg::text::to_palloc;
 
@@ -84,8 +85,8 @@ impl Place {
         run(&statement(&self, self.role)?)?;
         let (name, caller) = (self.name(), commands::caller());
         let registrar = self.registration.registrar;
-        if registrar != caller && trust::exists(registrar) {
-            run(&format!("ALTER FOREIGN TABLE {name} OWNER TO {}", trust::role_name(registrar)))?;
+        if registrar != caller && rights::exists(registrar) {
+            run(&format!("ALTER FOREIGN TABLE {name} OWNER TO {}", rights::role_name(registrar)))?;
         }
         run(&format!(
             "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {name} TO {}",

@@ -11,6 +11,7 @@ use crate::cdf::http::oidc::Credentials;
 use crate::pg::ddl::options::{self, Stored};
 use crate::pg::ddl::trust;
 use crate::pg::errors::raise_as;
+use crate::pg::rights;
 use pgrx::prelude::*;
 use url::Url;
 
@@ -49,12 +50,12 @@ impl Held {
         let Some((server, owner, base_url)) = server_named(name) else {
             missing(format!("server \"{name}\" of role \"{username}\" does not exist"))
         };
-        if owner != registration.registrar && !trust::may_rely_on(owner, commands::caller()) {
+        if owner != registration.registrar && !rights::may_rely_on(owner, commands::caller()) {
             return Err(Error::new(
                 Kind::Forbidden,
                 format!(
                     "server \"{name}\" belongs to {}, who has neither made the registration nor is a superuser",
-                    trust::role_name(owner)
+                    rights::role_name(owner)
                 ),
             )
             .detail("Whoever owns it could have the credentials or the rows sent elsewhere."));

@@ -10,13 +10,15 @@ use crate::cdf::explain;
 use crate::cdf::read::Comparison;
 use crate::cdf::table::{OnConflict, Operation, Table};
 use crate::pg::ddl::options;
+use crate::pg::encoding::encode_lossy;
 use crate::pg::errors::OrRaise;
 use crate::pg::list::{integers, pointers};
 use crate::pg::modify;
 use crate::pg::modify::new_rows::{self, Asking};
 use crate::pg::plan::{conflict_condition, on_conflict};
+use crate::pg::rights;
 use crate::pg::scan::{self, statistics, ScanPlan};
-use crate::pg::text::{encode_lossy, from_server_lossy};
+use crate::pg::text::from_server_lossy;
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn explain_foreign_scan(
@@ -39,7 +41,7 @@ pub unsafe fn explain_scan(
     // SAFETY: the caller's promise; the scan's relation is open.
     unsafe {
         let plan = (*node).ss.ps.plan.cast::<pg_sys::ForeignScan>();
-        let user = scan::acting_user(plan, (*node).ss.ps.state);
+        let user = rights::of_scan(plan, (*node).ss.ps.state);
         let (_, table) = options::table_definition((*node).ss.ss_currentRelation, user).or_raise();
         let planned = ScanPlan::of(plan, table.bindings.len());
         let conditions: Vec<(usize, Comparison)> =
@@ -99,7 +101,7 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
 ) {
     // SAFETY: EXPLAIN passes a statement that has begun, if only for it; its relation is open.
     unsafe {
-        let user = modify::acting_user(rinfo, (*mtstate).ps.state);
+        let user = rights::of_change(rinfo, (*mtstate).ps.state);
         let (_, table) = options::table_definition((*rinfo).ri_RelationDesc, user).or_raise();
         let operation = modify::operation((*mtstate).operation);
         let (mut requests, rows) = explain::modify(&table, operation);

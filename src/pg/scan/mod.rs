@@ -24,12 +24,14 @@ use crate::cdf::read::filter::keep_effective;
 use crate::cdf::read::{self, Field, Query, Row, Statistics};
 use crate::cdf::resource::Role;
 use crate::cdf::table::{OnUnfit, Table};
+use crate::pg::compat;
 use crate::pg::ddl::options;
 use crate::pg::errors::OrRaise;
 use crate::pg::list::{integers, pointers};
 use crate::pg::modify::slot;
 use crate::pg::modify::statement::Statement;
 use crate::pg::plan::system_columns;
+use crate::pg::rights;
 use crate::pg::scan::estimate::{estimate, is_key, Estimate};
 use crate::pg::scan::key_text::{ExactKeys, HELD_BY};
 use crate::pg::scan::pages::Pages;
@@ -46,7 +48,7 @@ pub unsafe extern "C-unwind" fn get_foreign_rel_size(
 ) {
     // SAFETY: the planner passes the relation that it is planning.
     unsafe {
-        let table = open_table(foreigntableid, (*baserel).userid);
+        let table = options::open_table(foreigntableid, (*baserel).userid);
         system_columns::check_scan(root, baserel, foreigntableid, &table);
         if (*baserel).tuples < 0.0 {
             (*baserel).tuples = f64::from(table.options.resource.usual_rows);
@@ -64,7 +66,7 @@ pub unsafe extern "C-unwind" fn get_foreign_paths(
 ) {
     // SAFETY: the planner passes the relation that it is planning; the callback's argument lives as long as the call.
     unsafe {
-        let table = open_table(foreigntableid, (*baserel).userid);
+        let table = options::open_table(foreigntableid, (*baserel).userid);
         let restrictions = (*baserel).baserestrictinfo;
         add_path(root, baserel, &estimate(root, baserel, &table, restrictions), (*baserel).lateral_relids);
 
@@ -147,22 +149,8 @@ unsafe fn add_path(
 ) {
     // SAFETY: the relation is being planned.
     unsafe {
-        let path = pg_sys::create_foreignscan_path(
-            root,
-            baserel,
-            std::ptr::null_mut(),
-            estimate.rows,
-            #[cfg(feature = "pg18")]
-            0,
-            estimate.startup,
-            estimate.total,
-            std::ptr::null_mut(),
-            outer,
-            std::ptr::null_mut(),
-            #[cfg(any(feature = "pg17", feature = "pg18"))]
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-        );
+        let path =
+            compat::foreign_scan_path(root, baserel, estimate.rows, estimate.startup, estimate.total, outer);
         pg_sys::add_path(baserel, path.cast());
     }
 }
@@ -181,7 +169,7 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
 ) -> *mut pg_sys::ForeignScan {
     // SAFETY: the planner passes the relation that it is planning, and its clauses as RestrictInfo nodes.
     unsafe {
-        let table = open_table(foreigntableid, (*baserel).userid);
+        let table = options::open_table(foreigntableid, (*baserel).userid);
         let scan_clauses = pg_sys::extract_actual_clauses(scan_clauses, false);
         let clauses = pointers::<pg_sys::Expr>(scan_clauses);
         let mut conditions: Vec<Pushed> =
@@ -284,24 +272,6 @@ unsafe fn needed(
     }
 }
 
-/// The definition of a table that the planner has locked.
-///
-/// # Safety
-/// The relation is a locked foreign table.
-pub unsafe fn open_table(relid: pg_sys::Oid, user: pg_sys::Oid) -> Table {
-    // SAFETY: the relation is locked by the query, so that it can be opened without a lock of its own.
-    unsafe {
-        let relation = pg_sys::RelationIdGetRelation(relid);
-        if relation.is_null() {
-            Err::<(), _>(Error::internal("the foreign table has disappeared")).or_raise();
-        }
-        let user = if user == pg_sys::InvalidOid { pg_sys::GetUserId() } else { user };
-        let table = options::table_definition(relation, user);
-        pg_sys::RelationClose(relation);
-        table.or_raise().1
-    }
-}
-
 /// What `get_foreign_plan` has put into a plan.
 pub struct ScanPlan {
     /// So many rows are probably enough.
@@ -392,7 +362,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
         let relation = (*node).ss.ss_currentRelation;
         let context = (*estate).es_query_cxt;
 
-        let user = acting_user(plan, estate);
+        let user = rights::of_scan(plan, estate);
         let (server, table) = options::table_definition(relation, user).or_raise();
         let connection = options::connection(server, user).or_raise();
         let ScanPlan { limit, conditions, needed, shown } = ScanPlan::of(plan, table.bindings.len());
@@ -457,30 +427,6 @@ pub unsafe fn is_changed(plan: *mut pg_sys::ForeignScan, estate: *mut pg_sys::ES
     unsafe {
         let changed = integers((*(*estate).es_plannedstmt).resultRelations);
         changed.contains(&((*plan).scan.scanrelid as i32))
-    }
-}
-
-/// The role whose rights the scan runs with: a view's owner where the table is reached through a view.
-///
-/// # Safety
-/// Both belong to a scan that begins.
-pub unsafe fn acting_user(plan: *mut pg_sys::ForeignScan, estate: *mut pg_sys::EState) -> pg_sys::Oid {
-    // SAFETY: both belong to a scan that begins.
-    unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let user = {
-            let entries = pointers::<pg_sys::RangeTblEntry>((*estate).es_range_table);
-            (*entries[(*plan).scan.scanrelid as usize - 1]).checkAsUser
-        };
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let user = {
-            let _ = estate;
-            (*plan).checkAsUser
-        };
-        match user {
-            pg_sys::InvalidOid => pg_sys::GetUserId(),
-            user => user,
-        }
     }
 }
 

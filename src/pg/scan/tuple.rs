@@ -11,9 +11,10 @@ use crate::cdf::document::Value;
 use crate::cdf::encode::json::{decode_base64, iso8601};
 use crate::cdf::read::zone::in_utc;
 use crate::cdf::read::Field;
+use crate::pg::encoding::is_foreign;
 use crate::pg::modify::datum::holds_values;
 use crate::pg::session::transmission::TextForm;
-use crate::pg::text::{is_foreign, to_server};
+use crate::pg::text::to_server;
 
 /// Makes the rows of one table from what CDF answered.
 #[derive(Debug)]

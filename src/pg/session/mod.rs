@@ -1,6 +1,7 @@
 //! What a session has while it lasts: its transaction, its thread, its files, and what it waits for.
 
 pub mod descriptors;
+pub mod known_views;
 pub mod progress;
 pub mod spill;
 pub mod transaction;

@@ -15,9 +15,9 @@ use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
 
 use crate::cdf::activity::Activity;
 use crate::cdf::error::{Error, Kind};
+use crate::pg::encoding::encode_lossy;
 use crate::pg::errors::{self, raise_as, tell};
 use crate::pg::settings;
-use crate::pg::text::encode_lossy;
 
 /// When a client that takes nothing is looked at again.
 const FULL: Duration = Duration::from_millis(500);

@@ -10,6 +10,7 @@ use pgrx::pg_sys;
 use crate::cdf::buffer::{Extent, Spill};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::seen::{Pages, PAGE};
+use crate::pg::compat;
 
 /// The temporary file of the transaction, created when it is first written to.
 #[derive(Debug)]
@@ -122,7 +123,8 @@ fn full(why: &IoError) -> Error {
 fn write_all(file: pg_sys::File, bytes: &[u8], offset: i64) -> Result<(), Error> {
     let mut done = 0;
     while done < bytes.len() {
-        match write_at(file, &bytes[done..], offset + done as i64) {
+        // SAFETY: the file is open: it is closed with what holds it.
+        match unsafe { compat::write_file(file, &bytes[done..], offset + done as i64) } {
             // As PostgreSQL reads it: a write that stops short without saying why has found the disk full.
             0 => return Err(full(&IoError::from_raw_os_error(libc::ENOSPC))),
             written if written < 0 => return Err(full(&IoError::last_os_error())),
@@ -135,7 +137,8 @@ fn write_all(file: pg_sys::File, bytes: &[u8], offset: i64) -> Result<(), Error>
 fn read_all(file: pg_sys::File, bytes: &mut [u8], offset: i64) -> Result<(), Error> {
     let mut done = 0;
     while done < bytes.len() {
-        match read_at(file, &mut bytes[done..], offset + done as i64) {
+        // SAFETY: the file is open: it is closed with what holds it.
+        match unsafe { compat::read_file(file, &mut bytes[done..], offset + done as i64) } {
             read if read > 0 => done += read as usize,
             0 => return Err(Error::internal("the temporary file is shorter than what was written")),
             _ => {
@@ -145,52 +148,4 @@ fn read_all(file: pg_sys::File, bytes: &mut [u8], offset: i64) -> Result<(), Err
         }
     }
     Ok(())
-}
-
-/// Writes some of the bytes; gives how many, or a negative number and `errno`. Raises PostgreSQL's own ERROR at
-/// temp_file_limit.
-fn write_at(file: pg_sys::File, bytes: &[u8], offset: i64) -> isize {
-    let wait = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_WRITE;
-    // SAFETY: the file is open, and PostgreSQL reads no more bytes than it is told of.
-    unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        return pg_sys::FileWrite(
-            file,
-            bytes.as_ptr().cast_mut().cast(),
-            amount(bytes.len()) as i32,
-            offset,
-            wait,
-        ) as isize;
-        #[cfg(feature = "pg16")]
-        return pg_sys::FileWrite(file, bytes.as_ptr().cast(), amount(bytes.len()), offset, wait) as isize;
-        #[cfg(any(feature = "pg17", feature = "pg18"))]
-        {
-            let part =
-                pg_sys::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: amount(bytes.len()) };
-            pg_sys::FileWriteV(file, &part, 1, offset, wait)
-        }
-    }
-}
-
-/// Reads some of the bytes; gives how many, or a negative number and `errno`.
-fn read_at(file: pg_sys::File, bytes: &mut [u8], offset: i64) -> isize {
-    let wait = pg_sys::WaitEventIO::WAIT_EVENT_BUFFILE_READ;
-    let len = amount(bytes.len());
-    // SAFETY: the file is open, and PostgreSQL writes no more bytes than it is told of.
-    unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
-        return pg_sys::FileRead(file, bytes.as_mut_ptr().cast(), len as i32, offset, wait) as isize;
-        #[cfg(feature = "pg16")]
-        return pg_sys::FileRead(file, bytes.as_mut_ptr().cast(), len, offset, wait) as isize;
-        #[cfg(any(feature = "pg17", feature = "pg18"))]
-        {
-            let part = pg_sys::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
-            pg_sys::FileReadV(file, &part, 1, offset, wait)
-        }
-    }
-}
-
-/// Bytes per call, which older versions count in an int.
-fn amount(bytes: usize) -> usize {
-    bytes.min(1 << 30)
 }

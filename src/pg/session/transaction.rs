@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::spill::TemporaryFile;
-use super::{descriptors, progress, views, wait};
+use super::{descriptors, known_views, progress, wait};
 use crate::cdf::activity::{Activity, Errand};
 use crate::cdf::buffer::{Moment, OwnPoints, OwnRows, Pending, Subtransaction, TransactionBuffer};
 use crate::cdf::deliver::flush::{flush, Job, Network};
@@ -221,7 +221,7 @@ unsafe extern "C-unwind" fn xact_callback(event: pg_sys::XactEvent::Type, _arg: 
             log_delivery(None);
             descriptors::release();
             if event == pg_sys::XactEvent::XACT_EVENT_ABORT {
-                views::forget();
+                known_views::forget();
             }
         }
         // Parallel workers write nothing.

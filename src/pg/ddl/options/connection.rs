@@ -13,6 +13,7 @@ use super::stored::Stored;
 use super::url::url;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::connection::Connection;
+use crate::pg::rights::role_name;
 use crate::pg::text::from_server;
 
 /// A connection is known by its server and its user mapping.
@@ -34,12 +35,7 @@ pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connecti
     let base_url = url("base_url", stored.required("base_url", Holder::Server)?)?;
     let mapping = user_mapping(server, user).or_else(|| user_mapping(server, pg_sys::InvalidOid));
     let Some((mapping, stored)) = mapping else {
-        // SAFETY: the name is a copy in the current memory context, or a null pointer for a role that is gone.
-        let user = unsafe {
-            let user = pg_sys::GetUserNameFromId(user, true);
-            (!user.is_null()).then(|| from_server(user))
-        };
-        let (user, server) = (user.map_or("PUBLIC".into(), quote_identifier), quote_identifier(name));
+        let (user, server) = (role_name(user), quote_identifier(name));
         return Err(Error::new(
             Kind::NotAuthenticated,
             format!("role {user} has no user mapping for server {server}"),

@@ -15,6 +15,6 @@ pub use connection::connection;
 pub use credentials::user_mapping;
 pub use registry::{secrets, steering_mapping, steering_server};
 pub use stored::Stored;
-pub use table::table_definition;
+pub use table::{open_table, table_definition};
 pub use url::url;
 pub use values::naming;

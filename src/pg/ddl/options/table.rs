@@ -10,7 +10,9 @@ use crate::cdf::error::Error;
 use crate::cdf::resource::Resource;
 use crate::cdf::table::view::ViewReference;
 use crate::cdf::table::{ColumnDefinition, Mode, Operation, Table, TableOptions};
+use crate::pg::errors::OrRaise;
 use crate::pg::modify::datum::holds_values;
+use crate::pg::rights::or_current;
 use crate::pg::session::views;
 use crate::pg::text::column_name;
 
@@ -90,4 +92,21 @@ pub unsafe fn table_definition(
         }
     };
     Ok((server, table))
+}
+
+/// As [`table_definition`], of a table that the planner has locked. InvalidOid as `user`: the current role.
+///
+/// # Safety
+/// The relation is a locked foreign table.
+pub unsafe fn open_table(relid: pg_sys::Oid, user: pg_sys::Oid) -> Table {
+    // SAFETY: the relation is locked by the query, so that it can be opened without a lock of its own.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(relid);
+        if relation.is_null() {
+            Err::<(), _>(Error::internal("the foreign table has disappeared")).or_raise();
+        }
+        let table = table_definition(relation, or_current(user));
+        pg_sys::RelationClose(relation);
+        table.or_raise().1
+    }
 }
