@@ -2,21 +2,13 @@
 
 use hashbrown::HashTable;
 
-use super::chunk::Body;
+use super::body::{Body, Room, BODY_BYTES, HEAD, TAIL};
 use super::trace::KeyTrace;
-use super::Room;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::{fragment, Encoded};
 use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::Resource;
-
-/// Beginning and end of every such request.
-pub const HEAD: &[u8] = b"{\"items\":[";
-pub const TAIL: &[u8] = b"]}";
-
-/// Bytes of a request body; CDF documents no limit, and gateways refuse very large bodies.
-pub const BODY_BYTES: usize = 4 << 20;
 
 /// Items after which a batch is expected to become a full request of 1000.
 const SMALL: usize = 56;

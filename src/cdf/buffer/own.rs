@@ -8,8 +8,13 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::chunk::{Body, Chunk, Spill};
-use super::{Batch, Destination, Moment, PendingItem, TransactionBuffer};
+use super::batch::Batch;
+use super::body::Body;
+use super::chunk::{Chunk, Spill};
+use super::destination::Destination;
+use super::moment::Moment;
+use super::pending::PendingItem;
+use super::transaction::TransactionBuffer;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;

@@ -9,8 +9,10 @@ use hashbrown::{HashMap, HashSet};
 use prost::encoding::{decode_key, decode_varint, WireType};
 use prost::Message;
 
+use super::batch::Batch;
 use super::chunk::{Chunk, Spill};
-use super::{Batch, Moment, TransactionBuffer};
+use super::moment::Moment;
+use super::transaction::TransactionBuffer;
 use crate::cdf::encode::points::wire::{
     self, NumericPoint, NumericPoints, Points, StringPoint, StringPoints,
 };

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::chunk::Spill;
+use super::batch::Batch;
+use super::chunk::{Chunk, Spill};
+use super::lane::Lane;
+use super::moment::Moment;
 use super::trace::KeyTrace;
-use super::{Batch, Chunk, Lane, Moment, Trace, TransactionBuffer};
+use super::transaction::TransactionBuffer;
+use super::wave::WaveTrace;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
@@ -117,7 +121,7 @@ impl Lane {
     fn parts(&self, keys: Option<&Keys>, before: Option<Moment>) -> Vec<Part<'_>> {
         // A chunk in a temporary file is read only if the trace of its wave says that it may hold a key.
         let may_hold = |chunk: &Chunk| match (keys, self.traces.get(chunk.wave)) {
-            (Some(keys), Some(Trace::Keys(trace))) if chunk.header.kind == KeyKind::Key => {
+            (Some(keys), Some(WaveTrace::Keys(trace))) if chunk.header.kind == KeyKind::Key => {
                 keys.any_in(trace) && chunk.keys.as_ref().is_none_or(|filter| keys.any_in(filter))
             }
             _ => true,

@@ -3,8 +3,7 @@
 use compact_str::CompactString;
 use hashbrown::HashTable;
 
-use super::chunk::Body;
-use super::Room;
+use super::body::{Body, Room};
 use crate::cdf::encode::json;
 use crate::cdf::encode::points::{self, wire, PlainPoint, SeriesRef};
 use crate::cdf::error::{Error, Identity, Kind};

@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use super::chunk::{Body, BodyBuilder};
+use super::body::{Body, BodyBuilder};
 use crate::cdf::encode::json;
 use crate::cdf::encode::points::SeriesRef;
 use crate::cdf::resource::datapoints::RANGES_PER_REQUEST;

@@ -2,6 +2,7 @@
 //! another ends in what the writes say.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use prost::Message;
 use secrecy::SecretString;
@@ -10,10 +11,13 @@ use url::Url;
 use super::*;
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::encode::json::Properties;
-use crate::cdf::encode::points::wire;
-use crate::cdf::error::Identity;
+use crate::cdf::encode::points::{wire, SeriesRef};
+use crate::cdf::encode::KeyKind;
+use crate::cdf::error::{Identity, Kind};
+use crate::cdf::http::connection::Connection;
 use crate::cdf::http::oidc::Credentials;
-use crate::cdf::table::Table;
+use crate::cdf::resource::Resource;
+use crate::cdf::table::{OnConflict, Operation, Table};
 use crate::cdf::writer::{Target, Writer};
 
 /// A small generator, so that runs repeat.

@@ -1,0 +1,267 @@
+//! A lane: what a transaction has written to one destination, and in which wave each request of it goes.
+
+use std::sync::Arc;
+
+use super::batch::{Batch, Open};
+use super::body::Room;
+use super::chunk::{Background, Chunk, Foreground, Header};
+use super::destination::Destination;
+use super::items::{ItemBatch, Merge};
+use super::moment::{Moment, Subtransaction};
+use super::points::PointBatch;
+use super::ranges::RangeBatch;
+use super::trace::{KeyTrace, RangeTrace};
+use super::wave::{Touched, WaveTrace};
+use crate::cdf::encode::KeyKind;
+use crate::cdf::error::Error;
+use crate::cdf::resource::Shape;
+use crate::cdf::table::{Mode, OnConflict, Operation};
+
+/// What a lane gets from around it: bytes that may stay on the heap, and where requests are made.
+pub(super) struct Outside {
+    pub(super) budget: usize,
+    pub(super) background: &'static dyn Background,
+}
+
+/// Requests of a segment that are made in the background at the same time.
+const IN_BACKGROUND: usize = 2;
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) destination: Arc<Destination>,
+    pub(super) segments: Vec<Segment>,
+    /// What closed chunks of each wave hold.
+    pub(super) traces: Vec<WaveTrace>,
+    /// The highest wave of each of [`KeyKind::ADDRESSES`].
+    pub(super) highest: [Option<usize>; 3],
+    /// Items are addressed in more than one of these ways.
+    pub(super) mixed: bool,
+    /// Points come in another order than that of time.
+    pub(super) shuffled: bool,
+    /// Chunks that were closed.
+    pub(super) closed: u64,
+    /// When its chunks are being closed.
+    pub(super) moment: Moment,
+    /// A write by `id` may change the item's external id.
+    pub(super) renames: bool,
+    /// A write had to come after one in another lane.
+    pub(super) tied: bool,
+    /// The highest wave of a deletion.
+    pub(super) deleted: Option<usize>,
+    /// Rows of a journal that were written.
+    pub(super) written: usize,
+    /// Other lanes that may hold the same items.
+    pub(super) kin: Vec<usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) subtransaction: Subtransaction,
+    pub(super) open: Vec<Open>,
+    pub(super) closed: Vec<Chunk>,
+}
+
+impl Lane {
+    pub(super) fn to(destination: Destination, moment: Moment) -> Lane {
+        Lane {
+            destination: Arc::new(destination),
+            segments: Vec::new(),
+            traces: Vec::new(),
+            highest: [None; 3],
+            mixed: false,
+            shuffled: false,
+            closed: 0,
+            moment,
+            renames: false,
+            tied: false,
+            deleted: None,
+            written: 0,
+            kin: Vec::new(),
+        }
+    }
+
+    pub(super) fn per_request(&self) -> usize {
+        self.destination.resource.per_request
+    }
+
+    pub(super) fn string(&self) -> bool {
+        matches!(self.destination.resource.shape, Shape::Datapoints { string: true })
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn memory(&self) -> usize {
+        let segments = self.segments.iter().map(|segment| {
+            segment.open.iter().map(|open| open.batch.bytes()).sum::<usize>()
+                + segment.closed.iter().map(Chunk::memory).sum::<usize>()
+        });
+        segments.sum::<usize>() + self.traces.iter().map(WaveTrace::bytes).sum::<usize>()
+    }
+
+    /// The segment that rows of `subtransaction` go to.
+    pub(super) fn segment(&mut self, subtransaction: Subtransaction) -> usize {
+        if self.segments.last().is_none_or(|segment| segment.subtransaction < subtransaction) {
+            self.segments.push(Segment { subtransaction, open: Vec::new(), closed: Vec::new() });
+        }
+        self.segments.len() - 1
+    }
+
+    /// The highest wave in which items are addressed in another way.
+    pub(super) fn highest_of_others(&self, kind: KeyKind) -> Option<usize> {
+        let others = KeyKind::ADDRESSES.iter().zip(self.highest).filter(|(address, _)| **address != kind);
+        others.filter_map(|(_, highest)| highest).max()
+    }
+
+    /// The wave of a write: where the same key already is in an open batch of the segment that is written in the same
+    /// mode, else after all closed chunks and all other batches that hold it: what is deleted and then inserted must
+    /// not arrive the other way round.
+    ///
+    /// Writes of another kind of address come before it: they may mean the same item. `floor`: the first wave after
+    /// what other lanes hold of it.
+    pub(super) fn wave(
+        &mut self,
+        segment: usize,
+        mode: Mode,
+        kind: KeyKind,
+        floor: usize,
+        of: Touched<'_>,
+    ) -> usize {
+        self.tied |= floor > 0;
+        let closed = self.traces.iter().rposition(|trace| of.is_in_trace(trace)).map(|wave| wave + 1);
+        let holding = |at: usize| {
+            let open = self.segments[at].open.iter().filter(|open| of.is_in_batch(&open.batch));
+            open.map(move |open| if at == segment && open.mode == mode { open.wave } else { open.wave + 1 })
+                .max()
+        };
+        let others = self.highest_of_others(kind).map(|wave| wave + 1);
+        let wave =
+            (0..=segment).filter_map(holding).chain(closed).chain(others).max().unwrap_or(0).max(floor);
+        if let Some(at) = KeyKind::ADDRESSES.iter().position(|address| *address == kind) {
+            self.highest[at] = self.highest[at].max(Some(wave));
+            self.mixed = self.highest.iter().flatten().count() > 1;
+        }
+        if mode.operation == Operation::Delete {
+            self.deleted = self.deleted.max(Some(wave));
+        }
+        wave
+    }
+
+    /// The open batch for rows of this wave and kind.
+    pub(super) fn open(&mut self, segment: usize, wave: usize, mode: Mode, kind: KeyKind) -> usize {
+        let open = &mut self.segments[segment].open;
+        if let Some(at) = open.iter().position(|open| open.is(wave, mode, kind)) {
+            return at;
+        }
+        let batch = match (&self.destination.resource.shape, mode.operation) {
+            (Shape::Datapoints { .. }, Operation::Delete) => Batch::Ranges(RangeBatch::default()),
+            (Shape::Datapoints { .. }, _) => Batch::Points(PointBatch::new(self.closed)),
+            _ => Batch::Items(ItemBatch::default()),
+        };
+        open.push(Open { wave, mode, kind, batch });
+        open.len() - 1
+    }
+
+    /// Makes a chunk of a full batch, in the background if that takes long; gives what it held.
+    pub(super) fn close_full(
+        &mut self,
+        segment: usize,
+        at: usize,
+        outside: &Outside,
+    ) -> Result<Option<Room>, Error> {
+        let full = self.segments[segment].open.swap_remove(at);
+        let room = full.batch.room();
+        // Where the background is slower than the rows come, it must not pile up.
+        let closed = &mut self.segments[segment].closed;
+        let making = closed.iter_mut().rev().take_while(|chunk| chunk.is_unsettled());
+        for chunk in making.skip(IN_BACKGROUND - 1) {
+            chunk.settle()?;
+        }
+        self.close(segment, full, outside.budget, outside.background).map(|()| room)
+    }
+
+    pub(super) fn close_segment(&mut self, segment: usize, budget: usize) -> Result<(), Error> {
+        while let Some(open) = self.segments[segment].open.pop() {
+            self.close(segment, open, budget, &Foreground)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a chunk of a batch.
+    pub(super) fn close(
+        &mut self,
+        segment: usize,
+        open: Open,
+        budget: usize,
+        background: &dyn Background,
+    ) -> Result<(), Error> {
+        let Open { wave, mode, kind, batch } = open;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let string = self.string();
+        if kind != KeyKind::None {
+            while self.traces.len() <= wave {
+                self.traces.push(match batch {
+                    Batch::Items(_) => WaveTrace::Keys(KeyTrace::default()),
+                    _ => WaveTrace::Ranges(RangeTrace::default()),
+                });
+            }
+            self.shuffled |= matches!(&batch, Batch::Points(batch) if batch.is_shuffled());
+            self.traces[wave].add(&batch, self.shuffled, budget);
+        }
+        let header = Header::new(mode, kind);
+        let mut chunk = match batch {
+            Batch::Items(batch) => {
+                let header = Header {
+                    deferred: batch.deferred(),
+                    has_parents: batch.has_parents(),
+                    complete: batch.complete(),
+                    ..header
+                };
+                let rows = batch.items();
+                let with_family = self.destination.resource.hierarchy;
+                let keys = (kind == KeyKind::Key).then(|| batch.keys());
+                let mut chunk = Chunk::new(wave, header, rows, batch.close(with_family));
+                chunk.keys = keys;
+                chunk
+            }
+            Batch::Points(batch) => {
+                let (bytes, on_conflict) = (batch.bytes(), mode.on_conflict);
+                let make = move || batch.close(string, on_conflict);
+                Chunk::made(wave, header, bytes, make, background)
+            }
+            Batch::Ranges(batch) => Chunk::new(wave, header, batch.len(), batch.close()),
+        };
+        chunk.closed = self.moment;
+        chunk.number = self.closed;
+        self.closed += 1;
+        self.segments[segment].closed.push(chunk);
+        Ok(())
+    }
+
+    /// What a second write of a key does with the first one.
+    pub(super) fn merge(&self, mode: Mode) -> Merge {
+        match (&self.destination.resource.shape, mode.operation, mode.on_conflict) {
+            (_, Operation::Delete, _) => Merge::Keep,
+            (_, Operation::Upsert, OnConflict::UpdateListed) => {
+                Merge::OverlayByExistence(self.destination.resource)
+            }
+            (_, _, OnConflict::Ignore) => Merge::Keep,
+            // CDF replaces a RAW row whole.
+            (Shape::Raw, Operation::Upsert, _) => Merge::Replace,
+            _ => Merge::Overlay(self.destination.resource),
+        }
+    }
+
+    /// The first wave after everything that the lane holds of something, and after what may be about the same item because
+    /// it is addressed in another way.
+    pub(super) fn after(&self, of: Touched<'_>, mode: Mode, kind: KeyKind) -> usize {
+        let closed = self.traces.iter().rposition(|trace| of.is_in_trace(trace));
+        let open = self.segments.iter().flat_map(|segment| &segment.open);
+        let open = open.filter(|open| of.is_in_batch(&open.batch)).map(|open| open.wave);
+        // CDF deletes no asset that has children: they may be in the other lane, and are deleted as the statements say.
+        let deletes = mode.operation == Operation::Delete && self.destination.resource.hierarchy;
+        let deleted = self.deleted.filter(|_| deletes);
+        let last = open.chain(closed).chain(self.highest_of_others(kind)).chain(deleted).max();
+        last.map_or(0, |wave| wave + 1)
+    }
+}

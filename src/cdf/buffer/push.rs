@@ -1,0 +1,226 @@
+//! How a row gets into the open request of its wave. Each kind of row has a fast way, for what needs no search, and a way
+//! that finds the wave first.
+
+use super::batch::{Batch, Open};
+use super::lane::{Lane, Outside};
+use super::moment::Subtransaction;
+use super::points;
+use super::wave::{Touched, WaveTrace};
+use crate::cdf::encode::points::{PlainPoint, SeriesRef};
+use crate::cdf::encode::{Encoded, KeyKind};
+use crate::cdf::error::{Error, Kind};
+use crate::cdf::table::{Mode, OnConflict};
+
+impl Lane {
+    /// Adds an item if that takes no more than to see that nothing holds its key; gives the bytes by which the memory has
+    /// changed if it has.
+    #[inline]
+    pub(super) fn push_new_item(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        fragment: &[u8],
+        encoded: &Encoded,
+        floor: usize,
+    ) -> Option<isize> {
+        let per_request = self.per_request();
+        self.tied |= floor > 0;
+        let [segment] = &mut *self.segments else { return None };
+        let [open] = &mut *segment.open else { return None };
+        let suits = segment.subtransaction == subtransaction
+            && open.wave >= floor
+            && open.is(open.wave, mode, KeyKind::Key);
+        let Batch::Items(batch) = &mut open.batch else { return None };
+        let held = |hash| self.traces.iter().skip(open.wave).any(|trace| trace.may_hold(hash));
+        if !suits
+            || self.mixed
+            || encoded.kind != KeyKind::Key
+            || !batch.has_room(fragment.len(), per_request)
+            || batch.contains(encoded.hash, &fragment[..encoded.prefix])
+            || held(encoded.hash)
+        {
+            return None;
+        }
+        let before = batch.bytes() as isize;
+        batch.push_new(fragment, encoded);
+        Some(batch.bytes() as isize - before)
+    }
+
+    /// Adds an item; gives the bytes by which the memory has changed. `floor`: the first wave that it may go in.
+    pub(super) fn push_item(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        fragment: &[u8],
+        encoded: &Encoded,
+        floor: usize,
+        outside: &Outside,
+    ) -> Result<isize, Error> {
+        if let Some(delta) = self.push_new_item(subtransaction, mode, fragment, encoded, floor) {
+            return Ok(delta);
+        }
+        let segment = self.segment(subtransaction);
+        let prefix = &fragment[..encoded.prefix];
+        let wave = match encoded.kind {
+            // Waves go one after another, whatever savepoint a row was written in.
+            KeyKind::None if !self.destination.resource.has_key() => {
+                self.written += 1;
+                self.written
+            }
+            KeyKind::None => 0,
+            _ => self.wave(segment, mode, encoded.kind, floor, Touched::Item(encoded.hash, prefix)),
+        };
+        let merge = self.merge(mode);
+        let per_request = self.per_request();
+        let mut at = self.open(segment, wave, mode, encoded.kind);
+        let mut freed = 0;
+        let Batch::Items(batch) = &self.segments[segment].open[at].batch else {
+            return Err(Error::internal("a row of items in a batch of datapoints"));
+        };
+        if batch.contains(encoded.hash, prefix) {
+            if mode.on_conflict == OnConflict::Error {
+                let noun = self.destination.resource.noun;
+                let key = String::from_utf8_lossy(&fragment[1..encoded.prefix]).into_owned();
+                return Err(Error::new(
+                    Kind::Duplicate,
+                    format!("the {noun} is written twice in this transaction"),
+                )
+                .about(self.destination.name())
+                .refusing(vec![key], 1)
+                .hint("The table's option on_conflict is \"error\"."));
+            }
+        } else if !batch.has_room(fragment.len(), per_request) {
+            let before = self.memory() as isize;
+            let room = self.close_full(segment, at, outside)?;
+            at = self.open(segment, wave, mode, encoded.kind);
+            self.segments[segment].open[at].batch.reserve(room);
+            freed = self.memory() as isize - before;
+        }
+        let Batch::Items(batch) = &mut self.segments[segment].open[at].batch else { unreachable!() };
+        let before = batch.bytes() as isize;
+        batch.push(fragment, encoded, merge)?;
+        Ok(batch.bytes() as isize - before + freed)
+    }
+
+    /// Adds a plain point if that takes no more than a look at its series; gives the bytes by which the memory has changed
+    /// if it has.
+    #[inline]
+    pub(super) fn push_known(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        point: &PlainPoint<'_>,
+    ) -> Option<isize> {
+        let (last, outer) = self.segments.split_last_mut()?;
+        if self.mixed || !self.kin.is_empty() || last.subtransaction != subtransaction {
+            return None;
+        }
+        let hash = points::external_id_hash(point.external_id);
+        // Touched several the first that takes it: what is later is only what had to be.
+        let suits = |open: &Open| open.mode == mode && open.kind == KeyKind::Key;
+        let target = match &*last.open {
+            // Nearly always.
+            [only] => suits(only).then_some(0)?,
+            several => {
+                let suiting = several.iter().enumerate().filter(|(_, open)| suits(open));
+                suiting.min_by_key(|(_, open)| open.wave)?.0
+            }
+        };
+        if last.open.len() > 1 || !outer.is_empty() {
+            let outer = outer.iter().flat_map(|segment| &segment.open);
+            let beside = last.open.iter().enumerate().filter(|(at, _)| *at != target).map(|(_, open)| open);
+            if beside.chain(outer).any(|open| open.batch.overlaps(hash, point.timestamp)) {
+                return None;
+            }
+        }
+        let Open { wave, batch: Batch::Points(batch), .. } = &mut last.open[target] else { return None };
+        let later = self.traces.get(*wave..).unwrap_or_default();
+        let held = || later.iter().any(|trace| trace.holds(hash, point.timestamp));
+        match batch.is_full() {
+            true => None,
+            false => batch.push_known(hash, point, self.closed, held),
+        }
+    }
+
+    /// Adds a point; gives the bytes by which the memory has changed. `floor`: the first wave that it may go in.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn push_point(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        series: &SeriesRef<'_>,
+        timestamp: i64,
+        floor: usize,
+        outside: &Outside,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+    ) -> Result<isize, Error> {
+        let hash = points::series_hash(series);
+        let kind = series.kind();
+        let segment = self.segment(subtransaction);
+        let of = Touched::Range(hash, (timestamp, timestamp));
+        let wave = |lane: &mut Lane| lane.wave(segment, mode, kind, floor, of);
+        let first = wave(self);
+        self.shuffled |= first > 0;
+        let mut at = self.open(segment, first, mode, kind);
+        let mut freed = 0;
+        if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if !batch.has_room(series, hash))
+        {
+            let before = self.memory() as isize;
+            let room = self.close_full(segment, at, outside)?;
+            // The full batch is closed now: the point may belong behind it.
+            let next = wave(self);
+            at = self.open(segment, next, mode, kind);
+            self.segments[segment].open[at].batch.reserve(room);
+            freed = self.memory() as isize - before;
+        }
+        let open = &mut self.segments[segment].open[at];
+        let wave = open.wave;
+        let Batch::Points(batch) = &mut open.batch else {
+            return Err(Error::internal("a datapoint in a batch of items"));
+        };
+        let before = batch.bytes() as isize;
+        let earlier = || earlier(&self.traces[wave.min(self.traces.len())..], hash);
+        batch.push(series, hash, timestamp, earlier, encode)?;
+        Ok(batch.bytes() as isize - before + freed)
+    }
+
+    /// Adds a stretch of a series' time that is to be deleted; gives the bytes by which the memory has changed.
+    pub(super) fn push_range(
+        &mut self,
+        subtransaction: Subtransaction,
+        mode: Mode,
+        series: &SeriesRef<'_>,
+        (first, end): (i64, i64),
+        floor: usize,
+        outside: &Outside,
+    ) -> Result<isize, Error> {
+        let hash = points::series_hash(series);
+        let kind = series.kind();
+        let segment = self.segment(subtransaction);
+        let wave = self.wave(segment, mode, kind, floor, Touched::Range(hash, (first, end - 1)));
+        let mut at = self.open(segment, wave, mode, kind);
+        let mut freed = 0;
+        if matches!(&self.segments[segment].open[at].batch, Batch::Ranges(batch) if batch.is_full()) {
+            let before = self.memory() as isize;
+            let room = self.close_full(segment, at, outside)?;
+            at = self.open(segment, wave, mode, kind);
+            self.segments[segment].open[at].batch.reserve(room);
+            freed = self.memory() as isize - before;
+        }
+        let Batch::Ranges(batch) = &mut self.segments[segment].open[at].batch else {
+            return Err(Error::internal("a deletion of datapoints in a batch of something else"));
+        };
+        let before = batch.bytes() as isize;
+        batch.push(series, hash, first, end);
+        Ok(batch.bytes() as isize - before + freed)
+    }
+}
+
+/// First and last moment of what the closed chunks of some waves hold of a series.
+fn earlier(traces: &[WaveTrace], series: u64) -> (i64, i64) {
+    let ranges = traces.iter().filter_map(|trace| match trace {
+        WaveTrace::Ranges(trace) => trace.range(series),
+        WaveTrace::Keys(_) => Some(points::ALWAYS),
+    });
+    ranges.fold((i64::MAX, i64::MIN), |all, range| (all.0.min(range.0), all.1.max(range.1)))
+}
