@@ -232,8 +232,7 @@ def rig(*, rounds: int, quick: bool, huge: bool) -> Iterator[Rig]:
         try:
             with cluster.connect() as connection:
                 connection.execute("CREATE EXTENSION cdf_fdw")
-                names = ("token_url", "client_id", "client_secret", "scope", "project")
-                row = connection.execute(REGISTER, {name: getattr(sink, name) for name in names}).fetchone()
+                row = connection.execute(REGISTER, sink.access).fetchone()
             running = Rig(
                 cluster=cluster,
                 sink=sink,

@@ -38,16 +38,7 @@ def gateway(cluster, emulator) -> Gateway:
     emulator.reset()
     with cluster.connect() as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS cdf_fdw")
-        row = connection.execute(
-            REGISTER,
-            {
-                "token_url": emulator.token_url,
-                "client_id": emulator.client_id,
-                "client_secret": emulator.client_secret,
-                "scope": emulator.scope,
-                "project": emulator.project,
-            },
-        ).fetchone()
+        row = connection.execute(REGISTER, emulator.access).fetchone()
     return Gateway(*row, port=cluster.port)
 
 

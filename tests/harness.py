@@ -53,6 +53,12 @@ class Emulator:
         # The emulator is on this machine, whatever proxy the environment names.
         self._http.trust_env = False
 
+    @property
+    def access(self) -> dict[str, str]:
+        """What cdf_register_credentials, and a user mapping, need to reach it. A copy, to be changed at will."""
+        names = ("token_url", "client_id", "client_secret", "scope", "project")
+        return {name: getattr(self, name) for name in names}
+
     def admin_get(self, path: str, **params):
         """GET /admin/…; the answer's JSON."""
         return self._admin("GET", path, params=params)

@@ -63,13 +63,7 @@ def temporary_files(cluster: Cluster) -> int:
 
 def register(cluster: Cluster, emulator: Emulator, server: str = "cdf", **changes) -> Gateway:
     """A role of its own, with a mapping and with tables. They stay, as the cluster does not."""
-    arguments = {
-        "token_url": emulator.token_url,
-        "client_id": emulator.client_id,
-        "client_secret": emulator.client_secret,
-        "scope": emulator.scope,
-        "project": emulator.project,
-    } | changes
+    arguments = emulator.access | changes
     statement = REGISTER.rstrip().removesuffix(")") + ", server => %(server)s, base_url => %(base_url)s)"
     with cluster.connect() as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS cdf_fdw")

@@ -27,13 +27,7 @@ class Site:
         return psycopg.connect(dsn, user=name, password=password, **{"autocommit": True, **kwargs})
 
     def arguments(self, **changes) -> dict[str, str]:
-        return {
-            "token_url": self.emulator.token_url,
-            "client_id": self.emulator.client_id,
-            "client_secret": self.emulator.client_secret,
-            "scope": self.emulator.scope,
-            "project": self.emulator.project,
-        } | changes
+        return self.emulator.access | changes
 
     def register(self, connection, **changes):
         """Calls the function with parameters, as an application would."""

@@ -52,14 +52,7 @@ PAGES = {"docs/tables.md": plant, "docs/connect-your-tool.md": series}
 
 def placeholders(cdf: Emulator, role: Gateway | None) -> list[tuple[str, str]]:
     """What stands for what a reader puts in, as pairs of an expression and its value."""
-    values = {
-        "token_url": cdf.token_url,
-        "client_id": cdf.client_id,
-        "client_secret": cdf.client_secret,
-        "scope": cdf.scope,
-        "project": cdf.project,
-    }
-    pairs = [(rf"\b{name}(\s*=>\s*|\s+)'…'", rf"{name}\g<1>'{value}'") for name, value in values.items()]
+    pairs = [(rf"\b{name}(\s*=>\s*|\s+)'…'", rf"{name}\g<1>'{value}'") for name, value in cdf.access.items()]
     pairs += [
         (r"https://login\.microsoftonline\.com/<tenant>/oauth2/v2\.0/token", cdf.token_url),
         (r"https://westeurope-1\.cognitedata\.com", cdf.url),
@@ -150,9 +143,8 @@ class Reader:
                 connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def register(self) -> None:
-        arguments = {name: getattr(self.cdf, name) for name in ("token_url", "client_id", "client_secret", "scope", "project")}
         with psycopg.connect(self.server.dsn(self.database), autocommit=True) as connection:
-            row = connection.execute(REGISTER, arguments).fetchone()
+            row = connection.execute(REGISTER, self.cdf.access).fetchone()
         self.role = Gateway(*row, port=self.server.port)
 
     def filled(self, text: str) -> str:

@@ -28,17 +28,9 @@ def database(cluster, cdf, encoding: str):
     try:
         with psycopg.connect(cluster.dsn(name), autocommit=True, client_encoding=client) as connection:
             connection.execute("CREATE EXTENSION cdf_fdw")
-            values = {
-                "token_url": cdf.token_url,
-                "client_id": cdf.client_id,
-                "client_secret": cdf.client_secret,
-                "scope": cdf.scope,
-                "project": cdf.project,
-            }
             connection.execute(f"CREATE SERVER cdf FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url '{cdf.url}')")
-            mapping = "CREATE USER MAPPING FOR CURRENT_USER SERVER cdf OPTIONS (project {}, token_url {}, client_id {}, client_secret {}, scope {})"
-            parts = ("project", "token_url", "client_id", "client_secret", "scope")
-            connection.execute(sql.SQL(mapping).format(*(sql.Literal(values[part]) for part in parts)))
+            options = sql.SQL(", ").join(sql.SQL(f"{name} {{}}").format(value) for name, value in cdf.access.items())
+            connection.execute(sql.SQL("CREATE USER MAPPING FOR CURRENT_USER SERVER cdf OPTIONS ({})").format(options))
             connection.execute("IMPORT FOREIGN SCHEMA cdf FROM SERVER cdf INTO public")
             yield connection
     finally:

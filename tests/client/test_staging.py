@@ -162,8 +162,7 @@ def test_registration_takes_no_table_that_the_role_has_put_there(cluster, role, 
     with cluster.connect() as superuser:
         superuser.execute(sql.SQL("DROP FOREIGN TABLE {}.labels").format(sql.Identifier(role.schema)))
     session.execute("CREATE TABLE labels (external_id text)")
-    arguments = {name: getattr(emulator, name) for name in ("token_url", "client_id", "client_secret", "scope", "project")}
     again = REGISTER.rstrip().removesuffix(")") + ", username => %(username)s)"
     with cluster.connect() as superuser:
         with refused("42501", "labels"):
-            superuser.execute(again, arguments | {"username": role.username})
+            superuser.execute(again, emulator.access | {"username": role.username})

@@ -97,8 +97,7 @@ def gateway(front: Front, emulator):
     with own_cluster() as cluster:
         with cluster.connect() as administrator:
             administrator.execute("CREATE EXTENSION cdf_fdw")
-            names = ("token_url", "client_id", "client_secret", "scope", "project")
-            row = administrator.execute(REGISTER, {name: getattr(emulator, name) for name in names}).fetchone()
+            row = administrator.execute(REGISTER, emulator.access).fetchone()
             administrator.execute(f"ALTER SERVER cdf OPTIONS (SET base_url 'https://localhost:{front.port}')")
         with Gateway(*row, port=cluster.port).connect(autocommit=True) as session:
             yield session

@@ -163,7 +163,8 @@ def test_a_relation_in_two_columns_and_no_space_column(session, cdf, api, scratc
         session.execute(f"INSERT INTO {table} VALUES ('d', 'n', 'sp', NULL)")
 
 
-def test_edges_after_nodes(session, cdf, api, scratch):
+def nodes_and_edges(api, scratch) -> tuple[str, str]:
+    """The tables of a view of nodes and of one of edges."""
     create_view(api, "Node", {"name": "text"})
     create_view(api, "Flow", {"rate": "float64"}, used_for="edge")
     options = {"space": "sp", "version": "v1"}
@@ -172,7 +173,11 @@ def test_edges_after_nodes(session, cdf, api, scratch):
         "space text, external_id text, type_space text, type_external_id text, start_node_space text,"
         "start_node_external_id text, end_node_space text, end_node_external_id text, rate float8"
     )
-    flow = scratch.table("flow", definition, "view", external_id="Flow", **options)
+    return node, scratch.table("flow", definition, "view", external_id="Flow", **options)
+
+
+def test_edges_after_nodes(session, cdf, api, scratch):
+    node, flow = nodes_and_edges(api, scratch)
     edge = ("sp", "e", "sp", "flows", "sp", "a", "sp", "b", 1.5)
     with session.transaction():
         session.execute(f"INSERT INTO {flow} VALUES ({', '.join(['%s'] * 9)})", edge)
@@ -333,15 +338,7 @@ def test_a_row_with_nothing_but_its_keys(session, cdf, api, scratch, pump):
 
 
 def test_an_edge_with_nothing_but_its_ends(session, cdf, api, scratch):
-    create_view(api, "Node", {"name": "text"})
-    create_view(api, "Flow", {"rate": "float64"}, used_for="edge")
-    options = {"space": "sp", "version": "v1"}
-    node = scratch.table("node", "space text, external_id text, name text", "view", external_id="Node", **options)
-    definition = (
-        "space text, external_id text, type_space text, type_external_id text, start_node_space text,"
-        "start_node_external_id text, end_node_space text, end_node_external_id text, rate float8"
-    )
-    flow = scratch.table("flow", definition, "view", external_id="Flow", **options)
+    node, flow = nodes_and_edges(api, scratch)
     with session.transaction():
         session.execute(f"INSERT INTO {node} (space, external_id) VALUES ('sp', 'a'), ('sp', 'b')")
         session.execute(f"INSERT INTO {flow} VALUES ('sp', 'e', 'sp', 't', 'sp', 'a', 'sp', 'b', NULL)")

@@ -55,15 +55,7 @@ def database(cluster, request):
 
 @pytest.mark.parametrize(("case", "database"), [(case, case) for case in CASES], indirect=["database"], ids=CASES)
 def test_case(case, database, cluster, cdf):
-    variables = {
-        "emulator": cdf.url,
-        "token_url": cdf.token_url,
-        "scope": cdf.scope,
-        "client_id": cdf.client_id,
-        "client_secret": cdf.client_secret,
-        "project": cdf.project,
-        "database": database,
-    }
+    variables = cdf.access | {"emulator": cdf.url, "database": database}
     # Errors in the same stream as results, so that the output reads as a session does.
     run = cluster.psql(
         (HERE / "sql" / f"{case}.sql").read_text(),
