@@ -1,0 +1,95 @@
+//! Why a request is refused, as CDF says it.
+
+use axum::http::StatusCode;
+use serde_json::{json, Value};
+
+/// An error as CDF's API has them. Its text never has a secret in it.
+#[derive(Debug)]
+pub struct ApiError {
+    pub status: StatusCode,
+    pub message: String,
+    /// What was named and is not there.
+    pub missing: Vec<Value>,
+    /// What is to be made and is there already.
+    pub duplicated: Vec<Value>,
+    /// For the log, not for the caller.
+    pub inside: Option<String>,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
+        ApiError {
+            status,
+            message: message.into(),
+            missing: Vec::new(),
+            duplicated: Vec::new(),
+            inside: None,
+        }
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub fn not_found(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// Something is wrong here. The caller is not told what, the log is.
+    pub fn internal(inside: impl Into<String>) -> ApiError {
+        let mut error = ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error");
+        error.inside = Some(inside.into());
+        error
+    }
+
+    /// Some of those that were named are not there.
+    pub fn missing(what: &str, key: &str, names: impl IntoIterator<Item = String>) -> ApiError {
+        let names: Vec<String> = names.into_iter().collect();
+        let mut error = ApiError::bad_request(format!("{what} not found: {}", names.join(", ")));
+        error.missing = names.into_iter().map(|name| json!({ key: name })).collect();
+        error
+    }
+
+    pub fn body(&self) -> Value {
+        let mut error = json!({ "code": self.status.as_u16(), "message": self.message });
+        if !self.missing.is_empty() {
+            error["missing"] = Value::Array(self.missing.clone());
+        }
+        if !self.duplicated.is_empty() {
+            error["duplicated"] = Value::Array(self.duplicated.clone());
+        }
+        json!({ "error": error })
+    }
+}
+
+impl From<tokio_postgres::Error> for ApiError {
+    fn from(error: tokio_postgres::Error) -> ApiError {
+        let Some(db) = error.as_db_error() else {
+            let mut refused = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The database does not answer");
+            refused.inside = Some(error.to_string());
+            return refused;
+        };
+        let code = db.code().code();
+        let status = match (code, &code[..2]) {
+            ("28000", _) | (_, "22" | "23" | "0A") | ("42601" | "42701" | "42602" | "42622" | "42939", _) => {
+                400
+            }
+            ("HV00D" | "HV00J" | "HV00R", _) => 400,
+            ("42501", _) => 403,
+            ("42704" | "42P01", _) => 404,
+            ("42P06" | "42P07" | "42710" | "42809" | "2BP01" | "55006", _) => 409,
+            ("57014", _) => 504,
+            ("08001" | "08006", _) => 502,
+            ("40001" | "40P01" | "55P03", _) | (_, "53" | "57") => 503,
+            _ => return ApiError::internal(format!("SQLSTATE {code}")),
+        };
+        let message = match db.hint() {
+            Some(hint) => format!("{}. {hint}", db.message().trim_end_matches('.')),
+            None => db.message().to_owned(),
+        };
+        let mut refused =
+            ApiError::new(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), message);
+        refused.inside = Some(format!("SQLSTATE {code}"));
+        refused
+    }
+}

@@ -1,0 +1,44 @@
+//! Who calls: a token of CDF, and the projects that CDF says it has.
+
+use axum::http::{header, HeaderMap, StatusCode};
+
+use crate::cdf::{invalid_token, Cdf};
+use crate::error::ApiError;
+
+/// The longest token that is passed on.
+const MAX_TOKEN: usize = 16 << 10;
+
+/// Whoever calls.
+pub struct Caller {
+    projects: Vec<String>,
+}
+
+impl Caller {
+    /// Has CDF inspect the token.
+    pub async fn of(headers: &HeaderMap, cdf: &Cdf) -> Result<Caller, ApiError> {
+        let header =
+            headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let (scheme, token) = header.split_once(' ').unwrap_or_default();
+        let token = token.trim();
+        let usable = !token.is_empty()
+            && token.len() <= MAX_TOKEN
+            && token.bytes().all(|byte| byte.is_ascii_graphic());
+        if !scheme.eq_ignore_ascii_case("bearer") || !usable {
+            return Err(invalid_token());
+        }
+        Ok(Caller { projects: cdf.projects(token).await? })
+    }
+
+    pub fn has(&self, project: &str) -> bool {
+        self.projects.iter().any(|own| own == project)
+    }
+
+    /// # Errors
+    /// 403 if the caller has no access to the project.
+    pub fn needs(&self, project: &str) -> Result<(), ApiError> {
+        match self.has(project) {
+            true => Ok(()),
+            false => Err(ApiError::new(StatusCode::FORBIDDEN, "The token has no access to the project")),
+        }
+    }
+}

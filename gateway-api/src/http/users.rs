@@ -1,0 +1,199 @@
+//! `/postgresgateway`: the users of a project, as CDF's API has them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::Json;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{json, Value};
+
+use super::auth::Caller;
+use super::body::{self, Fields};
+use super::{after, cursor, limit_of, Answer, App, Page, ProjectPath, Shared};
+use crate::cdf::Session;
+use crate::database::users::{self, Home, User};
+use crate::error::ApiError;
+
+/// How the hosted gateway calls columns.
+const NAMING: &str = "camelCase";
+
+fn home<'a>(app: &'a App, project: &'a str) -> Home<'a> {
+    Home { base_url: app.cdf.url.as_str(), project }
+}
+
+pub async fn list(
+    State(app): Shared,
+    Path(project): ProjectPath,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    Caller::of(&headers, &app.cdf).await?.needs(&project)?;
+    let page = Page::read(query.as_deref())?;
+    one_page(&app, &project, &page.after, page.limit).await
+}
+
+pub async fn filter(
+    State(app): Shared,
+    Path(project): ProjectPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    Caller::of(&headers, &app.cdf).await?.needs(&project)?;
+    let mut body = body::read(&headers, body).await?;
+    let limit = limit_of(body.number("limit")?.unwrap_or(100))?;
+    let after = after(body.text("cursor")?.as_deref())?;
+    body.end()?;
+    one_page(&app, &project, &after, limit).await
+}
+
+async fn one_page(app: &App, project: &str, after: &str, limit: i64) -> Answer {
+    let mut lease = app.database.lease().await?;
+    let mut users = users::list(&mut lease, home(app, project), after, limit + 1).await?;
+    let more = users.len() as i64 > limit;
+    users.truncate(limit as usize);
+    let mut answer = json!({ "items": users.iter().map(shown).collect::<Vec<Value>>() });
+    if let Some(last) = users.last().filter(|_| more) {
+        answer["nextCursor"] = json!(cursor(&last.username));
+    }
+    Ok(Json(answer))
+}
+
+fn shown(user: &User) -> Value {
+    json!({ "username": user.username, "createdTime": user.created_ms, "lastUpdatedTime": user.changed_ms })
+}
+
+pub async fn create(
+    State(app): Shared,
+    Path(project): ProjectPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    Caller::of(&headers, &app.cdf).await?.needs(&project)?;
+    let mut body = body::read(&headers, body).await?;
+    let mut items = body.items(1)?;
+    body.end()?;
+    let mut item = items.remove(0);
+    let nonce = nonce(item.required_object("credentials")?)?;
+    item.end()?;
+    let session = session(&app, &project, &nonce).await?;
+    let mut lease = app.database.lease().await?;
+    let user = users::register_session(&mut lease, home(&app, &project), &session, NAMING).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    Ok(Json(json!({ "items": [{
+        "host": app.host,
+        "username": user.username,
+        "password": user.password.as_ref().map(|password| password.expose_secret()),
+        "createdTime": now,
+        "lastUpdatedTime": now,
+        "sessionId": session.id,
+    }] })))
+}
+
+fn nonce(mut credentials: Fields) -> Result<SecretString, ApiError> {
+    let nonce = credentials.required_text("nonce")?;
+    credentials.end()?;
+    Ok(SecretString::from(nonce))
+}
+
+/// A nonce is good once: it is looked first whether the session could be kept.
+async fn session(app: &App, project: &str, nonce: &SecretString) -> Result<Session, ApiError> {
+    if !users::takes_sessions(&mut app.database.lease().await?).await? {
+        let why =
+            "The cdf_fdw of this database registers no sessions of CDF. POST /create takes a client secret";
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, why));
+    }
+    app.cdf.bind_session(project, nonce).await
+}
+
+pub async fn update(
+    State(app): Shared,
+    Path(project): ProjectPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    Caller::of(&headers, &app.cdf).await?.needs(&project)?;
+    let mut body = body::read(&headers, body).await?;
+    let mut items = body.items(1)?;
+    body.end()?;
+    let mut item = items.remove(0);
+    let username = item.required_text("username")?;
+    let mut update = item.required_object("update")?;
+    item.end()?;
+    let credentials = update.object("credentials")?;
+    update.end()?;
+    find(&app, &project, &username).await?.ok_or_else(|| unknown([username.clone()]))?;
+    let mut session_id = None;
+    if let Some(mut credentials) = credentials {
+        let nonce = nonce(credentials.required_object("set")?)?;
+        credentials.end()?;
+        let session = session(&app, &project, &nonce).await?;
+        users::update_session(&mut app.database.lease().await?, &username, &session).await?;
+        session_id = Some(session.id);
+    }
+    let user = find(&app, &project, &username).await?.ok_or_else(|| unknown([username]))?;
+    let mut item = shown(&user);
+    if let Some(id) = session_id {
+        item["sessionId"] = json!(id);
+    }
+    Ok(Json(json!({ "items": [item] })))
+}
+
+pub async fn by_ids(
+    State(app): Shared,
+    Path(project): ProjectPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    Caller::of(&headers, &app.cdf).await?.needs(&project)?;
+    let found = named(&app, &project, body::read(&headers, body).await?, 10).await?;
+    Ok(Json(json!({ "items": found.iter().map(shown).collect::<Vec<Value>>() })))
+}
+
+pub async fn delete(
+    State(app): Shared,
+    Path(project): ProjectPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    Caller::of(&headers, &app.cdf).await?.needs(&project)?;
+    for user in named(&app, &project, body::read(&headers, body).await?, 1).await? {
+        users::drop(&mut app.database.lease().await?, &user.username).await?;
+    }
+    Ok(Json(json!({})))
+}
+
+/// The users that a body names. One of another project is as unknown as one that is not there.
+async fn named(app: &App, project: &str, mut body: Fields, most: usize) -> Result<Vec<User>, ApiError> {
+    let items = body.items(most)?;
+    let ignore = ignores_unknown(&mut body)?;
+    body.end()?;
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for mut item in items {
+        let username = item.required_text("username")?;
+        item.end()?;
+        match find(app, project, &username).await? {
+            Some(user) => found.push(user),
+            None => missing.push(username),
+        }
+    }
+    match missing.is_empty() || ignore {
+        true => Ok(found),
+        false => Err(unknown(missing)),
+    }
+}
+
+/// The official SDK writes it in both ways.
+pub fn ignores_unknown(body: &mut Fields) -> Result<bool, ApiError> {
+    Ok(body.flag("ignoreUnknownIds")? | body.flag("ignore_unknown_ids")?)
+}
+
+async fn find(app: &App, project: &str, username: &str) -> Result<Option<User>, ApiError> {
+    let found = users::find(&mut app.database.lease().await?, app.cdf.url.as_str(), username).await?;
+    Ok(found.filter(|user| user.project == project))
+}
+
+fn unknown(usernames: impl IntoIterator<Item = String>) -> ApiError {
+    ApiError::missing("Users", "username", usernames)
+}

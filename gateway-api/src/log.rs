@@ -1,0 +1,21 @@
+//! The log: a JSON object a line, to the standard error. What a caller sends, beside the path, is in none of them.
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{json, Map, Value};
+
+/// Writes a line: what happened, and what belongs to it.
+pub fn line(event: &str, details: Value) {
+    let mut entry = Map::new();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    entry.insert("time".into(), json!(now.as_millis() as u64));
+    entry.insert("event".into(), json!(event));
+    if let Value::Object(details) = details {
+        entry.extend(details);
+    }
+    let mut text = Value::Object(entry).to_string();
+    text.push('\n');
+    // Nobody reads it: no reason to fail.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
