@@ -21,10 +21,13 @@ COPY sql ./sql
 COPY src ./src
 COPY tests/emulator ./tests/emulator
 COPY bench/sink ./bench/sink
+COPY gateway-api ./gateway-api
 ENV PG_CONFIG=/usr/lib/postgresql/${PG_MAJOR}/bin/pg_config
 RUN scripts/build.sh extension \
-    && strip --strip-debug target/release/libcdf_fdw.so \
-    && DESTDIR=/out scripts/install.sh
+    && scripts/build.sh gateway-api \
+    && strip --strip-debug target/release/libcdf_fdw.so target/release/cdf-gateway-api \
+    && DESTDIR=/out scripts/install.sh \
+    && install -D -m 755 target/release/cdf-gateway-api /out/usr/local/bin/cdf-gateway-api
 
 FROM postgres:${PG_MAJOR}
 # ca-certificates: what the certificates of CDF and of the identity provider are checked against. openssl: makes the
@@ -34,3 +37,6 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /out/ /
 COPY docker/10-gateway.sh docker/20-extension.sql /docker-entrypoint-initdb.d/
+COPY docker/entrypoint.sh docker/gateway-api.sh /usr/local/bin/
+ENTRYPOINT ["entrypoint.sh"]
+CMD ["postgres"]

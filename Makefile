@@ -35,12 +35,14 @@ help: ## List the targets
 demo: setup-build ## Show a load of weather data, end to end, on this machine (KEEP=1: leave it running)
 	@scripts/build.sh extension
 	@scripts/build.sh emulator
+	@scripts/build.sh gateway-api
 	@scripts/install.sh
 	@demo/demo.sh
 
 test: setup ## Set up what is missing, build, install, and run every test
 	@scripts/build.sh extension
 	@scripts/build.sh emulator
+	@scripts/build.sh gateway-api
 	@scripts/build.sh encode
 	@scripts/install.sh
 	@scripts/test-units.sh
@@ -65,8 +67,8 @@ lint: setup ## Check formatting, clippy without warnings, scripts, Python, and t
 	@echo '==> rustfmt'
 	@cargo fmt --all --check
 	@scripts/majors.sh
-	@echo '==> clippy: the CDF side alone, the emulator and the sink'
-	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -p cdf-sink -- -D warnings
+	@echo '==> clippy: the CDF side alone, the emulator, the sink and the HTTP server'
+	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -p cdf-sink -p cdf-gateway-api -- -D warnings
 	@echo '==> scripts, Python, Dockerfile'
 	@$(call check,shellcheck,-x $(shell_files))
 	@$(call check,ruff,check --quiet $(python_dirs))
@@ -78,9 +80,10 @@ install: ## Build in release mode and install into the PostgreSQL of PG_CONFIG
 	@scripts/install.sh
 	@echo '    In a database of that server:  CREATE EXTENSION cdf_fdw;'
 
-build: setup-build ## Build the extension and the emulator, install nothing
+build: setup-build ## Build the extension, the emulator and the HTTP server, install nothing
 	@scripts/build.sh extension
 	@scripts/build.sh emulator
+	@scripts/build.sh gateway-api
 
 fmt: ## Format the Rust code
 	@echo '==> rustfmt'

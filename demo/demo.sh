@@ -10,7 +10,9 @@ cd "$root_dir"
 dir=$(mktemp -d /tmp/cdf-demo.XXXXXX)
 chmod 755 "$dir"
 emulator_pid=
+api_pid=
 finish() {
+    [[ -z $api_pid ]] || kill "$api_pid" 2>/dev/null || true
     scripts/cluster.sh stop "$dir/pg" || true
     [[ -z $emulator_pid ]] || kill "$emulator_pid" 2>/dev/null || true
     rm -rf "$dir"
@@ -83,6 +85,34 @@ echo "Requests that write, as CDF has counted them: $before before the transacti
 
 step "Refused"
 loader -a -f demo/refused.sql
+
+step "Registration over HTTP, by curl"
+administrator -q <<'SQL'
+CREATE ROLE gateway_api LOGIN CREATEROLE PASSWORD 'demo';
+GRANT CREATE ON DATABASE gateway TO gateway_api;
+GRANT USAGE ON FOREIGN DATA WRAPPER cdf_fdw TO gateway_api;
+GRANT USAGE ON FOREIGN SERVER cdf TO gateway_api;
+GRANT EXECUTE ON FUNCTION cdf_register_credentials TO gateway_api;
+SQL
+CDF_GATEWAY_DATABASE=postgresql://gateway_api:demo@127.0.0.1:$port/gateway \
+    "$target_dir/release/cdf-gateway-api" --listen 127.0.0.1:0 --port-file "$dir/api-port" --cdf-url "$url" 2>"$dir/api.log" &
+api_pid=$!
+for _ in {1..100}; do
+    [[ ! -s $dir/api-port ]] || break
+    kill -0 "$api_pid" 2>/dev/null || break
+    sleep 0.05
+done
+[[ -s $dir/api-port ]] || { cat "$dir/api.log" >&2; die "cdf-gateway-api did not start"; }
+api=http://127.0.0.1:$(<"$dir/api-port")
+credentials="client_id=test-client&client_secret=test-secret"
+token=$(curl --noproxy '*' -fsS -d "grant_type=client_credentials&$credentials&scope=$url/.default" "$url/oauth2/v2.0/token" |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
+echo "curl -H 'Authorization: Bearer …' -d '{\"auth\": {…}, \"project\": \"test-project\"}' $api/create"
+curl --noproxy '*' -fsS -H "Authorization: Bearer $token" "$api/create" -d @- <<JSON | sed -E 's/("password":")[^"]*/\1********/'
+{"auth": {"token_url": "$url/oauth2/v2.0/token", "client_id": "test-client", "client_secret": "test-secret",
+ "scope": "$url/.default"}, "project": "test-project"}
+JSON
+echo
 
 step "Try it yourself"
 if [[ -n ${KEEP:-} ]]; then

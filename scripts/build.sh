@@ -3,6 +3,7 @@
 #
 #   scripts/build.sh extension    target/release/libcdf_fdw.so, for the PostgreSQL of PG_CONFIG
 #   scripts/build.sh emulator     target/release/cdf-emulator
+#   scripts/build.sh gateway-api  target/release/cdf-gateway-api
 #   scripts/build.sh sink         target/release/cdf-sink, for the benchmark
 #   scripts/build.sh encode       target/release/examples/encode_path, of which a test counts the instructions
 set -euo pipefail
@@ -23,6 +24,10 @@ emulator)
     say "Building the CDF emulator"
     cargo build --locked --release -p cdf-emulator
     ;;
+gateway-api)
+    say "Building the HTTP server"
+    cargo build --locked --release -p cdf-gateway-api
+    ;;
 sink)
     say "Building the sink of the benchmark"
     cargo build --locked --release -p cdf-sink
@@ -31,5 +36,5 @@ encode)
     say "Building the encode path without PostgreSQL"
     cargo build --locked --release --no-default-features --example encode_path
     ;;
-*) die "usage: scripts/build.sh extension|emulator|sink|encode" ;;
+*) die "usage: scripts/build.sh extension|emulator|gateway-api|sink|encode" ;;
 esac
