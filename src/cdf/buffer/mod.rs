@@ -31,7 +31,7 @@ pub use chunk::MemorySpill;
 pub use chunk::{Background, Chunk, Extent, Foreground, Header, Spill};
 pub use destination::Destination;
 pub use moment::{Moment, Subtransaction};
-pub use own::{OwnRows, Wanted};
+pub use own::{OwnRows, WantedRows};
 pub use own_points::{OwnPoints, PointWrite, SeriesWrites, Stretch, WantedPoints};
 pub use pending::{Pending, PendingItem};
 pub use transaction::{Delivery, TransactionBuffer};

@@ -35,7 +35,7 @@ type RawTable = (String, String);
 
 /// What a reader asks for, of one RAW table if it is given.
 #[derive(Debug)]
-pub enum Wanted {
+pub enum WantedRows {
     /// All writes to these keys. A key is what the fragments of an item begin with. `anew`: only to those of which nothing
     /// was given yet.
     OfKeys { place: Option<RawTable>, keys: Vec<Vec<u8>>, anew: bool },
@@ -47,12 +47,12 @@ pub enum Wanted {
 #[derive(Debug, Default)]
 pub struct OwnRows {
     /// Earlier writes of a key first.
-    parts: Vec<Part>,
+    parts: Vec<OwnChunk>,
     /// The rows that have a key, in order of it and then of the parts.
-    index: Vec<Entry>,
+    index: Vec<RowPlace>,
     /// A bit for each of them.
     given: Vec<u64>,
-    /// Where [`Wanted::Rest`] goes on, and what that is about.
+    /// Where [`WantedRows::Rest`] goes on, and what that is about.
     next: (usize, usize),
     place: Option<RawTable>,
     /// The body of the part that it is in.
@@ -62,7 +62,7 @@ pub struct OwnRows {
 /// A chunk, as far as a reader must know it. What was open when the reader began is copied; what is closed stays where it
 /// is.
 #[derive(Debug)]
-struct Part {
+struct OwnChunk {
     /// The lane, and which of its chunks.
     id: (usize, u64),
     wave: usize,
@@ -73,7 +73,7 @@ struct Part {
     copy: Option<Rc<Body>>,
 }
 
-impl Part {
+impl OwnChunk {
     fn is_of(&self, place: &Option<RawTable>) -> bool {
         place.is_none() || self.destination.raw == *place
     }
@@ -92,7 +92,7 @@ impl Part {
 
 /// Where a row is, and the hash of its key: short, since there is one of these for each row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
+struct RowPlace {
     hash: u32,
     part: u32,
     row: u32,
@@ -195,7 +195,7 @@ impl TransactionBuffer {
             for segment in &lane.segments {
                 let closed =
                     segment.closed.iter().filter(|chunk| before.is_none_or(|now| chunk.closed < now));
-                parts.extend(closed.map(|chunk| Part {
+                parts.extend(closed.map(|chunk| OwnChunk {
                     id: (at, chunk.number),
                     wave: chunk.wave,
                     mode: chunk.header.mode,
@@ -210,7 +210,7 @@ impl TransactionBuffer {
                     if batch.items() == 0 {
                         continue;
                     }
-                    parts.push(Part {
+                    parts.push(OwnChunk {
                         id: (at, 0),
                         wave: open.wave,
                         mode: open.mode,
@@ -229,10 +229,10 @@ impl TransactionBuffer {
     }
 
     fn fill_index(&self, own: &mut OwnRows, shape: &Shape, spill: &mut dyn Spill) -> Result<(), Error> {
-        let keyed = |part: &&Part| part.kind != KeyKind::None;
+        let keyed = |part: &&OwnChunk| part.kind != KeyKind::None;
         let rows = own.parts.iter().filter(keyed).map(|part| part.rows).sum();
         own.index.reserve_exact(rows);
-        let mut reading = Reading { chunks: self.chunks(own, &None), own, spill, shape };
+        let mut reading = RowReading { chunks: self.chunks(own, &None), own, spill, shape };
         for part in 0..reading.own.parts.len() {
             if reading.own.parts[part].kind == KeyKind::None {
                 continue;
@@ -240,7 +240,7 @@ impl TransactionBuffer {
             let Some(body) = reading.body(part)? else { continue };
             for (row, fragment) in body.fragments().enumerate() {
                 let hash = short_hash(key_of(shape, fragment));
-                reading.own.index.push(Entry { hash, part: part as u32, row: row as u32 });
+                reading.own.index.push(RowPlace { hash, part: part as u32, row: row as u32 });
             }
         }
         drop(reading);
@@ -256,16 +256,16 @@ impl TransactionBuffer {
     pub fn answer(
         &self,
         own: &mut OwnRows,
-        wanted: Wanted,
+        wanted: WantedRows,
         spill: &mut dyn Spill,
     ) -> Result<Vec<PendingItem>, Error> {
         let Some(part) = own.parts.first() else { return Ok(Vec::new()) };
         let shape = &part.destination.resource.shape;
-        let (Wanted::OfKeys { place, .. } | Wanted::Rest { place }) = &wanted;
-        let mut reading = Reading { chunks: self.chunks(own, place), own, spill, shape };
+        let (WantedRows::OfKeys { place, .. } | WantedRows::Rest { place }) = &wanted;
+        let mut reading = RowReading { chunks: self.chunks(own, place), own, spill, shape };
         match wanted {
-            Wanted::OfKeys { place, keys, anew } => reading.of_keys(&place, keys, anew),
-            Wanted::Rest { place } => reading.rest(place),
+            WantedRows::OfKeys { place, keys, anew } => reading.of_keys(&place, keys, anew),
+            WantedRows::Rest { place } => reading.rest(place),
         }
     }
 
@@ -287,17 +287,17 @@ impl TransactionBuffer {
     }
 }
 
-struct Reading<'r> {
+struct RowReading<'r> {
     chunks: HashMap<(usize, u64), &'r Chunk>,
     own: &'r mut OwnRows,
     spill: &'r mut dyn Spill,
     shape: &'r Shape,
 }
 
-impl Reading<'_> {
+impl RowReading<'_> {
     /// None: a savepoint was rolled back, and the part with it.
     fn body(&mut self, part: usize) -> Result<Option<Rc<Body>>, Error> {
-        let Part { id, copy, .. } = &self.own.parts[part];
+        let OwnChunk { id, copy, .. } = &self.own.parts[part];
         if copy.is_some() {
             return Ok(copy.clone());
         }
@@ -308,7 +308,7 @@ impl Reading<'_> {
     /// Adds a row, if it is of the key, and marks it as given.
     fn add(&mut self, at: usize, fragment: &[u8], key: &[u8], into: &mut Vec<PendingItem>) {
         if key_of(self.shape, fragment) == key {
-            let Entry { part, row, .. } = self.own.index[at];
+            let RowPlace { part, row, .. } = self.own.index[at];
             into.push(self.own.parts[part as usize].item(order(part as usize, row as usize), fragment));
             self.own.give(at);
         }
@@ -350,8 +350,8 @@ impl Reading<'_> {
 
     /// As `add`, reading no more than the row.
     fn add_one(&mut self, at: usize, key: &[u8], into: &mut Vec<PendingItem>) -> Result<(), Error> {
-        let Entry { part, row, .. } = self.own.index[at];
-        let Part { id, copy, .. } = &self.own.parts[part as usize];
+        let RowPlace { part, row, .. } = self.own.index[at];
+        let OwnChunk { id, copy, .. } = &self.own.parts[part as usize];
         if let Some(copy) = copy.clone() {
             self.add(at, copy.fragment(row as usize), key, into);
         } else if let Some(chunk) = self.chunks.get(id).copied() {

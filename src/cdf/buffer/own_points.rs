@@ -63,9 +63,9 @@ pub enum PointWrite {
 pub struct OwnPoints {
     string: bool,
     /// Earlier writes to a moment of a series first.
-    parts: Vec<Part>,
+    parts: Vec<OwnRequest>,
     /// In order of the series, and then of the parts.
-    index: Vec<Write>,
+    index: Vec<SeriesPlace>,
     /// The number of each series that is written to.
     series: HashMap<Identity, u32>,
     /// The series that were asked for.
@@ -76,7 +76,7 @@ pub struct OwnPoints {
 
 /// A request. What was open when the reader began is copied; what is closed stays where it is.
 #[derive(Debug)]
-struct Part {
+struct OwnRequest {
     /// The lane, and which of its chunks.
     id: (usize, u64),
     wave: usize,
@@ -87,7 +87,7 @@ struct Part {
 
 /// What a part writes to a series, or that it deletes a stretch of it: there is one of these for each series of a request.
 #[derive(Debug, Clone, Copy)]
-struct Write {
+struct SeriesPlace {
     series: u32,
     part: u32,
     /// Where in the part's body the points are, one after another in order of time.
@@ -96,7 +96,7 @@ struct Write {
     last: i64,
 }
 
-impl Write {
+impl SeriesPlace {
     fn is_in(&self, (first, end): Stretch) -> bool {
         self.first < end && self.last >= first
     }
@@ -114,10 +114,10 @@ impl OwnPoints {
             // Not twice as much: it may be most of what a reader takes.
             self.index.reserve_exact(1024.max(self.index.len() / 8));
         }
-        self.index.push(Write { series, part: part as u32, place, first, last });
+        self.index.push(SeriesPlace { series, part: part as u32, place, first, last });
     }
 
-    fn writes(&self, series: u32) -> &[Write] {
+    fn writes(&self, series: u32) -> &[SeriesPlace] {
         let first = self.index.partition_point(|write| write.series < series);
         let later = &self.index[first..];
         &later[..later.partition_point(|write| write.series == series)]
@@ -125,7 +125,7 @@ impl OwnPoints {
 
     fn add_points(&mut self, part: usize, body: &[u8]) -> Result<(), Error> {
         for_each_item(body, |name, points| {
-            let mut moments = Elements(&body[points.0..points.1]).map(|element| moment(element?));
+            let mut moments = PointElements(&body[points.0..points.1]).map(|element| moment(element?));
             let Some(first) = moments.next().transpose()? else { return Ok(()) };
             let last = moments.last().transpose()?.unwrap_or(first);
             let place = (points.0 as u32, points.1 as u32);
@@ -176,7 +176,7 @@ impl TransactionBuffer {
             for segment in &lane.segments {
                 let closed =
                     segment.closed.iter().filter(|chunk| before.is_none_or(|now| chunk.closed < now));
-                own.parts.extend(closed.map(|chunk| Part {
+                own.parts.extend(closed.map(|chunk| OwnRequest {
                     id: (at, chunk.number),
                     wave: chunk.wave,
                     deletes: chunk.header.mode.operation == Operation::Delete,
@@ -186,7 +186,8 @@ impl TransactionBuffer {
                 // What was open at that moment is closed since.
                 for open in segment.open.iter().filter(|_| before.is_none()) {
                     let keeps = open.mode.on_conflict == OnConflict::Ignore;
-                    let mut part = Part { id: (at, 0), wave: open.wave, deletes: false, keeps, copy: None };
+                    let mut part =
+                        OwnRequest { id: (at, 0), wave: open.wave, deletes: false, keeps, copy: None };
                     match &open.batch {
                         Batch::Points(batch) => part.copy = Some(batch.encode(string, keeps)?.bytes.into()),
                         Batch::Ranges(batch) => {
@@ -205,7 +206,7 @@ impl TransactionBuffer {
         own.parts.sort_by_key(|part| part.wave);
         let chunks = self.own_chunks(&own);
         for part in 0..own.parts.len() {
-            let Part { id, deletes, ref copy, .. } = own.parts[part];
+            let OwnRequest { id, deletes, ref copy, .. } = own.parts[part];
             match (copy.clone(), deletes) {
                 (Some(_), true) => own.add_deletions(part, stretches[id.1 as usize].fragments())?,
                 (Some(body), false) => own.add_points(part, &body)?,
@@ -234,7 +235,7 @@ impl TransactionBuffer {
         wanted: WantedPoints,
         spill: &mut dyn Spill,
     ) -> Result<Vec<SeriesWrites>, Error> {
-        self.answer_points_within(own, wanted, spill, Room { points: POINTS, bytes: BYTES })
+        self.answer_points_within(own, wanted, spill, PointRoom { points: POINTS, bytes: BYTES })
     }
 
     /// As `answer_points`, with so much in an answer.
@@ -243,9 +244,9 @@ impl TransactionBuffer {
         own: &mut OwnPoints,
         wanted: WantedPoints,
         spill: &mut dyn Spill,
-        room: Room,
+        room: PointRoom,
     ) -> Result<Vec<SeriesWrites>, Error> {
-        let mut reading = Reading { chunks: self.own_chunks(own), own, spill, room };
+        let mut reading = PointReading { chunks: self.own_chunks(own), own, spill, room };
         match wanted {
             WantedPoints::Of(series) => {
                 series.into_iter().map(|(names, within)| reading.of(&names, within)).collect()
@@ -262,19 +263,19 @@ impl TransactionBuffer {
 
 /// What more an answer may have.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct PointRoom {
     pub points: usize,
     pub bytes: usize,
 }
 
-struct Reading<'r> {
+struct PointReading<'r> {
     chunks: HashMap<(usize, u64), &'r Chunk>,
     own: &'r mut OwnPoints,
     spill: &'r mut dyn Spill,
-    room: Room,
+    room: PointRoom,
 }
 
-impl Reading<'_> {
+impl PointReading<'_> {
     fn of(&mut self, names: &[Identity], within: Stretch) -> Result<SeriesWrites, Error> {
         let mut writes = Vec::new();
         for name in names {
@@ -316,13 +317,13 @@ impl Reading<'_> {
     }
 
     /// Reads writes of a stretch, in whatever order they are, up to the moment to which there is room.
-    fn read(&mut self, mut writes: Vec<Write>, (first, end): Stretch) -> Result<SeriesWrites, Error> {
+    fn read(&mut self, mut writes: Vec<SeriesPlace>, (first, end): Stretch) -> Result<SeriesWrites, Error> {
         if self.room.points == 0 && !writes.is_empty() {
             return Ok(SeriesWrites { end: first, ..Default::default() });
         }
         // Those that begin late are not read, if there is no room for them.
         writes.sort_by_key(|write| write.first);
-        let mut found = Found { first, end, points: Vec::new(), bytes: 0 };
+        let mut found = PointsFound { first, end, points: Vec::new(), bytes: 0 };
         for write in &writes {
             let part = &self.own.parts[write.part as usize];
             if part.deletes || !write.is_in((first, found.end)) {
@@ -339,7 +340,7 @@ impl Reading<'_> {
                 (None, None) => {}
             }
         }
-        let Found { end, mut points, bytes, .. } = found;
+        let PointsFound { end, mut points, bytes, .. } = found;
         self.room.points = self.room.points.saturating_sub(points.len());
         self.room.bytes = self.room.bytes.saturating_sub(bytes);
         if self.room.bytes == 0 {
@@ -419,7 +420,7 @@ fn together(points: Vec<Point>, string: bool) -> Points {
 }
 
 /// The points from a moment on, up to one to which there is room.
-struct Found {
+struct PointsFound {
     first: i64,
     end: i64,
     /// Each with the part that writes it.
@@ -427,9 +428,9 @@ struct Found {
     bytes: usize,
 }
 
-impl Found {
-    fn add(&mut self, part: u32, elements: &[u8], string: bool, room: Room) -> Result<(), Error> {
-        for element in Elements(elements) {
+impl PointsFound {
+    fn add(&mut self, part: u32, elements: &[u8], string: bool, room: PointRoom) -> Result<(), Error> {
+        for element in PointElements(elements) {
             let element = element?;
             match moment(element)? {
                 moment if moment < self.first => continue,
@@ -473,9 +474,9 @@ fn take<'b>(bytes: &mut &'b [u8]) -> Result<&'b [u8], Error> {
 }
 
 /// The elements of a list of points.
-struct Elements<'b>(&'b [u8]);
+struct PointElements<'b>(&'b [u8]);
 
-impl<'b> Iterator for Elements<'b> {
+impl<'b> Iterator for PointElements<'b> {
     type Item = Result<&'b [u8], Error>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -88,7 +88,8 @@ impl TransactionBuffer {
         let mut pending = Pending::default();
         self.settle()?;
         let lanes = self.lanes.iter().filter(|lane| lane.destination.reaches(connection, resource));
-        let mut parts: Vec<Part<'_>> = lanes.flat_map(|lane| lane.parts(keys.as_ref(), before)).collect();
+        let mut parts: Vec<PendingChunk<'_>> =
+            lanes.flat_map(|lane| lane.parts(keys.as_ref(), before)).collect();
         parts.sort_by_key(|part| part.wave);
         for part in parts {
             part.add_to(&mut pending, keys.as_ref(), spill)?;
@@ -98,16 +99,16 @@ impl TransactionBuffer {
 }
 
 /// Writes of one kind and wave to a lane.
-struct Part<'l> {
+struct PendingChunk<'l> {
     lane: &'l Lane,
     wave: usize,
     mode: Mode,
     kind: KeyKind,
-    place: Place<'l>,
+    place: ChunkPlace<'l>,
 }
 
 /// Where a part of what is pending is.
-enum Place<'l> {
+enum ChunkPlace<'l> {
     Open(&'l Batch),
     Closed(&'l Chunk),
 }
@@ -118,7 +119,7 @@ impl Lane {
     }
 
     /// Everything that may hold what is asked for.
-    fn parts(&self, keys: Option<&Keys>, before: Option<Moment>) -> Vec<Part<'_>> {
+    fn parts(&self, keys: Option<&Keys>, before: Option<Moment>) -> Vec<PendingChunk<'_>> {
         // A chunk in a temporary file is read only if the trace of its wave says that it may hold a key.
         let may_hold = |chunk: &Chunk| match (keys, self.traces.get(chunk.wave)) {
             (Some(keys), Some(WaveTrace::Keys(trace))) if chunk.header.kind == KeyKind::Key => {
@@ -133,23 +134,29 @@ impl Lane {
                 .iter()
                 .filter(|chunk| before.is_none_or(|moment| chunk.closed < moment) && may_hold(chunk));
             parts.extend(closed.map(|chunk| {
-                let place = Place::Closed(chunk);
-                Part { lane: self, wave: chunk.wave, mode: chunk.header.mode, kind: chunk.header.kind, place }
+                let place = ChunkPlace::Closed(chunk);
+                PendingChunk {
+                    lane: self,
+                    wave: chunk.wave,
+                    mode: chunk.header.mode,
+                    kind: chunk.header.kind,
+                    place,
+                }
             }));
             // What was open at that moment is closed since.
             let open = segment.open.iter().filter(|_| before.is_none());
             parts.extend(open.map(|open| {
-                let place = Place::Open(&open.batch);
-                Part { lane: self, wave: open.wave, mode: open.mode, kind: open.kind, place }
+                let place = ChunkPlace::Open(&open.batch);
+                PendingChunk { lane: self, wave: open.wave, mode: open.mode, kind: open.kind, place }
             }));
         }
         parts
     }
 }
 
-impl Part<'_> {
+impl PendingChunk<'_> {
     fn add_to(self, pending: &mut Pending, keys: Option<&Keys>, spill: &mut dyn Spill) -> Result<(), Error> {
-        let Part { lane, mode, kind, place, .. } = self;
+        let PendingChunk { lane, mode, kind, place, .. } = self;
         let add = |fragment: &[u8]| {
             if keys.is_none_or(|keys| keys.want(kind, fragment)) {
                 pending.items.push(PendingItem {
@@ -163,14 +170,14 @@ impl Part<'_> {
             }
         };
         match place {
-            Place::Open(Batch::Items(batch)) => match keys {
+            ChunkPlace::Open(Batch::Items(batch)) => match keys {
                 Some(keys) if kind == KeyKind::Key => {
                     keys.0.iter().filter_map(|(key, hash)| batch.get(*hash, key)).for_each(add);
                 }
                 _ => batch.fragments().for_each(add),
             },
-            Place::Open(Batch::Points(_) | Batch::Ranges(_)) => {}
-            Place::Closed(chunk) => chunk.read(spill)?.fragments().for_each(add),
+            ChunkPlace::Open(Batch::Points(_) | Batch::Ranges(_)) => {}
+            ChunkPlace::Closed(chunk) => chunk.read(spill)?.fragments().for_each(add),
         }
         Ok(())
     }

@@ -16,28 +16,28 @@ const BODY_BYTES: usize = 8 << 20;
 
 /// How a request names a series. Most external ids are short enough to stand here themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Name {
+enum SeriesName {
     ExternalId(CompactString),
     Id(i64),
     Instance(Box<(String, String)>),
 }
 
-impl Name {
-    fn of(reference: &SeriesRef<'_>) -> Name {
+impl SeriesName {
+    fn of(reference: &SeriesRef<'_>) -> SeriesName {
         match reference {
-            SeriesRef::ExternalId(external_id) => Name::ExternalId(CompactString::from(&**external_id)),
-            SeriesRef::Id(id) => Name::Id(*id),
+            SeriesRef::ExternalId(external_id) => SeriesName::ExternalId(CompactString::from(&**external_id)),
+            SeriesRef::Id(id) => SeriesName::Id(*id),
             SeriesRef::Instance(space, external_id) => {
-                Name::Instance(Box::new((space.to_string(), external_id.to_string())))
+                SeriesName::Instance(Box::new((space.to_string(), external_id.to_string())))
             }
         }
     }
 
     fn is(&self, reference: &SeriesRef<'_>) -> bool {
         match (self, reference) {
-            (Name::ExternalId(a), SeriesRef::ExternalId(b)) => *a == **b,
-            (Name::Id(a), SeriesRef::Id(b)) => a == b,
-            (Name::Instance(names), SeriesRef::Instance(space, external_id)) => {
+            (SeriesName::ExternalId(a), SeriesRef::ExternalId(b)) => *a == **b,
+            (SeriesName::Id(a), SeriesRef::Id(b)) => a == b,
+            (SeriesName::Instance(names), SeriesRef::Instance(space, external_id)) => {
                 names.0 == *space && names.1 == *external_id
             }
             _ => false,
@@ -47,17 +47,17 @@ impl Name {
     /// Bytes on the heap.
     fn bytes(&self) -> usize {
         match self {
-            Name::ExternalId(name) if name.is_heap_allocated() => name.capacity(),
-            Name::ExternalId(_) | Name::Id(_) => 0,
-            Name::Instance(names) => size_of::<(String, String)>() + names.0.len() + names.1.len(),
+            SeriesName::ExternalId(name) if name.is_heap_allocated() => name.capacity(),
+            SeriesName::ExternalId(_) | SeriesName::Id(_) => 0,
+            SeriesName::Instance(names) => size_of::<(String, String)>() + names.0.len() + names.1.len(),
         }
     }
 
     fn to_wire(&self) -> wire::Reference {
         match self {
-            Name::ExternalId(external_id) => wire::Reference::ExternalId(external_id.to_string()),
-            Name::Id(id) => wire::Reference::Id(*id),
-            Name::Instance(names) => wire::Reference::Instance(wire::InstanceId {
+            SeriesName::ExternalId(external_id) => wire::Reference::ExternalId(external_id.to_string()),
+            SeriesName::Id(id) => wire::Reference::Id(*id),
+            SeriesName::Instance(names) => wire::Reference::Instance(wire::InstanceId {
                 space: names.0.clone(),
                 external_id: names.1.clone(),
             }),
@@ -66,9 +66,9 @@ impl Name {
 
     fn to_identity(&self) -> Identity {
         match self {
-            Name::ExternalId(external_id) => Identity::ExternalId(external_id.to_string()),
-            Name::Id(id) => Identity::Id(*id),
-            Name::Instance(names) => {
+            SeriesName::ExternalId(external_id) => Identity::ExternalId(external_id.to_string()),
+            SeriesName::Id(id) => Identity::Id(*id),
+            SeriesName::Instance(names) => {
                 Identity::Instance { space: names.0.clone(), external_id: names.1.clone() }
             }
         }
@@ -79,8 +79,8 @@ impl Name {
 /// one line of the processor's caches.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Series {
-    name: Name,
+struct BatchSeries {
+    name: SeriesName,
     hash: u64,
     first: i64,
     last: i64,
@@ -88,11 +88,11 @@ struct Series {
     earlier: (i64, i64),
 }
 
-const _: () = assert!(size_of::<Series>() == 64);
+const _: () = assert!(size_of::<BatchSeries>() == 64);
 
 /// A point, in the order in which they came.
 #[derive(Debug, Clone, Copy, Default)]
-struct Entry {
+struct LoggedPoint {
     timestamp: i64,
     /// The bits of its value; or, if it is more than a number, where the log has it encoded: the first byte and the first
     /// one behind it.
@@ -108,9 +108,9 @@ pub const ALWAYS: (i64, i64) = (i64::MIN, i64::MAX);
 /// caches like of thousands of series, grouped by series and encoded when it is closed.
 #[derive(Debug, Default)]
 pub struct PointBatch {
-    series: Vec<Series>,
+    series: Vec<BatchSeries>,
     index: HashTable<u32>,
-    entries: Vec<Entry>,
+    entries: Vec<LoggedPoint>,
     /// Points with more than a moment and a number: elements of their series' lists.
     log: Vec<u8>,
     /// Bytes of long names.
@@ -166,8 +166,8 @@ impl PointBatch {
     /// Bytes on the heap.
     pub fn bytes(&self) -> usize {
         self.log.capacity()
-            + self.entries.capacity() * size_of::<Entry>()
-            + self.series.len() * (size_of::<Series>() + 2 * size_of::<u32>())
+            + self.entries.capacity() * size_of::<LoggedPoint>()
+            + self.series.len() * (size_of::<BatchSeries>() + 2 * size_of::<u32>())
             + self.names
     }
 
@@ -212,10 +212,10 @@ impl PointBatch {
         self.index.find(hash, same).map(|at| *at as usize)
     }
 
-    fn add_series(&mut self, name: Name, hash: u64) -> usize {
+    fn add_series(&mut self, name: SeriesName, hash: u64) -> usize {
         let at = self.series.len();
         self.names += name.bytes();
-        self.series.push(Series { name, hash, first: i64::MAX, last: i64::MIN, earlier: ALWAYS });
+        self.series.push(BatchSeries { name, hash, first: i64::MAX, last: i64::MIN, earlier: ALWAYS });
         let series = &self.series;
         self.index.insert_unique(hash, at as u32, |at| series[*at as usize].hash);
         at
@@ -235,7 +235,7 @@ impl PointBatch {
         let same = |at: &u32| {
             let candidate = &self.series[*at as usize];
             candidate.hash == hash
-                && matches!(&candidate.name, Name::ExternalId(name) if *name == *point.external_id)
+                && matches!(&candidate.name, SeriesName::ExternalId(name) if *name == *point.external_id)
         };
         let at = *self.index.find(hash, same)? as usize;
         let (first, last) = self.series[at].earlier;
@@ -244,7 +244,7 @@ impl PointBatch {
         }
         let room = self.entries.capacity();
         self.note(at, point.timestamp, point.value.to_bits(), false);
-        Some(((self.entries.capacity() - room) * size_of::<Entry>()) as isize)
+        Some(((self.entries.capacity() - room) * size_of::<LoggedPoint>()) as isize)
     }
 
     /// Adds one point; `encode` appends it to the log, and leaves the log as it was if it fails. `earlier`: first and last
@@ -260,7 +260,7 @@ impl PointBatch {
         let at = match self.find(reference, hash) {
             Some(at) => at,
             None => {
-                let at = self.add_series(Name::of(reference), hash);
+                let at = self.add_series(SeriesName::of(reference), hash);
                 self.series[at].earlier = earlier();
                 at
             }
@@ -274,7 +274,7 @@ impl PointBatch {
     /// Takes note of a point.
     #[inline]
     fn note(&mut self, at: usize, timestamp: i64, value: u64, logged: bool) {
-        self.entries.push(Entry { timestamp, value, series: at as u32, logged });
+        self.entries.push(LoggedPoint { timestamp, value, series: at as u32, logged });
         let series = &mut self.series[at];
         self.shuffled |= timestamp <= series.last;
         series.first = series.first.min(timestamp);
@@ -302,7 +302,7 @@ impl PointBatch {
             series.last = series.last.max(later.last);
         }
         self.log.extend_from_slice(&later.log);
-        self.entries.extend(later.entries.into_iter().map(|entry| Entry {
+        self.entries.extend(later.entries.into_iter().map(|entry| LoggedPoint {
             series: places[entry.series as usize],
             value: if entry.logged { entry.value + place(offset, offset) } else { entry.value },
             ..entry
@@ -320,7 +320,7 @@ impl PointBatch {
     }
 
     /// The points by series, each series' in the order in which they came, and where each series' end.
-    fn grouped(&self) -> (Vec<Entry>, Vec<usize>) {
+    fn grouped(&self) -> (Vec<LoggedPoint>, Vec<usize>) {
         let mut ends = vec![0; self.series.len() + 1];
         for entry in &self.entries {
             ends[entry.series as usize + 1] += 1;
@@ -329,7 +329,7 @@ impl PointBatch {
             ends[at] += ends[at - 1];
         }
         // Where each series' begin, until all of its points are in their places.
-        let mut grouped = vec![Entry::default(); self.entries.len()];
+        let mut grouped = vec![LoggedPoint::default(); self.entries.len()];
         for entry in &self.entries {
             let end = &mut ends[entry.series as usize];
             grouped[*end] = *entry;
@@ -342,7 +342,7 @@ impl PointBatch {
     fn for_each_series(
         &self,
         keep_first: bool,
-        mut each: impl FnMut(&Series, &mut Ordered<'_>) -> Result<(), Error>,
+        mut each: impl FnMut(&BatchSeries, &mut PointsInOrder<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (mut grouped, ends) = self.grouped();
         let mut rest = &mut *grouped;
@@ -352,7 +352,7 @@ impl PointBatch {
             (rest, start) = (others, end);
             // A series whose only row was refused has none.
             if !points.is_empty() {
-                each(series, &mut Ordered::of(points, &self.log, keep_first))?;
+                each(series, &mut PointsInOrder::of(points, &self.log, keep_first))?;
             }
         }
         Ok(())
@@ -363,7 +363,8 @@ impl PointBatch {
     /// # Errors
     /// `Duplicate` if a moment is written twice and is not to be.
     pub fn close(self, string: bool, on_conflict: OnConflict) -> Result<(Body, usize), Error> {
-        let Encoded { mut bytes, points, twice } = self.encode(string, on_conflict == OnConflict::Ignore)?;
+        let EncodedPoints { mut bytes, points, twice } =
+            self.encode(string, on_conflict == OnConflict::Ignore)?;
         match twice {
             Some((series, timestamp)) if on_conflict == OnConflict::Error => {
                 let count = self.entries.len() - points;
@@ -384,7 +385,7 @@ impl PointBatch {
     }
 
     /// The points as they would be sent.
-    pub fn encode(&self, string: bool, keep_first: bool) -> Result<Encoded, Error> {
+    pub fn encode(&self, string: bool, keep_first: bool) -> Result<EncodedPoints, Error> {
         let mut bytes = Vec::with_capacity(self.encoded() + self.series.len() * 48);
         let (mut written, mut twice) = (0, None);
         let mut points = Vec::new();
@@ -398,12 +399,12 @@ impl PointBatch {
             }
             Ok(())
         })?;
-        Ok(Encoded { bytes, points: written, twice })
+        Ok(EncodedPoints { bytes, points: written, twice })
     }
 }
 
 /// A request's body.
-pub struct Encoded {
+pub struct EncodedPoints {
     pub bytes: Vec<u8>,
     pub points: usize,
     /// A moment that was written more than once.
@@ -417,18 +418,18 @@ fn place(start: usize, end: usize) -> u64 {
 
 /// The points of a series ordered by time, each moment once with its last value, or its first: CDF does not say which of
 /// two it keeps.
-struct Ordered<'p> {
-    points: &'p [Entry],
+struct PointsInOrder<'p> {
+    points: &'p [LoggedPoint],
     log: &'p [u8],
     /// A moment that came more than once.
     twice: Option<i64>,
 }
 
-impl<'p> Ordered<'p> {
+impl<'p> PointsInOrder<'p> {
     /// `points`: in the order in which they came.
-    fn of(points: &'p mut [Entry], log: &'p [u8], keep_first: bool) -> Self {
+    fn of(points: &'p mut [LoggedPoint], log: &'p [u8], keep_first: bool) -> Self {
         if points.is_sorted_by(|a, b| a.timestamp < b.timestamp) {
-            return Ordered { points, log, twice: None };
+            return PointsInOrder { points, log, twice: None };
         }
         // The sort keeps the order of equal moments; reversing makes "keep the first" mean "keep the last written".
         if !keep_first {
@@ -445,7 +446,7 @@ impl<'p> Ordered<'p> {
                 }
             }
         }
-        Ordered { points: &points[..=kept], log, twice }
+        PointsInOrder { points: &points[..=kept], log, twice }
     }
 
     /// Appends the points as elements of the series' list.
@@ -529,9 +530,9 @@ mod tests {
             SeriesRef::Instance("b".into(), "a".into()),
         ];
         for (at, name) in names.iter().enumerate() {
-            let own = Name::of(name);
+            let own = SeriesName::of(name);
             assert!(names.iter().enumerate().all(|(other, name)| own.is(name) == (at == other)));
         }
-        assert!(Name::of(&names[2]).bytes() >= 200 && Name::of(&names[1]).bytes() == 0);
+        assert!(SeriesName::of(&names[2]).bytes() >= 200 && SeriesName::of(&names[1]).bytes() == 0);
     }
 }

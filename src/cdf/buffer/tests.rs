@@ -589,12 +589,12 @@ fn what_is_asked_for_part_by_part_is_all_that_is_pending() {
             keys.retain(|key| !by_key(&items).contains_key(key) && !key.is_empty());
             items.extend(
                 buffer
-                    .answer(&mut own, Wanted::OfKeys { place: None, keys, anew: false }, &mut spill)
+                    .answer(&mut own, WantedRows::OfKeys { place: None, keys, anew: false }, &mut spill)
                     .unwrap(),
             );
         }
         loop {
-            let more = buffer.answer(&mut own, Wanted::Rest { place: None }, &mut spill).unwrap();
+            let more = buffer.answer(&mut own, WantedRows::Rest { place: None }, &mut spill).unwrap();
             if more.is_empty() {
                 break;
             }
@@ -695,8 +695,10 @@ fn points_that_are_asked_for_stretch_by_stretch_are_all_that_were_written() {
             own = buffer.own_points(&connection, resource, before, &mut spill).unwrap();
             model = saved;
         }
-        let room =
-            |random: &mut Random| own_points::Room { points: 1 + random.below(90) as usize, bytes: 1 << 20 };
+        let room = |random: &mut Random| own_points::PointRoom {
+            points: 1 + random.below(90) as usize,
+            bytes: 1 << 20,
+        };
         // Two series that CDF has, in two stretches each.
         let middle = random.below(MOMENTS) as i64;
         let mut wanted: Vec<(String, Stretch)> = Vec::new();

@@ -5,7 +5,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cdf::buffer::{PendingItem, SeriesWrites, Wanted, WantedPoints};
+use crate::cdf::buffer::{PendingItem, SeriesWrites, WantedPoints, WantedRows};
 use crate::cdf::document::Value;
 use crate::cdf::encode::instances::KEY;
 use crate::cdf::encode::json;
@@ -15,7 +15,7 @@ use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 /// A question, and where its answer goes.
 #[derive(Debug)]
 pub enum Ask {
-    Rows { wanted: Wanted, reply: Reply<PendingItem> },
+    Rows { wanted: WantedRows, reply: Reply<PendingItem> },
     Points { wanted: WantedPoints, reply: Reply<SeriesWrites> },
 }
 
@@ -51,7 +51,7 @@ impl Own {
         answer.await.map_err(|_| gone())?
     }
 
-    async fn rows(&self, wanted: Wanted) -> Result<Vec<PendingItem>, Error> {
+    async fn rows(&self, wanted: WantedRows) -> Result<Vec<PendingItem>, Error> {
         self.ask(|reply| Ask::Rows { wanted, reply }).await
     }
 
@@ -68,7 +68,7 @@ impl Own {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.rows(Wanted::OfKeys { place: place.cloned(), keys, anew: false }).await
+        self.rows(WantedRows::OfKeys { place: place.cloned(), keys, anew: false }).await
     }
 
     /// The writes to items, or rows of sequences, of CDF, by both of their names.
@@ -80,7 +80,7 @@ impl Own {
     pub async fn of_items_anew(&self, items: &[Value], key: Key) -> Result<Vec<PendingItem>, Error> {
         let keys: Vec<_> = items.iter().flat_map(|item| self.keys(item, key)).collect();
         match self.by_id && !keys.is_empty() {
-            true => self.rows(Wanted::OfKeys { place: None, keys, anew: true }).await,
+            true => self.rows(WantedRows::OfKeys { place: None, keys, anew: true }).await,
             false => Ok(Vec::new()),
         }
     }
@@ -92,7 +92,7 @@ impl Own {
 
     /// The next writes that nobody has asked for by their keys, all those of a key together; none at the end.
     pub async fn rest(&self, place: Option<&(String, String)>) -> Result<Vec<PendingItem>, Error> {
-        self.rows(Wanted::Rest { place: place.cloned() }).await
+        self.rows(WantedRows::Rest { place: place.cloned() }).await
     }
 
     /// The writes to series.
