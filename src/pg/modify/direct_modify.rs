@@ -14,8 +14,9 @@ use crate::pg::compat::checked_as;
 use crate::pg::ddl::options::open_table;
 use crate::pg::errors::OrRaise;
 use crate::pg::list::pointers;
+use crate::pg::scan::execute::{self, ScanState};
 use crate::pg::scan::explain;
-use crate::pg::scan::{self, ScanPlan, ScanState};
+use crate::pg::scan::plan::ScanPlan;
 use crate::pg::session::transaction;
 
 /// Whether the statement deletes points by nothing but their series and time. PostgreSQL asks only where there are no
@@ -80,7 +81,7 @@ pub unsafe extern "C-unwind" fn begin_direct_modify(
     eflags: std::ffi::c_int,
 ) {
     // SAFETY: the executor passes the state of a scan that begins.
-    unsafe { scan::begin_foreign_scan(node, eflags) };
+    unsafe { execute::begin_foreign_scan(node, eflags) };
 }
 
 /// Counts the points and deletes them; there are no rows to give.
@@ -132,7 +133,7 @@ unsafe fn delete(state: &mut ScanState, node: *mut pg_sys::ForeignScanState) -> 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn end_direct_modify(node: *mut pg_sys::ForeignScanState) {
     // SAFETY: the executor passes a scan that has begun.
-    unsafe { scan::end_foreign_scan(node) };
+    unsafe { execute::end_foreign_scan(node) };
 }
 
 #[pg_guard]

@@ -13,11 +13,12 @@ use crate::pg::ddl::options;
 use crate::pg::encoding::encode_lossy;
 use crate::pg::errors::OrRaise;
 use crate::pg::list::{integers, pointers};
-use crate::pg::modify;
 use crate::pg::modify::new_rows::{self, Asking};
+use crate::pg::modify::plan::operation;
 use crate::pg::plan::{conflict_condition, on_conflict};
 use crate::pg::rights;
-use crate::pg::scan::{self, statistics, ScanPlan};
+use crate::pg::scan::execute::{is_changed, statistics};
+use crate::pg::scan::plan::ScanPlan;
 use crate::pg::text::from_server_lossy;
 
 #[pg_guard]
@@ -47,7 +48,7 @@ pub unsafe fn explain_scan(
         let conditions: Vec<(usize, Comparison)> =
             planned.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
         let mut requests = Vec::from_iter(explain::definition(&table));
-        let to_change = scan::is_changed(plan, (*node).ss.ps.state);
+        let to_change = is_changed(plan, (*node).ss.ps.state);
         requests.extend(explain::scan(&table, &conditions, &planned.needed, to_change));
         if operation == Operation::Delete {
             let deletion = explain::modify(&table, operation).0.join(", ");
@@ -103,7 +104,7 @@ pub unsafe extern "C-unwind" fn explain_foreign_modify(
     unsafe {
         let user = rights::of_change(rinfo, (*mtstate).ps.state);
         let (_, table) = options::table_definition((*rinfo).ri_RelationDesc, user).or_raise();
-        let operation = modify::operation((*mtstate).operation);
+        let operation = operation((*mtstate).operation);
         let (mut requests, rows) = explain::modify(&table, operation);
         let asking = new_rows::of_statement(mtstate, rinfo);
         let asked = match asking {

@@ -1,0 +1,276 @@
+//! SELECT is planned: the callbacks of the planner, and the plan that they make.
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::cdf::read::filter::keep_effective;
+use crate::cdf::resource::Role;
+use crate::cdf::table::Table;
+use crate::pg::compat;
+use crate::pg::ddl::options;
+use crate::pg::list::{integers, pointers};
+use crate::pg::plan::system_columns;
+use crate::pg::scan::estimate::{estimate, is_key, Estimate};
+use crate::pg::scan::pushdown::{column_of, pushed, Condition, Pushed};
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn get_foreign_rel_size(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    foreigntableid: pg_sys::Oid,
+) {
+    // SAFETY: the planner passes the relation that it is planning.
+    unsafe {
+        let table = options::open_table(foreigntableid, (*baserel).userid);
+        system_columns::check_scan(root, baserel, foreigntableid, &table);
+        if (*baserel).tuples < 0.0 {
+            (*baserel).tuples = f64::from(table.options.resource.usual_rows);
+        }
+        pg_sys::set_baserel_size_estimates(root, baserel);
+        (*baserel).rows = estimate(root, baserel, &table, (*baserel).baserestrictinfo).rows;
+    }
+}
+
+#[pg_guard]
+pub unsafe extern "C-unwind" fn get_foreign_paths(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    foreigntableid: pg_sys::Oid,
+) {
+    // SAFETY: the planner passes the relation that it is planning; the callback's argument lives as long as the call.
+    unsafe {
+        let table = options::open_table(foreigntableid, (*baserel).userid);
+        let restrictions = (*baserel).baserestrictinfo;
+        add_path(root, baserel, &estimate(root, baserel, &table, restrictions), (*baserel).lateral_relids);
+
+        // Joined by key, as often as the other side has rows.
+        let mut joins: Vec<*mut pg_sys::RestrictInfo> = pointers::<pg_sys::RestrictInfo>((*baserel).joininfo)
+            .iter()
+            .copied()
+            .filter(|info| pg_sys::join_clause_is_movable_to(*info, baserel))
+            .collect();
+        if (*baserel).has_eclass_joins {
+            for column in (0..table.bindings.len()).filter(|column| joins_by(&table, *column)) {
+                let mut attribute = column as i32 + 1;
+                let implied = pg_sys::generate_implied_equalities_for_column(
+                    root,
+                    baserel,
+                    Some(is_column),
+                    (&raw mut attribute).cast(),
+                    (*baserel).lateral_referencers,
+                );
+                joins.extend(pointers::<pg_sys::RestrictInfo>(implied).iter());
+            }
+        }
+        let mut seen: Vec<pg_sys::Relids> = Vec::new();
+        for join in joins {
+            let by_key = pushed(root, baserel, &table, (*join).clause)
+                .is_some_and(|pushed| joins_by(&table, pushed.condition.column));
+            if !by_key {
+                continue;
+            }
+            let outer = pg_sys::bms_union((*join).clause_relids, (*baserel).lateral_relids);
+            let outer = pg_sys::bms_del_member(outer, (*baserel).relid as i32);
+            if outer.is_null()
+                || pg_sys::bms_membership(outer) == pg_sys::BMS_Membership::BMS_EMPTY_SET
+                || seen.iter().any(|other| pg_sys::bms_equal(*other, outer))
+            {
+                continue;
+            }
+            seen.push(outer);
+            let parameters = pg_sys::get_baserel_parampathinfo(root, baserel, outer);
+            let clauses = pg_sys::list_concat(
+                pg_sys::list_copy((*parameters).ppi_clauses),
+                pg_sys::list_copy(restrictions),
+            );
+            let mut estimate = estimate(root, baserel, &table, clauses);
+            estimate.rows = (*parameters).ppi_rows.min(estimate.rows);
+            (*parameters).ppi_rows = estimate.rows;
+            add_path(root, baserel, &estimate, outer);
+        }
+    }
+}
+
+/// Whether few rows have the same value in a column, so that a join may ask for them alone.
+fn joins_by(table: &Table, column: usize) -> bool {
+    // Instances of several spaces may have one external id.
+    let of_instances =
+        table.options.resource.is_behind_view() && Some(column) == table.position_of(Role::ExternalId);
+    of_instances || is_key(table, column)
+}
+
+/// Whether the member of an equivalence class is the column that `attribute` points to.
+#[pg_guard]
+unsafe extern "C-unwind" fn is_column(
+    _root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    _class: *mut pg_sys::EquivalenceClass,
+    member: *mut pg_sys::EquivalenceMember,
+    attribute: *mut std::ffi::c_void,
+) -> bool {
+    // SAFETY: the planner passes a member, and the argument that get_foreign_paths has given.
+    unsafe {
+        column_of((*member).em_expr, baserel).is_some_and(|at| at as i32 + 1 == *attribute.cast::<i32>())
+    }
+}
+
+unsafe fn add_path(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    estimate: &Estimate,
+    outer: pg_sys::Relids,
+) {
+    // SAFETY: the relation is being planned.
+    unsafe {
+        let path =
+            compat::foreign_scan_path(root, baserel, estimate.rows, estimate.startup, estimate.total, outer);
+        pg_sys::add_path(baserel, path.cast());
+    }
+}
+
+/// The plan's private list: how many rows are probably enough (-1: all), the number of conditions, three
+/// integers for each, and the columns that are needed. The conditions' values are the plan's expressions, in the same order.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn get_foreign_plan(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    foreigntableid: pg_sys::Oid,
+    _best_path: *mut pg_sys::ForeignPath,
+    tlist: *mut pg_sys::List,
+    scan_clauses: *mut pg_sys::List,
+    outer_plan: *mut pg_sys::Plan,
+) -> *mut pg_sys::ForeignScan {
+    // SAFETY: the planner passes the relation that it is planning, and its clauses as RestrictInfo nodes.
+    unsafe {
+        let table = options::open_table(foreigntableid, (*baserel).userid);
+        let scan_clauses = pg_sys::extract_actual_clauses(scan_clauses, false);
+        let clauses = pointers::<pg_sys::Expr>(scan_clauses);
+        let mut conditions: Vec<Pushed> =
+            clauses.iter().filter_map(|clause| pushed(root, baserel, &table, *clause)).collect();
+        keep_effective(&table, &mut conditions, |pushed| {
+            (pushed.condition.column, pushed.condition.comparison())
+        });
+
+        // With rows dropped here, more are needed than the query gives.
+        let exact = conditions.len() == clauses.len() && conditions.iter().all(|pushed| pushed.exact);
+        let limit = match (*root).limit_tuples {
+            limit if exact && limit > 0.0 && (*(*root).parse).sortClause.is_null() => {
+                limit.min(f64::from(i32::MAX)) as i32
+            }
+            _ => -1,
+        };
+        let mut private = append(std::ptr::null_mut(), limit);
+        private = append(private, conditions.len() as i32);
+        let mut values = std::ptr::null_mut();
+        for condition in &conditions {
+            for integer in condition.condition.to_integers() {
+                private = append(private, integer);
+            }
+            values = pg_sys::lappend(values, condition.value.cast());
+        }
+        let spared = spares_unchanged(root, baserel);
+        for (column, shown) in needed(baserel, clauses, table.bindings.len()) {
+            let flag = if shown || !spared { SHOWN } else { 0 };
+            private = append(private, (column as i32) << 1 | flag);
+        }
+        pg_sys::make_foreignscan(
+            tlist,
+            scan_clauses,
+            (*baserel).relid,
+            values,
+            private,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            outer_plan,
+        )
+    }
+}
+
+unsafe fn append(list: *mut pg_sys::List, value: i32) -> *mut pg_sys::List {
+    // SAFETY: the list is null or a list of integers.
+    unsafe { pg_sys::lappend_int(list, value) }
+}
+
+/// The bit beside a column of the plan's list that says that its value is needed, and not only the row that it is in.
+const SHOWN: i32 = 1;
+
+/// Whether the scan's rows are to be updated, and nothing looks at the columns that are not set: these stay as they are in
+/// CDF, whatever they hold.
+unsafe fn spares_unchanged(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo) -> bool {
+    // SAFETY: the relation is being planned, so that it is locked.
+    unsafe {
+        let query = (*root).parse;
+        if (*query).commandType != pg_sys::CmdType::CMD_UPDATE
+            || !(*query).returningList.is_null()
+            || !pg_sys::bms_is_member((*baserel).relid as i32, (*root).all_result_relids)
+        {
+            return false;
+        }
+        let entry = *(*root).simple_rte_array.add((*baserel).relid as usize);
+        let relation = pg_sys::RelationIdGetRelation((*entry).relid);
+        if relation.is_null() {
+            return false;
+        }
+        let alone = (*(*relation).rd_att).constr.is_null()
+            && (*relation).trigdesc.is_null()
+            && !(*(*relation).rd_rel).relispartition
+            && (*query).withCheckOptions.is_null();
+        pg_sys::RelationClose(relation);
+        alone
+    }
+}
+
+/// Positions of the columns that the query uses, and whether it names them: otherwise they are part of a whole row.
+unsafe fn needed(
+    baserel: *mut pg_sys::RelOptInfo,
+    clauses: &[*mut pg_sys::Expr],
+    columns: usize,
+) -> Vec<(usize, bool)> {
+    // SAFETY: the relation's target and clauses are expressions.
+    unsafe {
+        let mut used = std::ptr::null_mut();
+        for expression in pointers::<pg_sys::Node>((*(*baserel).reltarget).exprs) {
+            pg_sys::pull_varattnos(*expression, (*baserel).relid, &mut used);
+        }
+        for clause in clauses {
+            pg_sys::pull_varattnos(clause.cast(), (*baserel).relid, &mut used);
+        }
+        let has = |attribute: i32| {
+            pg_sys::bms_is_member(attribute - pg_sys::FirstLowInvalidHeapAttributeNumber, used)
+        };
+        // Attribute 0 is the whole row.
+        let all = has(0);
+        let named = |at: usize| has(at as i32 + 1);
+        (0..columns).filter(|at| all || named(*at)).map(|at| (at, named(at))).collect()
+    }
+}
+
+/// What `get_foreign_plan` has put into a plan.
+pub struct ScanPlan {
+    /// So many rows are probably enough.
+    pub limit: Option<usize>,
+    /// What is pushed down.
+    pub conditions: Vec<Condition>,
+    /// Whether each column is needed.
+    pub needed: Vec<bool>,
+    /// Whether its value is.
+    pub shown: Vec<bool>,
+}
+
+impl ScanPlan {
+    /// # Safety
+    /// `plan` was made by this module, for a table of so many columns.
+    pub unsafe fn of(plan: *mut pg_sys::ForeignScan, columns: usize) -> ScanPlan {
+        // SAFETY: the caller's promise.
+        let private = unsafe { integers((*plan).fdw_private) };
+        let (limit, count) = (private[0], private[1] as usize);
+        let (listed, used) = private[2..].split_at(Condition::INTEGERS * count);
+        let conditions = listed.chunks_exact(Condition::INTEGERS).filter_map(Condition::from_integers);
+        let (mut needed, mut shown) = (vec![false; columns], vec![false; columns]);
+        for column in used {
+            needed[(column >> 1) as usize] = true;
+            shown[(column >> 1) as usize] = column & SHOWN != 0;
+        }
+        ScanPlan { limit: usize::try_from(limit).ok(), conditions: conditions.collect(), needed, shown }
+    }
+}
