@@ -9,7 +9,7 @@ use cdf_fdw::cdf::buffer::{Extent, Foreground, Spill, TransactionBuffer};
 use cdf_fdw::cdf::cell::Cell;
 use cdf_fdw::cdf::error::Error;
 use cdf_fdw::cdf::http::connection::Connection;
-use cdf_fdw::cdf::http::oidc::Credentials;
+use cdf_fdw::cdf::http::credentials::{CdfSession, Credentials};
 use cdf_fdw::cdf::resource::Resource;
 use cdf_fdw::cdf::table::{ColumnDefinition, Mode, OnConflict, OnUnfit, Table, TableOptions};
 use cdf_fdw::cdf::writer::{Target, Writer};
@@ -31,13 +31,8 @@ impl Spill for NoSpill {
 
 fn connection() -> Result<Arc<Connection>, Box<dyn std::error::Error>> {
     let url = Url::parse("http://127.0.0.1:1")?;
-    let credentials = Credentials {
-        token_url: url.clone(),
-        client_id: "id".into(),
-        client_secret: SecretString::from("secret".to_owned()),
-        scope: None,
-        audience: None,
-    };
+    let credentials =
+        Credentials::Session(CdfSession { id: 1, key: SecretString::from("secret".to_owned()) });
     Ok(Arc::new(Connection::new(url, "project".into(), credentials)))
 }
 

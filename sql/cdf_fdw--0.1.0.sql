@@ -104,7 +104,11 @@ SELECT
   (SELECT o.option_value FROM pg_catalog.pg_options_to_table(m.umoptions) AS o
    WHERE o.option_name OPERATOR(pg_catalog.=) 'audience') AS audience,
   CAST(c.schema AS pg_catalog.text) AS schema,
-  false AS sealed,
+  EXISTS (
+    SELECT FROM pg_catalog.pg_options_to_table(m.umoptions) AS o
+    WHERE (o.option_name OPERATOR(pg_catalog.=) 'client_secret' OR o.option_name OPERATOR(pg_catalog.=) 'session_key')
+    AND o.option_value OPERATOR(pg_catalog.^@) 'sealed:'
+  ) AS sealed,
   c.created AS created,
   c.changed AS changed
 FROM cdf_registrations AS c
@@ -174,6 +178,17 @@ COMMENT ON FUNCTION cdf_update_credentials(
 ) IS
 'Replaces what is given of the credentials of a registered role, once CDF has accepted them. Open sessions use them from '
 'their next transaction on.';
+
+CREATE FUNCTION cdf_seal_secrets() RETURNS pg_catalog.int8
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_seal_secrets';
+
+REVOKE ALL ON FUNCTION cdf_seal_secrets() FROM PUBLIC;
+
+COMMENT ON FUNCTION cdf_seal_secrets() IS
+'Seals the secrets of all user mappings in this database under the first key of cdf_fdw.secret_key_file, and tells how many it '
+'has sealed: those that were plain, and those that were under another key.';
 
 CREATE FUNCTION cdf_check_credentials(
   username pg_catalog.text

@@ -19,5 +19,6 @@ pub mod http;
 pub mod read;
 pub mod resource;
 pub mod seen;
+pub mod small_file;
 pub mod table;
 pub mod writer;

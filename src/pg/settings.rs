@@ -1,5 +1,8 @@
 //! The settings `cdf_fdw.*`.
 
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -13,6 +16,7 @@ static MAX_CONCURRENT_REQUESTS: GucSetting<i32> = GucSetting::<i32>::new(8);
 static BUFFER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(65_536);
 static PROGRESS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LOG_MIN_FLUSH_DURATION: GucSetting<i32> = GucSetting::<i32>::new(-1);
+static SECRET_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Defines the settings and reserves their prefix. Called once, from `_PG_init`.
@@ -97,6 +101,15 @@ pub fn init() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    GucRegistry::define_string_guc(
+        c"cdf_fdw.secret_key_file",
+        c"Sets the file with the keys under which the secrets of user mappings are sealed.",
+        c"A key of 64 hexadecimal digits on each line. The first one seals, all open. The server's user has to own the file, \
+          nobody else may read it, and it is outside of the data directory.",
+        &SECRET_KEY_FILE,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
     compat::reserve_prefix(c"cdf_fdw");
 }
 
@@ -136,6 +149,12 @@ pub fn log_min_flush_duration() -> Option<Duration> {
         -1 => None,
         setting => Some(milliseconds(setting)),
     }
+}
+
+/// The file with the keys for secrets, if there is one.
+pub fn secret_key_file() -> Option<PathBuf> {
+    let path = SECRET_KEY_FILE.get().filter(|path| !path.is_empty())?;
+    Some(PathBuf::from(OsString::from_vec(path.into_bytes())))
 }
 
 /// Whether http:// URLs of hosts other than loopback are accepted.

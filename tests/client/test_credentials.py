@@ -16,7 +16,7 @@ def test_new_role_connects_and_finds_its_tables(site):
     assert (database, schema) == (site.database, username)
     assert len(password) >= 32
     with site.role(username, password) as connection:
-        assert connection.execute("SHOW search_path").fetchone()[0] == username
+        assert connection.execute("SHOW search_path").fetchone()[0] == f"{username}, public"
         assert connection.execute("SHOW TimeZone").fetchone()[0] == "UTC"
         assert connection.execute("SELECT to_regclass('assets')").fetchone()[0] == "assets"
         with pytest.raises(errors.InsufficientPrivilege):

@@ -730,3 +730,58 @@ def test_a_view_table_is_made_for_the_role(site, api, naming, version):
         with refused("HV00R", "no view sp:Other"):
             call(connection, "cdf_create_view_table", "etl", "other", "sp", "Other")
         assert site.objects() == before
+
+
+# Where a role finds what is made for it.
+
+
+@pytest.mark.parametrize("schema", ["tools", "Odd, \"name"])
+def test_the_extensions_schema_follows_the_roles_own(site, schema):
+    with site.superuser() as connection:
+        connection.execute("DROP EXTENSION cdf_fdw CASCADE")
+        connection.execute(sql.SQL("CREATE SCHEMA {0}; GRANT USAGE ON SCHEMA {0} TO PUBLIC").format(sql.Identifier(schema)))
+        connection.execute(sql.SQL("CREATE EXTENSION cdf_fdw SCHEMA {}").format(sql.Identifier(schema)))
+        connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
+        _, password, _, _ = site.register(connection, username="etl")
+        # Into the extension's own schema: it is named once.
+        site.register(connection, username="other", schema=schema)
+        query = "SELECT array_to_string(setconfig, '|') FROM pg_db_role_setting WHERE setrole = 'other'::regrole"
+        assert connection.execute(query).fetchone()[0].count("name" if "name" in schema else "tools") == 1
+    with site.role("etl", password) as session:
+        assert session.execute("SELECT current_schemas(false)").fetchone()[0] == ["etl", schema]
+        # Without a prefix: the tables, and what the extension has for roles.
+        assert session.execute("SELECT username FROM cdf_credentials").fetchall() == [("etl",)]
+        assert session.execute("SELECT count(*) FROM events").fetchone() == (0,)
+
+
+# A role on several servers.
+
+
+def test_a_role_on_several_servers_is_changed_on_the_last_one(site):
+    with site.superuser() as connection:
+        told = []
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+        site.register(connection, username="etl")
+        # A mapping that was made by hand is no registration.
+        connection.execute(f"CREATE SERVER hand FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url '{site.emulator.url}')")
+        connection.execute(
+            f"CREATE USER MAPPING FOR etl SERVER hand OPTIONS (project 'p', token_url '{site.emulator.token_url}',"
+            " client_id 'by hand', client_secret 'x')"
+        )
+        call(connection, "cdf_update_credentials", "etl", client_secret=site.emulator.client_secret)
+        assert told == []
+        site.register(connection, username="etl", server="second", schema="second")
+
+        def audiences() -> dict:
+            return dict(connection.execute("SELECT server, audience FROM cdf_credentials").fetchall())
+
+        call(connection, "cdf_update_credentials", "etl", audience="a")
+        assert audiences() == {"cdf": None, "second": "a"}
+        (notice,) = told
+        assert "server cdf as well" in notice and "second" in notice
+        table = call(connection, "cdf_create_raw_table", "etl", "movies", "d", "t", "{}")
+        assert table == "second.movies"
+        # Registering it on the first one again makes that the last one.
+        site.register(connection, username="etl")
+        call(connection, "cdf_update_credentials", "etl", audience="b")
+        assert audiences() == {"cdf": "b", "second": "a"}

@@ -264,7 +264,7 @@ def test_roles_share_a_schema(site):
     for username, password, *_ in (first, second, third):
         with site.role(username, password) as connection:
             assert connection.execute("SELECT count(*) FROM shared.assets").fetchone() == (0,)
-            assert connection.execute("SHOW search_path").fetchone() == ("shared",)
+            assert connection.execute("SHOW search_path").fetchone() == ("shared, public",)
 
 
 def test_registered_again_what_an_administrator_has_changed_stays(site):

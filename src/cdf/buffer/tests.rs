@@ -15,7 +15,7 @@ use crate::cdf::encode::points::{wire, SeriesRef};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Identity, Kind};
 use crate::cdf::http::connection::Connection;
-use crate::cdf::http::oidc::Credentials;
+use crate::cdf::http::credentials::{CdfSession, Credentials};
 use crate::cdf::resource::Resource;
 use crate::cdf::table::{OnConflict, Operation, Table};
 use crate::cdf::writer::{Target, Writer};
@@ -52,13 +52,8 @@ fn background(seed: u64) -> &'static dyn Background {
 
 fn connection() -> Arc<Connection> {
     let url = Url::parse("http://127.0.0.1:1").unwrap();
-    let credentials = Credentials {
-        token_url: url.clone(),
-        client_id: "id".into(),
-        client_secret: SecretString::from("secret".to_owned()),
-        scope: None,
-        audience: None,
-    };
+    let credentials =
+        Credentials::Session(CdfSession { id: 1, key: SecretString::from("secret".to_owned()) });
     Arc::new(Connection::new(url, "project".into(), credentials))
 }
 

@@ -12,8 +12,16 @@ use super::retry::Resend;
 
 #[derive(Debug, Clone, Copy)]
 pub enum Peer<'a> {
-    Cdf { project: &'a str, link: &'a Arc<Link> },
+    Cdf {
+        project: &'a str,
+        link: &'a Arc<Link>,
+    },
     IdentityProvider,
+    /// CDF, where it gives a session its tokens.
+    Sessions {
+        project: &'a str,
+        id: u64,
+    },
 }
 
 /// A request and the server that gets it.
@@ -31,7 +39,8 @@ pub struct Call<'a> {
     /// The length of the body in bytes, as it is sent.
     pub bytes: usize,
     pub limits: &'a Limits,
-    pub client_secret: &'a SecretString,
+    /// What its answer might repeat besides the token.
+    pub secrets: Vec<&'a SecretString>,
 }
 
 /// How an answer is judged.
@@ -65,7 +74,7 @@ impl Call<'_> {
     /// server's own.
     pub fn is_foreign(&self, answer: &Answer) -> bool {
         match self.peer {
-            Peer::Cdf { .. } => {
+            Peer::Cdf { .. } | Peer::Sessions { .. } => {
                 !answer.is_refusal() && (answer.status == 404 || !answer.body.trim_ascii().is_empty())
             }
             Peer::IdentityProvider => answer.is_markup(),

@@ -1,6 +1,8 @@
 //! Requests to CDF: they carry the connection's token, and the client checks that CDF is what answers.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use reqwest::header::{self, HeaderValue};
@@ -18,7 +20,11 @@ use super::report::{cursor_expired, no_endpoint};
 use super::request::{encode, Body, Limits, Request};
 use super::response::Response;
 use super::retry::Resend;
+use super::route::Route;
 use crate::cdf::error::{Absence, Error, RequestError, Trace};
+
+/// Connections are kept by no more ways than this at a time.
+const MOST_ROUTES: usize = 16;
 
 /// What a token may do, according to CDF's token/inspect.
 #[derive(Debug, Clone)]
@@ -35,7 +41,11 @@ pub struct Inspection {
 /// An HTTP client with a connection pool. Clones share the pool.
 #[derive(Debug, Clone)]
 pub struct Client {
+    /// By the system's own way.
     pub(super) transport: Transport,
+    /// By other ways, made at their first use.
+    others: Arc<Mutex<HashMap<Route, Transport>>>,
+    idle: usize,
 }
 
 impl Client {
@@ -45,7 +55,30 @@ impl Client {
     /// # Errors
     /// `CannotConnect` if TLS cannot be set up, for example because the system has no root certificates.
     pub fn new(idle: usize) -> Result<Self, Error> {
-        Ok(Client { transport: Transport::new(idle)? })
+        Ok(Client { idle, ..Client::with(Transport::new(idle, &Route::default())?) })
+    }
+
+    /// A client with this transport.
+    pub(super) fn with(transport: Transport) -> Self {
+        Client { transport, idle: 0, others: Arc::default() }
+    }
+
+    /// What reaches a connection's servers.
+    fn transport(&self, route: &Route) -> Result<Transport, Error> {
+        if *route == Route::default() {
+            return Ok(self.transport.clone());
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(transport) = others.get(route) {
+            return Ok(transport.clone());
+        }
+        // An earlier version of the same file is not used again.
+        if others.len() >= MOST_ROUTES {
+            others.clear();
+        }
+        let transport = Transport::new(self.idle, route)?;
+        others.insert(route.clone(), transport.clone());
+        Ok(transport)
     }
 
     /// Sends a request, and repeats it until its answer is final. Must run in a tokio runtime with I/O and time enabled.
@@ -168,22 +201,21 @@ impl Client {
             writes: request.endpoint.changes(),
             bytes: body.as_ref().map_or(0, Bytes::len),
             limits,
-            client_secret: &connection.credentials.client_secret,
+            secrets: connection.credentials.secret().into_iter().collect(),
         };
         let (url, headers, body, method) = (&url, &headers, &body, &method);
+        let transport = &self.transport(&connection.route)?;
         let prepare = move |refused: Option<SecretString>| async move {
             if let Some(refused) = refused {
                 oidc::forget(&connection.tokens, &refused).await;
             }
             let waits = limits.errand.waits_for_token();
-            let token =
-                oidc::token(&self.transport, &connection.credentials, &connection.tokens, limits).await?;
+            let token = oidc::token(transport, connection, limits).await?;
             drop(waits);
             let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
                 .map_err(|_| Error::internal("a token that no header can hold was kept"))?;
             authorization.set_sensitive(true);
-            let mut prepared = self
-                .transport
+            let mut prepared = transport
                 .http()
                 .request(method.clone(), url.clone())
                 .headers(headers.clone())
@@ -193,7 +225,7 @@ impl Client {
             }
             Ok((prepared, Some(token)))
         };
-        let answer = self.transport.exchange(&call, prepare).await?;
+        let answer = transport.exchange(&call, prepare).await?;
         let (status, request_id) = (answer.status, answer.clean_request_id());
         Ok(Response { status, endpoint: call.endpoint, body: answer.body, request_id })
     }

@@ -3,13 +3,19 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
+use secrecy::SecretString;
 use url::Url;
 
+use super::credentials::Credentials;
 use super::link::Link;
-use super::oidc::{Credentials, Tokens};
+use super::route::Route;
 use super::text::host;
+use super::token_cache::TokenCache;
 use super::url_path::segment;
-use crate::cdf::error::{Error, Kind};
+use crate::cdf::error::{Error, Kind, RequestError};
+
+/// The current token of one connection.
+pub(super) type Tokens = TokenCache<SecretString, RequestError>;
 
 /// A CDF project with the credentials to use it, and their current token.
 #[derive(Debug)]
@@ -18,6 +24,7 @@ pub struct Connection {
     pub base_url: Url,
     pub project: String,
     pub credentials: Credentials,
+    pub route: Route,
     pub(super) tokens: Tokens,
     pub(super) link: Arc<Link>,
     /// Where it leads to, written in the same way for all that lead there: scheme, host, port and path.
@@ -27,12 +34,19 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// By the system's own way.
     pub fn new(base_url: Url, project: String, credentials: Credentials) -> Self {
         // Of an origin the host is in lower case, and the port named only if it is not the usual one.
         let origin = base_url.origin().ascii_serialization();
         let place = (origin, base_url.path().trim_end_matches('/').to_owned());
         let (tokens, link) = (Tokens::new(), Link::new());
-        Connection { base_url, project, credentials, tokens, link, place, reached: AtomicBool::new(false) }
+        let (route, reached) = (Route::default(), AtomicBool::new(false));
+        Connection { base_url, project, credentials, route, tokens, link, place, reached }
+    }
+
+    /// The same by another way.
+    pub fn by(self, route: Route) -> Self {
+        Connection { route, ..self }
     }
 
     /// Whether both reach the same project of the same CDF, with whatever credentials.
@@ -80,18 +94,14 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cdf::http::credentials::CdfSession;
     use crate::cdf::http::testing::{reply, serve};
 
     #[test]
     fn a_url_that_is_written_in_another_way_leads_to_the_same_project() {
         let connection = |url: &str, project: &str, secret: &str| {
-            let credentials = Credentials {
-                token_url: "http://127.0.0.1/token".parse().unwrap(),
-                client_id: "me".into(),
-                client_secret: secret.to_owned().into(),
-                scope: None,
-                audience: None,
-            };
+            let session = CdfSession { id: 1, key: secret.to_owned().into() };
+            let credentials = Credentials::Session(session);
             Connection::new(url.parse().unwrap(), project.into(), credentials)
         };
         let one = connection("https://cdf.example.com", "p", "a");

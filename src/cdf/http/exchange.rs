@@ -14,6 +14,7 @@ use super::link::TimedConnections;
 use super::proxy;
 use super::request::Limits;
 use super::retry::{Decision, Outcome, Policy, Stop};
+use super::route::Route;
 use crate::cdf::error::{Error, Kind, RequestError};
 
 pub const USER_AGENT: &str = concat!("cdf_fdw/", env!("CARGO_PKG_VERSION"));
@@ -43,10 +44,18 @@ impl Transport {
     /// that it keeps.
     ///
     /// # Errors
-    /// `CannotConnect` if TLS cannot be set up, for example because the system has no root certificates.
-    pub fn new(idle: usize) -> Result<Self, Error> {
-        let builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(idle);
-        Self::build(match proxy::from(|name| std::env::var(name).ok()) {
+    /// `CannotConnect` if TLS cannot be set up, for example because the system has no root certificates; `InvalidOption` if what
+    /// the route names cannot be used.
+    pub fn new(idle: usize, route: &Route) -> Result<Self, Error> {
+        let mut builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(idle);
+        if let Some(ca_file) = &route.ca_file {
+            builder = builder.tls_certs_merge(ca_file.certificates()?);
+        }
+        let proxy = match &route.proxy {
+            Some(url) => Some(proxy::named(url)?),
+            None => proxy::from(|name| std::env::var(name).ok()),
+        };
+        Self::build(match proxy {
             Some(proxy) => builder.proxy(proxy),
             None => builder,
         })
@@ -108,11 +117,11 @@ impl Transport {
                     let _under_way = limits.errand.attempt(call.bytes);
                     link.measured(attempt).await
                 }
-                Peer::IdentityProvider => attempt.await,
+                Peer::IdentityProvider | Peer::Sessions { .. } => attempt.await,
             };
             let unsuccessful = match answer {
                 Ok(mut answer) => {
-                    answer.secrets = token.iter().chain([call.client_secret]).cloned().collect();
+                    answer.secrets = token.iter().chain(call.secrets.iter().copied()).cloned().collect();
                     match call.judge(&answer) {
                         Verdict::Owed => {
                             call.count_answer(&answer);

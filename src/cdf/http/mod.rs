@@ -7,9 +7,11 @@
 //! - [`client`]: requests to CDF with such a token.
 
 mod answer;
+mod assertion;
 mod call;
 pub mod client;
 pub mod connection;
+pub mod credentials;
 pub mod endpoint;
 mod exchange;
 mod failure;
@@ -24,6 +26,7 @@ mod report;
 pub mod request;
 pub mod response;
 pub mod retry;
+pub mod route;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -2,6 +2,9 @@
 //! any to this machine itself, would show its secrets to the proxy, and never leaves through one.
 
 use reqwest::{NoProxy, Proxy};
+use url::Url;
+
+use crate::cdf::error::{Error, Kind};
 
 /// Where proxies for https:// are named, the first that is set counting.
 const NAMED_IN: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
@@ -17,6 +20,17 @@ pub fn from(variable: impl Fn(&str) -> Option<String>) -> Option<Proxy> {
     let proxy = Proxy::https(set(&NAMED_IN)?).ok()?;
     let except = set(&EXCEPT).unwrap_or_default();
     Some(proxy.no_proxy(NoProxy::from_string(&format!("{except},{LOOPBACK}"))))
+}
+
+/// The proxy that a server's option names.
+///
+/// # Errors
+/// `InvalidOption` if no proxy can be at such a URL.
+pub fn named(url: &Url) -> Result<Proxy, Error> {
+    let proxy = Proxy::https(url.clone()).map_err(|_| {
+        Error::new(Kind::InvalidOption, "the option proxy of the foreign server is no address of a proxy")
+    })?;
+    Ok(proxy.no_proxy(NoProxy::from_string(LOOPBACK)))
 }
 
 #[cfg(test)]
@@ -45,6 +59,18 @@ mod tests {
         (address, receiver)
     }
 
+    /// What a proxy gets to see of a request.
+    fn seen_by(proxy: Option<Proxy>, seen: &mpsc::Receiver<String>, url: &str) -> Option<String> {
+        let mut builder = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(2));
+        if let Some(proxy) = proxy {
+            builder = builder.proxy(proxy);
+        }
+        let request = builder.build().unwrap().get(url).send();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        assert!(runtime.block_on(request).is_err());
+        seen.try_recv().ok()
+    }
+
     /// What the proxy gets to see of a request, with these variables, where `{}` is the proxy.
     fn seen_by_proxy(url: &str, variables: &[(&str, &str)]) -> Option<String> {
         let (address, seen) = listener();
@@ -52,14 +78,22 @@ mod tests {
             let (_, value) = variables.iter().find(|(set, _)| *set == name)?;
             Some(value.replace("{}", &address))
         };
-        let mut builder = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(2));
-        if let Some(proxy) = from(variable) {
-            builder = builder.proxy(proxy);
+        seen_by(from(variable), &seen, url)
+    }
+
+    #[test]
+    fn a_named_proxy_carries_https_to_other_machines_only() {
+        for (url, line) in [
+            ("https://cdf.invalid/x", Some("CONNECT cdf.invalid:443 HTTP/1.1")),
+            ("http://cdf.invalid/x", None),
+            ("https://localhost:1/", None),
+            ("https://127.0.0.1:1/", None),
+            ("https://[::1]:1/", None),
+        ] {
+            let (address, seen) = listener();
+            let proxy = named(&format!("http://{address}").parse().unwrap()).unwrap();
+            assert_eq!(seen_by(Some(proxy), &seen, url).as_deref(), line, "{url}");
         }
-        let request = builder.build().unwrap().get(url).send();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        assert!(runtime.block_on(request).is_err());
-        seen.try_recv().ok()
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Call<'_> {
                 // The id comes first, because the message may be long and cut.
                 format!("CDF's last answer to {endpoint} was {status} ({id}{})", answer.message())
             }
-            (Ok(answer), Peer::IdentityProvider) => {
+            (Ok(answer), Peer::IdentityProvider | Peer::Sessions { .. }) => {
                 format!("the last answer to {} was {} ({})", self.endpoint, answer.status_line(), self.name)
             }
             (Err(failure), _) => format!("the last attempt: {}", self.describe(failure)),
@@ -88,7 +88,7 @@ impl Call<'_> {
             Err(_) => "connection lost".to_owned(),
         };
         match self.peer {
-            Peer::Cdf { .. } => why,
+            Peer::Cdf { .. } | Peer::Sessions { .. } => why,
             Peer::IdentityProvider => format!("{why} of the identity provider"),
         }
     }
@@ -116,11 +116,15 @@ impl Call<'_> {
             (_, 429) if stop != Stop::Final => {
                 let message = format!("{name} throttled {brief}: {}", answer.message());
                 Error::new(Kind::Throttled, message).hint(match self.peer {
-                    Peer::Cdf { .. } => THROTTLED,
+                    Peer::Cdf { .. } | Peer::Sessions { .. } => THROTTLED,
                     Peer::IdentityProvider => "Try again later, or with fewer sessions that begin at once.",
                 })
             }
             (Peer::IdentityProvider, 400..=499) => self.credentials_refused(answer),
+            (Peer::Sessions { project, .. }, 404) => {
+                return no_endpoint(name, project, &answer.message(), answer.trace(endpoint), unsure).into()
+            }
+            (Peer::Sessions { id, .. }, 400..=499) => self.session_refused(answer, id),
             (Peer::Cdf { .. }, 500..) if stop == Stop::Final => {
                 return RequestError::Api(answer.api_error(endpoint, unsure))
             }
@@ -138,10 +142,10 @@ impl Call<'_> {
     fn refused_by_another(&self, answer: &Answer) -> Error {
         let Call { name, endpoint, .. } = self;
         let brief = brief_endpoint(endpoint);
-        // An identity provider's answer may quote credentials, so its body is shown only if it is a page.
+        // Where tokens come from, an answer may quote credentials, so its body is shown only if it is a page.
         let description = answer.description(matches!(self.peer, Peer::Cdf { .. }) || answer.is_markup());
         match (self.peer, answer.status) {
-            (Peer::Cdf { project, .. }, 404) => Error::new(
+            (Peer::Cdf { project, .. } | Peer::Sessions { project, .. }, 404) => Error::new(
                 Kind::CannotConnect,
                 format!("{name} has no {brief} for project \"{project}\" ({description})"),
             )
@@ -150,7 +154,7 @@ impl Call<'_> {
                 Error::new(Kind::CannotConnect, format!("{name} has no answer to {brief} ({description})"))
                     .hint("Check the token_url of the user mapping.")
             }
-            (Peer::Cdf { .. }, _) => Error::new(
+            (Peer::Cdf { .. } | Peer::Sessions { .. }, _) => Error::new(
                 Kind::ConnectionLost,
                 format!("something before {name} refused {brief}: it is not CDF's answer ({description})"),
             )
@@ -189,17 +193,17 @@ impl Call<'_> {
         if matches!(failure, Failure::Untrusted(_)) {
             error = error.hint(
                 "The certificate must be valid for this host, and its authority be among those that the operating system \
-                 of the PostgreSQL server trusts.",
+                 of the PostgreSQL server trusts, or in the file that the foreign server's option ca_file names.",
             );
         }
         if let Failure::Foreign(answer, _) = failure {
             error = error.trace(Some(answer.trace(&self.endpoint))).hint(match self.peer {
-                Peer::Cdf { .. } => BETWEEN_CDF,
+                Peer::Cdf { .. } | Peer::Sessions { .. } => BETWEEN_CDF,
                 Peer::IdentityProvider => BETWEEN_IDENTITY_PROVIDER,
             });
         }
         error = match (kind, self.peer) {
-            (Kind::CannotConnect | Kind::ConnectionLost, Peer::Cdf { .. }) => error.or_hint(
+            (Kind::CannotConnect | Kind::ConnectionLost, Peer::Cdf { .. } | Peer::Sessions { .. }) => error.or_hint(
                 "Check the base_url of the foreign server, and that this server may go out to it. If it is right, try again \
                  later.",
             ),
@@ -286,6 +290,15 @@ impl Call<'_> {
             refused = refused.detail(shorten(&rest.join(" "), LONGEST_FOREIGN_TEXT));
         }
         refused.hint("Check client_id, client_secret, scope and token_url of the user mapping.")
+    }
+
+    /// The error for a session that CDF gives no token.
+    fn session_refused(&self, answer: &Answer, id: u64) -> Error {
+        let message = format!("{} gives no token to session {id}: {}", self.name, answer.message());
+        Error::new(Kind::NotAuthenticated, message).hint(
+            "Check session_id, session_key and project of the user mapping. A session that has expired, or was revoked, cannot be \
+             used any more: register the role again.",
+        )
     }
 
     /// The error for a refusal that is not in OAuth's form.

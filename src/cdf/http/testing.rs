@@ -11,9 +11,9 @@ use bytes::Bytes;
 
 use super::client::Client;
 use super::connection::Connection;
+use super::credentials::{Credentials, OidcClient, Proof, TokenAuth};
 use super::endpoint::Endpoint;
 use super::exchange::Transport;
-use super::oidc::Credentials;
 use super::owed::Owed;
 use super::request::{Body, Limits, Request};
 use super::response::Response;
@@ -156,13 +156,13 @@ pub fn serve(acts: Vec<Act>) -> Server {
 impl Server {
     pub fn connection(&self) -> Connection {
         let base_url = format!("http://{}", self.address).parse().unwrap();
-        let credentials = Credentials {
+        let credentials = Credentials::Client(OidcClient {
             token_url: format!("http://{}/token?key=query-secret", self.address).parse().unwrap(),
             client_id: "me".into(),
-            client_secret: SECRET.to_owned().into(),
+            proof: Proof::Secret(SECRET.to_owned().into(), TokenAuth::Post),
             scope: Some("scope/.default".into()),
             audience: None,
-        };
+        });
         Connection::new(base_url, "my-project".into(), credentials)
     }
 
@@ -178,7 +178,7 @@ impl Server {
 
 pub fn client() -> Client {
     // Whatever proxy the environment names does not know the test's server.
-    Client { transport: Transport::build(reqwest::Client::builder().no_proxy()).unwrap() }
+    Client::with(Transport::build(reqwest::Client::builder().no_proxy()).unwrap())
 }
 
 pub fn limits(max_retries: u32) -> Limits {

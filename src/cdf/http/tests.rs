@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use super::client::Client;
 use super::connection::Connection;
+use super::credentials::Credentials;
 use super::exchange::USER_AGENT;
 use super::gzip;
 use super::oidc;
@@ -24,7 +25,7 @@ async fn token(
     connection: &Connection,
     limits: &Limits,
 ) -> Result<SecretString, RequestError> {
-    oidc::token(&client.transport, &connection.credentials, &connection.tokens, limits).await
+    oidc::token(&client.transport, connection, limits).await
 }
 
 #[test]
@@ -463,8 +464,8 @@ fn who_cannot_be_reached_is_named() {
 
     let address = nobody();
     let mut connection = server.connection();
-    connection.credentials.token_url =
-        format!("http://u:query-secret@{address}/query-secret").parse().unwrap();
+    let Credentials::Client(client_of) = &mut connection.credentials else { panic!("a session") };
+    client_of.token_url = format!("http://u:query-secret@{address}/query-secret").parse().unwrap();
     let error = failure(block_on(client().send(&connection, &request, &limits(0))));
     assert_eq!(error.kind, Kind::CannotConnect);
     assert!(error.message.contains(&format!("identity provider at {address}")), "{error}");

@@ -18,12 +18,17 @@ const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Characters of the longest token. No server takes headers of that size.
 const LONGEST_TOKEN: usize = 64 << 10;
 
-/// What an identity provider answers; lifetimes come as number, as text, or not at all.
+/// What an identity provider answers, or CDF for a session; lifetimes come as number, as text, or not at all.
 #[derive(Deserialize)]
 struct TokenAnswer {
     token_type: Option<Value>,
+    #[serde(alias = "accessToken")]
     access_token: String,
+    #[serde(alias = "expiresIn")]
     expires_in: Option<Value>,
+    /// Only of sessions, and only where it is before the token expires.
+    #[serde(rename = "mustRefreshIn")]
+    must_refresh_in: Option<Value>,
 }
 
 /// The token of an answer, and how long it is of use. What no request could carry is none: kept, it would fail every
@@ -52,7 +57,11 @@ pub fn read(body: &[u8]) -> Result<(SecretString, Duration), String> {
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("its access_token holds characters that no request can carry".into());
     }
-    Ok((answer.access_token.into(), useful_life(answer.expires_in.as_ref())))
+    let mut life = useful_life(answer.expires_in.as_ref());
+    if let Some(earlier) = answer.must_refresh_in.filter(|value| !value.is_null()) {
+        life = life.min(useful_life(Some(&earlier)));
+    }
+    Ok((answer.access_token.into(), life))
 }
 
 /// How long a token is used, given the `expires_in` of its answer.
@@ -98,6 +107,8 @@ mod tests {
         assert_eq!(read(json!({ "access_token": "a.b~c/d+e=", "expires_in": "3600" })), Ok(3540));
         assert_eq!(read(json!({ "access_token": "a", "token_type": "bEaReR", "expires_in": true })), Ok(240));
         assert_eq!(read(json!({ "access_token": "a", "token_type": null })), Ok(240));
+        assert_eq!(read(json!({ "accessToken": "a", "expiresIn": 3600, "mustRefreshIn": null })), Ok(3540));
+        assert_eq!(read(json!({ "accessToken": "a", "expiresIn": 3600, "mustRefreshIn": 600 })), Ok(540));
         for token in ["", "a\nb", "a\r\nx: y", "a\0", "a b", "\u{7f}", "t\u{f6}ken", " a", "a\t"] {
             let why = read(json!({ "access_token": token })).unwrap_err();
             assert!(why.contains("access_token"), "{why}");

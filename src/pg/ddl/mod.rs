@@ -5,4 +5,5 @@ pub mod comments;
 pub mod import;
 pub mod options;
 pub mod preload;
+pub mod sealing;
 pub mod trust;

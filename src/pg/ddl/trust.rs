@@ -3,6 +3,7 @@
 //! PostgreSQL lets the owner of a server alter it, and each user mapping on it. He cannot read the options of a mapping
 //! that is another's. But whoever says where a secret is sent receives it.
 
+use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 
 use pgrx::pg_sys;
@@ -17,6 +18,7 @@ use crate::pg::ours;
 use crate::pg::redact;
 use crate::pg::rights::{is_superuser, role_name};
 use crate::pg::text::{from_server, from_server_lossy};
+use crate::seal;
 
 static mut PREVIOUS_HOOK: pg_sys::object_access_hook_type = None;
 
@@ -63,8 +65,12 @@ pub unsafe fn check_mapping(statement: *mut pg_sys::Node) {
         let steered = options::steering_mapping().any(|name| {
             given.iter().any(|(given, value)| given == name && value.as_deref() != stored.get(name))
         });
-        let gives = |name: &str| given.iter().any(|(given, value)| given == name && value.is_some());
-        let kept = options::secrets().any(|name| stored.get(name).is_some() && !gives(name));
+        // A sealed secret is no proof of knowing it.
+        let gives = |name: &str| {
+            let is_plain = |value: &String| !seal::is_sealed(value);
+            given.iter().any(|(given, value)| given == name && value.as_ref().is_some_and(is_plain))
+        };
+        let kept = options::proofs().any(|name| stored.get(name).is_some() && !gives(name));
         if steered && kept {
             Err(cannot_steer(role)).or_raise()
         }
@@ -97,6 +103,72 @@ pub fn check_new_mapping(pairs: &[(&str, &str)]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses options that only superusers may set: each has the server use a file of its machine.
+pub fn check_superuser_options(pairs: &[(&str, &str)]) -> Result<(), Error> {
+    match pairs.iter().find(|(name, _)| options::is_for_superusers(name)) {
+        Some((name, _)) if !is_superuser() => {
+            Err(Error::new(Kind::Forbidden, format!("permission denied to set option \"{name}\""))
+                .detail("It names a file of the PostgreSQL server.")
+                .hint("Only superusers may set it, and alter what has it."))
+        }
+        _ => Ok(()),
+    }
+}
+
+thread_local! {
+    /// Sealed texts that the statement under way has made itself.
+    static SEALED_HERE: RefCell<Vec<String>> = RefCell::default();
+}
+
+/// Lets `work` store these texts, some of which it has sealed itself.
+pub fn storing<T>(texts: Vec<String>, work: impl FnOnce() -> T) -> T {
+    struct Forgotten;
+    impl Drop for Forgotten {
+        fn drop(&mut self) {
+            SEALED_HERE.with_borrow_mut(Vec::clear);
+        }
+    }
+    // An error unwinds over it.
+    let _forgotten = Forgotten;
+    SEALED_HERE.set(texts);
+    work()
+}
+
+/// Refuses a sealed secret that anybody but a superuser brings. He may have read it where he may not read the secret, and
+/// could have it opened, and sent where he likes. What is stored already may stay, in a mapping that sends it to the same
+/// place.
+pub fn check_sealed(pairs: &[(&str, &str)]) -> Result<(), Error> {
+    let given = |name: &str| pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
+    let mut sealed = options::secrets()
+        .filter_map(|name| given(name).map(|value| (name, value)))
+        .filter(|(_, value)| seal::is_sealed(value))
+        .filter(|(_, value)| !SEALED_HERE.with_borrow(|texts| texts.iter().any(|text| text == value)))
+        .peekable();
+    if sealed.peek().is_none() || is_superuser() {
+        return Ok(());
+    }
+    let is_stored = |name: &str, value: &str| {
+        // SAFETY: called within a statement, with the catalogs at hand; a mapping has its server.
+        let mut ours = unsafe { mappings() }
+            .into_iter()
+            .filter(|(server, _)| unsafe { ours::is_wrapper((*pg_sys::GetForeignServer(*server)).fdwid) });
+        ours.any(|(server, role)| {
+            options::user_mapping(server, role).is_some_and(|(_, stored)| {
+                stored.get(name) == Some(value)
+                    && options::steering_mapping().all(|steering| stored.get(steering) == given(steering))
+            })
+        })
+    };
+    match sealed.find(|(name, value)| !is_stored(name, value)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(Error::new(Kind::Forbidden, format!("permission denied to give a sealed {name}"))
+                .detail("Whoever can read it may not know the secret, and could have it sent elsewhere.")
+                .hint("Give the secret itself, or ask a superuser."))
+        }
+    }
+}
+
 /// Why others than superusers cannot change where a stored secret is sent.
 pub fn cannot_steer(role: pg_sys::Oid) -> Error {
     let names: Vec<&str> = options::steering_mapping().collect();
@@ -113,7 +185,10 @@ pub fn cannot_steer(role: pg_sys::Oid) -> Error {
 }
 
 /// Server and role (InvalidOid: PUBLIC) of every user mapping.
-unsafe fn mappings() -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
+///
+/// # Safety
+/// Called within a statement, with the catalogs at hand.
+pub unsafe fn mappings() -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
     let mut found = Vec::new();
     // SAFETY: the columns are not null, and of type oid.
     unsafe {

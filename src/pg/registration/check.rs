@@ -10,6 +10,7 @@ use super::update::Held;
 use crate::cdf::capability::{granted, Need};
 use crate::cdf::error::Error;
 use crate::cdf::http::client::Inspection;
+use crate::cdf::http::credentials::Credentials;
 use crate::cdf::resource::Resource;
 
 sql_function!(
@@ -40,22 +41,28 @@ fn check(call: &Call) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
     for of_server in registrations.chunk_by(|one, next| one.server == next.server) {
         let held = Held::read(&username, role, &of_server[0])?;
-        let (project, credentials) = held.credentials(|_| None)?;
-        let client_id = &credentials.client_id;
-        let inspection = match inspect::inspect(&held.base_url, &project, &credentials)? {
+        let (project, id) = (held.project(|_| None)?, held.id());
+        // A secret that cannot be opened is told as one that is refused.
+        let credentials = held.credentials(|_| None);
+        let holder = credentials.as_ref().map_or_else(|_| format!("client \"{id}\""), Credentials::holder);
+        let inspection = match credentials {
+            Ok(credentials) => inspect::inspect(&held.base_url, &project, &credentials, held.route)?,
+            Err(error) => Err(error),
+        };
+        let inspection = match inspection {
             Ok(inspection) => {
-                rows.push(row("token", client_id, None, true, format!("subject: {}", inspection.subject)));
+                rows.push(row("token", &id, None, true, format!("subject: {}", inspection.subject)));
                 Some(inspection)
             }
             Err(error) => {
-                rows.push(row("token", client_id, None, false, told(&error)));
+                rows.push(row("token", &id, None, false, told(&error)));
                 None
             }
         };
         let in_project = match &inspection {
             None => Err("not known without a token".to_owned()),
             Some(inspection) => {
-                inspect::check_project(inspection, &project, client_id).map_err(|error| told(&error))
+                inspect::check_project(inspection, &project, &holder).map_err(|error| told(&error))
             }
         };
         let message = in_project.as_ref().err().cloned().unwrap_or_else(|| "the token has access".to_owned());
@@ -67,7 +74,7 @@ fn check(call: &Call) -> Result<Vec<Row>, Error> {
                     1 => table.name.clone(),
                     _ => format!("{}.{}", registration.schema, table.name),
                 };
-                of_table(&mut rows, &table, &item, inspection.as_ref(), &project, client_id);
+                of_table(&mut rows, &table, &item, inspection.as_ref(), &project, &holder);
             }
         }
     }
@@ -81,7 +88,7 @@ fn of_table(
     item: &str,
     inspection: Option<&Inspection>,
     project: &str,
-    client_id: &str,
+    holder: &str,
 ) {
     let Ok(resource) = Resource::get(&table.resource) else { return };
     let raw_table = table.database.as_deref().zip(table.table.as_deref());
@@ -89,12 +96,13 @@ fn of_table(
         let (ok, message) = match inspection {
             None => (false, "not known without a token".to_owned()),
             Some(inspection) => {
-                match granted(&inspection.capabilities, project, Need { capability: &capability, raw_table }) {
+                match granted(&inspection.capabilities, project, Need { capability: &capability, raw_table })
+                {
                     Some(scope) => (true, format!("scope: {scope}")),
                     None => (
                         false,
                         format!(
-                            "the token does not have it: grant {capability} in CDF to a group of client \"{client_id}\""
+                            "the token does not have it: grant {capability} in CDF to a group of {holder}"
                         ),
                     ),
                 }

@@ -10,10 +10,13 @@ use pgrx::spi::quote_identifier;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::http::oidc::Credentials;
-use crate::pg::ddl::options;
+use crate::cdf::http::credentials::Credentials;
+use crate::pg::ddl::options::{self, Stored};
+use crate::pg::ddl::sealing::{self, SecretHolder};
+use crate::pg::ddl::trust;
 use crate::pg::rights;
 use crate::pg::text::{from_server, to_palloc, to_server};
+use crate::seal;
 
 /// Random bytes of a generated password: 160 bits.
 const PASSWORD_BYTES: usize = 20;
@@ -105,56 +108,62 @@ pub fn mapper(server: &str, owner: pg_sys::Oid, caller: pg_sys::Oid) -> Result<p
     ))
 }
 
-/// Stores credentials in a role's user mapping, with the rights of `mapper`. Whether there was one before.
+/// Stores credentials in a role's user mapping, with the rights of `mapper`, and the secret sealed if there is a key. Whether there was one before.
 pub fn map_role(
     username: &str,
     server: (&str, pg_sys::Oid),
     mapper: pg_sys::Oid,
     project: &str,
     credentials: &Credentials,
-) -> bool {
-    let values = [
-        ("project", Some(project)),
-        ("token_url", Some(credentials.token_url.as_str())),
-        ("client_id", Some(credentials.client_id.as_str())),
-        ("client_secret", Some(credentials.client_secret.expose_secret())),
-        ("scope", credentials.scope.as_deref()),
-        ("audience", credentials.audience.as_deref()),
-    ];
+) -> Result<bool, Error> {
     // SAFETY: a look-up by a NUL-terminated name, which raises an error if the role is gone.
     let role = unsafe { pg_sys::get_role_oid(to_palloc(username), false) };
     let stored = options::user_mapping(server.1, role).map(|(_, stored)| stored);
+    let mapping = SecretHolder::new(server.0.to_owned(), role);
+    let mut values = vec![("project", Some(project.to_owned()))];
+    values.extend(options::values(credentials, |name, secret| sealing::stored(secret, &mapping, name))?);
+    let texts = values.iter().filter_map(|(_, value)| value.clone()).filter(|text| seal::is_sealed(text));
+    trust::storing(texts.collect(), || set_options(&mapping, mapper, stored.as_ref(), &values));
+    Ok(stored.is_some())
+}
+
+/// Gives a mapping these values of options, and takes those that have none. `stored` is what it has, if it is there.
+pub fn set_options(
+    mapping: &SecretHolder,
+    mapper: pg_sys::Oid,
+    stored: Option<&Stored>,
+    values: &[(&'static str, Option<String>)],
+) {
     // SAFETY: the nodes are allocated in the current memory context, with every field set that the statements use.
     unsafe {
         let mut list = std::ptr::null_mut();
         for (name, value) in values {
-            let action = match (stored.as_ref().and_then(|stored| stored.get(name)), value) {
+            let action = match (stored.and_then(|stored| stored.get(name)), value) {
                 (Some(_), Some(_)) => pg_sys::DefElemAction::DEFELEM_SET,
                 (None, Some(_)) => pg_sys::DefElemAction::DEFELEM_ADD,
                 (Some(_), None) => pg_sys::DefElemAction::DEFELEM_DROP,
                 (None, None) => continue,
             };
-            list = pg_sys::lappend(list, definition(name, value, action).cast());
+            list = pg_sys::lappend(list, definition(name, value.as_deref(), action).cast());
         }
         if stored.is_some() {
             let mut statement =
                 PgBox::<pg_sys::AlterUserMappingStmt>::alloc_node(pg_sys::NodeTag::T_AlterUserMappingStmt);
-            statement.user = role_spec(username);
-            statement.servername = to_palloc(server.0);
+            statement.user = mapping.role_name().map_or_else(public, role_spec);
+            statement.servername = to_palloc(&mapping.server);
             statement.options = list;
             let statement = statement.into_pg().cast();
             as_role(mapper, || run_tree(statement, c"ALTER USER MAPPING"));
         } else {
             let mut statement =
                 PgBox::<pg_sys::CreateUserMappingStmt>::alloc_node(pg_sys::NodeTag::T_CreateUserMappingStmt);
-            statement.user = role_spec(username);
-            statement.servername = to_palloc(server.0);
+            statement.user = mapping.role_name().map_or_else(public, role_spec);
+            statement.servername = to_palloc(&mapping.server);
             statement.options = list;
             let statement = statement.into_pg().cast();
             as_role(mapper, || run_tree(statement, c"CREATE USER MAPPING"));
         }
     }
-    stored.is_some()
 }
 
 /// Gives a role its password, as a SCRAM verifier whatever password_encryption says.
@@ -185,6 +194,14 @@ fn definition(name: &str, value: Option<&str>, action: pg_sys::DefElemAction::Ty
         let value = value.map_or(std::ptr::null_mut(), |value| pg_sys::makeString(to_palloc(value)));
         pg_sys::makeDefElemExtended(std::ptr::null_mut(), to_palloc(name), value.cast(), action, -1)
     }
+}
+
+fn public() -> *mut pg_sys::RoleSpec {
+    // SAFETY: a node of this tag is of this type.
+    let mut role = unsafe { PgBox::<pg_sys::RoleSpec>::alloc_node(pg_sys::NodeTag::T_RoleSpec) };
+    role.roletype = pg_sys::RoleSpecType::ROLESPEC_PUBLIC;
+    role.location = -1;
+    role.into_pg()
 }
 
 fn role_spec(username: &str) -> *mut pg_sys::RoleSpec {

@@ -9,8 +9,9 @@ use crate::cdf::activity::{Activity, Errand};
 use crate::cdf::error::{list_names, Error, Kind, RequestError};
 use crate::cdf::http::client::Inspection;
 use crate::cdf::http::connection::Connection;
-use crate::cdf::http::oidc::Credentials;
+use crate::cdf::http::credentials::Credentials;
 use crate::cdf::http::request::Limits;
+use crate::cdf::http::route::Route;
 use crate::pg::session::wait;
 use crate::pg::settings;
 
@@ -23,6 +24,7 @@ pub fn inspect(
     base_url: &Url,
     project: &str,
     credentials: &Credentials,
+    route: Route,
 ) -> Result<Result<Inspection, Error>, Error> {
     let deadline_setting = settings::flush_timeout();
     let activity = Activity::asking("what the client may do".into());
@@ -35,20 +37,22 @@ pub fn inspect(
     };
     let client = wait::client()?;
     // A connection of its own has no token yet.
-    let connection = Arc::new(Connection::new(base_url.clone(), project.to_owned(), credentials.clone()));
+    let connection =
+        Arc::new(Connection::new(base_url.clone(), project.to_owned(), credentials.clone()).by(route));
     let inspection = wait::run(&activity, async move { client.inspect_token(&connection, &limits).await })?;
-    let client_id = &credentials.client_id;
+    let holder = credentials.holder();
     Ok(inspection.map_err(|error| match error {
         RequestError::Api(api) if matches!(api.status, 401 | 403) => {
-            let why = format!("CDF refuses the token of client \"{client_id}\": {}", api.message);
+            let why = format!("CDF refuses the token of {holder}: {}", api.message);
             Error::new(Kind::NotAuthenticated, why)
                 .trace(Some(api.trace()))
                 .hint("Check base_url, scope and audience.")
         }
         // There is no user mapping yet, which the client's own hint would name.
         error => match error.into_error("") {
-            error if error.kind == Kind::NotAuthenticated => {
-                error.hint("Check token_url, client_id, client_secret, scope and audience.")
+            // What is wrong with a file has a hint of its own.
+            error if error.kind == Kind::NotAuthenticated && error.trace.is_some() => {
+                error.hint(format!("Check {}.", credentials.options()))
             }
             error => error,
         },
@@ -56,7 +60,7 @@ pub fn inspect(
 }
 
 /// Why the token is of no use for the project, if it is not.
-pub fn check_project(inspection: &Inspection, project: &str, client_id: &str) -> Result<(), Error> {
+pub fn check_project(inspection: &Inspection, project: &str, holder: &str) -> Result<(), Error> {
     if inspection.projects.iter().any(|accessible| accessible == project) {
         return Ok(());
     }
@@ -66,14 +70,14 @@ pub fn check_project(inspection: &Inspection, project: &str, client_id: &str) ->
     };
     Err(Error::new(
         Kind::NotAuthenticated,
-        format!("client \"{client_id}\" has no access to the CDF project \"{project}\"; {projects}"),
+        format!("{holder} has no access to the CDF project \"{project}\"; {projects}"),
     )
     .trace(Some(inspection.trace.clone()))
     .hint("Add the client to a group of the project in CDF, or check the project's name."))
 }
 
 /// Whether credentials are good for a project, before they are stored.
-pub fn check(base_url: &Url, project: &str, credentials: &Credentials) -> Result<(), Error> {
-    let inspection = inspect(base_url, project, credentials)??;
-    check_project(&inspection, project, &credentials.client_id)
+pub fn check(base_url: &Url, project: &str, credentials: &Credentials, route: Route) -> Result<(), Error> {
+    let inspection = inspect(base_url, project, credentials, route)??;
+    check_project(&inspection, project, &credentials.holder())
 }

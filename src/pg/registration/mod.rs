@@ -8,5 +8,6 @@ mod inspect;
 mod password;
 mod record;
 mod register;
+mod seal;
 mod tables;
 mod update;

@@ -8,7 +8,7 @@ use pgrx::spi::quote_identifier;
 
 use super::commands::{self, from_utf8, spi_error, utf8};
 use crate::cdf::error::{Error, Kind};
-use crate::pg::errors::raise_as;
+use crate::pg::errors::{raise_as, tell};
 use crate::pg::rights;
 
 /// A role's tables on a server.
@@ -119,21 +119,35 @@ pub fn find(username: &str) -> Result<(pg_sys::Oid, Vec<Registration>), Error> {
     Ok((role, registrations))
 }
 
-/// As [`find`], of a role that is registered on one server.
+/// As [`find`], of the server that the role was registered on last, which its search_path leads to.
 pub fn find_one(username: &str) -> Result<(pg_sys::Oid, Vec<Registration>), Error> {
     let (role, registrations) = find(username)?;
-    match registrations.iter().find(|other| other.server != registrations[0].server) {
-        None => Ok((role, registrations)),
-        Some(other) => Err(Error::new(
-            Kind::InvalidValue,
-            format!(
-                "role \"{username}\" is registered on more than one server: {}, {}",
-                quote_identifier(&registrations[0].server),
-                quote_identifier(&other.server)
-            ),
-        )
-        .hint("Register it again with cdf_register_credentials, which takes the server's name.")),
-    }
+    let Some(other) = registrations.iter().find(|other| other.server != registrations[0].server) else {
+        return Ok((role, registrations));
+    };
+    let latest = latest_server(role)?;
+    let other = if other.server == latest { &registrations[0] } else { other };
+    let text = format!(
+        "role {} is registered on server {} as well; this is about {}, on which it was registered last",
+        quote_identifier(username),
+        quote_identifier(&other.server),
+        quote_identifier(&latest)
+    );
+    tell(PgLogLevel::NOTICE, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, &text, None, None);
+    Ok((role, registrations.into_iter().filter(|registration| registration.server == latest).collect()))
+}
+
+fn latest_server(role: pg_sys::Oid) -> Result<String, Error> {
+    let (table, owner) = table()?;
+    let query = format!(
+        "SELECT convert_to(server::text, 'UTF8') FROM {table} WHERE role = $1 ORDER BY changed DESC, created DESC, server"
+    );
+    let found = commands::as_role(owner, || {
+        Spi::connect(|client| {
+            client.select(query.as_str(), Some(1), &[role.into()])?.first().get_one::<Vec<u8>>()
+        })
+    });
+    Ok(from_utf8(found.map_err(spi_error)?).unwrap_or_default())
 }
 
 /// Refuses a caller who is neither a superuser nor the registrar.
@@ -194,9 +208,12 @@ pub fn add_table(role: pg_sys::Oid, registration: &Registration, table: &str) ->
     )
 }
 
-/// Notes that a role has other credentials.
-pub fn changed(role: pg_sys::Oid) -> Result<(), Error> {
-    change("UPDATE {} SET changed = now() WHERE role = $1", &[role.into()])
+/// Notes that a role has other credentials on a server.
+pub fn changed(role: pg_sys::Oid, registration: &Registration) -> Result<(), Error> {
+    change(
+        "UPDATE {} SET changed = now() WHERE role = $1 AND server = convert_from($2, 'UTF8')",
+        &[role.into(), utf8(&registration.server).into()],
+    )
 }
 
 /// Forgets a role's registrations.

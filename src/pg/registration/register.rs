@@ -11,13 +11,15 @@ use url::Url;
 use super::commands::{self, from_utf8, run, spi_error, utf8};
 use super::{inspect, record};
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::http::oidc::Credentials;
+use crate::cdf::http::credentials::{Credentials, OidcClient, Proof, TokenAuth};
+use crate::cdf::http::route::Route;
 use crate::cdf::resource::{Naming, Resource, RESOURCES};
-use crate::pg::ddl::{options, preload};
+use crate::pg::ddl::{options, preload, sealing};
 use crate::pg::errors::{raise_as, OrRaise};
 use crate::pg::redact;
 use crate::pg::rights;
 use crate::pg::text::{from_datum, from_server, to_datum, to_palloc};
+use crate::seal;
 
 /// The foreign-data wrapper's name, fixed by the extension's script.
 const WRAPPER: &CStr = c"cdf_fdw";
@@ -141,13 +143,13 @@ impl Wanted {
                 .hint(format!("PostgreSQL takes names of up to {} bytes.", pg_sys::NAMEDATALEN - 1)));
         }
         Ok(Wanted {
-            credentials: Credentials {
+            credentials: Credentials::Client(OidcClient {
                 token_url: options::url("token_url", &required(0, "token_url")?)?,
                 client_id: required(1, "client_id")?,
-                client_secret: SecretString::from(required(2, "client_secret")?),
+                proof: Proof::Secret(plain(required(2, "client_secret")?)?, TokenAuth::default()),
                 scope,
                 audience: text(6),
-            },
+            }),
             base_url: options::url("base_url", &base_url)?,
             project: required(4, "project")?,
             username,
@@ -158,6 +160,18 @@ impl Wanted {
                 None => Naming::default(),
             },
         })
+    }
+}
+
+/// A secret that is given to be stored.
+///
+/// # Errors
+/// `InvalidOption` if it is sealed.
+pub(super) fn plain(secret: String) -> Result<SecretString, Error> {
+    match seal::is_sealed(&secret) {
+        false => Ok(secret.into()),
+        true => Err(Error::new(Kind::InvalidOption, "the client_secret that is given is a sealed one")
+            .hint("Give the secret itself. It is sealed when it is stored.")),
     }
 }
 
@@ -190,7 +204,13 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
     if let (Some(role), Some(name)) = (known_role, &wanted.username) {
         record::check_registrar(name, &record::of(role)?, caller)?;
     }
-    inspect::check(&wanted.base_url, &wanted.project, &wanted.credentials)?;
+    let route = match &known_server {
+        Some((server, _)) => options::route(*server)?,
+        None => Route::default(),
+    };
+    // A key that cannot be used is told before the secret goes anywhere.
+    sealing::keys_to_seal()?;
+    inspect::check(&wanted.base_url, &wanted.project, &wanted.credentials, route)?;
 
     let username = match wanted.username.clone() {
         Some(name) => name,
@@ -223,7 +243,7 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
         mapper,
         &wanted.project,
         &wanted.credentials,
-    );
+    )?;
     let schema = wanted.schema.clone().unwrap_or_else(|| username.clone());
     let schema_before = check_schema(&schema, wanted.schema.is_some(), caller)?;
     let place = quote_identifier(&schema);
@@ -251,7 +271,13 @@ fn register(wanted: Wanted) -> Result<Registered, Error> {
         check_rights(&username, &schema, &tables)?;
         // The schema is in this database only, so the settings hold in it only.
         let alter = format!("ALTER ROLE {role} IN DATABASE {}", quote_identifier(&database));
-        run(&format!("{alter} SET search_path = {place}"))?;
+        // With what the extension has made for roles.
+        let extension = extension_schema()?;
+        let path = match extension == schema {
+            true => place.clone(),
+            false => format!("{place}, {}", quote_identifier(&extension)),
+        };
+        run(&format!("{alter} SET search_path = {path}"))?;
         run(&format!("{alter} SET TimeZone = 'UTC'"))?;
         if let Some(libraries) = preload::wanted(&username)? {
             run(&format!("{alter} SET session_preload_libraries = {libraries}"))?;
@@ -509,6 +535,14 @@ fn check_rights(username: &str, schema: &str, tables: &[String]) -> Result<(), E
         .hint("Have its owner register the role, or give another username or schema.")),
         None => Ok(()),
     }
+}
+
+/// The schema that the extension is in.
+fn extension_schema() -> Result<String, Error> {
+    let query = "SELECT convert_to(n.nspname::text, 'UTF8') FROM pg_extension e \
+                 JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'cdf_fdw'";
+    let found = Spi::connect(|client| client.select(query, Some(1), &[])?.first().get_one::<Vec<u8>>());
+    from_utf8(found.map_err(spi_error)?).ok_or_else(|| Error::internal("the extension has no schema"))
 }
 
 /// A name that neither a role nor a schema has.

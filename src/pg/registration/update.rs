@@ -1,14 +1,15 @@
 //! cdf_update_credentials: other credentials for a registered role, tried with CDF before they are stored.
 
-use secrecy::SecretString;
-
 use super::function::{self, sql_function, Call};
 use super::record::{self, Registration};
-use super::register::server_named;
+use super::register::{plain, server_named};
 use super::{commands, inspect};
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::http::oidc::Credentials;
+use crate::cdf::http::credentials::Credentials;
+use crate::cdf::http::route::Route;
+use crate::pg::ddl::options::registry::ASSERTION_FILE;
 use crate::pg::ddl::options::{self, Stored};
+use crate::pg::ddl::sealing::{self, SecretHolder};
 use crate::pg::ddl::trust;
 use crate::pg::errors::raise_as;
 use crate::pg::rights;
@@ -31,6 +32,8 @@ pub struct Held {
     pub server: pg_sys::Oid,
     pub owner: pg_sys::Oid,
     pub base_url: Url,
+    pub route: Route,
+    holder: SecretHolder,
     mapping: Stored,
 }
 
@@ -64,27 +67,40 @@ impl Held {
             missing(format!("role \"{username}\" has no user mapping for server \"{name}\""))
         };
         let base_url = options::url("base_url", &base_url.unwrap_or_default())?;
-        Ok(Held { server, owner, base_url, mapping })
+        let (route, holder) = (options::route(server)?, SecretHolder::new(name.clone(), role));
+        Ok(Held { server, owner, base_url, route, holder, mapping })
     }
 
-    /// Project and credentials, each part from `given` if that has it.
-    pub fn credentials(
-        &self,
-        given: impl Fn(&str) -> Option<String>,
-    ) -> Result<(String, Credentials), Error> {
-        let part = |name: &str| given(name).or_else(|| self.mapping.get(name).map(str::to_owned));
-        let needed = |name: &str| {
-            part(name)
-                .ok_or_else(|| Error::new(Kind::InvalidOption, format!("the user mapping has no {name}")))
+    /// The credentials, each part from `given` if that has it.
+    pub fn credentials(&self, given: impl Fn(&str) -> Option<String>) -> Result<Credentials, Error> {
+        // A client's secret takes the place of an assertion, and a client that of a session.
+        let replaced = |name: &str| match name {
+            "session_id" | "session_key" => {
+                ["client_secret", "client_id", "token_url"].into_iter().any(|name| given(name).is_some())
+            }
+            ASSERTION_FILE => given("client_secret").is_some(),
+            _ => false,
         };
-        let credentials = Credentials {
-            token_url: options::url("token_url", &needed("token_url")?)?,
-            client_id: needed("client_id")?,
-            client_secret: SecretString::from(needed("client_secret")?),
-            scope: part("scope"),
-            audience: part("audience"),
-        };
-        Ok((needed("project")?, credentials))
+        let stored = |name: &str| self.mapping.get(name).filter(|_| !replaced(name));
+        options::credentials(
+            |name| given(name).or_else(|| stored(name).map(str::to_owned)),
+            |name| match given(name) {
+                Some(secret) => plain(secret).map(Some),
+                None => stored(name).map(|value| sealing::open(value, &self.holder, name)).transpose(),
+            },
+        )
+    }
+
+    /// The project, from `given` if that has it.
+    pub fn project(&self, given: impl Fn(&str) -> Option<String>) -> Result<String, Error> {
+        given("project")
+            .or_else(|| self.mapping.text("project"))
+            .ok_or_else(|| Error::new(Kind::InvalidOption, "the user mapping has no project"))
+    }
+
+    /// Who gets tokens by the mapping, as far as that is known without a key: a client, or a session.
+    pub fn id(&self) -> String {
+        self.mapping.text("client_id").or_else(|| self.mapping.text("session_id")).unwrap_or_default()
     }
 }
 
@@ -103,16 +119,17 @@ fn update(call: &Call) -> Result<(), Error> {
     let (role, registrations) = record::find_one(&username)?;
     let registration = &registrations[0];
     let held = Held::read(&username, role, registration)?;
-    let (project, credentials) = held.credentials(given)?;
+    sealing::keys_to_seal()?;
+    let (project, credentials) = (held.project(given)?, held.credentials(given)?);
     let caller = commands::caller();
     let steers = options::steering_mapping()
         .any(|name| given(name).is_some() && given(name).as_deref() != held.mapping.get(name));
-    let keeps_secret = options::secrets().any(|name| given(name).is_none());
+    let keeps_secret = given("client_secret").is_none();
     if steers && keeps_secret && !commands::is_superuser(caller) {
         return Err(trust::cannot_steer(role));
     }
     let mapper = commands::mapper(&registration.server, held.owner, caller)?;
-    inspect::check(&held.base_url, &project, &credentials)?;
-    commands::map_role(&username, (&registration.server, held.server), mapper, &project, &credentials);
-    record::changed(role)
+    inspect::check(&held.base_url, &project, &credentials, held.route)?;
+    commands::map_role(&username, (&registration.server, held.server), mapper, &project, &credentials)?;
+    record::changed(role, registration)
 }

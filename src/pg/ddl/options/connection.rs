@@ -10,9 +10,12 @@ use pgrx::spi::quote_identifier;
 use super::credentials::{credentials, user_mapping};
 use super::registry::Holder;
 use super::stored::Stored;
-use super::url::url;
+use super::url::{parse_proxy, url};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::connection::Connection;
+use crate::cdf::http::credentials::Credentials;
+use crate::cdf::http::route::{CaFile, Route};
+use crate::pg::ddl::sealing::{self, SecretHolder};
 use crate::pg::rights::role_name;
 use crate::pg::text::from_server;
 
@@ -21,7 +24,40 @@ type ConnectionKey = (pg_sys::Oid, pg_sys::Oid);
 
 thread_local! {
     /// The connections that this session has used, which hold their tokens. The backend has one thread.
-    static CONNECTIONS: RefCell<HashMap<ConnectionKey, Arc<Connection>>> = RefCell::default();
+    static CONNECTIONS: RefCell<HashMap<ConnectionKey, MadeConnection>> = RefCell::default();
+}
+
+/// A connection, and what it was made of, with its secrets as they are stored.
+struct MadeConnection {
+    mapping: Stored,
+    /// The names that a sealed secret is bound to.
+    names: (String, Option<String>),
+    connection: Arc<Connection>,
+}
+
+/// The way to CDF and to the identity provider that the options of a server say.
+fn route_of(server: &Stored) -> Result<Route, Error> {
+    Ok(Route {
+        ca_file: server.get("ca_file").map(|path| CaFile::at(path.into())),
+        proxy: server.get("proxy").map(|address| parse_proxy("proxy", address)).transpose()?,
+    })
+}
+
+/// As [`route_of`], by the server's number.
+pub fn route(server: pg_sys::Oid) -> Result<Route, Error> {
+    // SAFETY: a catalog look-up, which raises an error if there is no such server.
+    route_of(&unsafe { Stored::read((*pg_sys::GetForeignServer(server)).options) })
+}
+
+/// The credentials of a mapping, its secrets opened.
+///
+/// # Errors
+/// `NotAuthenticated` if a secret is sealed and cannot be opened; `InvalidOption`.
+fn mapped_credentials(stored: &Stored, mapping: &SecretHolder) -> Result<Credentials, Error> {
+    credentials(
+        |name| stored.text(name),
+        |name| stored.get(name).map(|value| sealing::open(value, mapping, name)).transpose(),
+    )
 }
 
 /// The connection of a role to a server. The options are read anew each time: changed ones make a new connection,
@@ -33,8 +69,11 @@ pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connecti
         (from_server((*server).servername), Stored::read((*server).options))
     };
     let base_url = url("base_url", stored.required("base_url", Holder::Server)?)?;
-    let mapping = user_mapping(server, user).or_else(|| user_mapping(server, pg_sys::InvalidOid));
-    let Some((mapping, stored)) = mapping else {
+    let route = route_of(&stored)?;
+    let found = [user, pg_sys::InvalidOid]
+        .into_iter()
+        .find_map(|role| user_mapping(server, role).map(|(mapping, stored)| (mapping, stored, role)));
+    let Some((mapping, stored, role)) = found else {
         let (user, server) = (role_name(user), quote_identifier(name));
         return Err(Error::new(
             Kind::NotAuthenticated,
@@ -46,15 +85,31 @@ pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connecti
         )));
     };
     let project = stored.required("project", Holder::UserMapping)?.to_owned();
-    let credentials = credentials(&stored)?;
+    let holder = SecretHolder::new(name, role);
+    let names = (holder.server.clone(), holder.role_name().map(str::to_owned));
+    // Whether its scheme is allowed may have changed.
+    if let Some(token_url) = stored.get("token_url") {
+        url("token_url", token_url)?;
+    }
     CONNECTIONS.with_borrow_mut(|connections| {
-        if let Some(known) = connections.get(&(server, mapping)) {
-            if known.base_url == base_url && known.project == project && known.credentials == credentials {
-                return Ok(known.clone());
+        let known = connections.get_mut(&(server, mapping));
+        let known =
+            known.filter(|known| known.connection.base_url == base_url && known.connection.route == route);
+        // A secret is opened once, not by each statement.
+        if let Some(known) = known.as_ref().filter(|known| known.mapping == stored && known.names == names) {
+            return Ok(known.connection.clone());
+        }
+        let credentials = mapped_credentials(&stored, &holder)?;
+        if let Some(known) = known {
+            // The same secret may be sealed anew.
+            if known.connection.project == project && known.connection.credentials == credentials {
+                (known.mapping, known.names) = (stored, names);
+                return Ok(known.connection.clone());
             }
         }
-        let connection = Arc::new(Connection::new(base_url, project, credentials));
-        connections.insert((server, mapping), connection.clone());
+        let connection = Arc::new(Connection::new(base_url, project, credentials).by(route));
+        let known = MadeConnection { mapping: stored, names, connection: connection.clone() };
+        connections.insert((server, mapping), known);
         Ok(connection)
     })
 }

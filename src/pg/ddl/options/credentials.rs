@@ -1,24 +1,75 @@
-//! The options of a user mapping: the credentials that they come to.
+//! The options of a user mapping: the credentials that they come to, and back.
 
 use pgrx::pg_sys;
 use secrecy::SecretString;
 
-use super::registry::Holder;
+use super::errors::missing;
+use super::registry::{Holder, ASSERTION_FILE};
 use super::stored::Stored;
 use super::url::url;
+use super::values::{parse_number, token_auth};
 use crate::cdf::error::Error;
-use crate::cdf::http::oidc::Credentials;
+use crate::cdf::http::credentials::{CdfSession, Credentials, OidcClient, Proof, TokenAuth};
 
-/// The credentials of a user mapping.
-pub fn credentials(mapping: &Stored) -> Result<Credentials, Error> {
-    let required = |name| mapping.required(name, Holder::UserMapping);
-    Ok(Credentials {
-        token_url: url("token_url", required("token_url")?)?,
-        client_id: required("client_id")?.to_owned(),
-        client_secret: SecretString::from(required("client_secret")?.to_owned()),
-        scope: mapping.text("scope"),
-        audience: mapping.text("audience"),
-    })
+/// The credentials that options come to. `option` gives them by name, and `secret` those that are secrets.
+pub fn credentials(
+    option: impl Fn(&str) -> Option<String>,
+    secret: impl Fn(&str) -> Result<Option<SecretString>, Error>,
+) -> Result<Credentials, Error> {
+    let required = |name: &str| option(name).ok_or_else(|| missing(name, Holder::UserMapping.noun()));
+    let required_secret = |name: &str| secret(name)?.ok_or_else(|| missing(name, Holder::UserMapping.noun()));
+    if let Some(id) = option("session_id") {
+        let key = required_secret("session_key")?;
+        return Ok(Credentials::Session(CdfSession { id: parse_number("session_id", &id)?, key }));
+    }
+    let proof = match option(ASSERTION_FILE) {
+        Some(path) => Proof::AssertionFile(path.into()),
+        None => {
+            let way = option("token_auth").map_or(Ok(TokenAuth::default()), |way| token_auth(&way))?;
+            Proof::Secret(required_secret("client_secret")?, way)
+        }
+    };
+    Ok(Credentials::Client(OidcClient {
+        token_url: url("token_url", &required("token_url")?)?,
+        client_id: required("client_id")?,
+        proof,
+        scope: option("scope"),
+        audience: option("audience"),
+    }))
+}
+
+/// What a mapping with these credentials has of the options that credentials come from, and what it does not have. Secrets
+/// are stored as `store` says.
+pub fn values(
+    credentials: &Credentials,
+    store: impl Fn(&str, &SecretString) -> Result<String, Error>,
+) -> Result<Vec<(&'static str, Option<String>)>, Error> {
+    let client = match credentials {
+        Credentials::Client(client) => Some(client),
+        Credentials::Session(_) => None,
+    };
+    let session = match credentials {
+        Credentials::Session(session) => Some(session),
+        Credentials::Client(_) => None,
+    };
+    let (secret, way, file) = match client.map(|client| &client.proof) {
+        Some(Proof::Secret(secret, way)) => (Some(secret), Some(*way), None),
+        Some(Proof::AssertionFile(path)) => (None, None, Some(path.to_string_lossy().into_owned())),
+        None => (None, None, None),
+    };
+    let stored =
+        |name: &str, secret: Option<&SecretString>| secret.map(|secret| store(name, secret)).transpose();
+    Ok(vec![
+        ("token_url", client.map(|client| client.token_url.as_str().to_owned())),
+        ("client_id", client.map(|client| client.client_id.clone())),
+        ("client_secret", stored("client_secret", secret)?),
+        ("scope", client.and_then(|client| client.scope.clone())),
+        ("audience", client.and_then(|client| client.audience.clone())),
+        ("token_auth", way.filter(|way| *way != TokenAuth::default()).map(|way| way.name().to_owned())),
+        (ASSERTION_FILE, file),
+        ("session_id", session.map(|session| session.id.to_string())),
+        ("session_key", stored("session_key", session.map(|session| &session.key))?),
+    ])
 }
 
 /// The mapping of exactly this role (InvalidOid: PUBLIC) on a server: its OID and options.

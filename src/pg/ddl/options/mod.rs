@@ -11,9 +11,9 @@ pub mod url;
 pub mod validator;
 pub mod values;
 
-pub use connection::connection;
-pub use credentials::user_mapping;
-pub use registry::{secrets, steering_mapping, steering_server};
+pub use connection::{connection, route};
+pub use credentials::{credentials, user_mapping, values};
+pub use registry::{is_for_superusers, proofs, secrets, steering_mapping, steering_server};
 pub use stored::Stored;
 pub use table::{open_table, table_definition};
 pub use url::url;

@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 
+use crate::cdf::http::credentials::TokenAuth;
 use crate::cdf::resource::{raw, Resource};
 use crate::cdf::table::{NullHandling, OnConflict, OnUnfit};
 
@@ -49,6 +50,12 @@ pub enum Takes {
     },
     OneOf(&'static [&'static str]),
     Resource,
+    /// The absolute path of a file of the server's machine.
+    Path,
+    /// A whole number above 0.
+    Number,
+    /// The address of a proxy.
+    Proxy,
 }
 
 /// Which tables have an option.
@@ -81,6 +88,8 @@ pub struct Descriptor {
     pub secret: bool,
     /// Decides where secrets and tokens are sent.
     pub steers: bool,
+    /// Only superusers may set it.
+    pub superuser: bool,
     pub tables: Tables,
 }
 
@@ -92,6 +101,11 @@ impl Descriptor {
 
     const fn secret(mut self) -> Self {
         self.secret = true;
+        self
+    }
+
+    const fn superuser(mut self) -> Self {
+        self.superuser = true;
         self
     }
 
@@ -107,18 +121,33 @@ impl Descriptor {
 }
 
 const fn option(name: &'static str, holders: &'static [Holder], takes: Takes) -> Descriptor {
-    Descriptor { name, holders, takes, required: false, secret: false, steers: false, tables: Tables::All }
+    Descriptor {
+        name,
+        holders,
+        takes,
+        required: false,
+        secret: false,
+        steers: false,
+        superuser: false,
+        tables: Tables::All,
+    }
 }
 
 /// Every option there is, in the order in which errors list them.
 pub static OPTIONS: &[Descriptor] = &[
     option("base_url", &[Holder::Server], Takes::Url { query: false }).required().steers(),
+    option("ca_file", &[Holder::Server], Takes::Path).superuser(),
+    option("proxy", &[Holder::Server], Takes::Proxy),
     option("project", &[Holder::UserMapping], Takes::Text).required(),
-    option("token_url", &[Holder::UserMapping], Takes::Url { query: true }).required().steers(),
-    option("client_id", &[Holder::UserMapping], Takes::Text).required(),
-    option("client_secret", &[Holder::UserMapping], Takes::Text).required().secret(),
+    option("token_url", &[Holder::UserMapping], Takes::Url { query: true }).steers(),
+    option("client_id", &[Holder::UserMapping], Takes::Text),
+    option("client_secret", &[Holder::UserMapping], Takes::Text).secret(),
     option("scope", &[Holder::UserMapping], Takes::Text),
     option("audience", &[Holder::UserMapping], Takes::Text),
+    option("token_auth", &[Holder::UserMapping], Takes::OneOf(TokenAuth::NAMES)),
+    option(ASSERTION_FILE, &[Holder::UserMapping], Takes::Path).superuser(),
+    option("session_id", &[Holder::UserMapping], Takes::Number),
+    option("session_key", &[Holder::UserMapping], Takes::Text).secret(),
     option("resource", &[Holder::Table], Takes::Resource).required(),
     option("database", &[Holder::Table], Takes::Name(raw::DATABASE_CHARS)).only(Tables::Raw),
     option("table", &[Holder::Table], Takes::Name(raw::TABLE_CHARS)).only(Tables::Raw),
@@ -139,6 +168,19 @@ pub static OPTIONS: &[Descriptor] = &[
 pub fn secrets() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().filter(|option| option.secret).map(|option| option.name)
 }
+
+/// The names of a user mapping's options that come to what is sent to be known by: secrets, and a file that holds one.
+pub fn proofs() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().filter(|option| option.secret || option.name == ASSERTION_FILE).map(|option| option.name)
+}
+
+/// Whether only superusers may set the option of this name.
+pub fn is_for_superusers(name: &str) -> bool {
+    OPTIONS.iter().any(|option| option.name == name && option.superuser)
+}
+
+/// The option for a file with an assertion, which stands for a secret.
+pub const ASSERTION_FILE: &str = "client_assertion_file";
 
 /// The names of a server's options that decide where tokens and rows are sent.
 pub fn steering_server() -> impl Iterator<Item = &'static str> {

@@ -11,6 +11,7 @@ use crate::pg::list::pointers;
 use crate::pg::text::from_server;
 
 /// Options as the catalogs hold them.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Stored(Vec<(String, String)>);
 
 impl Stored {

@@ -32,6 +32,24 @@ pub fn parse_url(name: &str, value: &str, query: bool, allow_http: bool) -> Resu
     Ok(url)
 }
 
+/// Checks the address of a proxy. It carries what is encrypted already, so that it may be http://.
+pub fn parse_proxy(name: &str, value: &str) -> Result<Url, Error> {
+    let example = "Give an address such as http://proxy.example.com:3128.";
+    let url = Url::parse(value).map_err(|error| invalid(name, &error.to_string()).hint(example))?;
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err(invalid(name, &format!("unknown scheme \"{}\"", url.scheme())).hint(example));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid(name, "a URL with a user name or password")
+            .detail("Everybody may read the options of a server.")
+            .hint("Let the proxy know this machine by its address."));
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(invalid(name, "a URL with a path, a query or a fragment").hint(example));
+    }
+    Ok(url)
+}
+
 const BASE_URL: &str = "base_url";
 
 /// Refuses addresses that are somewhere in CDF's API, in its web application, or a scope: all paths are appended to the
@@ -107,6 +125,28 @@ pub fn url(name: &'static str, value: &str) -> Result<Url, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_is_an_address_and_no_more() {
+        for text in
+            ["http://proxy:3128", "http://127.0.0.1:1", "https://proxy.example.com", "http://[::1]:8080/"]
+        {
+            assert!(parse_proxy("proxy", text).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "proxy:3128",
+            "socks5://p",
+            "http://u@p",
+            "http://u:s3cret@p",
+            "http://p/x",
+            "http://p?x",
+            "http://p#x",
+        ] {
+            let error = parse_proxy("proxy", text).unwrap_err();
+            assert!(!format!("{error:?}").contains("s3cret"), "{text}");
+        }
+    }
 
     #[test]
     fn http_is_for_loopback_unless_allowed() {

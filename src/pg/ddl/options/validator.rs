@@ -4,7 +4,7 @@ use pgrx::prelude::*;
 use pgrx::AnyArray;
 
 use super::errors::missing;
-use super::registry::{Descriptor, Holder, Tables, OPTIONS};
+use super::registry::{Descriptor, Holder, Tables, ASSERTION_FILE, OPTIONS};
 use super::values::check_value;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::Resource;
@@ -44,7 +44,11 @@ fn cdf_fdw_validator(options: AnyArray, catalog: pg_sys::Oid, call: pg_sys::Func
     }
     // SAFETY: the call's own information. A command calls the validator without an expression, unlike a query.
     let by_command = unsafe { (*(*call).flinfo).fn_expr.is_null() };
+    if by_command {
+        trust::check_superuser_options(&pairs).or_raise();
+    }
     if place == Some(Holder::UserMapping) && by_command {
+        trust::check_sealed(&pairs).or_raise();
         trust::check_new_mapping(&pairs).or_raise();
     }
 }
@@ -69,10 +73,50 @@ fn check(place: Option<Holder>, pairs: &[(&str, &str)], allow_http: bool) -> Res
             None => {}
         }
     }
-    if place == Holder::Table {
-        check_table(pairs)?;
+    match place {
+        Holder::Table => check_table(pairs)?,
+        Holder::UserMapping => check_mapping(pairs)?,
+        Holder::Server | Holder::Column => {}
     }
     Ok(())
+}
+
+/// What a mapping's tokens are got with: a client's secret or assertion, or a session.
+fn check_mapping(pairs: &[(&str, &str)]) -> Result<(), BadOption> {
+    const CLIENT: [&str; 7] =
+        ["token_url", "client_id", "client_secret", "scope", "audience", "token_auth", ASSERTION_FILE];
+    const SESSION: [&str; 2] = ["session_id", "session_key"];
+    let is_given = |name: &&&str| pairs.iter().any(|(given, _)| *given == **name);
+    let exclude = |one: &str, other: &str| {
+        Error::new(Kind::InvalidOption, format!("options \"{one}\" and \"{other}\" exclude each other"))
+    };
+    let lacks = |name: &str| {
+        missing(name, Holder::UserMapping.noun()).hint(
+            "A user mapping has token_url, client_id and client_secret (or client_assertion_file in its place), or else session_id \
+             and session_key.",
+        )
+    };
+    let needs = |names: &[&'static str]| {
+        names.iter().find(|name| !is_given(name)).map_or(Ok(()), |name| Err(lacks(name)))
+    };
+    if let Some(of_session) = SESSION.iter().find(is_given) {
+        if let Some(of_client) = CLIENT.iter().find(is_given) {
+            return Err(exclude(of_client, of_session)
+                .hint("A session needs neither client nor identity provider.")
+                .into());
+        }
+        return Ok(needs(&SESSION)?);
+    }
+    needs(&["token_url", "client_id"])?;
+    if !is_given(&&ASSERTION_FILE) {
+        return Ok(needs(&["client_secret"])?);
+    }
+    match ["client_secret", "token_auth"].iter().find(is_given) {
+        Some(name) => {
+            Err(exclude(name, ASSERTION_FILE).hint("An assertion is sent instead of a secret.").into())
+        }
+        None => Ok(()),
+    }
 }
 
 /// What the resource of a table has to say about the other options, each of them valid by itself.
@@ -164,7 +208,7 @@ mod tests {
         assert_eq!(error.message, "invalid option \"host\" for a server");
         assert_eq!(
             error.hint.as_deref().unwrap(),
-            "Valid options of a server are: base_url, on_conflict, null_handling, updatable, on_unfit."
+            "Valid options of a server are: base_url, ca_file, proxy, on_conflict, null_handling, updatable, on_unfit."
         );
         let error = name_error(Some(Holder::Server), &[("client_secret", "s3cret")]);
         assert_eq!(error.detail, ["It is an option of a user mapping."]);
@@ -273,6 +317,36 @@ mod tests {
             assert!(value_error(Holder::UserMapping, &pairs).message.contains(name));
         }
         assert_eq!(check(Some(Holder::UserMapping), &MAPPING, false), Ok(()));
+    }
+
+    #[test]
+    fn a_mapping_gets_its_tokens_in_one_way() {
+        let check = |pairs: &[(&str, &str)]| check(Some(Holder::UserMapping), pairs, false);
+        let session = [("project", "p"), ("session_id", "17"), ("session_key", "k")];
+        let assertion = [MAPPING[0], MAPPING[1], MAPPING[2], (ASSERTION_FILE, "/token")];
+        assert_eq!(check(&session), Ok(()));
+        assert_eq!(check(&assertion), Ok(()));
+        assert_eq!(check(&[&MAPPING[..], &[("token_auth", "basic")]].concat()), Ok(()));
+        assert_eq!(check(&[&assertion[..], &[("scope", "s"), ("audience", "a")]].concat()), Ok(()));
+        for (pairs, word) in [
+            (session[..2].to_vec(), "session_key"),
+            (vec![session[0], session[2]], "session_id"),
+            (vec![session[0]], "token_url"),
+            (assertion[..3].to_vec(), "client_secret"),
+            ([&session[..], &[("scope", "s")]].concat(), "exclude"),
+            ([&session[..], &MAPPING[3..]].concat(), "exclude"),
+            ([&assertion[..], &MAPPING[3..]].concat(), "exclude"),
+            ([&assertion[..], &[("token_auth", "post")]].concat(), "exclude"),
+            ([&MAPPING[..], &[("token_auth", "Basic")]].concat(), "token_auth"),
+            (vec![session[0], ("session_id", "0"), session[2]], "session_id"),
+            (vec![session[0], ("session_id", "+1"), session[2]], "session_id"),
+            ([&assertion[..3], &[(ASSERTION_FILE, "token")]].concat(), ASSERTION_FILE),
+            ([&MAPPING[..3], &[("client_secret", "sealed:v1:geheim")]].concat(), "client_secret"),
+            ([&MAPPING[..3], &[("client_secret", "sealed:v2:geheim")]].concat(), "another version"),
+        ] {
+            let error = value_error(Holder::UserMapping, &pairs);
+            assert!(error.message.contains(word) && !format!("{error:?}").contains("geheim"), "{error}");
+        }
     }
 
     #[test]

@@ -1,23 +1,39 @@
 //! What an option may be set to.
 
+use std::path::Path;
+
 use super::errors::{invalid, not_allowed};
 use super::registry::{Descriptor, Takes};
-use super::url::parse_url;
+use super::url::{parse_proxy, parse_url};
 use crate::cdf::error::Error;
+use crate::cdf::http::credentials::TokenAuth;
 use crate::cdf::resource::{Naming, Resource};
 use crate::cdf::table::{NullHandling, OnConflict, OnUnfit};
+use crate::seal;
 
 /// Whether an option may have a value.
 pub fn check_value(option: &Descriptor, value: &str, allow_http: bool) -> Result<(), Error> {
     match option.takes {
-        Takes::Text | Takes::Name(_) | Takes::Resource if value.is_empty() => {
+        Takes::Text | Takes::Name(_) | Takes::Resource | Takes::Path if value.is_empty() => {
             Err(invalid(option.name, "an empty text"))
         }
         Takes::Name(max) if value.chars().count() > max => {
             Err(invalid(option.name, &shown(option, value))
                 .hint(format!("CDF takes at most {max} characters.")))
         }
+        Takes::Text if option.secret && seal::is_sealed(value) => seal::check_form(value).map_err(|error| {
+            let why = match error {
+                seal::SealError::Version => "it was sealed by another version of cdf_fdw",
+                _ => "it begins as a sealed secret does, and is none",
+            };
+            invalid(option.name, why).hint("Give the secret itself, or all of the sealed text.")
+        }),
         Takes::Text | Takes::Name(_) => Ok(()),
+        Takes::Path if !Path::new(value).is_absolute() => Err(invalid(option.name, &shown(option, value))
+            .hint("Give the absolute path of a file on the PostgreSQL server.")),
+        Takes::Path => Ok(()),
+        Takes::Number => parse_number(option.name, value).map(drop),
+        Takes::Proxy => parse_proxy(option.name, value).map(drop),
         Takes::Bool => parse_bool(option.name, value).map(drop),
         Takes::Url { query } => parse_url(option.name, value, query, allow_http).map(drop),
         Takes::OneOf(allowed) if !allowed.contains(&value) => {
@@ -42,6 +58,15 @@ pub fn parse_bool(name: &str, value: &str) -> Result<bool, Error> {
         "false" | "off" | "no" | "0" => Ok(false),
         _ => Err(not_allowed(name, &format!("\"{value}\""), &["true", "false"])),
     }
+}
+
+pub fn parse_number(name: &str, value: &str) -> Result<u64, Error> {
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    value
+        .parse()
+        .ok()
+        .filter(|number| digits && *number > 0)
+        .ok_or_else(|| invalid(name, &format!("\"{value}\"")).hint("Give a whole number above 0."))
 }
 
 /// What an option says that takes one of some names.
@@ -72,4 +97,9 @@ pub fn null_handling(value: &str) -> Result<NullHandling, Error> {
 /// What an option `on_unfit` says.
 pub fn on_unfit(value: &str) -> Result<OnUnfit, Error> {
     one_of("on_unfit", value, OnUnfit::parse, OnUnfit::NAMES)
+}
+
+/// What an option `token_auth` says.
+pub fn token_auth(value: &str) -> Result<TokenAuth, Error> {
+    one_of("token_auth", value, TokenAuth::parse, TokenAuth::NAMES)
 }
