@@ -3,7 +3,7 @@
 use super::http::endpoint::Endpoint;
 use super::read::Comparison;
 use super::resource::raw::{databases, tables, Place};
-use super::resource::{Role, Rule, Shape};
+use super::resource::{Change, Role, Rule};
 use super::table::view;
 use super::table::{Binding, Operation, Table};
 
@@ -95,12 +95,12 @@ pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
         true => (place(table).write(), place(table).delete()),
         false => (resource.write(), resource.delete()),
     };
-    let (requests, rows) = match (operation, &resource.shape) {
+    let (requests, rows) = match (operation, resource.change()) {
         (Operation::Delete, _) => (vec![delete], resource.per_delete),
-        (Operation::Update, Shape::Items(_)) => (vec![resource.update()], resource.per_request),
-        (Operation::Update, Shape::SequenceRows) => (vec![delete, write], resource.per_request),
+        (Operation::Update, Change::Update) => (vec![resource.update()], resource.per_request),
+        (Operation::Update, Change::DeleteAndWrite) => (vec![delete, write], resource.per_request),
         // What an update leaves alone has to be written again.
-        (Operation::Update, Shape::Raw) if table.options.table.is_some() => {
+        (Operation::Update, Change::ReadAndWrite) if table.options.table.is_some() => {
             (vec![place(table).rows(), write], resource.per_request)
         }
         _ => (vec![write], resource.per_write()),

@@ -60,13 +60,7 @@ impl Writer {
         listed: Option<&[usize]>,
     ) -> Result<Self, Error> {
         let resource = table.options.resource;
-        let possible = matches!(
-            (&resource.shape, on_conflict),
-            (_, OnConflict::Update)
-                | (Shape::Items(_) | Shape::Journal(_) | Shape::Instances { .. } | Shape::Raw, _)
-                | (Shape::Datapoints { .. } | Shape::SequenceRows, OnConflict::Ignore | OnConflict::Error)
-        );
-        if !possible {
+        if on_conflict == OnConflict::UpdateListed && !resource.takes_listed_columns() {
             return Err(Error::new(
                 Kind::Unsupported,
                 format!("ON CONFLICT DO UPDATE of {} must set every column of the table", resource.name),

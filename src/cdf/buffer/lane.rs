@@ -14,7 +14,6 @@ use super::trace::{KeyTrace, RangeTrace};
 use super::wave::{Touched, WaveTrace};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
-use crate::cdf::resource::Shape;
 use crate::cdf::table::{Mode, OnConflict, Operation};
 
 /// What a lane gets from around it: bytes that may stay on the heap, and where requests are made.
@@ -84,10 +83,6 @@ impl Lane {
         self.destination.resource.per_request
     }
 
-    pub(super) fn string(&self) -> bool {
-        matches!(self.destination.resource.shape, Shape::Datapoints { string: true })
-    }
-
     /// Bytes on the heap.
     pub(super) fn memory(&self) -> usize {
         let segments = self.segments.iter().map(|segment| {
@@ -151,10 +146,10 @@ impl Lane {
         if let Some(at) = open.iter().position(|open| open.is(wave, mode, kind)) {
             return at;
         }
-        let batch = match (&self.destination.resource.shape, mode.operation) {
-            (Shape::Datapoints { .. }, Operation::Delete) => Batch::Ranges(RangeBatch::default()),
-            (Shape::Datapoints { .. }, _) => Batch::Points(PointBatch::new(self.closed)),
-            _ => Batch::Items(ItemBatch::default()),
+        let batch = match (self.destination.resource.holds_points(), mode.operation) {
+            (true, Operation::Delete) => Batch::Ranges(RangeBatch::default()),
+            (true, _) => Batch::Points(PointBatch::new(self.closed)),
+            (false, _) => Batch::Items(ItemBatch::default()),
         };
         open.push(Open { wave, mode, kind, batch });
         open.len() - 1
@@ -197,7 +192,7 @@ impl Lane {
         if batch.is_empty() {
             return Ok(());
         }
-        let string = self.string();
+        let string = self.destination.resource.holds_texts();
         if kind != KeyKind::None {
             while self.traces.len() <= wave {
                 self.traces.push(match batch {
@@ -240,14 +235,14 @@ impl Lane {
 
     /// What a second write of a key does with the first one.
     pub(super) fn merge(&self, mode: Mode) -> Merge {
-        match (&self.destination.resource.shape, mode.operation, mode.on_conflict) {
+        match (self.destination.resource.is_in_raw_tables(), mode.operation, mode.on_conflict) {
             (_, Operation::Delete, _) => Merge::Keep,
             (_, Operation::Upsert, OnConflict::UpdateListed) => {
                 Merge::OverlayByExistence(self.destination.resource)
             }
             (_, _, OnConflict::Ignore) => Merge::Keep,
             // CDF replaces a RAW row whole.
-            (Shape::Raw, Operation::Upsert, _) => Merge::Replace,
+            (true, Operation::Upsert, _) => Merge::Replace,
             _ => Merge::Overlay(self.destination.resource),
         }
     }

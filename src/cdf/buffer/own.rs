@@ -20,7 +20,7 @@ use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::http::connection::Connection;
-use crate::cdf::resource::{Resource, Shape};
+use crate::cdf::resource::Resource;
 use crate::cdf::table::Mode;
 
 /// Rows that are given at a time of what no page had, and bytes of them.
@@ -141,15 +141,13 @@ fn short_hash(key: &[u8]) -> u32 {
 }
 
 /// What a fragment begins with up to the end of its key: its first member, of a sequence's row its first two.
-fn key_of<'f>(shape: &Shape, fragment: &'f [u8]) -> &'f [u8] {
+fn key_of<'f>(resource: &Resource, fragment: &'f [u8]) -> &'f [u8] {
     let first = Properties::first_end(fragment);
-    let end = match shape {
-        // A number follows.
-        Shape::SequenceRows => {
-            let behind = fragment.iter().skip(first + 1).position(|byte| matches!(byte, b',' | b'}'));
-            behind.map_or(fragment.len(), |at| first + 1 + at)
-        }
-        _ => first,
+    let end = if resource.is_numbered() {
+        let behind = fragment.iter().skip(first + 1).position(|byte| matches!(byte, b',' | b'}'));
+        behind.map_or(fragment.len(), |at| first + 1 + at)
+    } else {
+        first
     };
     &fragment[..end]
 }
@@ -224,22 +222,22 @@ impl TransactionBuffer {
         }
         parts.sort_by_key(|part| part.wave);
         let mut own = OwnRows { parts, ..OwnRows::default() };
-        self.fill_index(&mut own, &resource.shape, spill)?;
+        self.fill_index(&mut own, resource, spill)?;
         Ok(own)
     }
 
-    fn fill_index(&self, own: &mut OwnRows, shape: &Shape, spill: &mut dyn Spill) -> Result<(), Error> {
+    fn fill_index(&self, own: &mut OwnRows, resource: &Resource, spill: &mut dyn Spill) -> Result<(), Error> {
         let keyed = |part: &&OwnChunk| part.kind != KeyKind::None;
         let rows = own.parts.iter().filter(keyed).map(|part| part.rows).sum();
         own.index.reserve_exact(rows);
-        let mut reading = RowReading { chunks: self.chunks(own, &None), own, spill, shape };
+        let mut reading = RowReading { chunks: self.chunks(own, &None), own, spill, resource };
         for part in 0..reading.own.parts.len() {
             if reading.own.parts[part].kind == KeyKind::None {
                 continue;
             }
             let Some(body) = reading.body(part)? else { continue };
             for (row, fragment) in body.fragments().enumerate() {
-                let hash = short_hash(key_of(shape, fragment));
+                let hash = short_hash(key_of(resource, fragment));
                 reading.own.index.push(RowPlace { hash, part: part as u32, row: row as u32 });
             }
         }
@@ -260,9 +258,9 @@ impl TransactionBuffer {
         spill: &mut dyn Spill,
     ) -> Result<Vec<PendingItem>, Error> {
         let Some(part) = own.parts.first() else { return Ok(Vec::new()) };
-        let shape = &part.destination.resource.shape;
+        let resource = part.destination.resource;
         let (WantedRows::OfKeys { place, .. } | WantedRows::Rest { place }) = &wanted;
-        let mut reading = RowReading { chunks: self.chunks(own, place), own, spill, shape };
+        let mut reading = RowReading { chunks: self.chunks(own, place), own, spill, resource };
         match wanted {
             WantedRows::OfKeys { place, keys, anew } => reading.of_keys(&place, keys, anew),
             WantedRows::Rest { place } => reading.rest(place),
@@ -291,7 +289,7 @@ struct RowReading<'r> {
     chunks: HashMap<(usize, u64), &'r Chunk>,
     own: &'r mut OwnRows,
     spill: &'r mut dyn Spill,
-    shape: &'r Shape,
+    resource: &'r Resource,
 }
 
 impl RowReading<'_> {
@@ -307,7 +305,7 @@ impl RowReading<'_> {
 
     /// Adds a row, if it is of the key, and marks it as given.
     fn add(&mut self, at: usize, fragment: &[u8], key: &[u8], into: &mut Vec<PendingItem>) {
-        if key_of(self.shape, fragment) == key {
+        if key_of(self.resource, fragment) == key {
             let RowPlace { part, row, .. } = self.own.index[at];
             into.push(self.own.parts[part as usize].item(order(part as usize, row as usize), fragment));
             self.own.give(at);
@@ -410,7 +408,7 @@ impl RowReading<'_> {
             items.push(self.own.parts[part].item(order(part, row), fragment));
             return Ok(());
         }
-        let key = key_of(self.shape, fragment);
+        let key = key_of(self.resource, fragment);
         let same = self.own.of_hash(short_hash(key));
         let is_this = |at: &usize| {
             let entry = self.own.index[*at];

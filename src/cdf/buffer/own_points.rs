@@ -18,7 +18,7 @@ use crate::cdf::encode::points::wire::{
 };
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::http::connection::Connection;
-use crate::cdf::resource::{Resource, Shape};
+use crate::cdf::resource::Resource;
 use crate::cdf::table::{OnConflict, Operation};
 
 /// Points that an answer has, and bytes of them. Of a single moment there may be more.
@@ -166,7 +166,7 @@ impl TransactionBuffer {
         spill: &mut dyn Spill,
     ) -> Result<OwnPoints, Error> {
         self.settle()?;
-        let string = matches!(resource.shape, Shape::Datapoints { string: true });
+        let string = resource.holds_texts();
         let mut own = OwnPoints { string, ..OwnPoints::default() };
         let mut stretches = Vec::new();
         for (at, lane) in self.lanes.iter().enumerate() {

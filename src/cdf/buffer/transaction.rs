@@ -14,7 +14,7 @@ use crate::cdf::encode::points::{PlainPoint, SeriesRef};
 use crate::cdf::encode::{Encoded, KeyKind};
 use crate::cdf::error::Error;
 use crate::cdf::http::connection::Connection;
-use crate::cdf::resource::{Resource, Shape};
+use crate::cdf::resource::Resource;
 use crate::cdf::table::view::View;
 use crate::cdf::table::Mode;
 
@@ -119,9 +119,7 @@ impl TransactionBuffer {
         spill: &mut dyn Spill,
     ) -> Result<(), Error> {
         self.check()?;
-        if encoded.kind == KeyKind::Id
-            && !matches!(self.lanes[lane].destination.resource.shape, Shape::SequenceRows)
-        {
+        if encoded.kind == KeyKind::Id && !self.lanes[lane].destination.resource.is_numbered() {
             let rest = &fragment[encoded.prefix..];
             self.lanes[lane].renames |= memchr::memmem::find(rest, b"\"externalId\":").is_some();
         }

@@ -106,6 +106,19 @@ pub const CLASSIC: Resource = Resource {
 /// Items without anything particular.
 pub const ITEMS: Items = Items { create: Create::Many, required: &[], ordered: &[], shortest_key: 0 };
 
+/// What CDF needs to change a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A request of its own.
+    Update,
+    /// The same as an insert: CDF keeps what the request leaves out.
+    Write,
+    /// The old row must go first: CDF keeps cells that the new row does not have.
+    DeleteAndWrite,
+    /// The old row must be read first: CDF replaces rows whole.
+    ReadAndWrite,
+}
+
 impl Resource {
     /// The request that writes its rows.
     pub fn write(&self) -> Endpoint {
@@ -204,6 +217,31 @@ impl Resource {
     /// Whether rows belong to series, and a table holds points of them.
     pub fn holds_points(&self) -> bool {
         matches!(self.shape, Shape::Datapoints { .. })
+    }
+
+    /// Whether the points that it holds have texts as values.
+    pub fn holds_texts(&self) -> bool {
+        matches!(self.shape, Shape::Datapoints { string: true })
+    }
+
+    /// Whether rows are numbered within what they belong to: the number is a part of their key.
+    pub fn is_numbered(&self) -> bool {
+        matches!(self.shape, Shape::SequenceRows)
+    }
+
+    /// Whether a write of an existing row can leave some of its columns as they are.
+    pub fn takes_listed_columns(&self) -> bool {
+        !self.holds_points() && !self.is_numbered()
+    }
+
+    /// What an UPDATE sends.
+    pub fn change(&self) -> Change {
+        match self.shape {
+            Shape::Items(_) => Change::Update,
+            Shape::SequenceRows => Change::DeleteAndWrite,
+            Shape::Raw => Change::ReadAndWrite,
+            Shape::Journal(_) | Shape::Datapoints { .. } | Shape::Instances { .. } => Change::Write,
+        }
     }
 
     /// Whether rows are in databases and tables of RAW.

@@ -30,7 +30,7 @@ mod turn;
 pub mod view;
 
 pub use column::{Column, ColumnType};
-pub use definition::{Owner, Resource};
+pub use definition::{Change, Owner, Resource};
 pub use filter::Filter;
 pub use member::{Member, MemberType};
 pub use naming::Naming;
