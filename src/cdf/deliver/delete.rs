@@ -3,73 +3,45 @@
 use hashbrown::HashMap;
 use serde_json::{json, Value};
 
-use super::body::{listing, matching, mentioning, named};
-use super::search::Search;
-use super::{Delivery, Work};
+use super::body::{create_body, listing, matching, mentioning, named};
+use super::request::all;
+use super::search::{Blame, Search};
+use super::send::{Meaning, RowRequests};
+use super::transfer::{json_post, Transfer};
 use crate::cdf::buffer::Body;
-use crate::cdf::error::{Error, Identity, RequestError, ROWS};
+use crate::cdf::error::{Error, Identity, RequestError, NAMED_ROWS, ROWS};
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
+use crate::cdf::http::request::Request;
 use crate::cdf::http::retry::Resend;
-use crate::cdf::resource::raw::Place;
 use crate::cdf::resource::Shape;
 
-impl Delivery<'_> {
-    pub(super) async fn delete(&mut self, work: &Work) -> Result<(), Error> {
+impl Transfer<'_> {
+    pub(super) async fn delete(&mut self) -> Result<(), Error> {
         let resource = self.destination.resource;
         match &resource.shape {
-            Shape::Items(_) if resource.hierarchy => self.delete_assets(work).await,
-            Shape::Items(_) | Shape::Datapoints { .. } => {
-                self.delete_all(&resource.delete(), &work.body).await
-            }
+            Shape::Items(_) if resource.hierarchy => self.delete_assets().await,
+            Shape::Items(_) | Shape::Datapoints { .. } => self.delete_all(resource.delete()).await,
             Shape::Journal(_) => Err(Error::internal("rows of a journal are never deleted")),
-            Shape::Instances { edges } => self.delete_instances(*edges, &work.body).await,
-            Shape::SequenceRows => self.delete_sequence_rows(&work.body).await,
-            Shape::Raw => {
-                let Some((database, table)) = &self.destination.raw else {
-                    return Err(Error::internal("RAW rows without a database and table"));
-                };
-                self.delete_all(&Place::of(database, table).delete(), &work.body).await
-            }
+            Shape::Instances { edges } => self.delete_instances(*edges).await,
+            Shape::SequenceRows => self.delete_sequence_rows().await,
+            Shape::Raw => self.delete_all(self.raw_table()?.delete()).await,
         }
     }
 
     /// Deletes what a request names, all but what CDF says is missing.
-    async fn delete_all(&mut self, endpoint: &Endpoint, body: &Body) -> Result<(), Error> {
-        let mut search = Search::new((0..body.items.len()).collect(), false);
-        while let Some(mut part) = search.next() {
-            let request = Body::from_fragments(part.iter().map(|at| body.fragment(*at))).bytes;
-            match self.post_json(endpoint, request, Resend::Always, Owed::Object).await {
-                Ok(_) => self.accepted += part.len(),
-                Err(RequestError::Api(api)) if !api.missing.is_empty() => {
-                    let names: Vec<&Identity> = api.missing.iter().collect();
-                    let mut gone = matching(body, &part, &api.missing)?;
-                    if gone.is_empty() {
-                        gone = mentioning(body, &part, &names, self.destination)?;
-                    }
-                    if gone.is_empty() {
-                        search.refused(part, api, body, self.destination)?;
-                        continue;
-                    }
-                    self.accepted += gone.len();
-                    part.retain(|at| !gone.contains(at));
-                    search.again(part);
-                }
-                // RAW says so in words where there is no such table.
-                Err(RequestError::Api(api)) if api.is_absent() => self.accepted += part.len(),
-                Err(error) => self.narrow(&mut search, part, error, body)?,
-            }
-        }
-        self.conclude(search, body)
+    async fn delete_all(&mut self, endpoint: Endpoint) -> Result<(), Error> {
+        let body = &self.request.body;
+        self.send_rows(Search::new(all(body), false), body, &mut Deletion { endpoint, body }).await
     }
 
     /// Deletes assets, children before their parents: CDF refuses to delete an asset that has children.
-    async fn delete_assets(&mut self, work: &Work) -> Result<(), Error> {
-        let body = &work.body;
+    async fn delete_assets(&mut self) -> Result<(), Error> {
+        let (body, resource) = (&self.request.body, self.destination.resource);
         let mut parents: HashMap<i64, Option<i64>> = HashMap::new();
         let mut names: HashMap<i64, Value> = HashMap::new();
-        let all: Vec<usize> = (0..body.items.len()).collect();
-        for part in all.chunks(self.destination.resource.per_delete) {
+        let all = all(body);
+        for part in all.chunks(resource.per_delete) {
             let answer = self.retrieve(body, part).await?;
             for item in listing(&answer)? {
                 let Some(id) = item["id"].as_i64() else { continue };
@@ -77,47 +49,115 @@ impl Delivery<'_> {
                 names.insert(id, item["externalId"].clone());
             }
         }
-        self.accepted += all.len() - parents.len();
+        self.acknowledge(all.len() - parents.len());
         let mut ordered: Vec<(usize, i64)> = parents.keys().map(|id| (depth(*id, &parents), *id)).collect();
         ordered.sort_unstable_by(|a, b| b.cmp(a));
-        for part in ordered.chunks(self.destination.resource.per_delete) {
-            let keys = part.iter().map(|(_, id)| json!({ "id": id }).to_string());
-            let keys: Vec<String> = keys.collect();
-            let body = Body::from_fragments(keys.iter().map(|key| key.as_bytes()));
-            let endpoint = self.destination.resource.delete();
-            let mut ended = Search::new((0..part.len()).collect(), true);
-            while let Some(rows) = ended.next() {
-                let request = Body::from_fragments(rows.iter().map(|at| body.fragment(*at))).bytes;
-                match self.post_json(&endpoint, request, Resend::Always, Owed::Object).await {
-                    Ok(_) => self.accepted += rows.len(),
-                    Err(RequestError::Api(api)) if !api.missing.is_empty() => {
-                        let gone = matching(&body, &rows, &api.missing)?;
-                        if gone.is_empty() {
-                            ended.refused(rows, api, &body, self.destination)?;
-                            continue;
-                        }
-                        self.accepted += gone.len();
-                        ended.again(rows.into_iter().filter(|at| !gone.contains(at)).collect());
-                    }
-                    Err(error) => self.narrow(&mut ended, rows, error, &body)?,
-                }
-            }
-            if let Some(verdict) = ended.verdict() {
-                let culprits: Vec<String> = verdict
-                    .culprits
-                    .iter()
-                    .take(crate::cdf::error::NAMED_ROWS)
-                    .map(|at| match &names[&part[*at].1] {
-                        Value::String(name) => format!("\"{name}\""),
-                        _ => named(&body, &[*at]).concat(),
-                    })
-                    .collect();
-                let error = self.refused(verdict.api, ROWS, culprits, verdict.culprits.len());
-                return Err(error.hint("An asset that has children can be deleted only together with them."));
-            }
+        for part in ordered.chunks(resource.per_delete) {
+            let keys: Vec<String> = part.iter().map(|(_, id)| json!({ "id": id }).to_string()).collect();
+            let body = &Body::from_fragments(keys.iter().map(|key| key.as_bytes()));
+            let names = part.iter().map(|(_, id)| &names[id]).collect();
+            let search = Search::new((0..part.len()).collect(), true);
+            self.send_rows(search, body, &mut AssetDeletion { body, names }).await?;
         }
         Ok(())
     }
+}
+
+/// Deletes what the rows name.
+struct Deletion<'b> {
+    endpoint: Endpoint,
+    body: &'b Body,
+}
+
+impl RowRequests for Deletion<'_> {
+    fn request(&self, _: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
+        let content = create_body(self.body, part, false)?;
+        Ok(json_post(self.endpoint.clone(), content, Resend::Always, Owed::Object))
+    }
+
+    async fn refused(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        part: Vec<usize>,
+        error: RequestError,
+    ) -> Result<Meaning, Error> {
+        let api = match error {
+            RequestError::Api(api) if !api.missing.is_empty() => api,
+            // RAW says so in words where there is no such table.
+            RequestError::Api(api) if api.is_absent() => {
+                transfer.acknowledge(part.len());
+                return Ok(Meaning::Again(Vec::new()));
+            }
+            error => return Ok(Meaning::Refused(part, error)),
+        };
+        let mut gone = matching(self.body, &part, &api.missing)?;
+        if gone.is_empty() {
+            let names: Vec<&Identity> = api.missing.iter().collect();
+            gone = mentioning(self.body, &part, &names, transfer.destination)?;
+        }
+        Ok(match gone.is_empty() {
+            true => Meaning::Refused(part, RequestError::Api(api)),
+            false => without_gone(transfer, part, &gone),
+        })
+    }
+}
+
+/// Deletes assets by their ids.
+struct AssetDeletion<'b> {
+    body: &'b Body,
+    /// The external ids of the assets, if they have any.
+    names: Vec<&'b Value>,
+}
+
+impl RowRequests for AssetDeletion<'_> {
+    fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
+        let content = create_body(self.body, part, false)?;
+        Ok(json_post(transfer.destination.resource.delete(), content, Resend::Always, Owed::Object))
+    }
+
+    async fn refused(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        part: Vec<usize>,
+        error: RequestError,
+    ) -> Result<Meaning, Error> {
+        without_missing(transfer, self.body, part, error)
+    }
+
+    fn blamed(&self, transfer: &Transfer<'_>, body: &Body, blame: Blame) -> Error {
+        let name = |at: &usize| match self.names[*at] {
+            Value::String(name) => format!("\"{name}\""),
+            _ => named(body, &[*at]).concat(),
+        };
+        let culprits: Vec<String> = blame.culprits.iter().take(NAMED_ROWS).map(name).collect();
+        transfer
+            .refused(blame.api, ROWS, culprits, blame.culprits.len())
+            .hint("An asset that has children can be deleted only together with them.")
+    }
+}
+
+/// What a refusal of a deletion means that may name what is missing: that is gone already, and the others are deleted
+/// without it.
+pub(super) fn without_missing(
+    transfer: &Transfer<'_>,
+    body: &Body,
+    part: Vec<usize>,
+    error: RequestError,
+) -> Result<Meaning, Error> {
+    let gone = match &error {
+        RequestError::Api(api) if !api.missing.is_empty() => matching(body, &part, &api.missing)?,
+        _ => Vec::new(),
+    };
+    Ok(match gone.is_empty() {
+        true => Meaning::Refused(part, error),
+        false => without_gone(transfer, part, &gone),
+    })
+}
+
+fn without_gone(transfer: &Transfer<'_>, mut part: Vec<usize>, gone: &[usize]) -> Meaning {
+    transfer.acknowledge(gone.len());
+    part.retain(|at| !gone.contains(at));
+    Meaning::Again(part)
 }
 
 /// How many of an asset's ancestors are among those that are deleted.

@@ -1,14 +1,13 @@
 //! What a flush has written moments ago. CDF may not find it yet: points, children and references then wait for it.
 
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
 use memchr::memchr2;
 
 use super::body::key_of;
-use super::Delivery;
-use crate::cdf::buffer::Body;
+use crate::cdf::buffer::{Body, Destination};
 use crate::cdf::encode::json;
 use crate::cdf::error::{ApiError, Error, Identity};
 use crate::cdf::hash::{self, hash_bytes};
@@ -22,19 +21,25 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Pauses before what CDF does not find counts as missing: 13 seconds.
 const PAUSES: u32 = 10;
 
+/// What this flush has written.
+#[derive(Debug, Default)]
+pub(super) struct Fresh {
+    keys: Mutex<Keys>,
+    /// Nothing in the flush refers to anything else in it, unless a series is created for its points.
+    pub(super) idle: bool,
+}
+
 /// Hashes of the items that this flush has written.
 #[derive(Debug, Default)]
-pub struct Fresh {
+struct Keys {
     keys: HashSet<u64, hash::Identity>,
     /// Those that nobody has asked for since they were written: most flushes never ask.
     unsorted: Vec<u64>,
     /// More than it remembers.
     overflown: bool,
-    /// Nothing in the flush refers to anything else in it, unless a series is created for its points.
-    pub idle: bool,
 }
 
-impl Fresh {
+impl Keys {
     fn add(&mut self, key: u64) {
         if self.keys.len() + self.unsorted.len() == MOST {
             self.sort();
@@ -110,26 +115,32 @@ impl Patience {
     }
 }
 
-impl Delivery<'_> {
-    /// The items at a path of the project that the rows go to, whichever role writes them.
-    fn scope(&self, path: &str) -> u64 {
-        let connection = &self.destination.connection;
-        [connection.base_url.as_str(), &connection.project, path]
-            .iter()
-            .fold(0, |scope: u64, part| scope.rotate_left(1) ^ hash_bytes(part.as_bytes()))
+/// The items at a path of the project that a destination's rows go to, whichever role writes them.
+fn scope(destination: &Destination, path: &str) -> u64 {
+    let connection = &destination.connection;
+    [connection.base_url.as_str(), &connection.project, path]
+        .iter()
+        .fold(0, |scope: u64, part| scope.rotate_left(1) ^ hash_bytes(part.as_bytes()))
+}
+
+impl Fresh {
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note of rows that CDF has acknowledged.
-    pub(super) fn remember(&self, body: &Body, rows: &[usize]) -> Result<(), Error> {
-        let resource = self.destination.resource;
-        if !resource.referred_to {
+    pub(super) fn remember(
+        &self,
+        destination: &Destination,
+        body: &Body,
+        rows: &[usize],
+    ) -> Result<(), Error> {
+        let resource = destination.resource;
+        if self.idle || !resource.referred_to {
             return Ok(());
         }
-        let scope = self.scope(resource.path);
-        let mut fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        if fresh.idle {
-            return Ok(());
-        }
+        let scope = scope(destination, resource.path);
+        let mut fresh = self.keys();
         for at in rows {
             let fragment = body.fragment(*at);
             // Nearly all of them, at a fraction of the cost.
@@ -143,34 +154,36 @@ impl Delivery<'_> {
     }
 
     /// Takes note of series that were created for their points.
-    pub(super) fn remember_series<'n>(&self, external_ids: impl IntoIterator<Item = &'n String>) {
-        let scope = self.scope(paths::TIME_SERIES);
-        let mut fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn remember_series<'n>(
+        &self,
+        destination: &Destination,
+        external_ids: impl IntoIterator<Item = &'n String>,
+    ) {
+        let scope = scope(destination, paths::TIME_SERIES);
+        let mut fresh = self.keys();
         for external_id in external_ids {
             fresh.add(key(scope, &Identity::ExternalId(external_id.clone())));
         }
     }
 
     /// Takes note of the id of an item, if the item is one of this flush: CDF names it by that as well.
-    pub(super) fn remember_id(&self, path: &str, external_id: &str, id: i64) {
-        if self.is_fresh(path, &Identity::ExternalId(external_id.to_owned())) {
-            let mut fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-            fresh.add(key(self.scope(path), &Identity::Id(id)));
+    pub(super) fn remember_id(&self, destination: &Destination, path: &str, external_id: &str, id: i64) {
+        if self.has(destination, path, &Identity::ExternalId(external_id.to_owned())) {
+            self.keys().add(key(scope(destination, path), &Identity::Id(id)));
         }
     }
 
     /// Whether this flush has written the item.
-    pub(super) fn is_fresh(&self, path: &str, identity: &Identity) -> bool {
-        let mut fresh = self.context.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        fresh.has(key(self.scope(path), identity))
+    pub(super) fn has(&self, destination: &Destination, path: &str, identity: &Identity) -> bool {
+        self.keys().has(key(scope(destination, path), identity))
     }
 
     /// Whether CDF has refused a request because it does not find what this flush has written.
-    pub(super) fn misses_fresh(&self, api: &ApiError) -> bool {
+    pub(super) fn is_missed(&self, destination: &Destination, api: &ApiError) -> bool {
         if !api.of_cdf || !matches!(api.status, 400 | 404 | 422) {
             return false;
         }
-        let resource = self.destination.resource;
+        let resource = destination.resource;
         if resource.refers_to.is_empty() {
             return false;
         }
@@ -179,7 +192,7 @@ impl Delivery<'_> {
             false => api.missing.clone(),
         };
         let paths = || resource.refers_to.iter().copied().chain([resource.path]);
-        let known = |identity: &Identity| paths().any(|path| self.is_fresh(path, identity));
+        let known = |identity: &Identity| paths().any(|path| self.has(destination, path, identity));
         named.iter().any(known)
     }
 }
@@ -224,7 +237,7 @@ mod tests {
 
     #[test]
     fn nothing_is_forgotten() {
-        let mut fresh = Fresh::default();
+        let mut fresh = Keys::default();
         (0..MOST as u64).for_each(|key| fresh.add(key));
         assert!(fresh.has(7) && !fresh.has(MOST as u64));
         // One that is known takes no room.
@@ -236,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_written_after_a_question_is_found_by_the_next() {
-        let mut fresh = Fresh::default();
+        let mut fresh = Keys::default();
         fresh.add(1);
         assert!(fresh.has(1) && !fresh.has(2));
         fresh.add(2);

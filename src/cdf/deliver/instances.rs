@@ -6,13 +6,17 @@ use hashbrown::HashMap;
 use serde_json::{json, Value};
 
 use super::body::{key_of, listing};
+use super::request::all;
 use super::search::Search;
-use super::{Delivery, Work};
+use super::send::{Meaning, RowRequests};
+use super::transfer::{json_post, Transfer};
 use crate::cdf::buffer::Body;
 use crate::cdf::encode::instances::{end_member, KEY};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Identity, RequestError};
 use crate::cdf::http::owed::Owed;
+use crate::cdf::http::request::Request;
+use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::InstanceEnd;
 use crate::cdf::table::{OnConflict, Operation};
@@ -20,70 +24,121 @@ use crate::cdf::table::{OnConflict, Operation};
 /// How often a request is sent again that CDF refuses because others write the same instances just then.
 const CONFLICTS: u32 = 8;
 
-impl Delivery<'_> {
-    pub(super) async fn instances(&mut self, edges: bool, work: &Work) -> Result<(), Error> {
-        let body = &work.body;
-        let insert_only = work.mode.on_conflict == OnConflict::Error;
-        // Sent again after a lost answer, rows would be refused because of themselves.
-        let resend = if insert_only { Resend::OnlyIfNotReceived } else { Resend::Always };
-        let all: Vec<usize> = (0..body.items.len()).collect();
+impl Transfer<'_> {
+    pub(super) async fn instances(&mut self, edges: bool) -> Result<(), Error> {
+        let (body, mode) = (&self.request.body, self.request.header.mode);
+        let all = all(body);
         // What an existing instance gets is less than what a new one does.
-        let existing = match (work.mode.operation, work.mode.on_conflict) {
+        let existing = match (mode.operation, mode.on_conflict) {
             (Operation::Upsert, OnConflict::UpdateListed) => self.existing(edges, body, &all).await?,
             _ => HashMap::new(),
         };
-        if work.mode.operation == Operation::Update {
+        if mode.operation == Operation::Update {
             let existing = self.existing(edges, body, &all).await?;
             let gone: Vec<usize> = all.iter().copied().filter(|at| !existing.contains_key(at)).collect();
             if !gone.is_empty() {
                 return Err(self.gone(body, &gone));
             }
         }
-        // CDF leaves out what it skips.
-        let skips = work.mode.on_conflict == OnConflict::Ignore;
-        let mut search = Search::new(all, false);
-        let mut conflicts = 0;
-        while let Some(part) = search.next() {
-            let request = self.apply_body(edges, work, &part, &existing)?;
-            let owed = if skips { Owed::List } else { Owed::Items(part.len()) };
-            match self.post_json(&self.destination.resource.write(), request, resend, owed).await {
-                Ok(_) => {
-                    self.accepted += part.len();
-                    self.remember(body, &part)?;
-                }
-                Err(RequestError::Api(api)) if api.status == 409 => {
-                    if insert_only {
-                        let existing = self.existing(edges, body, &part).await?;
-                        if !existing.is_empty() {
-                            self.answer = Some(api);
-                            let mut existing: Vec<usize> = existing.into_keys().collect();
-                            existing.sort_unstable();
-                            return Err(self.exists(body, &existing));
-                        }
-                    }
-                    if conflicts == CONFLICTS {
-                        search.refused(part, api, body, self.destination)?;
-                        continue;
-                    }
-                    tokio::time::sleep(Duration::from_millis(50 << conflicts)).await;
-                    conflicts += 1;
-                    search.again(part);
-                }
-                Err(error) => self.narrow(&mut search, part, error, body)?,
-            }
-        }
-        self.conclude(search, body)
+        let on_conflict = mode.on_conflict;
+        let mut application = Application { edges, body, on_conflict, existing, conflicts: 0 };
+        self.send_rows(Search::new(all, false), body, &mut application).await
     }
 
-    /// The request that applies some of the rows. `existing`: what CDF has of those that get less than new ones do.
-    fn apply_body(
+    /// Deletes instances. CDF does not mind those that are gone.
+    pub(super) async fn delete_instances(&mut self, edges: bool) -> Result<(), Error> {
+        let body = &self.request.body;
+        self.send_rows(Search::new(all(body), false), body, &mut InstanceDeletion { edges, body }).await
+    }
+
+    /// Those of the rows that exist in CDF, as it has them.
+    async fn existing(
         &self,
         edges: bool,
-        work: &Work,
-        part: &[usize],
-        existing: &HashMap<usize, Value>,
-    ) -> Result<Vec<u8>, Error> {
-        let view = self.destination.view.as_ref();
+        body: &Body,
+        rows: &[usize],
+    ) -> Result<HashMap<usize, Value>, Error> {
+        let request = naming(edges, body, rows)?;
+        let answer = self
+            .ask(self.destination.resource.by_ids(), request, Owed::List)
+            .await
+            .map_err(|error| self.unread(error))?;
+        let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
+        let mut found: HashMap<(String, String), Value> = listing(&answer)?
+            .into_iter()
+            .map(|item| ((text(&item, "space"), text(&item, "externalId")), item))
+            .collect();
+        let mut existing = HashMap::new();
+        for at in rows {
+            existing.extend(found.remove(&name(body, *at)?).map(|item| (*at, item)));
+        }
+        Ok(existing)
+    }
+}
+
+/// Applies rows: an instance that is not there is created, and one that is gets the properties of its row.
+struct Application<'b> {
+    edges: bool,
+    body: &'b Body,
+    on_conflict: OnConflict,
+    /// What CDF has of the rows that give it less if it exists.
+    existing: HashMap<usize, Value>,
+    /// Requests that were sent again because others wrote the same instances.
+    conflicts: u32,
+}
+
+impl RowRequests for Application<'_> {
+    fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
+        // Sent again after a lost answer, rows would be refused because of themselves.
+        let resend = match self.on_conflict {
+            OnConflict::Error => Resend::OnlyIfNotReceived,
+            _ => Resend::Always,
+        };
+        let owed = match self.on_conflict {
+            // CDF leaves out what it skips.
+            OnConflict::Ignore => Owed::List,
+            _ => Owed::Items(part.len()),
+        };
+        Ok(json_post(transfer.destination.resource.write(), self.body(transfer, part)?, resend, owed))
+    }
+
+    fn taken(&mut self, transfer: &Transfer<'_>, part: &[usize], _: &Response) -> Result<(), Error> {
+        transfer.remember(self.body, part)
+    }
+
+    /// A conflict is about instances that exist already, or that others write at the same time.
+    async fn refused(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        part: Vec<usize>,
+        error: RequestError,
+    ) -> Result<Meaning, Error> {
+        let api = match error {
+            RequestError::Api(api) if api.status == 409 => api,
+            error => return Ok(Meaning::Refused(part, error)),
+        };
+        if self.on_conflict == OnConflict::Error {
+            let existing = transfer.existing(self.edges, self.body, &part).await?;
+            if !existing.is_empty() {
+                transfer.answer = Some(api);
+                let mut existing: Vec<usize> = existing.into_keys().collect();
+                existing.sort_unstable();
+                return Err(transfer.exists(self.body, &existing));
+            }
+        }
+        if self.conflicts == CONFLICTS {
+            return Ok(Meaning::Refused(part, RequestError::Api(api)));
+        }
+        tokio::time::sleep(Duration::from_millis(50 << self.conflicts)).await;
+        self.conflicts += 1;
+        Ok(Meaning::Again(part))
+    }
+}
+
+impl Application<'_> {
+    /// The body of the request for some of the rows.
+    fn body(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Vec<u8>, Error> {
+        let view = transfer.destination.view.as_ref();
         let view = view.ok_or_else(|| Error::internal("instances without a view"))?;
         let source = view.name.source().to_string();
         let ends = InstanceEnd::ALL.map(InstanceEnd::property).map(|end| (end_member(end), end));
@@ -92,19 +147,19 @@ impl Delivery<'_> {
             if position > 0 {
                 out.push(b',');
             }
-            let (space, external_id) = name(&work.body, *at)?;
+            let (space, external_id) = name(self.body, *at)?;
             out.extend_from_slice(b"{\"instanceType\":");
-            json::write(&mut out, instance_type(edges));
+            json::write(&mut out, instance_type(self.edges));
             out.extend_from_slice(b",\"space\":");
             json::write(&mut out, &space);
             out.extend_from_slice(b",\"externalId\":");
             json::write(&mut out, &external_id);
-            if matches!(work.mode.on_conflict, OnConflict::Error | OnConflict::Ignore) {
+            if matches!(self.on_conflict, OnConflict::Error | OnConflict::Ignore) {
                 out.extend_from_slice(b",\"existingVersion\":0");
             }
             let mut properties = Vec::new();
-            let row = Properties::parse(work.body.fragment(*at))?;
-            let found = existing.get(at);
+            let row = Properties::parse(self.body.fragment(*at))?;
+            let found = self.existing.get(at);
             let row = match found {
                 Some(_) => row.into_existing()?,
                 None => row.into_new(),
@@ -142,66 +197,37 @@ impl Delivery<'_> {
             out.extend_from_slice(b"}]}");
         }
         out.extend_from_slice(b"],\"replace\":false,\"autoCreateDirectRelations\":true");
-        if work.mode.on_conflict == OnConflict::Ignore {
+        if self.on_conflict == OnConflict::Ignore {
             out.extend_from_slice(b",\"skipOnVersionConflict\":true");
         }
         out.push(b'}');
         Ok(out)
     }
+}
 
-    /// Deletes instances. CDF does not mind those that are gone.
-    pub(super) async fn delete_instances(&mut self, edges: bool, body: &Body) -> Result<(), Error> {
-        let mut search = Search::new((0..body.items.len()).collect(), false);
-        while let Some(part) = search.next() {
-            let mut items = Vec::with_capacity(part.len());
-            for at in &part {
-                let (space, external_id) = name(body, *at)?;
-                items.push(json!({
-                    "instanceType": instance_type(edges), "space": space, "externalId": external_id,
-                }));
-            }
-            let request = json!({ "items": items }).to_string().into_bytes();
-            match self
-                .post_json(&self.destination.resource.delete(), request, Resend::Always, Owed::List)
-                .await
-            {
-                Ok(_) => self.accepted += part.len(),
-                Err(error) => self.narrow(&mut search, part, error, body)?,
-            }
-        }
-        self.conclude(search, body)
-    }
+/// Deletes instances.
+struct InstanceDeletion<'b> {
+    edges: bool,
+    body: &'b Body,
+}
 
-    /// Those of the rows that exist in CDF, as it has them.
-    async fn existing(
-        &self,
-        edges: bool,
-        body: &Body,
-        rows: &[usize],
-    ) -> Result<HashMap<usize, Value>, Error> {
-        let mut keys = Vec::with_capacity(rows.len());
-        for at in rows {
-            let (space, external_id) = name(body, *at)?;
-            keys.push(json!({
-                "instanceType": instance_type(edges), "space": space, "externalId": external_id,
-            }));
-        }
-        let request = json!({ "items": keys }).to_string().into_bytes();
-        let answer = self
-            .post_json(&self.destination.resource.by_ids(), request, Resend::Always, Owed::List)
-            .await
-            .map_err(|error| self.unread(error))?;
-        let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
-        let mut found: HashMap<(String, String), Value> = listing(&answer)?
-            .into_iter()
-            .map(|item| ((text(&item, "space"), text(&item, "externalId")), item))
-            .collect();
-        let mut existing = HashMap::new();
-        for at in rows {
-            existing.extend(found.remove(&name(body, *at)?).map(|item| (*at, item)));
-        }
-        Ok(existing)
+impl RowRequests for InstanceDeletion<'_> {
+    fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
+        let request = naming(self.edges, self.body, part)?;
+        Ok(json_post(transfer.destination.resource.delete(), request, Resend::Always, Owed::List))
     }
+}
+
+/// A request that names the instances of some rows.
+fn naming(edges: bool, body: &Body, rows: &[usize]) -> Result<Vec<u8>, Error> {
+    let mut items = Vec::with_capacity(rows.len());
+    for at in rows {
+        let (space, external_id) = name(body, *at)?;
+        items.push(json!({
+            "instanceType": instance_type(edges), "space": space, "externalId": external_id,
+        }));
+    }
+    Ok(json!({ "items": items }).to_string().into_bytes())
 }
 
 fn instance_type(edges: bool) -> &'static str {

@@ -9,97 +9,55 @@ use serde_json::{json, Value};
 
 use super::body::listing;
 use super::search::SEARCHES;
-use super::{Delivery, Work};
+use super::send::Parts;
+use super::transfer::{json_post, Transfer};
 use crate::cdf::encode::points::wire;
 use crate::cdf::error::{ApiError, Error, Fate, Identity, Kind, RequestError, NAMED_ROWS, SERIES};
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::request;
+use crate::cdf::http::request::{self, Request};
+use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::datapoints::POINTS_PER_REQUEST;
 use crate::cdf::resource::timeseries::TIMESERIES;
 use crate::cdf::table::OnConflict;
 
-impl Delivery<'_> {
-    pub(super) async fn points(&mut self, string: bool, work: &Work) -> Result<(), Error> {
-        let (body, rows) = match work.mode.on_conflict {
-            OnConflict::Ignore => self.without_existing(&work.body.bytes).await?,
+/// Series that are created in one request.
+const SERIES_PER_REQUEST: usize = 1000;
+
+impl Transfer<'_> {
+    pub(super) async fn points(&mut self, string: bool) -> Result<(), Error> {
+        let request = self.request;
+        let (bytes, rows) = match request.header.mode.on_conflict {
+            OnConflict::Ignore => self.without_existing(&request.body.bytes).await?,
             OnConflict::Error => {
-                self.refuse_existing(&work.body.bytes).await?;
-                (work.body.bytes.clone(), work.rows)
+                self.refuse_existing(&request.body.bytes).await?;
+                (request.body.bytes.clone(), request.rows)
             }
-            _ => (work.body.bytes.clone(), work.rows),
+            _ => (request.body.bytes.clone(), request.rows),
         };
-        self.accepted += work.rows - rows;
-        let mut queue = VecDeque::from([(body, rows)]);
+        self.acknowledge(request.rows - rows);
         if rows == 0 {
             return Ok(());
         }
-        let mut created: HashSet<Identity> = HashSet::new();
-        let mut searches = 0;
-        let mut culprits: Vec<String> = Vec::new();
-        let mut verdict: Option<ApiError> = None;
-        while let Some((bytes, rows)) = queue.pop_front() {
-            let content = request::Body::Protobuf(bytes.clone());
-            let api = match self
-                .post(&self.destination.resource.write(), content, Resend::Always, Owed::Object)
-                .await
-            {
-                Ok(_) => {
-                    self.accepted += rows;
-                    continue;
-                }
-                Err(RequestError::Api(api)) => api,
-                Err(error) => {
-                    let series = series_of(&bytes)?;
-                    let names: Vec<String> = series.iter().map(|series| series.to_string()).collect();
-                    let count = names.len();
-                    return Err(self.failed(error, SERIES, names, count, rows));
-                }
-            };
-            if !api.missing.is_empty() {
-                let new: Vec<Identity> =
-                    api.missing.iter().filter(|series| !created.contains(*series)).cloned().collect();
-                if !work.mode.create_missing || new.is_empty() {
-                    return Err(self.missing_series(api, work.mode.create_missing));
-                }
-                self.create_series(&new, string).await?;
-                created.extend(new);
-                queue.push_front((bytes, rows));
-                continue;
-            }
-            let request = decoded(&bytes)?;
-            let searchable = matches!(api.status, 400 | 404 | 409 | 413 | 422);
-            let more = searchable && searches < SEARCHES && culprits.len() < NAMED_ROWS;
-            self.unknown += if api.unsure { rows } else { 0 };
-            // A refusal is about a series, unless the request was too large.
-            match if more { halves(&request, api.status == 413) } else { None } {
-                Some(halves) => {
-                    searches += 1;
-                    for half in halves.into_iter().rev() {
-                        let rows = half.items.iter().map(count).sum();
-                        queue.push_front((half.encode_to_vec().into(), rows));
-                    }
-                }
-                None => {
-                    culprits.extend(request.items.iter().map(|item| identity(item).to_string()));
-                    verdict.get_or_insert(api);
-                    if !searchable {
-                        break;
-                    }
+        self.send_parts(&mut Insertion::new(string, PointPart { bytes, rows })).await
+    }
+
+    /// Creates series of the kind that the points need, with their external id as name.
+    async fn create_series(&mut self, missing: &[Identity], string: bool) -> Result<(), Error> {
+        let mut names = Vec::new();
+        for series in missing {
+            match series {
+                Identity::ExternalId(external_id) => names.push(external_id.clone()),
+                other => {
+                    return Err(self
+                        .error(Kind::MissingReference, "the time series does not exist in CDF")
+                        .rows(Fate::Refused, SERIES, vec![other.to_string()], 1)
+                        .hint(self.only_by_external_id()))
                 }
             }
         }
-        match verdict {
-            None => Ok(()),
-            Some(api) => {
-                let count = culprits.len();
-                let mut error = self.refused(api, SERIES, culprits, count);
-                if !queue.is_empty() || count >= NAMED_ROWS {
-                    error.rows.iter_mut().for_each(|rows| rows.more = !queue.is_empty());
-                }
-                Err(error)
-            }
-        }
+        let open = names.chunks(SERIES_PER_REQUEST).map(<[String]>::to_vec).collect();
+        self.send_parts(&mut SeriesCreation { string, open }).await
     }
 
     /// Fails if a series has a point already at a moment of one of these.
@@ -170,7 +128,7 @@ impl Delivery<'_> {
             });
             let request = request.to_string().into_bytes();
             let answer = self
-                .post_json(&self.destination.resource.list(), request, Resend::Always, Owed::List)
+                .ask(self.destination.resource.list(), request, Owed::List)
                 .await
                 .map_err(|error| self.unread(error))?;
             let Some(found) = listing(&answer)?.into_iter().next() else { return Ok(moments) };
@@ -183,7 +141,8 @@ impl Delivery<'_> {
         }
     }
 
-    pub(super) fn missing_series(&self, api: ApiError, create_missing: bool) -> Error {
+    /// The error for series that do not exist, and cannot or may not be created.
+    fn missing_series(&self, api: ApiError, create_missing: bool) -> Error {
         let names = api.missing.iter().take(NAMED_ROWS).map(|series| series.to_string()).collect();
         let why = format!("the time series does not exist in CDF: {}", api.message);
         let mut error = Error::new(Kind::MissingReference, why)
@@ -205,60 +164,190 @@ impl Delivery<'_> {
             self.column_name("external_id")
         )
     }
+}
 
-    /// Creates series of the kind that the points need, with their external id as name.
-    pub(super) async fn create_series(&mut self, missing: &[Identity], string: bool) -> Result<(), Error> {
-        let mut pending = Vec::new();
-        for series in missing {
-            match series {
-                Identity::ExternalId(external_id) => pending.push(external_id.clone()),
-                other => {
-                    return Err(self
-                        .error(Kind::MissingReference, "the time series does not exist in CDF")
-                        .rows(Fate::Refused, SERIES, vec![other.to_string()], 1)
-                        .hint(self.only_by_external_id()))
+/// Points of some series, encoded, and how many they are.
+struct PointPart {
+    bytes: Bytes,
+    rows: usize,
+}
+
+/// Writes points. Series that are missing are created, if they may be; a request that is refused for another reason is
+/// halved until it has one series only, which is to blame.
+struct Insertion {
+    string: bool,
+    open: VecDeque<PointPart>,
+    /// Series that were created for their points.
+    created: HashSet<Identity>,
+    /// Requests that were halved.
+    searches: usize,
+    /// The series that are to blame.
+    culprits: Vec<String>,
+    /// The first refusal that series are to blame for.
+    refusal: Option<ApiError>,
+    /// What was refused holds for every part: none is sent any more.
+    stopped: bool,
+}
+
+impl Insertion {
+    fn new(string: bool, all: PointPart) -> Self {
+        Insertion {
+            string,
+            open: VecDeque::from([all]),
+            created: HashSet::new(),
+            searches: 0,
+            culprits: Vec::new(),
+            refusal: None,
+            stopped: false,
+        }
+    }
+
+    /// Creates the series that CDF misses, unless they may not be, or were created already.
+    async fn create(&mut self, transfer: &mut Transfer<'_>, api: ApiError) -> Result<(), Error> {
+        let create_missing = transfer.request.header.mode.create_missing;
+        let new: Vec<Identity> =
+            api.missing.iter().filter(|series| !self.created.contains(*series)).cloned().collect();
+        if !create_missing || new.is_empty() {
+            return Err(transfer.missing_series(api, create_missing));
+        }
+        transfer.create_series(&new, self.string).await?;
+        self.created.extend(new);
+        Ok(())
+    }
+
+    /// Halves a part that CDF has refused, or blames its series.
+    fn search(&mut self, part: &PointPart, api: ApiError) -> Result<(), Error> {
+        let request = decoded(&part.bytes)?;
+        let searchable = matches!(api.status, 400 | 404 | 409 | 413 | 422);
+        let more = searchable && self.searches < SEARCHES && self.culprits.len() < NAMED_ROWS;
+        // A refusal is about a series, unless the request was too large.
+        match if more { halves(&request, api.status == 413) } else { None } {
+            Some(halves) => {
+                self.searches += 1;
+                for half in halves.into_iter().rev() {
+                    let rows = half.items.iter().map(count).sum();
+                    self.open.push_front(PointPart { bytes: half.encode_to_vec().into(), rows });
                 }
             }
-        }
-        for part in pending.chunks(1000) {
-            let mut part: Vec<&String> = part.iter().collect();
-            while !part.is_empty() {
-                let items: Vec<Value> = part
-                    .iter()
-                    .map(|name| json!({ "externalId": name, "name": name, "isString": string }))
-                    .collect();
-                let request = json!({ "items": items }).to_string().into_bytes();
-                match self
-                    .post_json(&TIMESERIES.write(), request, Resend::Always, Owed::Items(part.len()))
-                    .await
-                {
-                    Ok(_) => {
-                        self.created += part.len();
-                        self.remember_series(part);
-                        break;
-                    }
-                    Err(RequestError::Api(api)) if api.status == 409 && !api.duplicated.is_empty() => {
-                        // Another request of this flush, or somebody else, was faster.
-                        let before = part.len();
-                        self.remember_series(
-                            part.iter().copied().filter(|name| {
-                                api.duplicated.contains(&Identity::ExternalId((*name).clone()))
-                            }),
-                        );
-                        part.retain(|name| !api.duplicated.contains(&Identity::ExternalId((*name).clone())));
-                        if part.len() == before {
-                            let names = api.duplicated.iter().take(NAMED_ROWS).map(|name| name.to_string());
-                            let (names, count) = (names.collect(), api.duplicated.len());
-                            return Err(self.refused(api, SERIES, names, count));
-                        }
-                    }
-                    Err(error) => {
-                        let names = part.iter().take(NAMED_ROWS).map(|name| format!("\"{name}\"")).collect();
-                        return Err(self.failed(error, SERIES, names, part.len(), 0));
-                    }
-                }
+            None => {
+                self.culprits.extend(request.items.iter().map(|item| identity(item).to_string()));
+                self.refusal.get_or_insert(api);
+                self.stopped = !searchable;
             }
         }
+        Ok(())
+    }
+}
+
+impl Parts for Insertion {
+    type Part = PointPart;
+
+    fn next(&mut self, transfer: &Transfer<'_>) -> Result<Option<(PointPart, Request)>, Error> {
+        let Some(part) = (!self.stopped).then(|| self.open.pop_front()).flatten() else { return Ok(None) };
+        let request = Request {
+            endpoint: transfer.destination.resource.write(),
+            body: request::Body::Protobuf(part.bytes.clone()),
+            resend: Resend::Always,
+            owed: Owed::Object,
+        };
+        Ok(Some((part, request)))
+    }
+
+    fn taken(&mut self, transfer: &mut Transfer<'_>, part: PointPart, _: &Response) -> Result<(), Error> {
+        transfer.acknowledge(part.rows);
+        Ok(())
+    }
+
+    async fn refused(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        part: PointPart,
+        error: RequestError,
+    ) -> Result<(), Error> {
+        match error {
+            RequestError::Api(api) if !api.missing.is_empty() => {
+                self.create(transfer, api).await?;
+                self.open.push_front(part);
+                Ok(())
+            }
+            RequestError::Api(api) => {
+                transfer.unknown += if api.unsure { part.rows } else { 0 };
+                self.search(&part, api)
+            }
+            error => {
+                let series = decoded(&part.bytes)?.items;
+                let names: Vec<String> = series.iter().map(|item| identity(item).to_string()).collect();
+                let count = names.len();
+                Err(transfer.failed(error, SERIES, names, count, part.rows))
+            }
+        }
+    }
+
+    fn ended(&mut self, transfer: &Transfer<'_>) -> Result<(), Error> {
+        let Some(api) = self.refusal.take() else { return Ok(()) };
+        let culprits = std::mem::take(&mut self.culprits);
+        let count = culprits.len();
+        let mut error = transfer.refused(api, SERIES, culprits, count);
+        if !self.open.is_empty() || count >= NAMED_ROWS {
+            error.rows.iter_mut().for_each(|rows| rows.more = !self.open.is_empty());
+        }
+        Err(error)
+    }
+}
+
+/// Creates time series. Those that exist are not refused rows: another request of this flush, or somebody else, was faster.
+struct SeriesCreation {
+    string: bool,
+    /// External ids.
+    open: VecDeque<Vec<String>>,
+}
+
+impl Parts for SeriesCreation {
+    type Part = Vec<String>;
+
+    fn next(&mut self, _: &Transfer<'_>) -> Result<Option<(Vec<String>, Request)>, Error> {
+        let Some(part) = self.open.pop_front() else { return Ok(None) };
+        let item = |name: &String| json!({ "externalId": name, "name": name, "isString": self.string });
+        let items: Vec<Value> = part.iter().map(item).collect();
+        let content = json!({ "items": items }).to_string().into_bytes();
+        let request = json_post(TIMESERIES.write(), content, Resend::Always, Owed::Items(part.len()));
+        Ok(Some((part, request)))
+    }
+
+    fn taken(&mut self, transfer: &mut Transfer<'_>, part: Vec<String>, _: &Response) -> Result<(), Error> {
+        transfer.created += part.len();
+        transfer.context.fresh.remember_series(transfer.destination, &part);
+        Ok(())
+    }
+
+    async fn refused(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        part: Vec<String>,
+        error: RequestError,
+    ) -> Result<(), Error> {
+        let api = match error {
+            RequestError::Api(api) if api.status == 409 && !api.duplicated.is_empty() => api,
+            error => {
+                let names = part.iter().take(NAMED_ROWS).map(|name| format!("\"{name}\"")).collect();
+                return Err(transfer.failed(error, SERIES, names, part.len(), 0));
+            }
+        };
+        let exists = |name: &String| api.duplicated.contains(&Identity::ExternalId(name.clone()));
+        let (existing, new): (Vec<String>, Vec<String>) = part.into_iter().partition(exists);
+        if existing.is_empty() {
+            let names = api.duplicated.iter().take(NAMED_ROWS).map(|name| name.to_string());
+            let (names, count) = (names.collect(), api.duplicated.len());
+            return Err(transfer.refused(api, SERIES, names, count));
+        }
+        transfer.context.fresh.remember_series(transfer.destination, &existing);
+        if !new.is_empty() {
+            self.open.push_front(new);
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, _: &Transfer<'_>) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -302,10 +391,6 @@ fn identity(item: &wire::InsertionItem) -> Identity {
         }
         None => Identity::ExternalId(String::new()),
     }
-}
-
-fn series_of(body: &[u8]) -> Result<Vec<Identity>, Error> {
-    Ok(decoded(body)?.items.iter().map(identity).collect())
 }
 
 /// Milliseconds.

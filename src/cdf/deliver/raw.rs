@@ -8,8 +8,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::body::create_body;
+use super::request::all;
 use super::search::Search;
-use super::{Delivery, Work};
+use super::send::RowRequests;
+use super::transfer::{json_post, Transfer};
 use crate::cdf::buffer::{Body, BodyBuilder};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Kind, RequestError};
@@ -24,59 +26,56 @@ use crate::cdf::table::{NullHandling, OnConflict, Operation};
 /// Up to so many rows are read one by one, as far as URLs can name them, more by reading the table.
 const SINGLE_READS: usize = 50;
 
-impl Delivery<'_> {
-    pub(super) async fn raw(&mut self, work: &Work) -> Result<(), Error> {
-        let Some((database, table)) = &self.destination.raw else {
-            return Err(Error::internal("RAW rows without a database and table"));
-        };
-        let place = Place::of(database, table);
-        let endpoint = place.write().with("ensureParent", true);
-        let partial =
-            work.mode.operation == Operation::Update || work.mode.on_conflict == OnConflict::UpdateListed;
+impl Transfer<'_> {
+    pub(super) async fn raw(&mut self) -> Result<(), Error> {
+        let mode = self.request.header.mode;
+        let place = self.raw_table()?;
+        let partial = mode.operation == Operation::Update || mode.on_conflict == OnConflict::UpdateListed;
         let merged = match partial {
-            true => Some(self.with_existing_columns(place, work).await?),
+            true => Some(self.with_existing_columns(place).await?),
             false => None,
         };
-        let body = merged.as_ref().unwrap_or(&work.body);
-        let all = match work.mode.on_conflict {
-            OnConflict::Error | OnConflict::Ignore => self.not_existing(place, work).await?,
-            _ => (0..body.items.len()).collect(),
+        let body = merged.as_ref().unwrap_or(&self.request.body);
+        let all = match mode.on_conflict {
+            OnConflict::Error | OnConflict::Ignore => self.not_existing(place).await?,
+            _ => all(body),
         };
-        let mut search = Search::new(all, false);
-        while let Some(part) = search.next() {
-            match self
-                .post_json(&endpoint, create_body(body, &part, false)?, Resend::Always, Owed::Object)
-                .await
-            {
-                Ok(_) => self.accepted += part.len(),
-                Err(error) => self.narrow(&mut search, part, error, body)?,
-            }
+        let mut replacement = Replacement { endpoint: place.write().with("ensureParent", true), body };
+        self.send_rows(Search::new(all, false), body, &mut replacement).await
+    }
+
+    /// The table that the rows are in.
+    pub(super) fn raw_table(&self) -> Result<Place<'_>, Error> {
+        match &self.destination.raw {
+            Some((database, table)) => Ok(Place::of(database, table)),
+            None => Err(Error::internal("RAW rows without a database and table")),
         }
-        self.conclude(search, body)
     }
 
     /// Those of the rows that CDF does not have yet; the others stay as they are, or are an error.
-    async fn not_existing(&mut self, place: Place<'_>, work: &Work) -> Result<Vec<usize>, Error> {
-        let keys = keys_of(&work.body)?;
+    async fn not_existing(&self, place: Place<'_>) -> Result<Vec<usize>, Error> {
+        let (body, on_conflict) = (&self.request.body, self.request.header.mode.on_conflict);
+        let keys = keys_of(body)?;
         let existing = self.read_rows(place, &keys, false).await?;
         let is_new = |at: &usize| !existing.contains_key(&keys[*at]);
         let (new, old): (Vec<usize>, Vec<usize>) = (0..keys.len()).partition(is_new);
-        if work.mode.on_conflict == OnConflict::Error && !old.is_empty() {
-            return Err(self.exists(&work.body, &old));
+        if on_conflict == OnConflict::Error && !old.is_empty() {
+            return Err(self.exists(body, &old));
         }
-        self.accepted += old.len();
+        self.acknowledge(old.len());
         Ok(new)
     }
 
     /// The rows with the columns that they do not write as CDF has them.
-    async fn with_existing_columns(&self, place: Place<'_>, work: &Work) -> Result<Body, Error> {
-        let keys = keys_of(&work.body)?;
+    async fn with_existing_columns(&self, place: Place<'_>) -> Result<Body, Error> {
+        let (body, mode) = (&self.request.body, self.request.header.mode);
+        let keys = keys_of(body)?;
         // Rows that a statement has read are there, whether a list shows them or not.
-        let known = work.mode.operation == Operation::Update;
+        let known = mode.operation == Operation::Update;
         let mut existing = self.read_rows(place, &keys, known).await?;
         let lost: Vec<String> =
             keys.iter().filter(|key| !existing.contains_key(*key)).map(|key| format!("\"{key}\"")).collect();
-        if work.mode.operation == Operation::Update && !lost.is_empty() {
+        if mode.operation == Operation::Update && !lost.is_empty() {
             let count = lost.len();
             return Err(self
                 .error(Kind::MissingReference, "rows that were to be updated are gone")
@@ -88,7 +87,7 @@ impl Delivery<'_> {
         let mut made = BodyBuilder::default();
         for (at, key) in keys.iter().enumerate() {
             let found = existing.remove(key);
-            let properties = Properties::parse(work.body.fragment(at))?;
+            let properties = Properties::parse(body.fragment(at))?;
             let properties = match &found {
                 Some(_) => properties.into_existing()?,
                 None => properties.into_new(),
@@ -98,7 +97,7 @@ impl Delivery<'_> {
             let was = found.as_ref().map_or("{}", |columns| columns.get());
             let mut columns = Properties::parse(was.as_bytes())?;
             for (name, value) in written.0 {
-                let clears = value.get() == "null" && work.mode.null_handling == NullHandling::Ignore;
+                let clears = value.get() == "null" && mode.null_handling == NullHandling::Ignore;
                 match columns.0.iter().position(|(known, _)| *known == name) {
                     Some(at) if clears => drop(columns.0.remove(at)),
                     Some(at) => columns.0[at].1 = value,
@@ -135,7 +134,7 @@ impl Delivery<'_> {
             let page = place.rows().with("limit", ROWS_PER_PAGE).with_cursor(cursor.as_deref());
             let answer = self.get(page, Owed::List).await?;
             let Some(answer) = answer else { return Ok(rows) };
-            let page: Page = serde_json::from_slice(&answer.body).map_err(|e| answer.unreadable(e))?;
+            let page: RawPage = serde_json::from_slice(&answer.body).map_err(|e| answer.unreadable(e))?;
             let ours = page.items.into_iter().filter(|row| wanted.remove(&*row.key));
             rows.extend(ours.map(|row| (row.key.into_owned(), row.columns.to_owned())));
             match page.next_cursor.filter(|cursor| !cursor.is_empty()) {
@@ -161,14 +160,14 @@ impl Delivery<'_> {
         for (key, endpoint) in named {
             wanted.remove(key);
             if let Some(answer) = self.get(endpoint, Owed::RawRow).await? {
-                let row: Row = serde_json::from_slice(&answer.body).map_err(|e| answer.unreadable(e))?;
+                let row: RawRow = serde_json::from_slice(&answer.body).map_err(|e| answer.unreadable(e))?;
                 rows.insert(row.key.into_owned(), row.columns.to_owned());
             }
         }
         Ok(())
     }
 
-    /// None where CDF says that there is no such thing.
+    /// What an endpoint gives; None where CDF says that there is no such thing.
     async fn get(&self, endpoint: Endpoint, owed: Owed) -> Result<Option<Response>, Error> {
         let request = Request { endpoint, body: Content::None, resend: Resend::Always, owed };
         match self.context.client.send(&self.destination.connection, &request, &self.limits).await {
@@ -179,17 +178,30 @@ impl Delivery<'_> {
     }
 }
 
+/// Writes rows whole, whatever there is under their keys.
+struct Replacement<'b> {
+    endpoint: Endpoint,
+    body: &'b Body,
+}
+
+impl RowRequests for Replacement<'_> {
+    fn request(&self, _: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
+        let content = create_body(self.body, part, false)?;
+        Ok(json_post(self.endpoint.clone(), content, Resend::Always, Owed::Object))
+    }
+}
+
 /// A page of rows as CDF answers it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Page<'a> {
+struct RawPage<'a> {
     #[serde(borrow)]
-    items: Vec<Row<'a>>,
+    items: Vec<RawRow<'a>>,
     next_cursor: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Row<'a> {
+struct RawRow<'a> {
     #[serde(borrow)]
     key: Cow<'a, str>,
     #[serde(borrow)]

@@ -1,37 +1,34 @@
 //! References by external id where CDF takes only internal ids: looked up in batches, once per transaction.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
 use serde_json::{json, Value};
 
 use super::body::{listing, named, Parsed};
+use super::context::ReferenceName;
 use super::fresh::Patience;
-use super::{Delivery, Work};
+use super::transfer::Transfer;
 use crate::cdf::buffer::{Body, BodyBuilder};
 use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::error::{list_names, Error, Identity, Kind};
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::{ReferenceTarget, Resource, Rule};
 
-/// An external id: the connection that it is looked up over, where, and itself.
-pub(super) type Name = (usize, &'static str, String);
-
-impl Delivery<'_> {
+impl Transfer<'_> {
     /// Which connection an external id is looked up over.
     fn whose(&self) -> usize {
         Arc::as_ptr(&self.destination.connection) as usize
     }
 
     /// The body with external ids replaced by internal ones where CDF takes only those.
-    pub(super) async fn resolve(&self, work: &Work) -> Result<Body, Error> {
-        let resource = self.destination.resource;
-        let parsed = Parsed::all(&work.body)?;
+    pub(super) async fn resolve(&self) -> Result<Body, Error> {
+        let (body, resource) = (&self.request.body, self.destination.resource);
+        let parsed = Parsed::all(body)?;
         let mut wanted: HashMap<&'static str, (&'static ReferenceTarget, HashSet<String>)> = HashMap::new();
-        let existing = Parsed::existing(&work.body)?;
+        let existing = Parsed::existing(body)?;
         let properties = parsed.items.iter().chain(&existing.items).flat_map(|item| &item.0);
         for (property, value) in properties {
             if let Some((to, _, names)) = reference(resource, property, value)? {
@@ -39,9 +36,9 @@ impl Delivery<'_> {
             }
         }
         for (to, names) in wanted.into_values() {
-            self.fetch_ids(to, names, &work.body, &parsed).await?;
+            self.fetch_ids(to, names, body, &parsed).await?;
         }
-        let ids = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids = self.context.ids();
         let mut made = BodyBuilder::default();
         for properties in &parsed.items {
             let mut fragment = Vec::new();
@@ -51,29 +48,34 @@ impl Delivery<'_> {
         Ok(made.build())
     }
 
-    pub(super) async fn fetch_ids(
+    /// Whether the id of what is referred to was looked up already.
+    fn is_known(&self, to: &ReferenceTarget, name: &str) -> bool {
+        self.context.ids().contains_key(&(self.whose(), to.path, name.to_owned()))
+    }
+
+    /// Whether this flush has written what is referred to.
+    fn is_written(&self, to: &ReferenceTarget, name: &str) -> bool {
+        let identity = Identity::ExternalId(name.to_owned());
+        self.context.fresh.has(self.destination, to.path, &identity)
+    }
+
+    async fn fetch_ids(
         &self,
         to: &'static ReferenceTarget,
         mut names: HashSet<String>,
         body: &Body,
         parsed: &Parsed<'_>,
     ) -> Result<(), Error> {
-        {
-            let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-            names.retain(|name| !known.contains_key(&(self.whose(), to.path, name.clone())));
-        }
+        names.retain(|name| !self.is_known(to, name));
         let mut names: Vec<String> = names.into_iter().collect();
         let mut patience = Patience::until(self.limits.deadline);
         let unknown: Vec<String> = loop {
             self.ask_for_ids(to, &names).await?;
-            {
-                let known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-                names.retain(|name| !known.contains_key(&(self.whose(), to.path, name.clone())));
-            }
+            names.retain(|name| !self.is_known(to, name));
             if names.is_empty() {
                 return Ok(());
             }
-            let written = |name: &String| self.is_fresh(to.path, &Identity::ExternalId(name.clone()));
+            let written = |name: &String| self.is_written(to, name);
             match patience.next().filter(|_| names.iter().any(written)) {
                 Some(pause) => self.wait_for_fresh(pause).await,
                 None => break names,
@@ -115,14 +117,13 @@ impl Delivery<'_> {
             let items: Vec<Value> = part.iter().map(|name| json!({ "externalId": name })).collect();
             let request = json!({ "items": items, "ignoreUnknownIds": true }).to_string().into_bytes();
             let response = self
-                .post_json(&to.by_ids(), request, Resend::Always, Owed::List)
+                .ask(to.by_ids(), request, Owed::List)
                 .await
                 .map_err(|error| error.into_error(to.capability).about(self.destination.name()))?;
             for item in listing(&response)? {
                 if let (Some(name), Some(id)) = (item["externalId"].as_str(), item["id"].as_i64()) {
-                    self.remember_id(to.path, name, id);
-                    let mut known = self.context.references.lock().unwrap_or_else(PoisonError::into_inner);
-                    known.insert((self.whose(), to.path, name.to_owned()), id);
+                    self.context.fresh.remember_id(self.destination, to.path, name, id);
+                    self.context.ids().insert((self.whose(), to.path, name.to_owned()), id);
                 }
             }
         }
@@ -136,7 +137,7 @@ fn write_resolved(
     resource: &Resource,
     properties: &Properties<'_>,
     whose: usize,
-    ids: &HashMap<Name, i64>,
+    ids: &HashMap<ReferenceName, i64>,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let raw = |text: Result<Box<RawValue>, serde_json::Error>| {

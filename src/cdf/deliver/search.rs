@@ -13,7 +13,8 @@ pub(super) const SEARCHES: usize = 100;
 pub(super) struct Search {
     open: VecDeque<Vec<usize>>,
     culprits: Vec<usize>,
-    verdict: Option<ApiError>,
+    /// The first refusal that rows are to blame for.
+    refusal: Option<ApiError>,
     requests: usize,
     /// Rows of the request.
     rows: usize,
@@ -24,7 +25,7 @@ pub(super) struct Search {
 }
 
 /// What CDF said of which rows.
-pub(super) struct Verdict {
+pub(super) struct Blame {
     pub(super) api: ApiError,
     pub(super) culprits: Vec<usize>,
     /// How far the list of culprits goes, if not all rows were looked at.
@@ -36,7 +37,7 @@ impl Search {
         let mut search = Search {
             open: VecDeque::new(),
             culprits: Vec::new(),
-            verdict: None,
+            refusal: None,
             requests: 0,
             rows: all.len(),
             left: 0,
@@ -91,7 +92,7 @@ impl Search {
         }
         let all_named = !guilty.is_empty();
         self.culprits.extend(if all_named { guilty } else { part });
-        self.verdict.get_or_insert(api);
+        self.refusal.get_or_insert(api);
         if !about_content || self.ordered || self.done() || all_named {
             if !all_named {
                 self.left += self.open.iter().map(Vec::len).sum::<usize>();
@@ -103,21 +104,25 @@ impl Search {
 
     /// What CDF has refused by now, and of which rows.
     pub(super) fn refused_so_far(&self) -> Option<(&ApiError, &[usize])> {
-        self.verdict.as_ref().map(|api| (api, self.culprits.as_slice()))
+        self.refusal.as_ref().map(|api| (api, self.culprits.as_slice()))
     }
 
     pub(super) fn done(&self) -> bool {
         self.culprits.len() >= NAMED_ROWS
     }
 
-    pub(super) fn verdict(self) -> Option<Verdict> {
-        let found = self.culprits.len();
+    /// Which rows are to blame, when the search has ended.
+    pub(super) fn blame(&mut self) -> Option<Blame> {
+        let api = self.refusal.take()?;
+        let culprits = std::mem::take(&mut self.culprits);
         let remark = (self.left > 0).then(|| {
             format!(
-                "The search for them ended at {found} of {} rows: {} were not sent.",
-                self.rows, self.left
+                "The search for them ended at {} of {} rows: {} were not sent.",
+                culprits.len(),
+                self.rows,
+                self.left
             )
         });
-        self.verdict.map(|api| Verdict { api, culprits: self.culprits, remark })
+        Some(Blame { api, culprits, remark })
     }
 }

@@ -2,17 +2,24 @@
 //!
 //! A null clears its cell, so that rows with different columns cannot share a list: they go in requests of their own.
 
+use std::collections::VecDeque;
+
 use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
 use serde_json::{json, Value};
 
-use super::body::{matching, Parsed};
+use super::body::Parsed;
+use super::delete::without_missing;
+use super::request::all;
 use super::search::Search;
-use super::{Delivery, Work};
+use super::send::{Meaning, Parts, RowRequests};
+use super::transfer::{json_post, Transfer};
 use crate::cdf::buffer::Body;
 use crate::cdf::encode::json::{self as json_writer, Properties};
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::owed::Owed;
+use crate::cdf::http::request::Request;
+use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::sequence_rows::{
     COLUMNS, COLUMNS_PER_ITEM, ITEMS_PER_REQUEST, ROWS_PER_REQUEST, ROW_NUMBER, SEQUENCE_ROWS,
@@ -20,90 +27,31 @@ use crate::cdf::resource::sequence_rows::{
 };
 use crate::cdf::table::OnConflict;
 
-impl Delivery<'_> {
+impl Transfer<'_> {
     /// CDF writes cells, so that every request may be sent again.
-    pub(super) async fn sequence_rows(&mut self, work: &Work) -> Result<(), Error> {
-        let body = &work.body;
+    pub(super) async fn sequence_rows(&mut self) -> Result<(), Error> {
+        let (body, on_conflict) = (&self.request.body, self.request.header.mode.on_conflict);
         let parsed = Parsed::all(body)?;
         let columns = columns(&parsed)?;
-        let mut rows: Vec<usize> = (0..body.items.len()).collect();
-        if matches!(work.mode.on_conflict, OnConflict::Ignore | OnConflict::Error) {
+        let mut rows = all(body);
+        if matches!(on_conflict, OnConflict::Ignore | OnConflict::Error) {
             let existing = self.existing_rows(&parsed).await?;
-            if work.mode.on_conflict == OnConflict::Error && !existing.is_empty() {
+            if on_conflict == OnConflict::Error && !existing.is_empty() {
                 return Err(self.exists(body, &existing));
             }
-            self.accepted += existing.len();
+            self.acknowledge(existing.len());
             rows.retain(|at| existing.binary_search(at).is_err());
         }
-        // Rows of which some cells are acknowledged.
-        let mut begun: HashSet<usize> = HashSet::new();
-        let mut search = Search::new(rows, false);
-        while let Some(part) = search.next() {
-            let mut failed: Option<(Vec<usize>, RequestError)> = None;
-            // Rows whose last cells are still to be sent.
-            let mut open: HashSet<usize> = part.iter().copied().collect();
-            let requests = insertions(&parsed, &columns, &part)?;
-            let mut last: HashMap<usize, usize> = HashMap::with_capacity(part.len());
-            for (position, request) in requests.iter().enumerate() {
-                last.extend(request.rows().map(|at| (at, position)));
-            }
-            for (position, request) in requests.iter().enumerate() {
-                match self
-                    .post_json(&SEQUENCE_ROWS.write(), request.body(), Resend::Always, Owed::Object)
-                    .await
-                {
-                    Ok(_) => {
-                        for at in request.rows() {
-                            match last[&at] == position && open.remove(&at) {
-                                true => {
-                                    self.accepted += 1;
-                                    begun.remove(&at);
-                                }
-                                false => drop(begun.insert(at)),
-                            }
-                        }
-                        self.in_part = begun.len();
-                    }
-                    Err(error) => {
-                        failed = Some((request.rows().collect(), error));
-                        break;
-                    }
-                }
-            }
-            if let Some((mut rows, error)) = failed {
-                rows.sort_unstable();
-                open.retain(|at| rows.binary_search(at).is_err());
-                search.again(part.into_iter().filter(|at| open.contains(at)).collect());
-                self.narrow(&mut search, rows, error, body)?;
-            }
-        }
-        self.conclude(search, body)
+        let search = Search::new(rows, false);
+        self.send_parts(&mut CellWrites::new(body, &parsed, &columns, search)).await
     }
 
     /// Deletes rows. Those that are gone already count as deleted.
-    pub(super) async fn delete_sequence_rows(&mut self, body: &Body) -> Result<(), Error> {
+    pub(super) async fn delete_sequence_rows(&mut self) -> Result<(), Error> {
+        let body = &self.request.body;
         let parsed = Parsed::all(body)?;
-        let mut search = Search::new((0..body.items.len()).collect(), false);
-        while let Some(mut part) = search.next() {
-            let (request, later) = deletion(&parsed, part)?;
-            search.again(later);
-            part = request.rows;
-            match self.post_json(&SEQUENCE_ROWS.delete(), request.body, Resend::Always, Owed::Object).await {
-                Ok(_) => self.accepted += part.len(),
-                Err(RequestError::Api(api)) if !api.missing.is_empty() => {
-                    let gone = matching(body, &part, &api.missing)?;
-                    if gone.is_empty() {
-                        search.refused(part, api, body, self.destination)?;
-                        continue;
-                    }
-                    self.accepted += gone.len();
-                    part.retain(|at| !gone.contains(at));
-                    search.again(part);
-                }
-                Err(error) => self.narrow(&mut search, part, error, body)?,
-            }
-        }
-        self.conclude(search, body)
+        let search = Search::new(all(body), false);
+        self.send_rows(search, body, &mut RowDeletion { body, parsed: &parsed }).await
     }
 
     /// Those of the rows that their sequence has already, in their order.
@@ -123,8 +71,7 @@ impl Delivery<'_> {
             let mut taken: HashSet<i64> = HashSet::new();
             loop {
                 let body = request.to_string().into_bytes();
-                let asked =
-                    self.post_json(&SEQUENCE_ROWS.list(), body, Resend::Always, Owed::SequenceRows).await;
+                let asked = self.ask(SEQUENCE_ROWS.list(), body, Owed::SequenceRows).await;
                 let answer = match asked {
                     Ok(answer) => answer,
                     // The write itself will say that the sequence is missing.
@@ -143,6 +90,137 @@ impl Delivery<'_> {
         }
         existing.sort_unstable();
         Ok(existing)
+    }
+}
+
+/// Writes cells. A part of the rows may take several requests, each of which has some of the cells of its rows.
+struct CellWrites<'p> {
+    body: &'p Body,
+    parsed: &'p Parsed<'p>,
+    columns: &'p [Properties<'p>],
+    search: Search,
+    /// Rows of which some cells are acknowledged.
+    begun: HashSet<usize>,
+    /// The part that is under way, and its requests that are still to be sent.
+    part: Vec<usize>,
+    requests: VecDeque<CellRequest<'p>>,
+    /// How many of the part's requests are still to be sent after the last one that has cells of a row.
+    after: HashMap<usize, usize>,
+    /// Rows of the part whose last cells are still to be sent.
+    open: HashSet<usize>,
+}
+
+impl<'p> CellWrites<'p> {
+    fn new(body: &'p Body, parsed: &'p Parsed<'p>, columns: &'p [Properties<'p>], search: Search) -> Self {
+        CellWrites {
+            body,
+            parsed,
+            columns,
+            search,
+            begun: HashSet::new(),
+            part: Vec::new(),
+            requests: VecDeque::new(),
+            after: HashMap::new(),
+            open: HashSet::new(),
+        }
+    }
+
+    /// Begins with the next part; false if there is none.
+    fn begin(&mut self) -> Result<bool, Error> {
+        let Some(part) = self.search.next() else { return Ok(false) };
+        self.requests = insertions(self.parsed, self.columns, &part)?.into();
+        self.after = HashMap::with_capacity(part.len());
+        for (position, request) in self.requests.iter().enumerate() {
+            let after = self.requests.len() - 1 - position;
+            self.after.extend(request.rows().map(|at| (at, after)));
+        }
+        self.open = part.iter().copied().collect();
+        self.part = part;
+        Ok(true)
+    }
+}
+
+impl Parts for CellWrites<'_> {
+    /// The rows that a request has cells of.
+    type Part = Vec<usize>;
+
+    fn next(&mut self, _: &Transfer<'_>) -> Result<Option<(Vec<usize>, Request)>, Error> {
+        while self.requests.is_empty() {
+            if !self.begin()? {
+                return Ok(None);
+            }
+        }
+        let Some(cells) = self.requests.pop_front() else { return Ok(None) };
+        let request = json_post(SEQUENCE_ROWS.write(), cells.body(), Resend::Always, Owed::Object);
+        Ok(Some((cells.rows().collect(), request)))
+    }
+
+    fn taken(&mut self, transfer: &mut Transfer<'_>, part: Vec<usize>, _: &Response) -> Result<(), Error> {
+        for at in part {
+            if self.after[&at] == self.requests.len() && self.open.remove(&at) {
+                transfer.acknowledge(1);
+                self.begun.remove(&at);
+            } else {
+                self.begun.insert(at);
+            }
+        }
+        transfer.in_part = self.begun.len();
+        Ok(())
+    }
+
+    /// The other rows whose last cells were not sent go on by themselves.
+    async fn refused(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        mut part: Vec<usize>,
+        error: RequestError,
+    ) -> Result<(), Error> {
+        part.sort_unstable();
+        self.requests.clear();
+        self.open.retain(|at| part.binary_search(at).is_err());
+        let mut others = std::mem::take(&mut self.part);
+        others.retain(|at| self.open.contains(at));
+        self.search.again(others);
+        transfer.narrow(&mut self.search, part, error, self.body)
+    }
+
+    fn ended(&mut self, transfer: &Transfer<'_>) -> Result<(), Error> {
+        match self.search.blame() {
+            None => Ok(()),
+            Some(blame) => Err(transfer.blamed(self.body, blame)),
+        }
+    }
+}
+
+/// Deletes rows.
+struct RowDeletion<'p> {
+    body: &'p Body,
+    parsed: &'p Parsed<'p>,
+}
+
+impl RowRequests for RowDeletion<'_> {
+    /// A request may name so many sequences.
+    fn fitting(&self, part: Vec<usize>) -> Result<(Vec<usize>, Vec<usize>), Error> {
+        let mut sequences = by_sequence(self.parsed, part)?;
+        let later = sequences.split_off(sequences.len().min(ITEMS_PER_REQUEST));
+        let places = |sequences: Sequences<'_>| {
+            sequences.into_iter().flat_map(|(_, rows)| rows.into_iter().map(|(_, at)| at)).collect()
+        };
+        Ok((places(sequences), places(later)))
+    }
+
+    fn request(&self, _: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
+        let content = deletion(self.parsed, part)?;
+        Ok(json_post(SEQUENCE_ROWS.delete(), content, Resend::Always, Owed::Object))
+    }
+
+    async fn refused(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        part: Vec<usize>,
+        error: RequestError,
+    ) -> Result<Meaning, Error> {
+        without_missing(transfer, self.body, part, error)
     }
 }
 
@@ -182,14 +260,14 @@ struct Cells<'p> {
 
 /// What a request has of one sequence: rows that all have values in the same columns.
 #[derive(Debug)]
-struct Item<'p> {
+struct SequenceItem<'p> {
     sequence: SequenceKey<'p>,
     columns: Vec<&'p str>,
-    rows: Vec<ItemRow<'p>>,
+    rows: Vec<SequenceItemRow<'p>>,
 }
 
 #[derive(Debug)]
-struct ItemRow<'p> {
+struct SequenceItemRow<'p> {
     number: &'p str,
     at: usize,
     values: Vec<&'p str>,
@@ -197,20 +275,20 @@ struct ItemRow<'p> {
 
 /// One `POST /sequences/data`.
 #[derive(Debug, Default)]
-struct Request<'p> {
-    items: Vec<Item<'p>>,
+struct CellRequest<'p> {
+    items: Vec<SequenceItem<'p>>,
     rows: usize,
     values: usize,
 }
 
-impl<'p> Request<'p> {
-    fn has_room(&self, item: &Item<'p>) -> bool {
+impl<'p> CellRequest<'p> {
+    fn has_room(&self, item: &SequenceItem<'p>) -> bool {
         self.items.len() < ITEMS_PER_REQUEST
             && self.rows + item.rows.len() <= ROWS_PER_REQUEST
             && self.values + item.rows.len() * item.columns.len() <= VALUES_PER_REQUEST
     }
 
-    fn push(&mut self, item: Item<'p>) {
+    fn push(&mut self, item: SequenceItem<'p>) {
         self.rows += item.rows.len();
         self.values += item.rows.len() * item.columns.len();
         self.items.push(item);
@@ -257,8 +335,8 @@ fn insertions<'p>(
     parsed: &'p Parsed<'_>,
     columns: &'p [Properties<'_>],
     part: &[usize],
-) -> Result<Vec<Request<'p>>, Error> {
-    let mut requests: Vec<Request<'p>> = Vec::new();
+) -> Result<Vec<CellRequest<'p>>, Error> {
+    let mut requests: Vec<CellRequest<'p>> = Vec::new();
     for (sequence, rows) in by_sequence(parsed, part.iter().copied())? {
         let mut cells = Vec::with_capacity(rows.len());
         for (number, at) in rows {
@@ -271,7 +349,7 @@ fn insertions<'p>(
                 requests[first.min(requests.len())..].iter().position(|request| request.has_room(&item));
             let place = room.map_or(requests.len(), |after| first + after);
             if place == requests.len() {
-                requests.push(Request::default());
+                requests.push(CellRequest::default());
             }
             requests[place].push(item);
             first = place + 1;
@@ -297,7 +375,7 @@ const LISTS_OF_COLUMNS: usize = 32;
 /// The rows of a sequence as items: rows with the same columns together, so that a row is written whole or not at all;
 /// where that makes many items, columns that the same rows have. A null clears, so that no item may have a column that
 /// one of its rows leaves alone.
-fn items<'p>(sequence: SequenceKey<'p>, rows: &[Cells<'p>]) -> Vec<Item<'p>> {
+fn items<'p>(sequence: SequenceKey<'p>, rows: &[Cells<'p>]) -> Vec<SequenceItem<'p>> {
     let mut by_columns: HashMap<Vec<&str>, Vec<usize>> = HashMap::new();
     for (at, row) in rows.iter().enumerate() {
         let columns = row.values.iter().map(|(name, _)| *name).collect();
@@ -333,28 +411,24 @@ fn items<'p>(sequence: SequenceKey<'p>, rows: &[Cells<'p>]) -> Vec<Item<'p>> {
                         let found = row.values.binary_search_by_key(name, |(name, _)| *name);
                         found.map_or("null", |place| row.values[place].1)
                     };
-                    ItemRow { number: row.number, at: row.at, values: columns.iter().map(value).collect() }
+                    SequenceItemRow {
+                        number: row.number,
+                        at: row.at,
+                        values: columns.iter().map(value).collect(),
+                    }
                 };
                 let rows = members.iter().map(row).collect();
-                items.push(Item { sequence, columns: columns.to_vec(), rows });
+                items.push(SequenceItem { sequence, columns: columns.to_vec(), rows });
             }
         }
     }
     items
 }
 
-/// One `POST /sequences/data/delete`, and the places of the rows that it is about.
-struct Deletion {
-    body: Vec<u8>,
-    rows: Vec<usize>,
-}
-
-/// The request that deletes as many of the rows as it may name sequences of, and the rows that are left.
-fn deletion(parsed: &Parsed<'_>, part: Vec<usize>) -> Result<(Deletion, Vec<usize>), Error> {
-    let mut sequences = by_sequence(parsed, part)?;
-    let later = sequences.split_off(sequences.len().min(ITEMS_PER_REQUEST));
+/// The body of the request that deletes some rows.
+fn deletion(parsed: &Parsed<'_>, rows: &[usize]) -> Result<Vec<u8>, Error> {
     let mut body = b"{\"items\":[".to_vec();
-    for (at, ((name, key), rows)) in sequences.iter().enumerate() {
+    for (at, ((name, key), rows)) in by_sequence(parsed, rows.iter().copied())?.iter().enumerate() {
         body.extend_from_slice(if at == 0 { b"{" } else { b",{" });
         json_writer::write(&mut body, name);
         body.push(b':');
@@ -365,10 +439,7 @@ fn deletion(parsed: &Parsed<'_>, part: Vec<usize>) -> Result<(Deletion, Vec<usiz
         body.extend_from_slice(b"]}");
     }
     body.extend_from_slice(b"]}");
-    let places = |sequences: Sequences<'_>| {
-        sequences.into_iter().flat_map(|(_, rows)| rows.into_iter().map(|(_, at)| at)).collect()
-    };
-    Ok((Deletion { body, rows: places(sequences) }, places(later)))
+    Ok(body)
 }
 
 #[cfg(test)]
@@ -500,8 +571,8 @@ mod tests {
         let parsed = Parsed::all(&body).unwrap();
         let (mut part, mut seen) = ((0..rows.len()).collect::<Vec<usize>>(), Vec::new());
         while !part.is_empty() {
-            let (request, later) = deletion(&parsed, part).unwrap();
-            let items: Value = serde_json::from_slice(&request.body).unwrap();
+            let (mut places, later) = RowDeletion { body: &body, parsed: &parsed }.fitting(part).unwrap();
+            let items: Value = serde_json::from_slice(&deletion(&parsed, &places).unwrap()).unwrap();
             let items = items["items"].as_array().unwrap();
             assert!(items.len() <= ITEMS_PER_REQUEST);
             let mut numbers: Vec<usize> = items
@@ -509,7 +580,6 @@ mod tests {
                 .flat_map(|item| item["rows"].as_array().unwrap())
                 .map(|number| number.as_u64().unwrap() as usize)
                 .collect();
-            let mut places = request.rows.clone();
             numbers.sort_unstable();
             places.sort_unstable();
             assert_eq!(numbers, places);

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{json, Map, Value};
 
 use super::body::{listing, Parsed};
-use super::Delivery;
+use super::transfer::Transfer;
 use crate::cdf::buffer::Body;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::Rule;
@@ -21,7 +21,7 @@ pub(super) struct ColumnChanges {
     pub(super) missing: Vec<usize>,
 }
 
-impl Delivery<'_> {
+impl Transfer<'_> {
     /// Compares the columns that the rows define with those that CDF has, in one request for all of them.
     pub(super) async fn column_changes(
         &self,

@@ -13,8 +13,8 @@ use super::spill::TemporaryFile;
 use super::{descriptors, known_views, progress, wait};
 use crate::cdf::activity::{Activity, Errand};
 use crate::cdf::buffer::{Moment, OwnPoints, OwnRows, Pending, Subtransaction, TransactionBuffer};
-use crate::cdf::deliver::flush::{flush, Job, Network};
-use crate::cdf::deliver::{Context, Outcome};
+use crate::cdf::deliver::flush::{flush, Job, JobRunner};
+use crate::cdf::deliver::{Context, Receipt};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::connection::Connection;
 use crate::cdf::http::request::Limits;
@@ -355,9 +355,9 @@ fn pre_prepare() {
 }
 
 /// Requests run on the I/O thread.
-struct IoThread(wait::Jobs<(usize, Outcome)>);
+struct IoThread(wait::Jobs<(usize, Receipt)>);
 
-impl Network for IoThread {
+impl JobRunner for IoThread {
     fn start(&mut self, job: Job) {
         self.0.spawn(0, job);
     }
@@ -366,7 +366,7 @@ impl Network for IoThread {
         self.0.in_flight()
     }
 
-    fn next(&mut self) -> Result<(usize, Outcome), Error> {
+    fn next(&mut self) -> Result<(usize, Receipt), Error> {
         self.0.next().map(|(_, result)| result)
     }
 }

@@ -1,0 +1,38 @@
+//! What all requests of a flush share.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashMap;
+
+use super::fresh::Fresh;
+use crate::cdf::http::client::Client;
+use crate::cdf::http::request::Limits;
+
+/// An external id: the connection that it is looked up over (projects have their own, and a role sees its own part of one),
+/// where, and itself.
+pub(super) type ReferenceName = (usize, &'static str, String);
+
+/// What all requests of a flush share.
+pub struct Context {
+    pub client: Client,
+    pub limits: Limits,
+    pub(super) fresh: Fresh,
+    /// Internal ids that were looked up.
+    ids: Mutex<HashMap<ReferenceName, i64>>,
+}
+
+impl Context {
+    pub fn new(client: Client, limits: Limits) -> Self {
+        Context { client, limits, fresh: Fresh::default(), ids: Mutex::default() }
+    }
+
+    /// Takes note that nothing that is to be delivered refers to anything else of it.
+    pub fn without_references(&mut self) {
+        self.fresh.idle = true;
+    }
+
+    /// Internal ids that were looked up.
+    pub(super) fn ids(&self) -> MutexGuard<'_, HashMap<ReferenceName, i64>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

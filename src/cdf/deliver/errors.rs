@@ -1,0 +1,104 @@
+//! What the user is told of rows that are not delivered. What a single shape alone may say stands with that shape.
+
+use std::borrow::Cow;
+
+use super::body::named;
+use super::transfer::Transfer;
+use crate::cdf::buffer::{Body, Destination};
+use crate::cdf::error::{ApiError, Error, Fate, Kind, Noun, RequestError};
+use crate::cdf::resource::Items;
+
+impl Destination {
+    /// The resource, and where in RAW, as errors name it.
+    pub fn name(&self) -> String {
+        let raw = self.raw.as_ref().map(|(database, table)| (database.as_str(), table.as_str()));
+        self.resource.named(self.view.as_deref().map(|view| &view.name as _), raw)
+    }
+}
+
+impl Transfer<'_> {
+    /// The name of a built-in column, as the table that the rows came from calls it.
+    pub(super) fn column_name(&self, name: &'static str) -> Cow<'static, str> {
+        self.destination.resource.column_name(name, self.request.header.mode.naming)
+    }
+
+    /// An error that follows from CDF's last answers.
+    pub(super) fn error(&self, kind: Kind, message: impl Into<String>) -> Error {
+        self.with_answer(Error::new(kind, message).about(self.destination.name())).trace(self.trace())
+    }
+
+    /// Adds what CDF has answered.
+    fn with_answer(&self, error: Error) -> Error {
+        match &self.answer {
+            Some(api) => error
+                .detail(format!("CDF's answer to {}: {}", api.endpoint, api.message))
+                .trace(Some(api.trace())),
+            None => error,
+        }
+    }
+
+    /// The error of a refused request, with the rows it is about.
+    pub(super) fn refused(&self, api: ApiError, noun: Noun, rows: Vec<String>, of: usize) -> Error {
+        let about_content = api.is_about_content();
+        let error = api.into_error(&self.destination.resource.write_capability());
+        let error = error.about(self.destination.name()).rows(Fate::Refused, noun, rows, of);
+        match about_content {
+            true => error.or_hint("Correct what CDF refuses, and run the load again."),
+            false => error,
+        }
+    }
+
+    /// The error for a request without success; `rows`: how many its `names` stand for.
+    pub(super) fn failed(
+        &mut self,
+        error: RequestError,
+        noun: Noun,
+        names: Vec<String>,
+        of: usize,
+        rows: usize,
+    ) -> Error {
+        match error {
+            RequestError::Api(api) => {
+                self.unknown += if api.unsure { rows } else { 0 };
+                self.refused(api, noun, names, of)
+            }
+            RequestError::Failed(error) => {
+                self.unknown += if error.unsure { rows } else { 0 };
+                error.about(self.destination.name()).rows(Fate::UnderWay, noun, names, of)
+            }
+        }
+    }
+
+    /// The error of a look-up that has no answer.
+    pub(super) fn unread(&self, error: RequestError) -> Error {
+        error.into_error(&self.destination.resource.read_capability()).about(self.destination.name())
+    }
+
+    /// The error for rows that an UPDATE has read and that are not there any more.
+    pub(super) fn gone(&self, body: &Body, rows: &[usize]) -> Error {
+        let noun = self.destination.resource.noun;
+        self.error(Kind::MissingReference, format!("a {noun} that was to be updated is gone"))
+            .refusing(named(body, rows), rows.len())
+            .hint("Something else has deleted it since the statement has read it. Run the load again.")
+    }
+
+    /// The error for rows that the table's option on_conflict does not let through.
+    pub(super) fn exists(&self, body: &Body, rows: &[usize]) -> Error {
+        let noun = self.destination.resource.noun;
+        self.error(Kind::Duplicate, format!("the {noun} exists in CDF already"))
+            .refusing(named(body, rows), rows.len())
+            .hint("The table's option on_conflict is \"error\".")
+    }
+
+    /// The error for rows that can only be an update, of what is not there.
+    pub(super) fn incomplete(&self, items: &Items, body: &Body, rows: &[usize]) -> Error {
+        let required: Vec<_> = items.required.iter().map(|name| self.column_name(name)).collect();
+        let noun = self.destination.resource.noun;
+        self.error(Kind::MissingValue, format!("a new {noun} needs a value for {}", required.join(", ")))
+            .refusing(named(body, rows), rows.len())
+            .hint(format!(
+                "No item with this {} exists in CDF that the row could update.",
+                self.column_name("external_id")
+            ))
+    }
+}

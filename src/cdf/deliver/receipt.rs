@@ -1,0 +1,17 @@
+//! What became of a request.
+
+use crate::cdf::error::Error;
+
+/// What became of a request, apart from the rows that CDF has acknowledged: its errand counts those.
+#[derive(Debug)]
+pub struct Receipt {
+    /// Rows that CDF may have taken without saying so.
+    pub unknown: usize,
+    /// Rows of which it has acknowledged some cells.
+    pub in_part: usize,
+    /// Time series that were created for their points.
+    pub created: usize,
+    /// The rows have no key: sent again they would be there twice.
+    pub blind: bool,
+    pub error: Option<Error>,
+}

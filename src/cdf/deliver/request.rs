@@ -1,0 +1,55 @@
+//! One request to deliver: the chunks that it is made of, put together.
+
+use std::sync::Arc;
+
+use crate::cdf::activity::{Activity, Counters, Errand};
+use crate::cdf::buffer::{Body, Chunk, Destination, Header, Spill};
+use crate::cdf::encode::KeyKind;
+use crate::cdf::error::Error;
+use crate::cdf::table::Operation;
+
+/// One request to deliver.
+pub struct WriteRequest {
+    pub destination: Arc<Destination>,
+    pub header: Header,
+    pub rows: usize,
+    pub body: Body,
+    /// Where what becomes of it is counted.
+    pub errand: Arc<Errand>,
+}
+
+impl WriteRequest {
+    /// The request of one chunk, or of some that are alike and are looked at together; read back if need be.
+    pub fn of(
+        chunks: Vec<Chunk>,
+        destination: Arc<Destination>,
+        activity: &Arc<Activity>,
+        counters: &Arc<Counters>,
+        spill: &mut dyn Spill,
+    ) -> Result<WriteRequest, Error> {
+        let rows = chunks.iter().map(|chunk| chunk.rows).sum();
+        let header = chunks.first().ok_or_else(|| Error::internal("a request without chunks"))?.header;
+        let bodies: Vec<Body> =
+            chunks.into_iter().map(|chunk| chunk.into_body(spill)).collect::<Result<_, _>>()?;
+        let body = match <[Body; 1]>::try_from(bodies) {
+            Ok([body]) => body,
+            Err(bodies) => Body::from_fragments(bodies.iter().flat_map(Body::fragments)),
+        };
+        let errand = Errand::for_rows(activity, counters, rows, is_blind(header));
+        Ok(WriteRequest { destination, header, rows, body, errand })
+    }
+
+    /// The rows have no key: sent again they would be there twice.
+    pub fn is_blind(&self) -> bool {
+        is_blind(self.header)
+    }
+}
+
+fn is_blind(header: Header) -> bool {
+    header.kind == KeyKind::None && header.mode.operation != Operation::Delete
+}
+
+/// All rows of a body.
+pub(super) fn all(body: &Body) -> Vec<usize> {
+    (0..body.items.len()).collect()
+}

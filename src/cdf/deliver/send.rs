@@ -1,0 +1,188 @@
+//! The loop that sends a request part by part. The whole request is the first part: parts are what remains to be sent, or to
+//! be tried by itself, after CDF has refused some of it.
+
+use super::body::{named, names};
+use super::search::{Blame, Search};
+use super::transfer::Transfer;
+use crate::cdf::buffer::Body;
+use crate::cdf::error::{Error, RequestError, ROWS};
+use crate::cdf::http::request::Request;
+use crate::cdf::http::response::Response;
+
+/// What is sent part by part, and what CDF's answers mean to it.
+pub(super) trait Parts {
+    type Part;
+
+    /// The next part and its request, which says what CDF owes for it.
+    fn next(&mut self, transfer: &Transfer<'_>) -> Result<Option<(Self::Part, Request)>, Error>;
+
+    /// CDF has acknowledged the part.
+    fn taken(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        part: Self::Part,
+        answer: &Response,
+    ) -> Result<(), Error>;
+
+    /// CDF has refused the part, or has not answered. An error ends the sending.
+    async fn refused(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        part: Self::Part,
+        error: RequestError,
+    ) -> Result<(), Error>;
+
+    /// What is told when no part is left.
+    fn ended(&mut self, transfer: &Transfer<'_>) -> Result<(), Error>;
+}
+
+impl Transfer<'_> {
+    /// Sends parts until none is left.
+    pub(super) async fn send_parts(&mut self, parts: &mut impl Parts) -> Result<(), Error> {
+        while let Some((part, request)) = parts.next(self)? {
+            match self.send(&request).await {
+                Ok(answer) => parts.taken(self, part, &answer)?,
+                Err(error) => parts.refused(self, part, error).await?,
+            }
+        }
+        parts.ended(self)
+    }
+
+    /// Sends rows, each of which is acknowledged or refused as a whole.
+    pub(super) async fn send_rows(
+        &mut self,
+        search: Search,
+        body: &Body,
+        rows: &mut impl RowRequests,
+    ) -> Result<(), Error> {
+        self.send_parts(&mut Rows { search, body, rows }).await
+    }
+}
+
+/// How a shape sends rows, and what CDF's answers mean to it.
+pub(super) trait RowRequests {
+    /// The rows of a part that have room in one request, and those that go after them.
+    fn fitting(&self, part: Vec<usize>) -> Result<(Vec<usize>, Vec<usize>), Error> {
+        Ok((part, Vec::new()))
+    }
+
+    /// The request for some rows, which says what CDF owes for them.
+    fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error>;
+
+    /// What else follows from rows that CDF has acknowledged.
+    fn taken(&mut self, _transfer: &Transfer<'_>, _part: &[usize], _answer: &Response) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// What it means that CDF has refused the rows, or has not answered.
+    async fn refused(
+        &mut self,
+        _transfer: &mut Transfer<'_>,
+        part: Vec<usize>,
+        error: RequestError,
+    ) -> Result<Meaning, Error> {
+        Ok(Meaning::Refused(part, error))
+    }
+
+    /// The error for the rows that are to blame.
+    fn blamed(&self, transfer: &Transfer<'_>, body: &Body, blame: Blame) -> Error {
+        transfer.blamed(body, blame)
+    }
+}
+
+/// What a request without success means to the rows in it.
+pub(super) enum Meaning {
+    /// It is dealt with, for all but these rows: they are sent again.
+    Again(Vec<usize>),
+    /// Rows among these are refused.
+    Refused(Vec<usize>, RequestError),
+}
+
+/// Rows of a body, sent as a shape does.
+struct Rows<'b, R> {
+    search: Search,
+    body: &'b Body,
+    rows: &'b mut R,
+}
+
+impl<R: RowRequests> Parts for Rows<'_, R> {
+    type Part = Vec<usize>;
+
+    fn next(&mut self, transfer: &Transfer<'_>) -> Result<Option<(Vec<usize>, Request)>, Error> {
+        let Some(part) = self.search.next() else { return Ok(None) };
+        let (part, later) = self.rows.fitting(part)?;
+        self.search.again(later);
+        let request = self.rows.request(transfer, &part)?;
+        Ok(Some((part, request)))
+    }
+
+    fn taken(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        part: Vec<usize>,
+        answer: &Response,
+    ) -> Result<(), Error> {
+        transfer.acknowledge(part.len());
+        self.rows.taken(transfer, &part, answer)
+    }
+
+    async fn refused(
+        &mut self,
+        transfer: &mut Transfer<'_>,
+        part: Vec<usize>,
+        error: RequestError,
+    ) -> Result<(), Error> {
+        match self.rows.refused(transfer, part, error).await? {
+            Meaning::Again(part) => self.search.again(part),
+            Meaning::Refused(part, error) => transfer.narrow(&mut self.search, part, error, self.body)?,
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, transfer: &Transfer<'_>) -> Result<(), Error> {
+        match self.search.blame() {
+            None => Ok(()),
+            Some(blame) => Err(self.rows.blamed(transfer, self.body, blame)),
+        }
+    }
+}
+
+impl Transfer<'_> {
+    /// Goes on after a part of a request failed: with halves of it if CDF has refused it, else not at all.
+    pub(super) fn narrow(
+        &mut self,
+        search: &mut Search,
+        part: Vec<usize>,
+        error: RequestError,
+        body: &Body,
+    ) -> Result<(), Error> {
+        match error {
+            RequestError::Api(api) => {
+                self.unknown += if api.unsure { part.len() } else { 0 };
+                search.refused(part, api, body, self.destination)
+            }
+            error => {
+                let mut failed = self.failed(error, ROWS, named(body, &part), part.len(), part.len());
+                if let Some((api, culprits)) = search.refused_so_far() {
+                    failed = failed.detail(format!(
+                        "Before that CDF had refused {}: {}",
+                        names(body, culprits),
+                        api.message
+                    ));
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    /// The error for the rows that are to blame.
+    pub(super) fn blamed(&self, body: &Body, blame: Blame) -> Error {
+        let names = named(body, &blame.culprits);
+        let mut error = self.refused(blame.api, ROWS, names, blame.culprits.len());
+        if let Some(remark) = blame.remark {
+            error.detail.insert(0, remark);
+            error.rows.iter_mut().for_each(|rows| rows.more = true);
+        }
+        error
+    }
+}
