@@ -249,6 +249,43 @@ COMMENT ON FUNCTION cdf_create_view_table(
 ) IS
 'Makes a table of a data-model view for a registered role; without a version, of the newest one at any time.';
 
+-- For cdf-gateway-api. Everybody may call them: the first one looks for the right to call cdf_register_credentials, the second
+-- one for who has made the registration.
+CREATE FUNCTION cdf_register_session(
+  session_id pg_catalog.text,
+  session_key pg_catalog.text,
+  project pg_catalog.text,
+  base_url pg_catalog.text,
+  naming pg_catalog.text DEFAULT 'snake_case'
+) RETURNS TABLE (
+  username pg_catalog.text,
+  password pg_catalog.text,
+  database pg_catalog.text,
+  schema pg_catalog.text
+)
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1 COST 1000000
+SUPPORT cdf_register_credentials_support
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_register_session';
+
+COMMENT ON FUNCTION cdf_register_session(
+  pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text
+) IS
+'As cdf_register_credentials, with a session of CDF. cdf-gateway-api calls it.';
+
+CREATE FUNCTION cdf_update_session(
+  username pg_catalog.text,
+  session_id pg_catalog.text,
+  session_key pg_catalog.text
+) RETURNS pg_catalog.void
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000
+SUPPORT cdf_register_credentials_support
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_update_session';
+
+COMMENT ON FUNCTION cdf_update_session(pg_catalog.text, pg_catalog.text, pg_catalog.text) IS
+'Gives a registered role another session of CDF in its project. cdf-gateway-api calls it.';
+
 -- Tools send JSON as text or varchar parameters. PostgreSQL takes a text only as a text where a column is json or jsonb,
 -- unless there is such a cast. A database that has them already keeps its own.
 DO $$

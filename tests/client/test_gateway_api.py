@@ -19,6 +19,7 @@ import pytest
 import requests
 from cognite.client import ClientConfig, CogniteClient
 from cognite.client.credentials import Token
+from cognite.client.data_classes import ClientCredentials
 from cognite.client.data_classes import postgres_gateway as pg
 from cognite.client.data_classes.data_modeling.ids import ViewId
 from cognite.client.exceptions import CogniteAPIError, CogniteNotFoundError
@@ -273,6 +274,45 @@ def test_the_official_sdk_manages_users_and_tables(http, api):
     sdk.postgres_gateway.users.delete(name, ignore_unknown_ids=True)
     with pytest.raises(psycopg.OperationalError):
         http.connect(user)
+
+
+def nonce(http) -> str:
+    client = ClientCredentials(http.site.emulator.client_id, http.site.emulator.client_secret)
+    config = ClientConfig("test", http.site.emulator.project, Token(http.token), base_url=http.site.emulator.url)
+    return CogniteClient(config).iam.sessions.create(client, session_type="CLIENT_CREDENTIALS").nonce
+
+
+def test_the_official_sdk_makes_a_user_from_a_nonce(http):
+    users, given = http.sdk().postgres_gateway.users, nonce(http)
+    made = users.create(pg.UserWrite(pg.SessionCredentials(given)))
+    assert made.host == "gateway.example" and made.session_id and made.created_time
+    login = {"database": http.site.database, "username": made.username, "password": made.password}
+    with http.connect(login) as connection:
+        connection.execute("""INSERT INTO events ("externalId") VALUES ('e-1')""")
+        before = http.site.objects()
+        with pytest.raises(CogniteAPIError) as again:
+            users.create(pg.UserWrite(pg.SessionCredentials(given)))
+        assert again.value.code == 400 and http.site.objects() == before
+        update = pg.UserUpdate(made.username).credentials.set(pg.SessionCredentials(nonce(http)))
+        changed = users.update(update)
+        assert changed.session_id not in (None, made.session_id)
+        assert changed.last_updated_time > made.created_time
+        connection.execute("""INSERT INTO events ("externalId") VALUES ('e-2')""")
+    assert len(dump(http.site.emulator, "events")) == 2
+    with http.site.superuser() as connection:
+        (options,) = connection.execute("SELECT umoptions FROM pg_user_mappings").fetchone()
+    names = {option.split("=")[0] for option in options}
+    assert names == {"project", "session_id", "session_key"}
+    (key,) = [option.split("=", 1)[1] for option in options if option.startswith("session_key")]
+    for secret in (key, given, made.password):
+        assert secret not in http.log() + http.site.cluster.log()
+
+
+def test_a_session_takes_the_right_to_register(http):
+    with http.site.superuser() as connection:
+        connection.execute("CREATE ROLE other LOGIN CREATEROLE PASSWORD 'pw'")
+    with http.site.role("other") as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("SELECT * FROM cdf_register_session('1', 'k', 'p', 'http://127.0.0.1:1')")
 
 
 def test_views_are_nodes_for_others(http, api):

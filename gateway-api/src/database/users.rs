@@ -150,7 +150,7 @@ pub async fn register_session(
     naming: &str,
 ) -> Result<Registered, ApiError> {
     let call = lease.sql(
-        "SELECT username, password, database, schema FROM {ext}.cdf_register_session(session_id => $1, session_key => $2, \
+        "SELECT username, password, database, schema FROM {ext}.cdf_register_session(session_id => $1::int8::text, session_key => $2, \
          project => $3, base_url => $4, naming => $5)",
     );
     let arguments: [&(dyn ToSql + Sync); 5] =
@@ -170,7 +170,7 @@ pub async fn update_session(
     username: &str,
     session: &Session,
 ) -> Result<(), ApiError> {
-    let call = lease.sql("SELECT {ext}.cdf_update_session($1, $2, $3)");
+    let call = lease.sql("SELECT {ext}.cdf_update_session($1, $2::int8::text, $3)");
     lease.client().execute(&call, &[&username, &session.id, &session.key.expose_secret()]).await?;
     Ok(())
 }

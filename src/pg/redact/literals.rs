@@ -20,6 +20,8 @@ struct Function {
 static FUNCTIONS: &[Function] = &[
     Function { name: "cdf_register_credentials", secrets: &[(2, "client_secret")] },
     Function { name: "cdf_update_credentials", secrets: &[(1, "client_secret")] },
+    Function { name: "cdf_register_session", secrets: &[(1, "session_key")] },
+    Function { name: "cdf_update_session", secrets: &[(2, "session_key")] },
 ];
 
 /// Texts within texts, and prepared statements, that are followed at most.
@@ -483,6 +485,8 @@ mod tests {
             "SELECT * FROM public.CDF_Register_Credentials (f('a', 'b'), 'b', ('hush' || 'hush')::text, 'd')",
         );
         hides("SELECT (cdf_register_credentials(scope => 'x', client_secret := 'hush', project => 'p')).username");
+        hides("SELECT cdf_update_session('etl', '7', 'hush')");
+        hides("SELECT * FROM cdf_register_session('7', session_key => 'hush')");
         hides("SELECT cdf_update_credentials('etl', 'hush', 'c')");
         hides("SELECT cdf_update_credentials(username => 'etl', client_secret => 'hush')");
         hides("EXPLAIN VERBOSE SELECT * FROM \"cdf_register_credentials\"('a', 'b', $$hush$$)");

@@ -9,5 +9,6 @@ mod password;
 mod record;
 mod register;
 mod seal;
+mod session;
 mod tables;
 mod update;

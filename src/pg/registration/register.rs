@@ -28,24 +28,24 @@ const WRAPPER: &CStr = c"cdf_fdw";
 const PUBLIC: &str = "public";
 
 /// What the caller asks for, checked.
-struct Wanted {
-    credentials: Credentials,
-    base_url: Url,
-    project: String,
-    username: Option<String>,
-    server: String,
+pub(super) struct Wanted {
+    pub(super) credentials: Credentials,
+    pub(super) base_url: Url,
+    pub(super) project: String,
+    pub(super) username: Option<String>,
+    pub(super) server: String,
     /// None: a schema called as the role.
-    schema: Option<String>,
-    naming: Naming,
+    pub(super) schema: Option<String>,
+    pub(super) naming: Naming,
 }
 
 /// What the caller gets.
-struct Registered {
-    username: String,
+pub(super) struct Registered {
+    pub(super) username: String,
     /// None for a role that was there before.
-    password: Option<String>,
-    database: String,
-    schema: String,
+    pub(super) password: Option<String>,
+    pub(super) database: String,
+    pub(super) schema: String,
 }
 
 /// The SQL function. It is written against fmgr itself since pgrx has no type for `name`.
@@ -176,7 +176,7 @@ pub(super) fn plain(secret: String) -> Result<SecretString, Error> {
 }
 
 /// Does it all, or raises an error that undoes it all. What needs no request is checked before the one to CDF.
-fn register(wanted: Wanted) -> Result<Registered, Error> {
+pub(super) fn register(wanted: Wanted) -> Result<Registered, Error> {
     // SAFETY: looks at the session's current role.
     let (caller, may_create) = unsafe {
         let caller = pg_sys::GetUserId();
