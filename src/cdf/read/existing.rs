@@ -6,9 +6,12 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use serde_json::Value;
 
+use super::condition::{Comparison, Condition, Operand};
+use super::field::{Field, Row};
 use super::own::Own;
+use super::query::{Query, Statistics};
 use super::raw::KEYS;
-use super::{Comparison, Condition, Field, Operand, Query, Reader, Row, Statistics};
+use super::reader::Reader;
 use crate::cdf::buffer::Pending;
 use crate::cdf::cell::Cell;
 use crate::cdf::encode::instances::KEY;

@@ -6,20 +6,20 @@
 use hashbrown::HashSet;
 use serde_json::{json, Map, Value};
 
-use super::{properties, Comparison, Condition, Operand, OperandKind, Query};
+use super::condition::{distinct, literal_prefix, Comparison, Condition, Operand};
+use super::query::Query;
+use super::range::Moments;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::resource::{
     Column, ColumnType, Filter, MetadataLimits, ReferenceTarget, Rule, ASSET, DATA_SET, EXTERNAL_ID_CHARS,
     ID_RANGE,
 };
-use crate::cdf::table::{Binding, Part, Table};
+use crate::cdf::table::Binding;
 
 /// So many requests at most, where a list of values takes one request for each.
 const REQUESTS: usize = 10;
 /// Labels in a filter (API description, `LabelContainsAnyFilter`).
 const LABELS: usize = 10;
-/// The last moment that a JSON number surely holds, in milliseconds since 1970.
-const LAST_MILLIS: i64 = ID_RANGE.1;
 
 /// Whether the list requests of a column's resource have a filter for such a condition on it.
 pub fn filters_on(column: &Column, comparison: Comparison) -> bool {
@@ -43,123 +43,6 @@ pub fn filters_on(column: &Column, comparison: Comparison) -> bool {
             _ => false,
         },
         Filter::DataSets { .. } => matches!(comparison, Equal | AnyOf),
-    }
-}
-
-/// What a condition's value must be to be compared with a column in CDF.
-pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
-    Some(match table.bindings[column].as_ref()? {
-        Binding::RawColumn { .. } => OperandKind::Text,
-        Binding::Property { .. } => return properties::operand_kind(table, column),
-        Binding::Column(column) => match column.column_type {
-            ColumnType::Int8 | ColumnType::Int8Array => OperandKind::Int,
-            ColumnType::Text | ColumnType::TextArray => OperandKind::Text,
-            ColumnType::Timestamptz => OperandKind::Time,
-            ColumnType::Bool => OperandKind::Bool,
-            ColumnType::Jsonb => OperandKind::Json,
-            _ => return None,
-        },
-    })
-}
-
-/// Whether a filter leaves exactly the rows that fulfil such a condition, for any value that CDF takes.
-pub fn is_exact(table: &Table, column: usize, comparison: Comparison) -> bool {
-    match (&table.bindings[column], comparison) {
-        // Wildcards may stand anywhere in the pattern, and pairs that are not text are not asked for.
-        (_, Comparison::Like) => false,
-        (Some(Binding::Property { property, part: Part::Whole }), comparison) => {
-            properties::is_exact(property, comparison)
-        }
-        (Some(Binding::Column(column)), Comparison::Contains) => matches!(column.filter, Filter::Labels),
-        _ => true,
-    }
-}
-
-/// Leaves the conditions that the requests of a scan really carry: keys are asked for by themselves.
-pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T) -> (usize, Comparison)) {
-    let resource = table.options.resource;
-    if resource.is_behind_view() {
-        return properties::keep_effective(table, conditions, of);
-    }
-    // Rows of something else are asked for by all of it.
-    if !resource.has_key() || resource.owner.is_some() || resource.is_in_raw_tables() {
-        return;
-    }
-    let is_key = |condition: &T| {
-        let (column, comparison) = of(condition);
-        matches!(comparison, Comparison::Equal | Comparison::AnyOf)
-            && matches!(&table.bindings[column], Some(Binding::Column(column)) if matches!(column.rule, Rule::Id | Rule::ExternalId))
-    };
-    // By id, as the reader chooses.
-    let by_id = |condition: &T| matches!(&table.bindings[of(condition).0], Some(Binding::Column(column)) if column.rule == Rule::Id);
-    if let Some(first) = conditions
-        .iter()
-        .position(|condition| is_key(condition) && by_id(condition))
-        .or_else(|| conditions.iter().position(is_key))
-    {
-        let key = conditions.swap_remove(first);
-        conditions.clear();
-        conditions.push(key);
-    }
-}
-
-/// The text that everything a LIKE pattern matches begins with.
-pub fn literal_prefix(pattern: &str) -> String {
-    let mut prefix = String::new();
-    let mut characters = pattern.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '%' | '_' => break,
-            '\\' => match characters.next() {
-                Some(escaped) => prefix.push(escaped),
-                None => break,
-            },
-            plain => prefix.push(plain),
-        }
-    }
-    prefix
-}
-
-/// Milliseconds between which a time is, both inclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moments {
-    pub first: i64,
-    pub last: i64,
-}
-
-impl Moments {
-    /// Any time that CDF gives to what it makes.
-    pub const ALL: Moments = Moments { first: 0, last: i64::MAX };
-
-    /// Takes a condition into account. CDF's times are whole milliseconds, so this loses nothing.
-    pub fn narrow(&mut self, comparison: Comparison, micros: i64) {
-        let floor = micros.div_euclid(1000);
-        let ceiling = floor + i64::from(micros.rem_euclid(1000) != 0);
-        let (first, last) = match comparison {
-            Comparison::Equal => (ceiling, floor),
-            Comparison::GreaterOrEqual => (ceiling, i64::MAX),
-            Comparison::Greater => (floor + 1, i64::MAX),
-            Comparison::Less => (i64::MIN, ceiling - 1),
-            Comparison::LessOrEqual => (i64::MIN, floor),
-            _ => return,
-        };
-        self.first = self.first.max(first);
-        self.last = self.last.min(last);
-    }
-
-    pub fn is_empty(self) -> bool {
-        self.first > self.last
-    }
-
-    fn json(self) -> Option<Value> {
-        let mut range = Map::new();
-        if self.first > 0 {
-            range.insert("min".into(), self.first.min(LAST_MILLIS).into());
-        }
-        if self.last < LAST_MILLIS {
-            range.insert("max".into(), self.last.into());
-        }
-        (!range.is_empty()).then_some(Value::Object(range))
     }
 }
 
@@ -382,16 +265,6 @@ impl Filters {
             _ => vec![self.filter],
         }
     }
-}
-
-/// The values of a condition, each once.
-pub fn distinct(operand: &Operand) -> Vec<&Operand> {
-    let operands = match operand {
-        Operand::List(operands) => operands.as_slice(),
-        operand => std::slice::from_ref(operand),
-    };
-    let mut seen = HashSet::new();
-    operands.iter().filter(|operand| seen.insert(*operand)).collect()
 }
 
 /// A value that CDF takes in such a property.

@@ -6,10 +6,13 @@ use serde_json::{json, Map, Value as Request};
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
+use super::call::{take_page, Call};
+use super::condition::{Comparison, Operand};
+use super::field::{Field, Row};
 use super::overlay::InstanceOverlay;
 use super::own;
 use super::properties::{parts, VALUES};
-use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
+use super::query::Query;
 use crate::cdf::document::Value;
 use crate::cdf::encode::instances::{check_external_id, check_space};
 use crate::cdf::error::Error;

@@ -5,8 +5,11 @@ use std::collections::VecDeque;
 use hashbrown::{HashMap, HashSet};
 use serde_json::{json, Map, Value as Request};
 
+use super::call::{take_page, Call};
+use super::field::{Field, Row};
 use super::overlay::ItemOverlay;
-use super::{filter, own, take_page, Call, Field, Query, Row};
+use super::query::Query;
+use super::{filter, own};
 use crate::cdf::document::Value;
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::resource::{Column, ColumnType, ReferenceTarget, Resource, Rule};

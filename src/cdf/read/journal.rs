@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 
 use serde_json::{json, Map, Value as Request};
 
+use super::call::{take_page, Call};
+use super::field::{Field, Row};
+use super::filter;
 use super::items::{field_of, list_body, PER_LIST};
-use super::{filter, take_page, Call, Field, Query, Row};
+use super::query::Query;
 use crate::cdf::document::{self, Value};
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::endpoint::Endpoint;

@@ -7,10 +7,11 @@ use prost::Message;
 use serde::Deserialize;
 use serde_json::{json, Map, Value};
 
+use super::call::{take_page, Call};
+use super::field::{Field, Row};
 use super::point_overlay::PointOverlay;
-use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
+use super::query::Query;
 use crate::cdf::buffer::{Stretch, WantedPoints};
-use crate::cdf::encode::instances::check_space;
 use crate::cdf::encode::points::wire::{
     InstanceId, ListItem, ListResponse, NumericPoint, NumericPoints, Points, Status, StringPoint,
     StringPoints,
@@ -18,8 +19,8 @@ use crate::cdf::encode::points::wire::{
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::request::Body;
-use crate::cdf::resource::datapoints::{self, FIRST_TIMESTAMP, LAST_TIMESTAMP};
-use crate::cdf::resource::{Role, EXTERNAL_ID_CHARS};
+use crate::cdf::resource::datapoints;
+use crate::cdf::resource::Role;
 use crate::cdf::table::Binding;
 
 /// Points per request, CDF's maximum over all its series.
@@ -104,44 +105,19 @@ fn in_order(points: &mut Option<Points>) -> Option<i64> {
     }
 }
 
-/// The series that the conditions name, as requests do; None if they name none.
-fn references(query: &Query) -> Option<Vec<Value>> {
-    let instance = (query.equal_text(Role::NodeSpace), query.equal_text(Role::NodeExternalId));
-    match (query.keys(), instance) {
-        (Some(keys), _) => Some(keys),
-        // CDF refuses impossible names; there is no such series.
-        (None, (Some(space), Some(external_id)))
-            if check_space(space).is_err()
-                || !(1..=EXTERNAL_ID_CHARS).contains(&external_id.chars().count()) =>
-        {
-            Some(Vec::new())
-        }
-        (None, (Some(space), Some(external_id))) => {
-            Some(vec![json!({ "instanceId": { "space": space, "externalId": external_id } })])
-        }
-        _ => None,
-    }
-}
-
-/// The series that the conditions name, and the stretch of time that they leave.
-pub fn series_and_time(query: &Query) -> (Option<Vec<Value>>, (i64, i64)) {
-    let pages = PointPages::new(false, query);
-    (references(query), (pages.start, pages.end))
-}
-
 impl PointPages {
     pub fn new(string: bool, query: &Query) -> Self {
+        let (start, end) = query.points_between();
         let mut pages = PointPages {
             string,
             stretches: VecDeque::new(),
             waiting: VecDeque::new(),
             list: None,
-            start: FIRST_TIMESTAMP,
-            end: LAST_TIMESTAMP + 1,
+            start,
+            end,
             per_series: query.page(POINTS),
         };
-        pages.narrow(query);
-        let Some(references) = references(query) else {
+        let Some(references) = query.series() else {
             pages.list = Some(None);
             pages.per_series = pages.per_series.min(POINTS / SERIES);
             return pages;
@@ -153,28 +129,6 @@ impl PointPages {
         let series = references.into_iter().map(|reference| Series { reference, cursor: None, from });
         pages.waiting.extend(series);
         pages
-    }
-
-    /// Takes the conditions on the time into account. Points are at whole milliseconds.
-    fn narrow(&mut self, query: &Query) {
-        let column = query.table.position_of(Role::Timestamp);
-        for condition in query.conditions.iter().filter(|condition| Some(condition.column) == column) {
-            let Operand::Micros(micros) = condition.operand else {
-                continue;
-            };
-            let floor = micros.div_euclid(1000);
-            let ceiling = floor + i64::from(micros.rem_euclid(1000) != 0);
-            let (start, end) = match condition.comparison {
-                Comparison::Equal => (ceiling, floor + 1),
-                Comparison::GreaterOrEqual => (ceiling, self.end),
-                Comparison::Greater => (floor + 1, self.end),
-                Comparison::Less => (self.start, ceiling),
-                Comparison::LessOrEqual => (self.start, floor + 1),
-                _ => continue,
-            };
-            self.start = self.start.max(start);
-            self.end = self.end.min(end);
-        }
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
@@ -274,7 +228,7 @@ impl PointPages {
         if call.own.is_empty() {
             return Ok(None);
         }
-        let only = references(call.query).map(|asked| asked.iter().filter_map(Identity::from_json).collect());
+        let only = call.query.series().map(|asked| asked.iter().filter_map(Identity::from_json).collect());
         let told = call.own.points(WantedPoints::Rest { only, within: (self.start, self.end) }).await?;
         if told.is_empty() {
             return Ok(None);

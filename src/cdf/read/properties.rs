@@ -6,8 +6,9 @@
 use serde_json::{json, Map, Value};
 use time::{Date, OffsetDateTime};
 
-use super::filter::{distinct, literal_prefix, Moments};
-use super::{is_order, Comparison, Condition, Operand, OperandKind, Query};
+use super::condition::{distinct, is_order, literal_prefix, Comparison, Condition, Operand, OperandKind};
+use super::query::Query;
+use super::range::Moments;
 use crate::cdf::encode::instances::{check_external_id, check_space};
 use crate::cdf::resource::view::TEXT_BYTES;
 use crate::cdf::resource::Role;

@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 
-use super::filter::Moments;
+use super::call::{take_page, Call};
+use super::condition::{Comparison, Operand};
+use super::field::{Field, Row};
 use super::overlay::RawOverlay;
 use super::own::{self, Own};
-use super::{take_page, Call, Comparison, Field, Operand, Query, Row};
+use super::query::Query;
+use super::range::Moments;
 use crate::cdf::document::Value;
 use crate::cdf::error::Error;
 use crate::cdf::http::endpoint::Endpoint;

@@ -5,8 +5,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use serde_json::{json, Map as Members, Value as Request};
 
+use super::call::{take_page, Call};
+use super::condition::{Comparison, Operand};
+use super::field::{Field, Row};
 use super::overlay::SequenceRowOverlay;
-use super::{own, take_page, Call, Comparison, Field, Operand, Query, Row};
+use super::own;
+use super::query::Query;
 use crate::cdf::document::{Map, Value};
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::owed::Owed;

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::cdf::read::filter::keep_effective;
+use crate::cdf::read::pushdown::keep_effective;
 use crate::cdf::resource::Role;
 use crate::cdf::table::Table;
 use crate::pg::compat;

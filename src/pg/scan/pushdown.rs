@@ -5,8 +5,8 @@ use pgrx::prelude::*;
 
 use crate::cdf::cell::EPOCH_MILLIS;
 use crate::cdf::error::Error;
-use crate::cdf::read::filter::{is_exact, operand_kind};
-use crate::cdf::read::{filters_on, Comparison, Operand, OperandKind};
+use crate::cdf::read::pushdown::{filters_on, is_exact, operand_kind};
+use crate::cdf::read::{Comparison, Operand, OperandKind};
 use crate::cdf::table::Table;
 use crate::pg::list::pointers;
 use crate::pg::text;

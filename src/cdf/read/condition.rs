@@ -1,0 +1,101 @@
+//! Conditions of a SELECT.
+
+use hashbrown::HashSet;
+
+/// How a condition compares its column with its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    /// Equal to any of a list.
+    AnyOf,
+    /// LIKE, the pattern with backslashes as escapes.
+    Like,
+    StartsWith,
+    IsNull,
+    IsNotNull,
+    /// An array has all elements of a list; metadata has all pairs of an object.
+    Contains,
+    /// An array has one of a list.
+    Overlaps,
+    /// An array has this element.
+    HasElement,
+    /// Of metadata: the value of the first of two texts is the second.
+    Member,
+}
+
+/// The value of a condition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Operand {
+    Text(String),
+    Int(i64),
+    /// The bits of a double.
+    Float(u64),
+    /// Microseconds since 1970.
+    Micros(i64),
+    Bool(bool),
+    /// A JSON document.
+    Json(String),
+    /// For comparisons with several values.
+    List(Vec<Operand>),
+}
+
+/// What the value of a condition is, or the elements of a list are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperandKind {
+    Text,
+    Int,
+    Double,
+    /// Compared with a column of reals: a double too.
+    Real,
+    Time,
+    /// An integer, the days since 2000.
+    Day,
+    Bool,
+    Json,
+}
+
+/// `column comparison value`. PostgreSQL checks it again: it only has to save requests and rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// Position of the column in the foreign table.
+    pub column: usize,
+    pub comparison: Comparison,
+    pub operand: Operand,
+}
+
+/// Whether the comparison is one of order, or equality.
+pub fn is_order(comparison: Comparison) -> bool {
+    use Comparison::*;
+    matches!(comparison, Equal | Less | LessOrEqual | Greater | GreaterOrEqual)
+}
+
+/// The values of a condition, each once.
+pub fn distinct(operand: &Operand) -> Vec<&Operand> {
+    let operands = match operand {
+        Operand::List(operands) => operands.as_slice(),
+        operand => std::slice::from_ref(operand),
+    };
+    let mut seen = HashSet::new();
+    operands.iter().filter(|operand| seen.insert(*operand)).collect()
+}
+
+/// The text that everything a LIKE pattern matches begins with.
+pub fn literal_prefix(pattern: &str) -> String {
+    let mut prefix = String::new();
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '%' | '_' => break,
+            '\\' => match characters.next() {
+                Some(escaped) => prefix.push(escaped),
+                None => break,
+            },
+            plain => prefix.push(plain),
+        }
+    }
+    prefix
+}

@@ -1,0 +1,87 @@
+//! Which conditions CDF is asked by: of items as [`filter`] says, of instances as [`properties`] does.
+
+use super::condition::{is_order, Comparison, OperandKind};
+use super::{filter, properties};
+use crate::cdf::resource::{ColumnType, Filter, Role, Rule};
+use crate::cdf::table::{Binding, Part, Table};
+
+/// Whether CDF can be asked for the rows of a table by such a condition.
+pub fn filters_on(table: &Table, at: usize, comparison: Comparison) -> bool {
+    let equal = comparison == Comparison::Equal;
+    let one_of = equal || comparison == Comparison::AnyOf;
+    let resource = table.options.resource;
+    let column = match &table.bindings[at] {
+        Some(Binding::Column(column)) => column,
+        Some(Binding::RawColumn { key, .. }) => return *key && one_of,
+        Some(Binding::Property { .. }) => return properties::filters_on(table, at, comparison),
+        None => return false,
+    };
+    let as_key = match column.role {
+        Role::Id | Role::ExternalId | Role::Space | Role::RawKey => resource.is_in_key(column.role) && one_of,
+        Role::NodeSpace | Role::NodeExternalId | Role::RawDatabase | Role::RawTable => equal,
+        Role::Timestamp | Role::RowNumber | Role::Changed => is_order(comparison),
+        _ => false,
+    };
+    as_key
+        || match resource.is_behind_view() {
+            true => properties::filters_on(table, at, comparison),
+            false => filter::filters_on(column, comparison),
+        }
+}
+
+/// What a condition's value must be to be compared with a column in CDF.
+pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
+    Some(match table.bindings[column].as_ref()? {
+        Binding::RawColumn { .. } => OperandKind::Text,
+        Binding::Property { .. } => return properties::operand_kind(table, column),
+        Binding::Column(column) => match column.column_type {
+            ColumnType::Int8 | ColumnType::Int8Array => OperandKind::Int,
+            ColumnType::Text | ColumnType::TextArray => OperandKind::Text,
+            ColumnType::Timestamptz => OperandKind::Time,
+            ColumnType::Bool => OperandKind::Bool,
+            ColumnType::Jsonb => OperandKind::Json,
+            _ => return None,
+        },
+    })
+}
+
+/// Whether a filter leaves exactly the rows that fulfil such a condition, for any value that CDF takes.
+pub fn is_exact(table: &Table, column: usize, comparison: Comparison) -> bool {
+    match (&table.bindings[column], comparison) {
+        // Wildcards may stand anywhere in the pattern, and pairs that are not text are not asked for.
+        (_, Comparison::Like) => false,
+        (Some(Binding::Property { property, part: Part::Whole }), comparison) => {
+            properties::is_exact(property, comparison)
+        }
+        (Some(Binding::Column(column)), Comparison::Contains) => matches!(column.filter, Filter::Labels),
+        _ => true,
+    }
+}
+
+/// Leaves the conditions that the requests of a scan really carry: keys are asked for by themselves.
+pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T) -> (usize, Comparison)) {
+    let resource = table.options.resource;
+    if resource.is_behind_view() {
+        return properties::keep_effective(table, conditions, of);
+    }
+    // Rows of something else are asked for by all of it.
+    if !resource.has_key() || resource.owner.is_some() || resource.is_in_raw_tables() {
+        return;
+    }
+    let is_key = |condition: &T| {
+        let (column, comparison) = of(condition);
+        matches!(comparison, Comparison::Equal | Comparison::AnyOf)
+            && matches!(&table.bindings[column], Some(Binding::Column(column)) if matches!(column.rule, Rule::Id | Rule::ExternalId))
+    };
+    // By id, as the reader chooses.
+    let by_id = |condition: &T| matches!(&table.bindings[of(condition).0], Some(Binding::Column(column)) if column.rule == Rule::Id);
+    if let Some(first) = conditions
+        .iter()
+        .position(|condition| is_key(condition) && by_id(condition))
+        .or_else(|| conditions.iter().position(is_key))
+    {
+        let key = conditions.swap_remove(first);
+        conditions.clear();
+        conditions.push(key);
+    }
+}

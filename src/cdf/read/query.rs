@@ -1,0 +1,147 @@
+//! What a SELECT wants of a foreign table.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+use serde_json::json;
+
+use super::condition::{Comparison, Condition, Operand};
+use crate::cdf::buffer::Pending;
+use crate::cdf::http::connection::Connection;
+use crate::cdf::resource::raw::KEY_CHARS;
+use crate::cdf::resource::{Role, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
+use crate::cdf::table::Table;
+
+/// What the requests of a scan gave.
+#[derive(Debug, Default)]
+pub struct Statistics {
+    pub requests: AtomicU64,
+    pub pages: AtomicU64,
+    pub rows: AtomicU64,
+}
+
+/// What a SELECT wants of one foreign table.
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub table: Arc<Table>,
+    pub connection: Arc<Connection>,
+    pub conditions: Vec<Condition>,
+    /// Whether each column is needed.
+    pub needed: Vec<bool>,
+    /// So many rows are probably enough.
+    pub limit: Option<usize>,
+    /// The rows are to be changed. CDF's lists are moments behind: what they show is asked for again by its keys, so that
+    /// nothing is changed by what it was.
+    pub to_change: bool,
+    /// What the transaction itself has written to the table's resource, if the reader does not [ask](own::Own) for it.
+    pub pending: Pending,
+}
+
+impl Query {
+    /// What is read, as errors name it.
+    pub fn name(&self) -> String {
+        let (database, table) = self.raw_place();
+        self.table
+            .options
+            .resource
+            .named(self.table.view.as_deref().map(|view| &view.name as _), database.zip(table))
+    }
+
+    /// The value that the column of a role must be equal to.
+    pub(super) fn equal(&self, role: Role) -> Option<&Operand> {
+        let position = self.table.position_of(role)?;
+        self.conditions
+            .iter()
+            .find(|condition| condition.column == position && condition.comparison == Comparison::Equal)
+            .map(|condition| &condition.operand)
+    }
+
+    pub(super) fn equal_text(&self, role: Role) -> Option<&str> {
+        match self.equal(role)? {
+            Operand::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The keys that rows must have one of, as CDF names them in requests; None if no condition says so.
+    pub(super) fn keys(&self) -> Option<Vec<serde_json::Value>> {
+        // Of what has no other key CDF takes no empty one.
+        let shortest = usize::from(self.table.options.resource.needs_external_id());
+        let named = |role: Role, property: &str| {
+            let position = self.table.position_of(role)?;
+            let condition = self.conditions.iter().find(|condition| {
+                condition.column == position
+                    && matches!(condition.comparison, Comparison::Equal | Comparison::AnyOf)
+            })?;
+            let operands = match &condition.operand {
+                Operand::List(operands) => operands.as_slice(),
+                operand => std::slice::from_ref(operand),
+            };
+            let mut keys = Vec::with_capacity(operands.len());
+            let mut seen = HashSet::new();
+            for operand in operands.iter().filter(|operand| seen.insert(*operand)) {
+                keys.push(match operand {
+                    // No item has a name or an id that CDF does not take.
+                    Operand::Text(text) if (shortest..=EXTERNAL_ID_CHARS).contains(&text.chars().count()) => {
+                        json!({ property: text })
+                    }
+                    Operand::Int(id) if (ID_RANGE.0..=ID_RANGE.1).contains(id) => json!({ property: id }),
+                    _ => continue,
+                });
+            }
+            Some(keys)
+        };
+        named(Role::Id, "id").or_else(|| named(Role::ExternalId, "externalId"))
+    }
+
+    /// The beginnings of encoded rows that have one of the keys asked for; None if the query is not by key.
+    pub fn key_prefixes(&self) -> Option<Vec<Vec<u8>>> {
+        let prefix =
+            |property: &str, value: &serde_json::Value| format!("{{\"{property}\":{value}").into_bytes();
+        match &self.table.options.resource.shape {
+            Shape::Items(_) => self
+                .keys()?
+                .iter()
+                .map(|key| key.get("externalId").map(|name| prefix("externalId", name)))
+                .collect(),
+            Shape::Raw => {
+                let key = self.raw_key()?;
+                // No row has a key that CDF does not take, and escaping might make six times as much of it.
+                let possible = key.len() <= KEY_CHARS || key.chars().count() <= KEY_CHARS;
+                Some(possible.then(|| prefix("key", &key.into())).into_iter().collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// The RAW database and the table that rows must be in, as far as they are one.
+    pub fn raw_place(&self) -> (Option<&str>, Option<&str>) {
+        let options = &self.table.options;
+        let database = options.database.as_deref().or_else(|| self.equal_text(Role::RawDatabase));
+        (database, options.table.as_deref().or_else(|| self.equal_text(Role::RawTable)))
+    }
+
+    /// The only RAW key that the conditions leave.
+    fn raw_key(&self) -> Option<&str> {
+        let key = self.table.position_of(Role::RawKey);
+        self.conditions.iter().find_map(|condition| match &condition.operand {
+            Operand::Text(text)
+                if Some(condition.column) == key && condition.comparison == Comparison::Equal =>
+            {
+                Some(text.as_str())
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether the column of a role is wanted.
+    pub(super) fn needs(&self, role: Role) -> bool {
+        self.table.position_of(role).is_some_and(|at| self.needed[at])
+    }
+
+    /// Rows per request: what is probably enough, and what CDF gives at most.
+    pub(super) fn page(&self, most: usize) -> usize {
+        self.limit.unwrap_or(most).clamp(1, most)
+    }
+}

@@ -1,0 +1,70 @@
+//! The series and the time that a SELECT of points is about.
+
+use serde_json::{json, Value};
+
+use super::condition::{Comparison, Operand};
+use super::query::Query;
+use crate::cdf::encode::instances::check_space;
+use crate::cdf::error::Identity;
+use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
+use crate::cdf::resource::{Role, EXTERNAL_ID_CHARS};
+
+impl Query {
+    /// The series that the conditions name, as requests do; None if they name none.
+    pub(super) fn series(&self) -> Option<Vec<Value>> {
+        let instance = (self.equal_text(Role::NodeSpace), self.equal_text(Role::NodeExternalId));
+        match (self.keys(), instance) {
+            (Some(keys), _) => Some(keys),
+            // CDF refuses impossible names; there is no such series.
+            (None, (Some(space), Some(external_id)))
+                if check_space(space).is_err()
+                    || !(1..=EXTERNAL_ID_CHARS).contains(&external_id.chars().count()) =>
+            {
+                Some(Vec::new())
+            }
+            (None, (Some(space), Some(external_id))) => {
+                Some(vec![json!({ "instanceId": { "space": space, "externalId": external_id } })])
+            }
+            _ => None,
+        }
+    }
+
+    /// The stretch of time that the conditions leave. Points are at whole milliseconds; the end is excluded.
+    pub(super) fn points_between(&self) -> (i64, i64) {
+        let (mut first, mut last) = (FIRST_TIMESTAMP, LAST_TIMESTAMP + 1);
+        let column = self.table.position_of(Role::Timestamp);
+        for condition in self.conditions.iter().filter(|condition| Some(condition.column) == column) {
+            let Operand::Micros(micros) = condition.operand else {
+                continue;
+            };
+            let floor = micros.div_euclid(1000);
+            let ceiling = floor + i64::from(micros.rem_euclid(1000) != 0);
+            let (start, end) = match condition.comparison {
+                Comparison::Equal => (ceiling, floor + 1),
+                Comparison::GreaterOrEqual => (ceiling, last),
+                Comparison::Greater => (floor + 1, last),
+                Comparison::Less => (first, ceiling),
+                Comparison::LessOrEqual => (first, floor + 1),
+                _ => continue,
+            };
+            first = first.max(start);
+            last = last.min(end);
+        }
+        (first, last)
+    }
+
+    /// The series that the conditions name, and the stretch of time in milliseconds that they leave, its end excluded;
+    /// None if they may say something else as well.
+    pub fn series_and_time(&self) -> Option<(Vec<Identity>, (i64, i64))> {
+        let of = |roles: &[Role]| {
+            let positions: Vec<_> = roles.iter().filter_map(|role| self.table.position_of(*role)).collect();
+            self.conditions.iter().filter(|condition| positions.contains(&condition.column)).count()
+        };
+        let instance = of(&[Role::NodeSpace, Role::NodeExternalId]);
+        if of(&[Role::Id, Role::ExternalId]) + instance / 2 != 1 || instance % 2 != 0 {
+            return None;
+        }
+        let series = self.series()?.iter().map(Identity::from_json).collect::<Option<_>>()?;
+        Some((series, self.points_between()))
+    }
+}
