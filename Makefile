@@ -63,12 +63,14 @@ bench: setup ## Measure loads against local tables and the Python SDK, and write
 	@scripts/install.sh
 	@$(bench) $(BENCH_ARGS)
 
-lint: setup ## Check formatting, clippy without warnings, scripts, Python, and the Dockerfile
+lint: setup ## Check formatting, clippy without warnings, structure, scripts, Python, and the Dockerfile
 	@echo '==> rustfmt'
 	@cargo fmt --all --check
 	@scripts/majors.sh
 	@echo '==> clippy: the CDF side alone, the emulator, the sink and the HTTP server'
 	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -p cdf-sink -p cdf-gateway-api -- -D warnings
+	@echo '==> structure of src'
+	@scripts/structure.py --without circles --without names --without shapes
 	@echo '==> scripts, Python, Dockerfile'
 	@$(call check,shellcheck,-x $(shell_files))
 	@$(call check,ruff,check --quiet $(python_dirs))

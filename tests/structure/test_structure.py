@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,28 @@ def test_shapes_are_counted_outside_of_the_registry(faults):
     match = "Shape::Raw;\n"
     assert not faults({"cdf/resource/raw.rs": match * 40, "cdf/explain.rs": match * 30})
     assert len(faults({"cdf/resource/raw.rs": match * 40, "cdf/explain.rs": match * 31})) == 1
+
+
+def test_a_check_can_be_left_out(tmp_path):
+    (tmp_path / "a.rs").write_text("pub struct Name;\n" + "const A: u8 = 0;\n" * 700)
+    (tmp_path / "b.rs").write_text("pub struct Name;")
+    assert len(structure.faults(tmp_path)) == 2
+    assert structure.faults(tmp_path, ["lengths"]) == ["Name is 2 types: in a.rs, b.rs"]
+
+
+def test_a_checkout_in_a_folder_called_tests_is_checked(tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "a.rs").write_text("const A: u8 = 0;\n" * 701)
+    assert len(structure.faults(tmp_path / "tests")) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [([], 1, "Name is 2 types: in a.rs, b.rs\n"), (["--without", "names"], 0, "")],
+)
+def test_what_is_wrong_is_printed_and_ends_the_script_with_1(tmp_path, options, code, told):
+    for name in ("a.rs", "b.rs"):
+        (tmp_path / name).write_text("pub struct Name;")
+    command = [sys.executable, ROOT / "scripts" / "structure.py", *options, tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (code, told)
