@@ -286,6 +286,8 @@ pub fn unquoted(text: &[u8], literal: &Token) -> (Vec<u8>, Vec<usize>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SQL: Rules = Rules { backslashes: false, names: true };
@@ -338,23 +340,24 @@ mod tests {
         assert_eq!(found[1].name(text), Some(b"ab".to_vec()));
     }
 
-    #[test]
-    fn any_bytes_are_read_to_their_end() {
-        let pieces: [&[u8]; 12] =
-            [b"'", b"\"", b"$", b"$a$", b"--", b"/*", b"*/", b"\\", b"E'", b"\n", b"\xff", b"U&'"];
-        let mut state = 7u32;
-        for _ in 0..20_000 {
-            let mut text = Vec::new();
-            for _ in 0..8 {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                text.extend_from_slice(pieces[(state >> 16) as usize % pieces.len()]);
-            }
+    /// Text of the pieces that begin or end a token, where a reader may lose its place.
+    fn statement() -> impl Strategy<Value = Vec<u8>> {
+        const PIECES: &[&[u8]] =
+            &[b"'", b"\"", b"$", b"$a$", b"--", b"/*", b"*/", b"\\", b"E'", b"\n", b"\xff", b"U&'", b"a"];
+        prop::collection::vec(prop::sample::select(PIECES), 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_bytes_are_read_to_their_end(text in statement()) {
             let mut end = 0;
             for token in tokens(&text, SQL) {
-                assert!(token.body.start >= end && token.body.end <= text.len(), "{text:?}");
+                prop_assert!(token.body.start >= end && token.body.end <= text.len());
                 end = token.body.end;
                 let (content, places) = unquoted(&text, &token);
-                assert_eq!(places.len(), content.len() + 1);
+                prop_assert_eq!(places.len(), content.len() + 1);
             }
         }
     }
