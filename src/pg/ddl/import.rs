@@ -318,10 +318,15 @@ fn unique<'n>(names: impl Iterator<Item = &'n str>, taken: &[&str]) -> Vec<Strin
     made
 }
 
-/// A column's definition; where its SQL name is not CDF's name, with the option that says so.
-pub fn column(sql: &mut String, name: &str, cdf_name: &str, sql_type: &str) {
+/// A column's definition.
+fn plain_column(sql: &mut String, name: &str, sql_type: &str) {
     let comma = if sql.ends_with('(') { "" } else { "," };
     write!(sql, "{comma}\n  {} {sql_type}", quoted(name)).expect("a String takes all");
+}
+
+/// The same; where its SQL name is not CDF's name, with the option that says so.
+pub fn column(sql: &mut String, name: &str, cdf_name: &str, sql_type: &str) {
+    plain_column(sql, name, sql_type);
     if name != cdf_name {
         write!(sql, " OPTIONS (name {})", quote_literal(cdf_name)).expect("a String takes all");
     }
@@ -407,7 +412,7 @@ fn create_raw_table(
     server: &str,
 ) -> String {
     let mut sql = format!("CREATE FOREIGN TABLE {} (", quoted(table));
-    column(&mut sql, RAW_KEY, RAW_KEY, "text");
+    plain_column(&mut sql, RAW_KEY, "text");
     let columns = possible(&format!("RAW table \"{raw}\""), columns, |(name, _)| name, COLUMNS - 1);
     let taken: Vec<&str> = SYSTEM_COLUMNS.into_iter().chain([RAW_KEY]).collect();
     let names = unique(columns.iter().map(|(name, _)| name.as_str()), &taken);
@@ -429,8 +434,7 @@ fn create_raw_table(
 fn create_table(resource: &Resource, naming: Naming, server: &str) -> String {
     let mut sql = format!("CREATE FOREIGN TABLE {} (", resource.name);
     for made in resource.columns {
-        let name = naming.of(made);
-        column(&mut sql, &name, &name, made.column_type.sql());
+        plain_column(&mut sql, &naming.of(made), made.column_type.sql());
     }
     write!(sql, "\n) SERVER {server} OPTIONS (resource '{}')", resource.name).expect("a String takes all");
     sql
