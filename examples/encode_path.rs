@@ -3,18 +3,11 @@
 //!
 //! `encode_path WORK ROWS`, WORK being points, scattered, events, assets or raw.
 
-use std::sync::Arc;
-
 use cdf_fdw::cdf::buffer::{Extent, Foreground, Spill, TransactionBuffer};
 use cdf_fdw::cdf::cell::Cell;
 use cdf_fdw::cdf::error::Error;
-use cdf_fdw::cdf::http::connection::Connection;
-use cdf_fdw::cdf::http::credentials::{CdfSession, Credentials};
-use cdf_fdw::cdf::resource::Resource;
-use cdf_fdw::cdf::table::{ColumnDefinition, Mode, OnConflict, OnUnfit, Table, TableOptions};
+use cdf_fdw::cdf::rehearsal::{connection, writer};
 use cdf_fdw::cdf::writer::{Target, Writer};
-use secrecy::SecretString;
-use url::Url;
 
 /// Everything stays in memory.
 struct NoSpill;
@@ -27,13 +20,6 @@ impl Spill for NoSpill {
     fn read(&mut self, _extent: Extent) -> Result<Vec<u8>, Error> {
         Err(Error::internal("nothing was spilled"))
     }
-}
-
-fn connection() -> Result<Arc<Connection>, Box<dyn std::error::Error>> {
-    let url = Url::parse("http://127.0.0.1:1")?;
-    let credentials =
-        Credentials::Session(CdfSession { id: 1, key: SecretString::from("secret".to_owned()) });
-    Ok(Arc::new(Connection::new(url, "project".into(), credentials)))
 }
 
 /// What a row is given to.
@@ -132,35 +118,12 @@ fn work(name: &str) -> Option<Work> {
     })
 }
 
-/// A RAW table with typed columns.
-fn typed_raw(resource: &'static Resource, columns: &[&str]) -> Result<Table, Error> {
-    let options = TableOptions {
-        resource,
-        database: Some("database".into()),
-        table: Some("table".into()),
-        primary_key: None,
-        view: None,
-        mode: Mode::default(),
-        truncatable: false,
-        updatable: true,
-        on_unfit: OnUnfit::default(),
-    };
-    let column =
-        |name: &&str| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None, on_unfit: None });
-    Table::new(options, columns.iter().map(column).collect())
-}
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let usage = "encode_path points|scattered|events|assets|raw ROWS";
     let [name, rows] = &*arguments else { return Err(usage.into()) };
     let (work, rows) = (work(name).ok_or(usage)?, rows.parse::<usize>()?);
-    let resource = Resource::get(work.resource)?;
-    let table = match work.resource {
-        "raw_rows" => typed_raw(resource, work.columns)?,
-        _ => Table::of_columns(resource, work.columns)?,
-    };
-    let mut writer = Writer::new(Arc::new(table), connection()?, OnConflict::Update, None)?;
+    let mut writer = writer(work.resource, work.columns, &connection()?)?;
     let mut buffer = TransactionBuffer::new(usize::MAX, &Foreground);
     for at in 0..rows {
         (work.write)(&mut |row| insert(&mut writer, &mut buffer, row), at)?;

@@ -17,6 +17,8 @@ mod fuzz;
 pub mod hash;
 pub mod http;
 pub mod read;
+#[doc(hidden)]
+pub mod rehearsal;
 pub mod resource;
 pub mod seen;
 pub mod small_file;

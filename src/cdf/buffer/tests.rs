@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use prost::Message;
-use secrecy::SecretString;
-use url::Url;
 
 use super::*;
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
@@ -15,7 +13,7 @@ use crate::cdf::encode::points::{wire, SeriesRef};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Identity, Kind};
 use crate::cdf::http::connection::Connection;
-use crate::cdf::http::credentials::{CdfSession, Credentials};
+use crate::cdf::rehearsal;
 use crate::cdf::resource::Resource;
 use crate::cdf::table::{OnConflict, Operation, Table};
 use crate::cdf::writer::{Target, Writer};
@@ -51,15 +49,11 @@ fn background(seed: u64) -> &'static dyn Background {
 }
 
 fn connection() -> Arc<Connection> {
-    let url = Url::parse("http://127.0.0.1:1").unwrap();
-    let credentials =
-        Credentials::Session(CdfSession { id: 1, key: SecretString::from("secret".to_owned()) });
-    Arc::new(Connection::new(url, "project".into(), credentials))
+    rehearsal::connection().unwrap()
 }
 
 fn writer(resource: &str, columns: &[&str], connection: &Arc<Connection>) -> Writer {
-    let table = Table::of_columns(Resource::get(resource).unwrap(), columns).unwrap();
-    Writer::new(Arc::new(table), connection.clone(), OnConflict::Update, None).unwrap()
+    rehearsal::writer(resource, columns, connection).unwrap()
 }
 
 /// Compares, and names one difference instead of everything.

@@ -196,17 +196,11 @@ impl Table {
 
     /// A table of some built-in columns of a resource, with default options.
     pub fn of_columns(resource: &'static Resource, columns: &[&str]) -> Result<Table, Error> {
-        let options = TableOptions {
-            resource,
-            database: None,
-            table: None,
-            primary_key: None,
-            view: None,
-            mode: Mode::default(),
-            truncatable: false,
-            updatable: true,
-            on_unfit: OnUnfit::default(),
-        };
+        Table::with_options(TableOptions::of(resource), columns)
+    }
+
+    /// A table of columns that are called as in CDF.
+    pub fn with_options(options: TableOptions, columns: &[&str]) -> Result<Table, Error> {
         let column =
             |name: &&str| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None, on_unfit: None });
         Table::new(options, columns.iter().map(column).collect())

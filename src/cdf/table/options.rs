@@ -109,3 +109,20 @@ pub struct TableOptions {
     /// For columns that do not say it themselves.
     pub on_unfit: OnUnfit,
 }
+
+impl TableOptions {
+    /// Those of a table for which nothing is said.
+    pub fn of(resource: &'static Resource) -> TableOptions {
+        TableOptions {
+            resource,
+            database: None,
+            table: None,
+            primary_key: None,
+            view: None,
+            mode: Mode::default(),
+            truncatable: false,
+            updatable: true,
+            on_unfit: OnUnfit::default(),
+        }
+    }
+}
