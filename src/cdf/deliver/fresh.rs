@@ -24,14 +24,14 @@ const PAUSES: u32 = 10;
 /// What this flush has written.
 #[derive(Debug, Default)]
 pub(super) struct Fresh {
-    keys: Mutex<Keys>,
+    keys: Mutex<WrittenKeys>,
     /// Nothing in the flush refers to anything else in it, unless a series is created for its points.
     pub(super) idle: bool,
 }
 
 /// Hashes of the items that this flush has written.
 #[derive(Debug, Default)]
-struct Keys {
+struct WrittenKeys {
     keys: HashSet<u64, hash::Identity>,
     /// Those that nobody has asked for since they were written: most flushes never ask.
     unsorted: Vec<u64>,
@@ -39,7 +39,7 @@ struct Keys {
     overflown: bool,
 }
 
-impl Keys {
+impl WrittenKeys {
     fn add(&mut self, key: u64) {
         if self.keys.len() + self.unsorted.len() == MOST {
             self.sort();
@@ -124,7 +124,7 @@ fn scope(destination: &Destination, path: &str) -> u64 {
 }
 
 impl Fresh {
-    fn keys(&self) -> MutexGuard<'_, Keys> {
+    fn keys(&self) -> MutexGuard<'_, WrittenKeys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn nothing_is_forgotten() {
-        let mut fresh = Keys::default();
+        let mut fresh = WrittenKeys::default();
         (0..MOST as u64).for_each(|key| fresh.add(key));
         assert!(fresh.has(7) && !fresh.has(MOST as u64));
         // One that is known takes no room.
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_written_after_a_question_is_found_by_the_next() {
-        let mut fresh = Keys::default();
+        let mut fresh = WrittenKeys::default();
         fresh.add(1);
         assert!(fresh.has(1) && !fresh.has(2));
         fresh.add(2);

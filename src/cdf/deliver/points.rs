@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 
 use super::body::listing;
 use super::search::SEARCHES;
-use super::send::Parts;
+use super::send::PartSource;
 use super::transfer::{json_post, Transfer};
 use crate::cdf::encode::points::wire;
 use crate::cdf::error::{ApiError, Error, Fate, Identity, Kind, RequestError, NAMED_ROWS, SERIES};
@@ -239,7 +239,7 @@ impl Insertion {
     }
 }
 
-impl Parts for Insertion {
+impl PartSource for Insertion {
     type Part = PointPart;
 
     fn next(&mut self, transfer: &Transfer<'_>) -> Result<Option<(PointPart, Request)>, Error> {
@@ -302,7 +302,7 @@ struct SeriesCreation {
     open: VecDeque<Vec<String>>,
 }
 
-impl Parts for SeriesCreation {
+impl PartSource for SeriesCreation {
     type Part = Vec<String>;
 
     fn next(&mut self, _: &Transfer<'_>) -> Result<Option<(Vec<String>, Request)>, Error> {

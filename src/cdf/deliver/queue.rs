@@ -7,11 +7,11 @@ use crate::cdf::resource::{Resource, Turn};
 use crate::cdf::table::Operation;
 
 /// When a task may start: whether it is a deletion that nothing comes after, then its resource's place, then its wave.
-type Slot = (bool, i8, usize);
+type TaskSlot = (bool, i8, usize);
 
 /// A request that waits for its slot: one chunk, or some that are looked at together.
 pub(super) struct Task {
-    slot: Slot,
+    slot: TaskSlot,
     /// Requests of its kind that CDF takes at a time.
     at_once: usize,
     /// The place of its destination.
@@ -118,7 +118,7 @@ struct Queue {
     tasks: VecDeque<Task>,
     in_flight: usize,
     /// Of what is in flight.
-    slot: Option<Slot>,
+    slot: Option<TaskSlot>,
 }
 
 impl Queue {

@@ -10,7 +10,7 @@ use crate::cdf::http::request::Request;
 use crate::cdf::http::response::Response;
 
 /// What is sent part by part, and what CDF's answers mean to it.
-pub(super) trait Parts {
+pub(super) trait PartSource {
     type Part;
 
     /// The next part and its request, which says what CDF owes for it.
@@ -38,7 +38,7 @@ pub(super) trait Parts {
 
 impl Transfer<'_> {
     /// Sends parts until none is left.
-    pub(super) async fn send_parts(&mut self, parts: &mut impl Parts) -> Result<(), Error> {
+    pub(super) async fn send_parts(&mut self, parts: &mut impl PartSource) -> Result<(), Error> {
         while let Some((part, request)) = parts.next(self)? {
             match self.send(&request).await {
                 Ok(answer) => parts.taken(self, part, &answer)?,
@@ -55,7 +55,7 @@ impl Transfer<'_> {
         body: &Body,
         rows: &mut impl RowRequests,
     ) -> Result<(), Error> {
-        self.send_parts(&mut Rows { search, body, rows }).await
+        self.send_parts(&mut RowParts { search, body, rows }).await
     }
 }
 
@@ -99,13 +99,13 @@ pub(super) enum Meaning {
 }
 
 /// Rows of a body, sent as a shape does.
-struct Rows<'b, R> {
+struct RowParts<'b, R> {
     search: Search,
     body: &'b Body,
     rows: &'b mut R,
 }
 
-impl<R: RowRequests> Parts for Rows<'_, R> {
+impl<R: RowRequests> PartSource for RowParts<'_, R> {
     type Part = Vec<usize>;
 
     fn next(&mut self, transfer: &Transfer<'_>) -> Result<Option<(Vec<usize>, Request)>, Error> {

@@ -12,7 +12,7 @@ use super::body::Parsed;
 use super::delete::without_missing;
 use super::request::all;
 use super::search::Search;
-use super::send::{Meaning, Parts, RowRequests};
+use super::send::{Meaning, PartSource, RowRequests};
 use super::transfer::{json_post, Transfer};
 use crate::cdf::buffer::Body;
 use crate::cdf::encode::json::{self as json_writer, Properties};
@@ -140,7 +140,7 @@ impl<'p> CellWrites<'p> {
     }
 }
 
-impl Parts for CellWrites<'_> {
+impl PartSource for CellWrites<'_> {
     /// The rows that a request has cells of.
     type Part = Vec<usize>;
 
