@@ -203,6 +203,8 @@ fn digits(line: &[u8]) -> Option<Zeroizing<[u8; KEY]>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ONE: &str = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF";
@@ -301,5 +303,48 @@ mod tests {
             assert_eq!(error, why);
         }
         assert!(!format!("{:?}", keys(ONE)).contains("0011"));
+    }
+
+    mod fuzz {
+        use super::*;
+
+        /// Text of any kind, some of which looks like what is read here.
+        fn sent() -> impl Strategy<Value = String> {
+            let part = prop_oneof![
+                Just(ONE.to_owned()),
+                Just(TWO.to_owned()),
+                Just(PREFIX.to_owned()),
+                Just("sealed:".to_owned()),
+                "[0-9a-fA-F]{0,70}",
+                "[A-Za-z0-9_-]{0,80}",
+                "[ \\t\\r\\n#]{0,3}",
+                ".{0,5}",
+            ];
+            prop::collection::vec(part, 0..6).prop_map(|parts| parts.concat())
+        }
+
+        proptest! {
+            #[test]
+            fn a_key_file_has_nothing_but_keys(text in sent()) {
+                let lines = text.split('\n').map(|line| {
+                    line.split('#').next().unwrap_or_default().trim_matches([' ', '\t', '\r', '\n', '\x0c'])
+                });
+                let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+                let is_key = |line: &&str| line.len() == 64 && line.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let expected = (!lines.is_empty() && lines.iter().all(is_key)).then_some(lines.len());
+                prop_assert_eq!(SealKeys::read(text.as_bytes()).ok().map(|keys| keys.0.len()), expected);
+            }
+
+            #[test]
+            fn nothing_opens_but_what_was_sealed(text in sent(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+                let keys = keys(ONE);
+                prop_assert!(keys.open(&text, &PLACE).is_err());
+                let mut changed = keys.seal(&secret("geheim"), &PLACE).unwrap().into_bytes();
+                let at = at.index(changed.len());
+                let before = std::mem::replace(&mut changed[at], byte);
+                let opened = String::from_utf8(changed).ok().and_then(|changed| keys.open(&changed, &PLACE).ok());
+                prop_assert_eq!(opened.is_some(), before == byte);
+            }
+        }
     }
 }
