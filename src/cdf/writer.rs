@@ -9,7 +9,7 @@ use super::encode::items::ItemEncoder;
 use super::encode::points::{PointEncoder, SeriesRef};
 use super::encode::raw::RawEncoder;
 use super::encode::sequence_rows::SequenceRowEncoder;
-use super::encode::{Encoded, KeyKind};
+use super::encode::{EncodedRow, KeyKind};
 use super::error::{Error, Kind};
 use super::http::connection::Connection;
 use super::read::existing::RowKey;
@@ -260,7 +260,7 @@ impl Writer {
         target.buffer.push_range(lane, target.subtransaction, mode, series, range, target.spill)
     }
 
-    fn push(&mut self, target: Target<'_>, mode: Mode, encoded: &Encoded) -> Result<(), Error> {
+    fn push(&mut self, target: Target<'_>, mode: Mode, encoded: &EncodedRow) -> Result<(), Error> {
         let resource: &'static Resource = self.table.options.resource;
         let view = self.table.view.as_ref();
         let lane = *self.lane.get_or_insert_with(|| match view {
@@ -274,7 +274,7 @@ impl Writer {
         &mut self,
         target: Target<'_>,
         mode: Mode,
-        encoded: &Encoded,
+        encoded: &EncodedRow,
         row: &[Cell<'_>],
     ) -> Result<(), Error> {
         let Encoder::Raw(encoder) = &self.encoder else {

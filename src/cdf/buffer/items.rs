@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 use super::body::{Body, Room, BODY_BYTES, HEAD, TAIL};
 use super::trace::KeyTrace;
 use crate::cdf::encode::json::Properties;
-use crate::cdf::encode::{fragment, Encoded};
+use crate::cdf::encode::{fragment, EncodedRow};
 use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::Resource;
@@ -150,7 +150,7 @@ impl ItemBatch {
     }
 
     /// Adds an item, or merges it with the one of the same key.
-    pub fn push(&mut self, fragment: &[u8], encoded: &Encoded, merge: Merge) -> Result<(), Error> {
+    pub fn push(&mut self, fragment: &[u8], encoded: &EncodedRow, merge: Merge) -> Result<(), Error> {
         let existing =
             if encoded.prefix > 0 { self.find(encoded.hash, &fragment[..encoded.prefix]) } else { None };
         let Some(at) = existing else {
@@ -166,7 +166,7 @@ impl ItemBatch {
                 merged.reserve(fragment.len() * 2);
                 fragment::merge(resource, earlier, fragment, &mut merged)?;
                 let parent = encoded.parent.or(Some(self.slots[at].parent));
-                self.replace(at, &merged, &Encoded { parent, ..*encoded });
+                self.replace(at, &merged, &EncodedRow { parent, ..*encoded });
             }
             Merge::OverlayByExistence(resource) => {
                 merged.reserve(fragment.len() * 2);
@@ -174,7 +174,7 @@ impl ItemBatch {
                 // The later row's parent is not set if it is only meant for a new item.
                 let parent = Properties::parse(&merged)?.get("parentExternalId");
                 let parent = parent.map(|name| hash_bytes(name.get().as_bytes()));
-                self.replace(at, &merged, &Encoded { parent, ..*encoded });
+                self.replace(at, &merged, &EncodedRow { parent, ..*encoded });
             }
         }
         if self.dead > BODY_BYTES {
@@ -184,7 +184,7 @@ impl ItemBatch {
     }
 
     /// Adds an item whose key is not here.
-    pub fn push_new(&mut self, fragment: &[u8], encoded: &Encoded) {
+    pub fn push_new(&mut self, fragment: &[u8], encoded: &EncodedRow) {
         let slot = self.append(fragment, encoded);
         if encoded.prefix > 0 {
             let slots = &self.slots;
@@ -197,7 +197,7 @@ impl ItemBatch {
         self.slots.push(slot);
     }
 
-    fn append(&mut self, fragment: &[u8], encoded: &Encoded) -> Slot {
+    fn append(&mut self, fragment: &[u8], encoded: &EncodedRow) -> Slot {
         if self.body.len() > HEAD.len() {
             self.body.push(b',');
         }
@@ -210,7 +210,7 @@ impl ItemBatch {
         Slot { start, len: fragment.len() as u32, prefix: encoded.prefix as u32, hash: encoded.hash, parent }
     }
 
-    fn replace(&mut self, at: usize, fragment: &[u8], encoded: &Encoded) {
+    fn replace(&mut self, at: usize, fragment: &[u8], encoded: &EncodedRow) {
         self.dead += self.slots[at].len as usize + 1;
         self.slots[at] = self.append(fragment, encoded);
     }
@@ -219,7 +219,7 @@ impl ItemBatch {
     pub fn absorb(&mut self, later: &ItemBatch, merge: Merge) -> Result<(), Error> {
         for slot in &later.slots {
             let parent = (slot.parent != NO_PARENT).then_some(slot.parent);
-            let encoded = Encoded {
+            let encoded = EncodedRow {
                 kind: crate::cdf::encode::KeyKind::None,
                 prefix: slot.prefix as usize,
                 hash: slot.hash,

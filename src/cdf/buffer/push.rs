@@ -7,7 +7,7 @@ use super::moment::Subtransaction;
 use super::points;
 use super::wave::{Touched, WaveTrace};
 use crate::cdf::encode::points::{PlainPoint, SeriesRef};
-use crate::cdf::encode::{Encoded, KeyKind};
+use crate::cdf::encode::{EncodedRow, KeyKind};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::{Mode, OnConflict};
 
@@ -20,7 +20,7 @@ impl Lane {
         subtransaction: Subtransaction,
         mode: Mode,
         fragment: &[u8],
-        encoded: &Encoded,
+        encoded: &EncodedRow,
         floor: usize,
     ) -> Option<isize> {
         let per_request = self.per_request();
@@ -52,7 +52,7 @@ impl Lane {
         subtransaction: Subtransaction,
         mode: Mode,
         fragment: &[u8],
-        encoded: &Encoded,
+        encoded: &EncodedRow,
         floor: usize,
         outside: &Outside,
     ) -> Result<isize, Error> {

@@ -11,7 +11,7 @@ use super::moment::{Moment, Subtransaction};
 use super::points;
 use super::wave::Touched;
 use crate::cdf::encode::points::{PlainPoint, SeriesRef};
-use crate::cdf::encode::{Encoded, KeyKind};
+use crate::cdf::encode::{EncodedRow, KeyKind};
 use crate::cdf::error::Error;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::resource::Resource;
@@ -115,7 +115,7 @@ impl TransactionBuffer {
         subtransaction: Subtransaction,
         mode: Mode,
         fragment: &[u8],
-        encoded: &Encoded,
+        encoded: &EncodedRow,
         spill: &mut dyn Spill,
     ) -> Result<(), Error> {
         self.check()?;

@@ -7,7 +7,7 @@
 //!
 //! - The first member is the key, if the row has one: `id` or `externalId`, RAW's `key`, an instance's
 //!   [`KEY`](super::instances::KEY), for a row of a sequence the sequence and then `rowNumber`. Two fragments of one key begin
-//!   with the same bytes ([`Encoded::prefix`](super::Encoded::prefix)).
+//!   with the same bytes ([`EncodedRow::prefix`](super::EncodedRow::prefix)).
 //! - The other members are properties: of an INSERT what the row holds, of an UPDATE what it changes, of a DELETE none. RAW
 //!   rows and rows of sequences have theirs in one member, `columns`.
 //! - A `null` clears. What is created has nothing to clear, so that delivery leaves it out there. RAW stores nulls.

@@ -2,22 +2,21 @@
 
 use std::cmp::Ordering;
 
-use hashbrown::HashSet;
-
 use super::fragment::{end_object, head, EXISTING};
-use super::json::{self, MetadataSize, Refusal};
+use super::json::{self, Refusal};
 use super::row_name::describe_keys;
-use super::{length, refuse, Encoded, KeyKind};
-use crate::cdf::cell::{Cell, EPOCH_MILLIS};
+use super::value::{as_text, document, internal_id, limited, list, metadata, millis, mismatch, text};
+use super::{length, refuse, EncodedRow, KeyKind};
+use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::{Column, Items, MetadataLimits, Ordered, Rule, EXTERNAL_ID_CHARS, ID_RANGE};
+use crate::cdf::resource::{Column, Items, Ordered, Rule, EXTERNAL_ID_CHARS};
 use crate::cdf::table::{Binding, NullHandling, Table};
 
 /// Encodes the rows of one table.
 #[derive(Debug)]
 pub struct ItemEncoder {
-    fields: Vec<Field>,
+    fields: Vec<ItemField>,
     id: Option<usize>,
     external_id: Option<usize>,
     required: Vec<Required>,
@@ -43,7 +42,7 @@ struct Required {
 
 /// A column that is written.
 #[derive(Debug)]
-struct Field {
+struct ItemField {
     at: usize,
     column: &'static Column,
     /// `,"name":`, ready to append.
@@ -69,7 +68,7 @@ impl ItemEncoder {
                 }
                 _ => Some(column.property),
             };
-            fields.push(Field {
+            fields.push(ItemField {
                 at,
                 column,
                 head: head(column.property),
@@ -111,8 +110,9 @@ impl ItemEncoder {
             let other = other.and_then(|other| table.position(other.name));
             Required { name, at: table.position(name), twin: other }
         };
-        let by_rule =
-            |rule: Rule| fields.iter().find(|field: &&Field| field.column.rule == rule).map(|field| field.at);
+        let by_rule = |rule: Rule| {
+            fields.iter().find(|field: &&ItemField| field.column.rule == rule).map(|field| field.at)
+        };
         ItemEncoder {
             id: by_rule(Rule::Id),
             external_id: by_rule(Rule::ExternalId),
@@ -131,7 +131,7 @@ impl ItemEncoder {
     }
 
     /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
-    pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Encoded, Error> {
+    pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let start = out.len();
         let cell = |at: Option<usize>| at.map(|at| &row[at]).filter(|cell| !cell.is_null());
         let (kind, key_at) = match (cell(self.id), cell(self.external_id)) {
@@ -234,7 +234,7 @@ impl ItemEncoder {
         }
         end_object(out, start);
         let complete = self.required.iter().all(|of| cell(of.at).is_some() || cell(of.twin).is_some());
-        Ok(Encoded { kind, prefix, hash, deferred, parent, complete })
+        Ok(EncodedRow { kind, prefix, hash, deferred, parent, complete })
     }
 
     /// Appends what a row becomes: its key as it was, and the columns that have changed. A NULL clears.
@@ -245,7 +245,7 @@ impl ItemEncoder {
         row: &[Cell<'_>],
         changed: &[bool],
         out: &mut Vec<u8>,
-    ) -> Result<Encoded, Error> {
+    ) -> Result<EncodedRow, Error> {
         let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, keys, at, why);
         if let Some(at) = self.id.filter(|at| changed[*at] && row[*at] != keys[*at]) {
             return Err(refused(at, (Kind::InvalidValue, "CDF's internal id cannot be changed".into())));
@@ -303,7 +303,7 @@ impl ItemEncoder {
         table: &Table,
         keys: &[Cell<'_>],
         out: &mut Vec<u8>,
-    ) -> Result<Encoded, Error> {
+    ) -> Result<EncodedRow, Error> {
         let encoded = self.encode_key(table, keys, false, out)?;
         out.push(b'}');
         Ok(encoded)
@@ -317,7 +317,7 @@ impl ItemEncoder {
         keys: &[Cell<'_>],
         renamed: bool,
         out: &mut Vec<u8>,
-    ) -> Result<Encoded, Error> {
+    ) -> Result<EncodedRow, Error> {
         let cell = |at: Option<usize>| at.filter(|at| !keys[*at].is_null());
         let (kind, at) = match (cell(self.external_id).filter(|_| !renamed), cell(self.id)) {
             (Some(at), _) => (KeyKind::Key, at),
@@ -350,7 +350,14 @@ impl ItemEncoder {
         let rule = if kind == KeyKind::Id { Rule::Id } else { Rule::ExternalId };
         write_value(out, &rule, &keys[at]).map_err(|(kind, why)| refuse(kind, table, keys, at, why))?;
         let hash = hash_bytes(&out[value..]);
-        Ok(Encoded { kind, prefix: out.len() - start, hash, deferred: false, parent: None, complete: true })
+        Ok(EncodedRow {
+            kind,
+            prefix: out.len() - start,
+            hash,
+            deferred: false,
+            parent: None,
+            complete: true,
+        })
     }
 }
 
@@ -453,150 +460,4 @@ fn write_value(out: &mut Vec<u8>, rule: &Rule, cell: &Cell<'_>) -> Result<(), Re
         Rule::Part(_) => return Err((Kind::Internal, "the column has no encoder".into())),
     }
     Ok(())
-}
-
-pub(super) fn metadata(
-    out: &mut Vec<u8>,
-    document: &str,
-    valid: bool,
-    limits: MetadataLimits,
-) -> Result<(), Refusal> {
-    limited(json::metadata(out, document, valid)?, limits)
-}
-
-fn limited(size: MetadataSize, limits: MetadataLimits) -> Result<(), Refusal> {
-    let sizes = [
-        (size.pairs, limits.pairs, "pairs"),
-        (size.longest_key, limits.key, "bytes in a key"),
-        (size.longest_value, limits.value, "bytes in a value"),
-        (size.total, limits.total, "bytes in all"),
-    ];
-    match sizes.into_iter().find(|(has, limit, _)| has > limit) {
-        Some((has, limit, what)) => {
-            Err((Kind::TooLong, format!("the metadata has {has} {what}; CDF takes {limit}")))
-        }
-        None => Ok(()),
-    }
-}
-
-fn list(
-    out: &mut Vec<u8>,
-    cell: &Cell<'_>,
-    max: usize,
-    mut element: impl FnMut(&mut Vec<u8>, &Cell<'_>) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
-    let Cell::List(cells) = cell else {
-        return Err(mismatch(cell, "an array"));
-    };
-    if cells.len() > max {
-        return Err((Kind::TooLong, format!("the array has {} elements; CDF takes {max}", cells.len())));
-    }
-    out.push(b'[');
-    let mut places = Vec::with_capacity(cells.len());
-    for (at, cell) in cells.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        let start = out.len();
-        if cell.is_null() {
-            return Err((Kind::MissingValue, format!("element {} of the array is NULL", at + 1)));
-        }
-        element(out, cell)?;
-        places.push(start..out.len());
-    }
-    if let Some(twice) = repeated(out, places) {
-        return Err((
-            Kind::InvalidValue,
-            format!("the array has {twice} twice; CDF takes each element once"),
-        ));
-    }
-    out.push(b']');
-    Ok(())
-}
-
-/// The first element that stands at two of the places.
-fn repeated(out: &[u8], places: Vec<std::ops::Range<usize>>) -> Option<String> {
-    let mut seen = HashSet::with_capacity(places.len());
-    let place = places.into_iter().find(|place| !seen.insert(&out[place.clone()]))?;
-    Some(String::from_utf8_lossy(&out[place]).into_owned())
-}
-
-pub(super) fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -> Result<(), Refusal> {
-    let digits;
-    let text = match cell {
-        Cell::Text(text) => *text,
-        other => {
-            digits = as_text(other)?;
-            &*digits
-        }
-    };
-    // Bytes bound characters from above, so most texts are never counted.
-    if text.len() > max {
-        let chars = text.chars().count();
-        if chars > max {
-            return Err((Kind::TooLong, format!("the value has {chars} characters; CDF takes {max}")));
-        }
-    }
-    if text.len() < min {
-        return Err((Kind::InvalidValue, "the value is empty; CDF needs at least one character".into()));
-    }
-    json::text(out, text);
-    Ok(())
-}
-
-/// Text as it is, and numbers as their digits: tools declare codes and tags as numbers.
-pub(super) fn as_text<'c>(cell: &'c Cell<'_>) -> Result<std::borrow::Cow<'c, str>, Refusal> {
-    Ok(match cell {
-        Cell::Text(text) | Cell::Number(text) => (*text).into(),
-        Cell::Int(value) => value.to_string().into(),
-        other => return Err(mismatch(other, "a text")),
-    })
-}
-
-pub(super) fn document<'c>(cell: &Cell<'c>) -> Result<&'c str, Refusal> {
-    match cell {
-        Cell::Json(text) | Cell::Text(text) => {
-            length::check_document(text, length::DOCUMENT_BYTES)?;
-            Ok(text)
-        }
-        other => Err(mismatch(other, "a JSON object")),
-    }
-}
-
-pub(super) fn integer(cell: &Cell<'_>) -> Result<i64, Refusal> {
-    match cell {
-        Cell::Int(value) => Ok(*value),
-        Cell::Number(digits) => digits
-            .parse()
-            .map_err(|_| (Kind::InvalidValue, format!("{digits} is not a whole number of 64 bits"))),
-        other => Err(mismatch(other, "an integer")),
-    }
-}
-
-pub(super) fn internal_id(cell: &Cell<'_>) -> Result<i64, Refusal> {
-    let id = integer(cell)?;
-    if !(ID_RANGE.0..=ID_RANGE.1).contains(&id) {
-        return Err((
-            Kind::OutOfRange,
-            format!("{id} is no internal id; CDF's are {} to {}", ID_RANGE.0, ID_RANGE.1),
-        ));
-    }
-    Ok(id)
-}
-
-/// CDF counts milliseconds, from 1970; what is finer is cut off towards the past, so that no moment moves into the future.
-#[inline]
-pub(super) fn micros_to_millis(micros: i64) -> i64 {
-    micros.div_euclid(1000) + EPOCH_MILLIS
-}
-
-pub(super) fn millis(cell: &Cell<'_>) -> Result<i64, Refusal> {
-    match cell {
-        Cell::Timestamp(micros) => Ok(micros_to_millis(*micros)),
-        other => Err(mismatch(other, "a timestamp")),
-    }
-}
-
-pub(super) fn mismatch(cell: &Cell<'_>, wanted: &str) -> Refusal {
-    (Kind::InvalidValue, format!("the column holds {}; CDF takes {wanted} here", cell.describe()))
 }

@@ -216,7 +216,7 @@ fn base64(bytes: &[u8]) -> String {
 
 /// A string that borrows from the document where it has no escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The sizes of a metadata object, as CDF counts them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -342,7 +342,7 @@ impl<'de> Visitor<'de> for MetadataWriter<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MetadataSize, A::Error> {
         let mut size = MetadataSize::default();
         self.out.push(b'{');
-        while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
+        while let Some(BorrowedText(key)) = map.next_key::<BorrowedText<'de>>()? {
             let raw = map.next_value::<&'de RawValue>()?.get();
             if raw == "null" {
                 continue;
@@ -358,7 +358,7 @@ impl<'de> Visitor<'de> for MetadataWriter<'_> {
             } else {
                 self.out.extend_from_slice(raw.as_bytes());
                 if raw.contains('\\') {
-                    serde_json::from_str::<Text>(raw).map_err(serde::de::Error::custom)?.0.len()
+                    serde_json::from_str::<BorrowedText>(raw).map_err(serde::de::Error::custom)?.0.len()
                 } else {
                     raw.len() - 2
                 }
@@ -423,7 +423,9 @@ impl<'de> Deserialize<'de> for Properties<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Properties<'de>, A::Error> {
                 let mut properties = Vec::with_capacity(map.size_hint().unwrap_or(8));
-                while let Some((Text(key), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+                while let Some((BorrowedText(key), value)) =
+                    map.next_entry::<BorrowedText<'de>, &'de RawValue>()?
+                {
                     properties.push((key, value));
                 }
                 Ok(Properties(properties))

@@ -1,4 +1,5 @@
-//! Cells to wire bytes: one pass, straight into the request that will be sent.
+//! Cells to wire bytes: rows become fragments of JSON, which a batch collects into requests, and points messages of protobuf,
+//! which go straight into the batch of their series.
 
 pub mod document;
 pub mod fragment;
@@ -11,9 +12,11 @@ pub mod json;
 pub mod length;
 pub mod object;
 pub mod points;
+pub mod property;
 pub mod raw;
 pub mod row_name;
 pub mod sequence_rows;
+mod value;
 
 use super::cell::Cell;
 use super::error::{Error, Kind};
@@ -39,7 +42,7 @@ impl KeyKind {
 
 /// What the buffer needs to know of a row that was just encoded.
 #[derive(Debug, Clone, Copy)]
-pub struct Encoded {
+pub struct EncodedRow {
     pub kind: KeyKind,
     /// So many first bytes of the fragment hold its key; two fragments of one key begin with the same ones.
     pub prefix: usize,

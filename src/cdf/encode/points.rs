@@ -4,9 +4,9 @@
 
 use std::borrow::Cow;
 
-use super::items::{as_text, integer, internal_id, micros_to_millis, millis, mismatch};
 use super::json::Refusal;
 use super::row_name::describe_keys;
+use super::value::{as_text, integer, internal_id, micros_to_millis, millis, mismatch};
 use super::{json, refuse, KeyKind};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Identity, Kind};

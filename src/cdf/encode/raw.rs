@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use super::fragment::{end_object, head, EXISTING};
-use super::items::as_text;
 use super::json::{self, Properties, Refusal};
-use super::{length, refuse, Encoded, KeyKind};
+use super::value::{as_text, mismatch};
+use super::{length, refuse, EncodedRow, KeyKind};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
@@ -19,7 +19,7 @@ const SHORT_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct RawEncoder {
     key: usize,
-    columns: Columns,
+    columns: RawColumns,
     set_null: bool,
     last_updated: Option<usize>,
     /// Whether an existing row gets each of the columns, if not all.
@@ -27,7 +27,7 @@ pub struct RawEncoder {
 }
 
 #[derive(Debug)]
-enum Columns {
+enum RawColumns {
     /// `db_name`, `table_name`, `key`, `columns`.
     Generic { database: usize, table: usize, columns: Option<usize> },
     /// One column each, with its `,"name":`.
@@ -62,7 +62,7 @@ impl RawEncoder {
             let key = key.ok_or_else(|| Error::internal("a typed RAW table without its key column"))?;
             return Ok(RawEncoder {
                 key,
-                columns: Columns::Typed(columns),
+                columns: RawColumns::Typed(columns),
                 set_null,
                 last_updated: None,
                 existing: listed.map(|set| (0..table.bindings.len()).map(|at| set.contains(&at)).collect()),
@@ -79,7 +79,7 @@ impl RawEncoder {
         };
         Ok(RawEncoder {
             key: need("key")?,
-            columns: Columns::Generic {
+            columns: RawColumns::Generic {
                 database: need("db_name")?,
                 table: need("table_name")?,
                 columns: table.position("columns"),
@@ -97,7 +97,7 @@ impl RawEncoder {
         table: &'c Table,
         row: &'c [Cell<'_>],
     ) -> Result<(Cow<'c, str>, Cow<'c, str>), Error> {
-        let Columns::Generic { database, table: name, .. } = &self.columns else {
+        let RawColumns::Generic { database, table: name, .. } = &self.columns else {
             let options = &table.options;
             let fixed = |name: &'c Option<String>| Cow::Borrowed(name.as_deref().unwrap_or_default());
             return Ok((fixed(&options.database), fixed(&options.table)));
@@ -113,7 +113,7 @@ impl RawEncoder {
     }
 
     /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
-    pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Encoded, Error> {
+    pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
         if let Some(at) = self.last_updated.filter(|at| !row[*at].is_null()) {
             let why = "CDF sets this value; it cannot be written, leave it NULL".to_owned();
@@ -127,19 +127,19 @@ impl RawEncoder {
         let prefix = out.len() - start;
         out.extend_from_slice(b",\"columns\":");
         match &self.columns {
-            Columns::Generic { columns, .. } => match columns.map(|at| (at, &row[at])) {
+            RawColumns::Generic { columns, .. } => match columns.map(|at| (at, &row[at])) {
                 None | Some((_, Cell::Null)) => out.extend_from_slice(b"{}"),
                 Some((at, Cell::Json(text) | Cell::Text(text))) => {
                     object(out, text).map_err(|refusal| refused(at, refusal))?
                 }
-                Some((at, other)) => return Err(refused(at, super::items::mismatch(other, "a JSON object"))),
+                Some((at, other)) => return Err(refused(at, mismatch(other, "a JSON object"))),
             },
-            Columns::Typed(columns) => {
+            RawColumns::Typed(columns) => {
                 let set = columns.iter().filter(|(at, _)| self.set_null || !row[*at].is_null());
                 self.encode_columns(table, row, set, out)?
             }
         }
-        if let (Some(existing), Columns::Typed(columns)) = (&self.existing, &self.columns) {
+        if let (Some(existing), RawColumns::Typed(columns)) = (&self.existing, &self.columns) {
             out.extend_from_slice(&head(EXISTING));
             out.extend_from_slice(b"{\"columns\":");
             let set =
@@ -148,7 +148,7 @@ impl RawEncoder {
             out.push(b'}');
         }
         out.push(b'}');
-        Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
+        Ok(EncodedRow { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
     }
 
     /// The key column of a table of typed columns.
@@ -165,12 +165,12 @@ impl RawEncoder {
     /// `Unsupported` for a table of typed columns: the RAW row may have columns that the table does not show.
     pub fn moves(&self, table: &Table, keys: &[Cell<'_>], row: &[Cell<'_>]) -> Result<bool, Error> {
         let mut parts = vec![self.key];
-        if let Columns::Generic { database, table, .. } = &self.columns {
+        if let RawColumns::Generic { database, table, .. } = &self.columns {
             parts.extend([*database, *table]);
         }
         let moves = parts.iter().any(|at| keys[*at] != row[*at]);
         match (&self.columns, moves) {
-            (Columns::Typed(_), true) => {
+            (RawColumns::Typed(_), true) => {
                 let why = "the key of a RAW row cannot be changed".to_owned();
                 Err(refuse(Kind::Unsupported, table, keys, self.key, why)
                     .hint("Insert a row with the new key, and delete the old one."))
@@ -181,7 +181,7 @@ impl RawEncoder {
 
     /// Whether a change of some columns needs the rest of the row, which CDF would otherwise lose.
     pub fn is_partial(&self) -> bool {
-        matches!(self.columns, Columns::Typed(_))
+        matches!(self.columns, RawColumns::Typed(_))
     }
 
     /// Appends the key and the columns that have changed; a NULL is written as null, for delivery to clear.
@@ -191,17 +191,17 @@ impl RawEncoder {
         row: &[Cell<'_>],
         changed: &[bool],
         out: &mut Vec<u8>,
-    ) -> Result<Encoded, Error> {
+    ) -> Result<EncodedRow, Error> {
         let mut encoded = self.encode_delete(table, row, out)?;
         out.pop();
         out.extend_from_slice(b",\"columns\":");
         match &self.columns {
-            Columns::Typed(columns) => {
+            RawColumns::Typed(columns) => {
                 // The key stays what it is, and so does the RAW column that says the same.
                 let set = columns.iter().filter(|(at, _)| changed[*at] && *at != self.key);
                 self.encode_columns(table, row, set, out)?
             }
-            Columns::Generic { .. } => out.extend_from_slice(b"{}"),
+            RawColumns::Generic { .. } => out.extend_from_slice(b"{}"),
         }
         out.push(b'}');
         encoded.deferred = true;
@@ -244,7 +244,7 @@ impl RawEncoder {
         table: &Table,
         keys: &[Cell<'_>],
         out: &mut Vec<u8>,
-    ) -> Result<Encoded, Error> {
+    ) -> Result<EncodedRow, Error> {
         let start = out.len();
         out.extend_from_slice(b"{\"key\":");
         let value = out.len();
@@ -252,7 +252,7 @@ impl RawEncoder {
         let hash = hash_bytes(&out[value..]);
         let prefix = out.len() - start;
         out.push(b'}');
-        Ok(Encoded { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
+        Ok(EncodedRow { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
     }
 }
 

@@ -6,9 +6,9 @@
 use hashbrown::HashSet;
 use serde_json::value::RawValue;
 
-use super::items::{document, integer, internal_id, metadata, text};
 use super::json::{self, Properties, Refusal};
-use super::{refuse, Encoded, KeyKind};
+use super::value::{document, integer, internal_id, metadata, text};
+use super::{refuse, EncodedRow, KeyKind};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
@@ -131,7 +131,7 @@ impl SequenceRowEncoder {
     }
 
     /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
-    pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Encoded, Error> {
+    pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let encoded = self.encode_key(table, row, out)?;
         out.push(b',');
         json::write(out, COLUMNS);
@@ -147,7 +147,7 @@ impl SequenceRowEncoder {
         table: &Table,
         keys: &[Cell<'_>],
         out: &mut Vec<u8>,
-    ) -> Result<Encoded, Error> {
+    ) -> Result<EncodedRow, Error> {
         let encoded = self.encode_key(table, keys, out)?;
         out.push(b'}');
         Ok(encoded)
@@ -164,7 +164,7 @@ impl SequenceRowEncoder {
         row
     }
 
-    fn encode_key(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<Encoded, Error> {
+    fn encode_key(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
         let cell = |at: Option<usize>| at.filter(|at| !row[*at].is_null());
         let start = out.len();
@@ -206,7 +206,7 @@ impl SequenceRowEncoder {
         json::write(out, &number);
         let prefix = out.len() - start;
         let hash = hash_bytes(&out[start..]);
-        Ok(Encoded { kind, prefix, hash, deferred: false, parent: None, complete: true })
+        Ok(EncodedRow { kind, prefix, hash, deferred: false, parent: None, complete: true })
     }
 }
 

@@ -14,7 +14,7 @@ use super::own;
 use super::properties::{parts, VALUES};
 use super::query::Query;
 use crate::cdf::document::Value;
-use crate::cdf::encode::instances::{check_external_id, check_space};
+use crate::cdf::encode::property::{check_external_id, check_space};
 use crate::cdf::error::Error;
 use crate::cdf::resource::{Column, ColumnType, Role};
 use crate::cdf::table::view::{Property, PropertyType, View};

@@ -9,7 +9,7 @@ use time::{Date, OffsetDateTime};
 use super::condition::{distinct, is_order, literal_prefix, Comparison, Condition, Operand, OperandKind};
 use super::query::Query;
 use super::range::Moments;
-use crate::cdf::encode::instances::{check_external_id, check_space};
+use crate::cdf::encode::property::{check_external_id, check_space};
 use crate::cdf::resource::view::TEXT_BYTES;
 use crate::cdf::resource::Role;
 use crate::cdf::table::view::{Property, PropertyType, View};
@@ -376,7 +376,7 @@ fn bounds(
 /// A moment as CDF writes it; None out of the years 1 to 9999.
 fn moment(millis: i64) -> Option<Value> {
     let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()?;
-    (1..=9999).contains(&moment.year()).then(|| crate::cdf::encode::instances::moment(moment).into())
+    (1..=9999).contains(&moment.year()).then(|| crate::cdf::encode::property::moment(moment).into())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde_json::{json, Value};
 
 use super::condition::{Comparison, Operand};
 use super::query::Query;
-use crate::cdf::encode::instances::check_space;
+use crate::cdf::encode::property::check_space;
 use crate::cdf::error::Identity;
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
 use crate::cdf::resource::{Role, EXTERNAL_ID_CHARS};
