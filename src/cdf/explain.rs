@@ -2,7 +2,7 @@
 
 use super::http::endpoint::Endpoint;
 use super::read::Comparison;
-use super::resource::raw::{databases, tables, Place};
+use super::resource::raw::{databases, tables, RawPlace};
 use super::resource::{Change, Role, Rule};
 use super::table::view;
 use super::table::{Binding, Operation, Table};
@@ -109,6 +109,6 @@ pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
 }
 
 /// The RAW table of a table, as far as its options say it.
-fn place(table: &Table) -> Place<'_> {
-    Place { database: table.options.database.as_deref(), table: table.options.table.as_deref() }
+fn place(table: &Table) -> RawPlace<'_> {
+    RawPlace { database: table.options.database.as_deref(), table: table.options.table.as_deref() }
 }

@@ -16,9 +16,9 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
 
 /// A hasher for maps whose keys are such hashes already.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Identity(u64);
+pub struct IdentityHash(u64);
 
-impl Hasher for Identity {
+impl Hasher for IdentityHash {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -32,9 +32,9 @@ impl Hasher for Identity {
     }
 }
 
-impl BuildHasher for Identity {
-    type Hasher = Identity;
-    fn build_hasher(&self) -> Identity {
-        Identity::default()
+impl BuildHasher for IdentityHash {
+    type Hasher = IdentityHash;
+    fn build_hasher(&self) -> IdentityHash {
+        IdentityHash::default()
     }
 }

@@ -32,7 +32,7 @@ pub struct SeenRows {
     limit: usize,
     memory: usize,
     keys: HashSet<Box<[u8]>>,
-    table: Option<Table>,
+    table: Option<PagedTable>,
     /// The key of the current row; kept to reuse its memory.
     key: Vec<u8>,
 }
@@ -63,7 +63,7 @@ impl SeenRows {
             self.keys.insert(self.key.as_slice().into());
             return Ok(true);
         }
-        let mut table = Table::new(self.memory, pages)?;
+        let mut table = PagedTable::new(self.memory, pages)?;
         for key in std::mem::take(&mut self.keys) {
             table.insert(&key, pages)?;
         }
@@ -119,7 +119,7 @@ const LENGTH: usize = 4;
 
 /// A hash table in pages. A bucket's keys fill its first page and then further pages that are chained to it.
 #[derive(Debug)]
-struct Table {
+struct PagedTable {
     /// Buckets at the beginning of this round, a power of two.
     round: u64,
     /// Buckets of the round that have been split.
@@ -160,11 +160,11 @@ fn record(out: &mut Vec<u8>, key: &[u8]) {
     out.extend(key);
 }
 
-impl Table {
+impl PagedTable {
     /// Makes a table with buckets for so many bytes.
-    fn new(bytes: usize, pages: &mut dyn Pages) -> Result<Table, Error> {
+    fn new(bytes: usize, pages: &mut dyn Pages) -> Result<PagedTable, Error> {
         let round = (bytes.div_ceil(CAPACITY) as u64).next_power_of_two();
-        let table = Table { round, split: 0, bytes: 0, extra: 0, free: 0 };
+        let table = PagedTable { round, split: 0, bytes: 0, extra: 0, free: 0 };
         for bucket in 0..round {
             pages.write(first_page(bucket), &[0; PAGE])?;
         }

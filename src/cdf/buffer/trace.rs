@@ -5,12 +5,12 @@
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::cdf::hash::Identity;
+use crate::cdf::hash::IdentityHash;
 
 /// Keys of items, by hash.
 #[derive(Debug)]
 pub enum KeyTrace {
-    Exact(HashSet<u64, Identity>),
+    Exact(HashSet<u64, IdentityHash>),
     /// A Bloom filter, for when exact hashes would take too much memory.
     Bloom {
         bits: Vec<u64>,
@@ -104,7 +104,7 @@ pub struct RangeTrace {
 /// First and last moment of each series' points.
 #[derive(Debug, Default)]
 struct Ranges {
-    series: HashMap<u64, (i64, i64), Identity>,
+    series: HashMap<u64, (i64, i64), IdentityHash>,
     /// The series were forgotten when they became too many: every point counts as being here.
     all: bool,
 }

@@ -32,7 +32,7 @@ pub(super) struct Fresh {
 /// Hashes of the items that this flush has written.
 #[derive(Debug, Default)]
 struct WrittenKeys {
-    keys: HashSet<u64, hash::Identity>,
+    keys: HashSet<u64, hash::IdentityHash>,
     /// Those that nobody has asked for since they were written: most flushes never ask.
     unsorted: Vec<u64>,
     /// More than it remembers.

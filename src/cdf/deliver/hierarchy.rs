@@ -11,7 +11,7 @@ use crate::cdf::buffer::{Chunk, Header, Spill, BODY_BYTES};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{list_names, Error, Kind};
-use crate::cdf::hash::Identity;
+use crate::cdf::hash::IdentityHash;
 use crate::cdf::resource::assets::ASSETS;
 use crate::cdf::table::Operation;
 
@@ -77,8 +77,8 @@ fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> 
     let count = chunks.iter().map(|chunk| chunk.rows).sum();
     let mut nodes = Vec::with_capacity(count);
     let mut hashes = Vec::with_capacity(count);
-    let mut writes: HashMap<u64, Writes, Identity> =
-        HashMap::with_capacity_and_hasher(count, Identity::default());
+    let mut writes: HashMap<u64, Writes, IdentityHash> =
+        HashMap::with_capacity_and_hasher(count, IdentityHash::default());
     for at in order {
         let body = chunks[at].read(spill)?;
         for (item, (key, parent)) in body.family.iter().enumerate() {

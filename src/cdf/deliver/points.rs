@@ -246,7 +246,7 @@ impl PartSource for Insertion {
         let Some(part) = (!self.stopped).then(|| self.open.pop_front()).flatten() else { return Ok(None) };
         let request = Request {
             endpoint: transfer.destination.resource.write(),
-            body: request::Body::Protobuf(part.bytes.clone()),
+            body: request::RequestBody::Protobuf(part.bytes.clone()),
             resend: Resend::Always,
             owed: Owed::Object,
         };

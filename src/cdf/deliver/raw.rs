@@ -17,10 +17,10 @@ use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Kind, RequestError};
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::request::{Body as Content, Request};
+use crate::cdf::http::request::{Request, RequestBody};
 use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
-use crate::cdf::resource::raw::{Place, ROWS_PER_PAGE};
+use crate::cdf::resource::raw::{RawPlace, ROWS_PER_PAGE};
 use crate::cdf::table::{NullHandling, OnConflict, Operation};
 
 /// Up to so many rows are read one by one, as far as URLs can name them, more by reading the table.
@@ -45,15 +45,15 @@ impl Transfer<'_> {
     }
 
     /// The table that the rows are in.
-    pub(super) fn raw_table(&self) -> Result<Place<'_>, Error> {
+    pub(super) fn raw_table(&self) -> Result<RawPlace<'_>, Error> {
         match &self.destination.raw {
-            Some((database, table)) => Ok(Place::of(database, table)),
+            Some((database, table)) => Ok(RawPlace::of(database, table)),
             None => Err(Error::internal("RAW rows without a database and table")),
         }
     }
 
     /// Those of the rows that CDF does not have yet; the others stay as they are, or are an error.
-    async fn not_existing(&self, place: Place<'_>) -> Result<Vec<usize>, Error> {
+    async fn not_existing(&self, place: RawPlace<'_>) -> Result<Vec<usize>, Error> {
         let (body, on_conflict) = (&self.request.body, self.request.header.mode.on_conflict);
         let keys = keys_of(body)?;
         let existing = self.read_rows(place, &keys, false).await?;
@@ -67,7 +67,7 @@ impl Transfer<'_> {
     }
 
     /// The rows with the columns that they do not write as CDF has them.
-    async fn with_existing_columns(&self, place: Place<'_>) -> Result<Body, Error> {
+    async fn with_existing_columns(&self, place: RawPlace<'_>) -> Result<Body, Error> {
         let (body, mode) = (&self.request.body, self.request.header.mode);
         let keys = keys_of(body)?;
         // Rows that a statement has read are there, whether a list shows them or not.
@@ -120,7 +120,7 @@ impl Transfer<'_> {
     /// `known`: they were there moments ago, so that one that the list of the table does not show is asked for by its key.
     async fn read_rows(
         &self,
-        place: Place<'_>,
+        place: RawPlace<'_>,
         keys: &[String],
         known: bool,
     ) -> Result<HashMap<String, Box<RawValue>>, Error> {
@@ -151,7 +151,7 @@ impl Transfer<'_> {
     /// Reads rows one by one, as far as URLs can name them; takes these out of those that are wanted.
     async fn read_by_keys(
         &self,
-        place: Place<'_>,
+        place: RawPlace<'_>,
         wanted: &mut HashSet<&str>,
         rows: &mut HashMap<String, Box<RawValue>>,
     ) -> Result<(), Error> {
@@ -169,7 +169,7 @@ impl Transfer<'_> {
 
     /// What an endpoint gives; None where CDF says that there is no such thing.
     async fn get(&self, endpoint: Endpoint, owed: Owed) -> Result<Option<Response>, Error> {
-        let request = Request { endpoint, body: Content::None, resend: Resend::Always, owed };
+        let request = Request { endpoint, body: RequestBody::None, resend: Resend::Always, owed };
         match self.context.client.send(&self.destination.connection, &request, &self.limits).await {
             Ok(response) => Ok(Some(response)),
             Err(RequestError::Api(api)) if api.is_absent() => Ok(None),

@@ -35,7 +35,7 @@ pub(super) struct Transfer<'c> {
 
 /// What is posted: where to, the body as JSON, whether it may be sent again, and what acknowledges it.
 pub(super) fn json_post(endpoint: Endpoint, body: impl Into<Bytes>, resend: Resend, owed: Owed) -> Request {
-    let body = request::Body::Json(body.into());
+    let body = request::RequestBody::Json(body.into());
     Request { endpoint, body, resend, owed }
 }
 

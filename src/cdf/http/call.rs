@@ -26,7 +26,7 @@ pub enum Peer<'a> {
 
 /// A request and the server that gets it.
 #[derive(Debug)]
-pub struct Call<'a> {
+pub struct ServerCall<'a> {
     pub peer: Peer<'a>,
     /// The server, with its host, as errors name it.
     pub name: String,
@@ -53,7 +53,7 @@ pub enum Verdict {
     Foreign(String),
 }
 
-impl Call<'_> {
+impl ServerCall<'_> {
     /// Judges an answer: the one owed, a refusal, or anything else.
     pub fn judge(&self, answer: &Answer) -> Verdict {
         match answer.status {

@@ -10,14 +10,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
 
-use super::call::{Call, Peer};
+use super::call::{Peer, ServerCall};
 use super::connection::Connection;
 use super::endpoint::{Endpoint, Method};
 use super::exchange::Transport;
 use super::oidc;
 use super::owed::Owed;
 use super::report::{cursor_expired, no_endpoint};
-use super::request::{encode, Body, Limits, Request};
+use super::request::{encode, Limits, Request, RequestBody};
 use super::response::Response;
 use super::retry::Resend;
 use super::route::Route;
@@ -133,7 +133,7 @@ impl Client {
         }
         let request = Request {
             endpoint: Endpoint::get("/raw/dbs").with("limit", 1),
-            body: Body::None,
+            body: RequestBody::None,
             resend: Resend::Always,
             owed: Owed::List,
         };
@@ -159,7 +159,7 @@ impl Client {
     ) -> Result<Inspection, RequestError> {
         let request = Request {
             endpoint: Endpoint::get("/api/v1/token/inspect"),
-            body: Body::None,
+            body: RequestBody::None,
             resend: Resend::Always,
             owed: Owed::Inspection,
         };
@@ -192,7 +192,7 @@ impl Client {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
         };
-        let call = Call {
+        let call = ServerCall {
             peer: Peer::Cdf { project: &connection.project, link: &connection.link },
             name: connection.name(),
             endpoint: request.endpoint.to_string(),

@@ -8,7 +8,7 @@ use reqwest::RequestBuilder;
 use secrecy::SecretString;
 
 use super::answer::Answer;
-use super::call::{Call, Peer, Verdict};
+use super::call::{Peer, ServerCall, Verdict};
 use super::failure::{cause, Failure};
 use super::link::TimedConnections;
 use super::proxy;
@@ -87,7 +87,7 @@ impl Transport {
 
     /// Sends the request that `prepare` makes until the owed answer comes or another attempt makes no sense. `prepare`
     /// returns the request and its token; its argument is the token that was refused.
-    pub async fn exchange<P, F>(&self, call: &Call<'_>, prepare: P) -> Result<Answer, RequestError>
+    pub async fn exchange<P, F>(&self, call: &ServerCall<'_>, prepare: P) -> Result<Answer, RequestError>
     where
         P: Fn(Option<SecretString>) -> F,
         F: Future<Output = Result<(RequestBuilder, Option<SecretString>), RequestError>>,

@@ -9,13 +9,13 @@ use reqwest::header::{self, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::assertion;
-use super::call::{Call, Peer};
+use super::call::{Peer, ServerCall};
 use super::connection::{Connection, Tokens};
 use super::credentials::{CdfSession, Credentials, OidcClient, Proof, TokenAuth};
 use super::endpoint::Endpoint;
 use super::exchange::Transport;
 use super::owed::Owed;
-use super::request::{encode, Body, Limits, Request};
+use super::request::{encode, Limits, Request, RequestBody};
 use super::retry::Resend;
 use super::text::host;
 use super::token;
@@ -47,7 +47,11 @@ pub(super) async fn forget(tokens: &Tokens, refused: &SecretString) {
     tokens.forget(|current| current.expose_secret() == refused.expose_secret()).await;
 }
 
-fn call<'a>(connection: &'a Connection, limits: &'a Limits, secrets: Vec<&'a SecretString>) -> Call<'a> {
+fn call<'a>(
+    connection: &'a Connection,
+    limits: &'a Limits,
+    secrets: Vec<&'a SecretString>,
+) -> ServerCall<'a> {
     let (peer, name, endpoint) = match &connection.credentials {
         Credentials::Client(client) => (
             Peer::IdentityProvider,
@@ -60,7 +64,7 @@ fn call<'a>(connection: &'a Connection, limits: &'a Limits, secrets: Vec<&'a Sec
             SESSION_TOKENS.to_string(),
         ),
     };
-    Call {
+    ServerCall {
         peer,
         name,
         endpoint,
@@ -144,7 +148,7 @@ fn session_request(session: &CdfSession) -> Request {
     let body = serde_json::json!({ "sessionId": session.id, "sessionKey": session.key.expose_secret() });
     Request {
         endpoint: SESSION_TOKENS,
-        body: Body::Json(Bytes::from(body.to_string())),
+        body: RequestBody::Json(Bytes::from(body.to_string())),
         resend: Resend::Always,
         owed: Owed::Token,
     }

@@ -165,7 +165,7 @@ impl Members {
 /// Names of members that the checks look at. Most members of an answer are others, and no name is copied.
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "camelCase")]
-enum Name {
+enum MemberName {
     Error,
     Id,
     ExternalId,
@@ -190,19 +190,19 @@ impl<'de> Deserialize<'de> for Members {
                 let mut members = Members::default();
                 while let Some(name) = map.next_key()? {
                     let value = match name {
-                        Name::Other => map.next_value::<IgnoredAny>().map(|_| Seen::Other)?,
+                        MemberName::Other => map.next_value::<IgnoredAny>().map(|_| Seen::Other)?,
                         _ => map.next_value::<Seen>()?,
                     };
                     match (name, value) {
                         (_, Seen::Null) => {}
-                        (Name::Error, _) => members.error = true,
-                        (Name::Id | Name::ExternalId, _) => members.named = true,
-                        (Name::Items, Seen::Array(elements)) => members.items = Some(elements),
-                        (Name::Rows, Seen::Array(elements)) => members.rows = Some(elements),
-                        (Name::Projects, Seen::Array(elements)) => members.projects = Some(elements),
-                        (Name::Key, Seen::Text) => members.key = true,
-                        (Name::Columns, Seen::Array(_)) => members.definitions = true,
-                        (Name::Columns, Seen::Object) => members.columns = true,
+                        (MemberName::Error, _) => members.error = true,
+                        (MemberName::Id | MemberName::ExternalId, _) => members.named = true,
+                        (MemberName::Items, Seen::Array(elements)) => members.items = Some(elements),
+                        (MemberName::Rows, Seen::Array(elements)) => members.rows = Some(elements),
+                        (MemberName::Projects, Seen::Array(elements)) => members.projects = Some(elements),
+                        (MemberName::Key, Seen::Text) => members.key = true,
+                        (MemberName::Columns, Seen::Array(_)) => members.definitions = true,
+                        (MemberName::Columns, Seen::Object) => members.columns = true,
                         _ => {}
                     }
                 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::answer::Answer;
-use super::call::{Call, Peer};
+use super::call::{Peer, ServerCall};
 use super::failure::Failure;
 use super::retry::Stop;
 use super::text::{setting, shorten, LONGEST_FOREIGN_TEXT, LONGEST_MESSAGE};
@@ -40,7 +40,7 @@ pub fn cursor_expired(api: &ApiError) -> Error {
     .hint("CDF keeps the place of a read for a while only. Run the query again, fetch its rows without long pauses, or read less at once.")
 }
 
-impl Call<'_> {
+impl ServerCall<'_> {
     /// Records the owed answer if it comes from CDF.
     pub fn count_answer(&self, answer: &Answer) {
         if let Peer::Cdf { .. } = self.peer {
@@ -95,7 +95,7 @@ impl Call<'_> {
 
     /// The error for an answer that is not a success.
     pub fn refused(&self, answer: &Answer, stop: Stop, attempts: u32, unsure: bool) -> RequestError {
-        let Call { name, endpoint, .. } = self;
+        let ServerCall { name, endpoint, .. } = self;
         let brief = brief_endpoint(endpoint);
         let error = match (self.peer, answer.status) {
             // A request that is too large is split, whoever refused it, and a throttled one is sent again later.
@@ -140,7 +140,7 @@ impl Call<'_> {
 
     /// The error for an answer of a gateway. It says nothing about credentials, capabilities or rows.
     fn refused_by_another(&self, answer: &Answer) -> Error {
-        let Call { name, endpoint, .. } = self;
+        let ServerCall { name, endpoint, .. } = self;
         let brief = brief_endpoint(endpoint);
         // Where tokens come from, an answer may quote credentials, so its body is shown only if it is a page.
         let description = answer.description(matches!(self.peer, Peer::Cdf { .. }) || answer.is_markup());
@@ -219,7 +219,7 @@ impl Call<'_> {
     }
 
     pub fn describe(&self, failure: &Failure) -> String {
-        let Call { name, limits, .. } = self;
+        let ServerCall { name, limits, .. } = self;
         let endpoint = brief_endpoint(&self.endpoint);
         match failure {
             Failure::NotConnected(cause) | Failure::Untrusted(cause) => {

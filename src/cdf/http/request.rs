@@ -22,7 +22,7 @@ const API_VERSION: &str = "20230101";
 
 /// The body of a request, before compression.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
+pub enum RequestBody {
     None,
     Json(Bytes),
     Protobuf(Bytes),
@@ -32,7 +32,7 @@ pub enum Body {
 #[derive(Debug, Clone)]
 pub struct Request {
     pub endpoint: Endpoint,
-    pub body: Body,
+    pub body: RequestBody,
     pub resend: Resend,
     /// The answer that acknowledges the request.
     pub owed: Owed,
@@ -42,7 +42,7 @@ impl Request {
     /// Whether the request continues a read with a cursor.
     pub(super) fn has_cursor(&self) -> bool {
         let body = match &self.body {
-            Body::Json(body) if self.endpoint.takes_cursor_in_body() => body,
+            RequestBody::Json(body) if self.endpoint.takes_cursor_in_body() => body,
             _ => return self.endpoint.has_cursor(),
         };
         body.windows(CURSOR.len()).any(|part| part == CURSOR)
@@ -74,9 +74,9 @@ pub(super) fn encode(request: &Request, compress: bool) -> Result<(HeaderMap, Op
     headers.insert(HeaderName::from_static("x-cdp-app"), HeaderValue::from_static(APPLICATION));
     headers.insert(HeaderName::from_static("cdf-version"), HeaderValue::from_static(API_VERSION));
     let (content_type, body) = match &request.body {
-        Body::None => return Ok((headers, None)),
-        Body::Json(body) => (JSON, body),
-        Body::Protobuf(body) => (PROTOBUF, body),
+        RequestBody::None => return Ok((headers, None)),
+        RequestBody::Json(body) => (JSON, body),
+        RequestBody::Protobuf(body) => (PROTOBUF, body),
     };
     headers.insert(header::CONTENT_TYPE, content_type);
     if !compress || body.len() <= gzip::THRESHOLD {

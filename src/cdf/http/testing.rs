@@ -15,7 +15,7 @@ use super::credentials::{Credentials, OidcClient, Proof, TokenAuth};
 use super::endpoint::Endpoint;
 use super::exchange::Transport;
 use super::owed::Owed;
-use super::request::{Body, Limits, Request};
+use super::request::{Limits, Request, RequestBody};
 use super::response::Response;
 use super::retry::Resend;
 use crate::cdf::activity::{Activity, Errand};
@@ -195,7 +195,7 @@ pub fn limits(max_retries: u32) -> Limits {
 pub fn post(resend: Resend) -> Request {
     Request {
         endpoint: Endpoint::post("/assets").with("x", 1),
-        body: Body::Json(Bytes::from_static(b"{\"items\":[]}")),
+        body: RequestBody::Json(Bytes::from_static(b"{\"items\":[]}")),
         resend,
         owed: Owed::Object,
     }

@@ -14,7 +14,7 @@ use super::exchange::USER_AGENT;
 use super::gzip;
 use super::oidc;
 use super::owed::Owed;
-use super::request::{Body, Limits, Request};
+use super::request::{Limits, Request, RequestBody};
 use super::retry::Resend;
 use super::testing::*;
 use crate::cdf::error::{Error, Identity, Kind, RequestError};
@@ -61,7 +61,7 @@ fn long_bodies_are_compressed_both_ways() {
     let text = Bytes::from(format!("{{\"x\":\"{}\"}}", "x".repeat(5000)));
     let compressed = gzip::compress(&text).unwrap();
     let server = serve(vec![Act::Reply(200, vec![("content-encoding", "gzip".into())], compressed.clone())]);
-    let request = Request { body: Body::Protobuf(text.clone()), ..post(Resend::Always) };
+    let request = Request { body: RequestBody::Protobuf(text.clone()), ..post(Resend::Always) };
     let response = block_on(client().send(&server.connection(), &request, &limits(0))).unwrap();
     assert_eq!(response.body, text);
     let seen = &server.requests("/api")[0];
@@ -84,7 +84,8 @@ fn making_a_connection_is_timed() {
 fn nothing_is_compressed_for_a_server_that_is_near() {
     let server = serve(vec![reply(200, OK)]);
     let connection = server.connection();
-    let request = Request { body: Body::Protobuf(Bytes::from("x".repeat(5000))), ..post(Resend::Always) };
+    let request =
+        Request { body: RequestBody::Protobuf(Bytes::from("x".repeat(5000))), ..post(Resend::Always) };
     let client = client();
     block_on(async {
         client.send(&connection, &request, &limits(0)).await.unwrap();

@@ -14,10 +14,10 @@ pub struct Temporary<T> {
 
 /// The current token. Of several parallel requests one renews it and the others wait.
 pub struct TokenCache<T, E> {
-    state: Mutex<State<T, E>>,
+    state: Mutex<CacheState<T, E>>,
 }
 
-struct State<T, E> {
+struct CacheState<T, E> {
     token: Option<Temporary<T>>,
     /// When and how the last renewal failed. Requests that waited for it fail with it instead of each trying again.
     failure: Option<(Instant, E)>,
@@ -31,7 +31,7 @@ impl<T, E> fmt::Debug for TokenCache<T, E> {
 
 impl<T: Clone, E: Clone> TokenCache<T, E> {
     pub fn new() -> Self {
-        TokenCache { state: Mutex::new(State { token: None, failure: None }) }
+        TokenCache { state: Mutex::new(CacheState { token: None, failure: None }) }
     }
 
     /// The current token, or a new one from `renew`. None if the deadline passes while another request renews the token;
@@ -54,7 +54,7 @@ impl<T: Clone, E: Clone> TokenCache<T, E> {
         Some(match renew().await {
             Ok(token) => {
                 let value = token.value.clone();
-                *state = State { token: Some(token), failure: None };
+                *state = CacheState { token: Some(token), failure: None };
                 Ok(value)
             }
             Err(error) => {

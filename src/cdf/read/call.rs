@@ -11,7 +11,7 @@ use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::client::Client;
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::request::{Body, Limits, Request};
+use crate::cdf::http::request::{Limits, Request, RequestBody};
 use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::Resource;
@@ -38,7 +38,12 @@ impl Call<'_> {
         options.resource.named(view, raw)
     }
 
-    pub async fn send(&self, endpoint: Endpoint, body: Body, owed: Owed) -> Result<Response, RequestError> {
+    pub async fn send(
+        &self,
+        endpoint: Endpoint,
+        body: RequestBody,
+        owed: Owed,
+    ) -> Result<Response, RequestError> {
         let request = Request { endpoint, body, resend: Resend::Always, owed };
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.client.send(&self.query.connection, &request, &self.limits).await
@@ -52,13 +57,13 @@ impl Call<'_> {
 
     /// As `post`, for callers that know what to do about a refusal.
     pub async fn ask(&self, endpoint: Endpoint, body: &serde_json::Value) -> Result<Response, RequestError> {
-        let body = Body::Json(Bytes::from(body.to_string()));
+        let body = RequestBody::Json(Bytes::from(body.to_string()));
         self.send(endpoint, body, Owed::List).await
     }
 
     /// As `post`, for GET; None where CDF says that there is no such thing.
     pub async fn get(&self, endpoint: Endpoint, owed: Owed) -> Result<Option<Value>, Error> {
-        match self.send(endpoint, Body::None, owed).await {
+        match self.send(endpoint, RequestBody::None, owed).await {
             Ok(response) => response.document().map(Some),
             Err(RequestError::Api(api)) if api.is_absent() => Ok(None),
             Err(error) => Err(self.failed(error)),

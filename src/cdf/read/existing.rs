@@ -20,7 +20,7 @@ use crate::cdf::http::client::Client;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::http::request::Limits;
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;
-use crate::cdf::resource::{Role, Shape};
+use crate::cdf::resource::Role;
 use crate::cdf::table::Table;
 
 /// What tells a row apart.
@@ -287,34 +287,26 @@ pub fn keys_of(table: &Table, row: &Row, place: Option<(&str, &str)>, found: &mu
             .zip(text(Role::NodeExternalId))
             .map(|(space, external_id)| Identity::Instance { space, external_id }),
     ];
-    match &table.options.resource.shape {
-        Shape::Items(_) => found.extend(named.into_iter().flatten().map(RowKey::Item)),
-        // No row of them exists before it is written.
-        Shape::Journal(_) => {}
-        Shape::Instances { .. } => {
-            let own_space = || table.view.as_ref().map(|view| view.name.space.clone());
-            let space = text(Role::Space).or_else(own_space);
-            let instance = space.zip(text(Role::ExternalId));
-            found.extend(
-                instance.map(|(space, external_id)| RowKey::Item(Identity::Instance { space, external_id })),
-            );
+    let resource = table.options.resource;
+    if resource.is_in_raw_tables() {
+        let (Some((database, table)), Some(key)) = (place, text(Role::RawKey)) else { return };
+        found.insert(RowKey::Raw { database: database.to_owned(), table: table.to_owned(), key });
+    } else if resource.is_behind_view() {
+        let own_space = || table.view.as_ref().map(|view| view.name.space.clone());
+        let space = text(Role::Space).or_else(own_space);
+        let instance = space.zip(text(Role::ExternalId));
+        let identity = |(space, external_id)| Identity::Instance { space, external_id };
+        found.extend(instance.map(identity).map(RowKey::Item));
+    } else if resource.holds_points() || resource.is_numbered() {
+        let within = match field(Role::Timestamp) {
+            Some(Field::Millis(millis)) => Some(*millis),
+            _ => number(Role::RowNumber),
+        };
+        if let Some(within) = within {
+            found.extend(named.into_iter().flatten().map(|of| RowKey::At(of, within)));
         }
-        Shape::Datapoints { .. } => {
-            if let Some(Field::Millis(millis)) = field(Role::Timestamp) {
-                found.extend(named.into_iter().flatten().map(|series| RowKey::At(series, *millis)));
-            }
-        }
-        Shape::SequenceRows => {
-            if let Some(number) = number(Role::RowNumber) {
-                found.extend(named.into_iter().flatten().map(|sequence| RowKey::At(sequence, number)));
-            }
-        }
-        Shape::Raw => {
-            let (Some((database, table)), Some(key)) = (place, text(Role::RawKey)) else {
-                return;
-            };
-            found.insert(RowKey::Raw { database: database.to_owned(), table: table.to_owned(), key });
-        }
+    } else if resource.has_key() {
+        found.extend(named.into_iter().flatten().map(RowKey::Item));
     }
 }
 

@@ -25,11 +25,11 @@ const PER_PAGE: usize = 1000;
 
 pub struct InstancePages {
     instance_type: &'static str,
-    step: Step,
+    step: InstanceStep,
     overlay: InstanceOverlay,
 }
 
-enum Step {
+enum InstanceStep {
     /// Instances by their keys.
     ByKeys(Vec<Request>),
     /// Instances that a filter leaves, then those that the other filters leave.
@@ -43,12 +43,12 @@ enum Step {
     Done,
 }
 
-impl Step {
+impl InstanceStep {
     /// The first page of the first of these filters.
-    fn list(mut filters: VecDeque<Option<Request>>) -> Step {
+    fn list(mut filters: VecDeque<Option<Request>>) -> InstanceStep {
         match filters.pop_front() {
-            Some(filter) => Step::List { filter, cursor: None, others: filters },
-            None => Step::Rest,
+            Some(filter) => InstanceStep::List { filter, cursor: None, others: filters },
+            None => InstanceStep::Rest,
         }
     }
 }
@@ -100,11 +100,11 @@ impl InstancePages {
             (Some(spaces), Some(external_ids)) => {
                 let key = |space: &str, external_id: &str| json!({ "instanceType": instance_type, "space": space, "externalId": external_id });
                 let keys = spaces.iter().flat_map(|space| external_ids.iter().map(|id| key(space, id)));
-                Step::ByKeys(keys.collect())
+                InstanceStep::ByKeys(keys.collect())
             }
-            (Some(spaces), _) if spaces.is_empty() => Step::Done,
-            (_, Some(external_ids)) if external_ids.is_empty() => Step::Done,
-            _ => Step::list(filters(query, view, instance_type)),
+            (Some(spaces), _) if spaces.is_empty() => InstanceStep::Done,
+            (_, Some(external_ids)) if external_ids.is_empty() => InstanceStep::Done,
+            _ => InstanceStep::list(filters(query, view, instance_type)),
         };
         Ok(InstancePages { instance_type, step, overlay })
     }
@@ -129,18 +129,18 @@ impl InstancePages {
             .ok_or_else(|| Error::internal("a view's table without its view"))?;
         let sources = json!([{ "source": view.name.source() }]);
         let mut rest = false;
-        let items = match std::mem::replace(&mut self.step, Step::Done) {
-            Step::Done => return Ok(None),
-            Step::ByKeys(keys) if keys.is_empty() => {
-                self.step = Step::Rest;
+        let items = match std::mem::replace(&mut self.step, InstanceStep::Done) {
+            InstanceStep::Done => return Ok(None),
+            InstanceStep::ByKeys(keys) if keys.is_empty() => {
+                self.step = InstanceStep::Rest;
                 return Ok(Some(Vec::new()));
             }
-            Step::ByKeys(mut keys) => {
+            InstanceStep::ByKeys(mut keys) => {
                 let later = keys.split_off(keys.len().min(PER_PAGE));
-                self.step = Step::ByKeys(later);
+                self.step = InstanceStep::ByKeys(later);
                 self.by_ids(call, &keys, &sources).await?
             }
-            Step::List { filter, cursor, others } => {
+            InstanceStep::List { filter, cursor, others } => {
                 let mut body = Map::new();
                 body.insert("instanceType".into(), self.instance_type.into());
                 body.insert("sources".into(), sources.clone());
@@ -160,17 +160,17 @@ impl InstancePages {
                     items = self.by_ids(call, &keys, &sources).await?;
                 }
                 self.step = match cursor {
-                    Some(_) => Step::List { filter, cursor, others },
-                    None => Step::list(others),
+                    Some(_) => InstanceStep::List { filter, cursor, others },
+                    None => InstanceStep::list(others),
                 };
                 items
             }
-            Step::Rest => {
+            InstanceStep::Rest => {
                 rest = true;
                 let more = call.own.rest(None).await?;
                 if !more.is_empty() {
                     self.overlay.add(&more, &view)?;
-                    self.step = Step::Rest;
+                    self.step = InstanceStep::Rest;
                 }
                 // What was written may make instances fit the conditions that CDF was not asked for.
                 let mut items = Vec::new();

@@ -20,7 +20,7 @@ pub(super) const PER_LIST: usize = 1000;
 
 pub struct ItemPages {
     resource: &'static Resource,
-    step: Step,
+    step: ItemStep,
     overlay: ItemOverlay,
     /// The items are asked for by their keys: what is not among them does not exist. Of a list nothing like it can be said,
     /// since it may not show yet what was created moments ago.
@@ -29,7 +29,7 @@ pub struct ItemPages {
     names: HashMap<(&'static str, i64), Option<String>>,
 }
 
-enum Step {
+enum ItemStep {
     /// Items by their keys.
     ByKeys(Vec<Request>),
     /// Items that a filter leaves, then those that the other filters leave.
@@ -43,12 +43,12 @@ enum Step {
     Done,
 }
 
-impl Step {
+impl ItemStep {
     /// The first page of the first of these filters.
-    fn list(mut filters: VecDeque<Map<String, Request>>) -> Step {
+    fn list(mut filters: VecDeque<Map<String, Request>>) -> ItemStep {
         match filters.pop_front() {
-            Some(filter) => Step::List { filter, cursor: None, others: filters },
-            None => Step::Rest,
+            Some(filter) => ItemStep::List { filter, cursor: None, others: filters },
+            None => ItemStep::Rest,
         }
     }
 }
@@ -61,33 +61,33 @@ impl ItemPages {
         let step = match keys {
             Some(keys) => {
                 overlay.only_keyed();
-                Step::ByKeys(keys)
+                ItemStep::ByKeys(keys)
             }
-            None => Step::list(filter::filters(query).into()),
+            None => ItemStep::list(filter::filters(query).into()),
         };
         Ok(ItemPages { resource: query.table.options.resource, step, overlay, keyed, names: HashMap::new() })
     }
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
-        let items = match std::mem::replace(&mut self.step, Step::Done) {
-            Step::Done => return Ok(None),
-            Step::ByKeys(keys) if keys.is_empty() => {
+        let items = match std::mem::replace(&mut self.step, ItemStep::Done) {
+            ItemStep::Done => return Ok(None),
+            ItemStep::ByKeys(keys) if keys.is_empty() => {
                 // What is asked for by name was put into the query, and what only the transaction knows of has no id.
-                self.step = if call.own.is_empty() { Step::Rest } else { Step::Done };
+                self.step = if call.own.is_empty() { ItemStep::Rest } else { ItemStep::Done };
                 return Ok(Some(Vec::new()));
             }
-            Step::ByKeys(mut keys) => {
+            ItemStep::ByKeys(mut keys) => {
                 let later = keys.split_off(keys.len().min(PER_LIST));
-                self.step = Step::ByKeys(later);
+                self.step = ItemStep::ByKeys(later);
                 let items = self.by_ids(call, &keys).await?;
                 self.overlaid(call, items).await?
             }
-            Step::Rest => {
+            ItemStep::Rest => {
                 // All that was written to these keys: of the items that CDF has of them, nothing more is to be asked.
                 let more = call.own.rest(None).await?;
                 if !more.is_empty() {
                     self.overlay.add(&more)?;
-                    self.step = Step::Rest;
+                    self.step = ItemStep::Rest;
                 }
                 if self.keyed {
                     self.overlay.only_keyed();
@@ -107,7 +107,7 @@ impl ItemPages {
                 items.extend(self.overlay.rest(call.resource(), true).fresh);
                 items
             }
-            Step::List { filter, cursor, others } => {
+            ItemStep::List { filter, cursor, others } => {
                 let first = cursor.is_none();
                 match call.ask(self.resource.list(), &list_body(call.query, &filter, cursor)).await {
                     Ok(response) => {
@@ -116,17 +116,17 @@ impl ItemPages {
                             items = self.as_they_are(call, items).await?;
                         }
                         self.step = match cursor {
-                            Some(_) => Step::List { filter, cursor, others },
-                            None => Step::list(others),
+                            Some(_) => ItemStep::List { filter, cursor, others },
+                            None => ItemStep::list(others),
                         };
                         self.overlaid(call, items).await?
                     }
                     Err(RequestError::Api(api)) if first && api.status == 400 => {
                         match without_unknown(call, &filter).await {
                             Unknown::Some(filter) => {
-                                self.step = Step::List { filter, cursor: None, others };
+                                self.step = ItemStep::List { filter, cursor: None, others };
                             }
-                            Unknown::All => self.step = Step::list(others),
+                            Unknown::All => self.step = ItemStep::list(others),
                             Unknown::None => return Err(call.failed(RequestError::Api(api))),
                         }
                         Vec::new()

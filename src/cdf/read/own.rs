@@ -86,8 +86,8 @@ impl Own {
     }
 
     fn keys(&self, item: &Value, key: Key) -> impl Iterator<Item = Vec<u8>> {
-        let by_id = self.by_id.then(|| key(item, Name::Id)).flatten();
-        key(item, Name::ExternalId).into_iter().chain(by_id)
+        let by_id = self.by_id.then(|| key(item, OwnName::Id)).flatten();
+        key(item, OwnName::ExternalId).into_iter().chain(by_id)
     }
 
     /// The next writes that nobody has asked for by their keys, all those of a key together; none at the end.
@@ -112,24 +112,24 @@ pub fn key(member: &str, name: &str) -> Vec<u8> {
 
 /// By what CDF's item is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Name {
+pub enum OwnName {
     ExternalId,
     Id,
 }
 
 /// Gives the [`key`] of an item by one of its names, if it has such a name.
-pub type Key = fn(&Value, Name) -> Option<Vec<u8>>;
+pub type Key = fn(&Value, OwnName) -> Option<Vec<u8>>;
 
 /// As [`key`], of an item of CDF.
-pub fn item_key(item: &Value, by: Name) -> Option<Vec<u8>> {
+pub fn item_key(item: &Value, by: OwnName) -> Option<Vec<u8>> {
     match by {
-        Name::ExternalId => item["externalId"].as_str().map(|name| key("externalId", name)),
-        Name::Id => item["id"].as_i64().map(|id| format!("{{\"id\":{id}").into_bytes()),
+        OwnName::ExternalId => item["externalId"].as_str().map(|name| key("externalId", name)),
+        OwnName::Id => item["id"].as_i64().map(|id| format!("{{\"id\":{id}").into_bytes()),
     }
 }
 
 /// As [`key`], of a row of a sequence.
-pub fn sequence_row_key(row: &Value, by: Name) -> Option<Vec<u8>> {
+pub fn sequence_row_key(row: &Value, by: OwnName) -> Option<Vec<u8>> {
     let number = row[ROW_NUMBER].as_i64()?;
     let mut key = item_key(row, by)?;
     key.extend_from_slice(format!(",\"{ROW_NUMBER}\":{number}").as_bytes());

@@ -18,7 +18,7 @@ use crate::cdf::encode::points::wire::{
 };
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::request::Body;
+use crate::cdf::http::request::RequestBody;
 use crate::cdf::resource::datapoints;
 use crate::cdf::resource::Role;
 use crate::cdf::table::Binding;
@@ -169,7 +169,7 @@ impl PointPages {
             "limit": self.per_series,
             "ignoreUnknownIds": true,
         });
-        let body = Body::Json(Bytes::from(body.to_string()));
+        let body = RequestBody::Json(Bytes::from(body.to_string()));
         let response = call.send(call.resource().list(), body, Owed::Points).await;
         let response = response.map_err(|error| call.failed(error))?;
         let answer = decode(&response.body).map_err(|why| response.unreadable(why))?;

@@ -128,7 +128,7 @@ pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T)
 
 /// The parts that a filter must have all of; None if no instance can fulfil the conditions.
 pub fn parts(query: &Query, view: &View, instance_type: &str) -> Option<Vec<Value>> {
-    let mut parts = Parts::default();
+    let mut parts = PropertyParts::default();
     for condition in &query.conditions {
         let is_end = matches!(query.table.bindings[condition.column], Some(Binding::Column(_)));
         match subject(&query.table, condition.column) {
@@ -151,20 +151,20 @@ fn reference(view: &View, property: &str) -> Value {
 }
 
 #[derive(Default)]
-struct Parts {
+struct PropertyParts {
     parts: Vec<Value>,
     /// Bounds by the property that they are on.
     ranges: Vec<(Value, Map<String, Value>)>,
-    relations: Vec<Relation>,
+    relations: Vec<RelationPart>,
 }
 
-struct Relation {
+struct RelationPart {
     reference: Value,
     spaces: Option<Vec<String>>,
     external_ids: Option<Vec<String>>,
 }
 
-impl Parts {
+impl PropertyParts {
     /// None if no value can fulfil the condition.
     fn add(&mut self, reference: &Value, property: &Property, condition: &Condition) -> Option<()> {
         use Comparison::*;
@@ -218,7 +218,7 @@ impl Parts {
         let at = match self.relations.iter().position(|relation| relation.reference == reference) {
             Some(at) => at,
             None => {
-                self.relations.push(Relation { reference, spaces: None, external_ids: None });
+                self.relations.push(RelationPart { reference, spaces: None, external_ids: None });
                 self.relations.len() - 1
             }
         };
@@ -385,7 +385,7 @@ mod tests {
 
     fn parts_of(of: PropertyType, list: bool, conditions: &[(Comparison, Operand)]) -> Option<Vec<Value>> {
         let property = Property::new("p", of, list);
-        let mut parts = Parts::default();
+        let mut parts = PropertyParts::default();
         for (comparison, operand) in conditions {
             let condition = Condition { column: 0, comparison: *comparison, operand: operand.clone() };
             parts.add(&json!("p"), &property, &condition)?;

@@ -14,7 +14,9 @@ use crate::cdf::error::Error;
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::url_path::{CURSOR, LONGEST};
-use crate::cdf::resource::raw::{can_exist, databases, tables as tables_of, Place, KEY_CHARS, ROWS_PER_PAGE};
+use crate::cdf::resource::raw::{
+    can_exist, databases, tables as tables_of, RawPlace, KEY_CHARS, ROWS_PER_PAGE,
+};
 use crate::cdf::resource::Role;
 use crate::cdf::table::Binding;
 
@@ -24,7 +26,7 @@ const NAMES: usize = 1000;
 pub(super) const KEYS: usize = 20;
 
 pub struct RawPages {
-    step: Option<Step>,
+    step: Option<RawStep>,
     overlay: RawOverlay,
     tables: VecDeque<(String, String)>,
     /// The only keys wanted.
@@ -37,7 +39,7 @@ pub struct RawPages {
     projection: Option<String>,
 }
 
-enum Step {
+enum RawStep {
     /// Which databases and tables there are.
     Discover { database: Option<String>, table: Option<String> },
     /// Rows of a table.
@@ -53,22 +55,23 @@ impl RawPages {
         let options = &query.table.options;
         let step = match (&options.database, &options.table) {
             (Some(database), Some(table)) => {
-                Step::Rows { database: database.clone(), table: table.clone(), cursor: None }
+                RawStep::Rows { database: database.clone(), table: table.clone(), cursor: None }
             }
             _ => match (query.equal_text(Role::RawDatabase), query.equal_text(Role::RawTable)) {
                 (Some(database), Some(table)) => {
-                    Step::Rows { database: database.to_owned(), table: table.to_owned(), cursor: None }
+                    RawStep::Rows { database: database.to_owned(), table: table.to_owned(), cursor: None }
                 }
-                (database, table) => {
-                    Step::Discover { database: database.map(str::to_owned), table: table.map(str::to_owned) }
-                }
+                (database, table) => RawStep::Discover {
+                    database: database.map(str::to_owned),
+                    table: table.map(str::to_owned),
+                },
             },
         };
         let can_exist = match &step {
-            Step::Discover { database, table } => can_exist(database.as_deref(), table.as_deref()),
-            Step::Rows { database, table, .. }
-            | Step::ByKeys { database, table, .. }
-            | Step::Rest { database, table } => can_exist(Some(database), Some(table)),
+            RawStep::Discover { database, table } => can_exist(database.as_deref(), table.as_deref()),
+            RawStep::Rows { database, table, .. }
+            | RawStep::ByKeys { database, table, .. }
+            | RawStep::Rest { database, table } => can_exist(Some(database), Some(table)),
         };
         let overlay = RawOverlay::new(&query.pending.items)?;
         // What is merged into a row, or listed with it, needs all of its columns.
@@ -90,25 +93,25 @@ impl RawPages {
 
     pub async fn next(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
         let step = self.step.take().or_else(|| {
-            self.tables.pop_front().map(|(database, table)| Step::Rows { database, table, cursor: None })
+            self.tables.pop_front().map(|(database, table)| RawStep::Rows { database, table, cursor: None })
         });
         match step {
             None => Ok(None),
-            Some(Step::Discover { database, table }) => {
+            Some(RawStep::Discover { database, table }) => {
                 self.discover(call, database, table).await?;
                 Ok(Some(Vec::new()))
             }
-            Some(Step::ByKeys { database, table, mut rows }) => {
+            Some(RawStep::ByKeys { database, table, mut rows }) => {
                 let Some(row) = rows.pop() else {
-                    self.step = Some(Step::Rest { database, table });
+                    self.step = Some(RawStep::Rest { database, table });
                     return Ok(Some(Vec::new()));
                 };
                 // A table that does not exist has no rows: the first load creates it.
                 let item = call.get(row, Owed::RawRow).await?;
-                self.step = Some(Step::ByKeys { database: database.clone(), table: table.clone(), rows });
+                self.step = Some(RawStep::ByKeys { database: database.clone(), table: table.clone(), rows });
                 self.overlaid(call, (database, table), item.into_iter().collect()).await.map(Some)
             }
-            Some(Step::Rest { database, table }) => {
+            Some(RawStep::Rest { database, table }) => {
                 let place = (database, table);
                 let more = call.own.rest(Some(&place)).await?;
                 self.overlay.add(&more)?;
@@ -116,15 +119,15 @@ impl RawPages {
                 let rows = rows.into_iter().map(|item| row(call.query, &place.0, &place.1, item)).collect();
                 if !more.is_empty() {
                     let (database, table) = place;
-                    self.step = Some(Step::Rest { database, table });
+                    self.step = Some(RawStep::Rest { database, table });
                 }
                 Ok(Some(rows))
             }
-            Some(Step::Rows { database, table, cursor }) => {
+            Some(RawStep::Rows { database, table, cursor }) => {
                 if cursor.is_none() {
                     self.found = 0;
-                    if let Some(rows) = self.rows_by_key(Place::of(&database, &table)) {
-                        self.step = Some(Step::ByKeys { database, table, rows });
+                    if let Some(rows) = self.rows_by_key(RawPlace::of(&database, &table)) {
+                        self.step = Some(RawStep::ByKeys { database, table, rows });
                         return Ok(Some(Vec::new()));
                     }
                 }
@@ -134,7 +137,7 @@ impl RawPages {
     }
 
     /// The requests for the rows that are wanted, if few are and URLs can name all of them.
-    fn rows_by_key(&self, place: Place<'_>) -> Option<Vec<Endpoint>> {
+    fn rows_by_key(&self, place: RawPlace<'_>) -> Option<Vec<Endpoint>> {
         self.keys.as_ref()?.iter().map(|key| place.row(key)).collect()
     }
 
@@ -176,7 +179,7 @@ impl RawPages {
     ) -> Result<Vec<Row>, Error> {
         // Where rows are looked for by their keys, few of a page are of use.
         let limit = if self.keys.is_some() { ROWS_PER_PAGE } else { call.query.page(ROWS_PER_PAGE) };
-        let mut page = Place::of(&database, &table).rows().with("limit", limit);
+        let mut page = RawPlace::of(&database, &table).rows().with("limit", limit);
         // CDF's minimum is exclusive.
         if self.changed.first > 0 {
             page = page.with("minLastUpdatedTime", self.changed.first - 1);
@@ -199,8 +202,8 @@ impl RawPages {
             cursor = cursor.filter(|_| self.found < keys.len());
         }
         self.step = Some(match cursor {
-            Some(_) => Step::Rows { database: database.clone(), table: table.clone(), cursor },
-            None => Step::Rest { database: database.clone(), table: table.clone() },
+            Some(_) => RawStep::Rows { database: database.clone(), table: table.clone(), cursor },
+            None => RawStep::Rest { database: database.clone(), table: table.clone() },
         });
         self.overlaid(call, (database, table), items).await
     }

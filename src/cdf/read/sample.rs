@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use crate::cdf::document::Value;
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::endpoint::Endpoint;
-use crate::cdf::resource::raw::{self, Place};
+use crate::cdf::resource::raw::{self, RawPlace};
 use crate::cdf::table::view::Definitions;
 
 /// Rows of each part of a table that its columns are guessed from.
@@ -40,9 +40,9 @@ pub async fn tables(of: &Definitions, database: &str) -> Result<Option<Vec<Strin
 /// The columns of a sample of a RAW table's rows, in the order in which they come up: the first rows, and of a larger table
 /// the first ones of several parts of it.
 pub async fn columns(of: &Definitions, database: &str, table: &str) -> Result<Vec<SampledColumn>, Error> {
-    let place = Place::of(database, table);
+    let place = RawPlace::of(database, table);
     let rows = place.rows().with("limit", SAMPLE);
-    let mut columns = Columns::default();
+    let mut columns = SampledColumns::default();
     let mut more = columns.add(get(of, rows.clone()).await?);
     if more.is_some() {
         let cursors = place.cursors().with("numberOfCursors", PARTS);
@@ -62,9 +62,9 @@ pub async fn columns(of: &Definitions, database: &str, table: &str) -> Result<Ve
 }
 
 #[derive(Default)]
-struct Columns(Vec<(String, Found)>);
+struct SampledColumns(Vec<(String, Found)>);
 
-impl Columns {
+impl SampledColumns {
     /// Adds a page of rows; gives the cursor of the next one.
     fn add(&mut self, page: Option<Value>) -> Option<String> {
         let page = page?;

@@ -14,7 +14,7 @@ use super::query::Query;
 use crate::cdf::document::{Map, Value};
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::request::Body;
+use crate::cdf::http::request::RequestBody;
 use crate::cdf::resource::sequence_rows::{COLUMNS, ROWS_PER_REQUEST, ROW_NUMBER, SEQUENCES};
 use crate::cdf::resource::Role;
 use crate::cdf::table::Binding;
@@ -93,7 +93,7 @@ impl SequenceRowPages {
         if let Some(cursor) = cursor {
             body["cursor"] = cursor.into();
         }
-        let body = Body::Json(Bytes::from(body.to_string()));
+        let body = RequestBody::Json(Bytes::from(body.to_string()));
         let answer = match call.send(call.resource().list(), body, Owed::SequenceRows).await {
             Ok(response) => response.document()?,
             // A sequence that does not exist, or not any more, has no rows.

@@ -81,14 +81,14 @@ pub const COLUMN_CHARS: usize = 2_621_440;
 
 /// A RAW table, or any of those of a database or of all of them, where EXPLAIN has no name to show.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct RawPlace<'a> {
     pub database: Option<&'a str>,
     pub table: Option<&'a str>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> RawPlace<'a> {
     pub fn of(database: &'a str, table: &'a str) -> Self {
-        Place { database: Some(database), table: Some(table) }
+        RawPlace { database: Some(database), table: Some(table) }
     }
 
     fn below(self, databases: Endpoint) -> Endpoint {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn rows_that_urls_cannot_name_have_no_path() {
-        let row = |key: &str| Place::of("d", "t").row(key).map(|row| row.target());
+        let row = |key: &str| RawPlace::of("d", "t").row(key).map(|row| row.target());
         assert_eq!(row("a/b").as_deref(), Some("/raw/dbs/d/tables/t/rows/a%2Fb"));
         assert!(row(&"x".repeat(KEY_CHARS)).is_some());
         for key in ["", ".", "..", &" ".repeat(KEY_CHARS), &"\u{1F600}".repeat(KEY_CHARS)] {
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_has_no_name_yet_is_shown_by_a_word() {
-        let any = Place { database: Some("d/"), table: None };
+        let any = RawPlace { database: Some("d/"), table: None };
         assert_eq!(any.any_row().to_string(), "GET /raw/dbs/d%2F/tables/{table_name}/rows/{key}");
         assert_eq!(any.delete().to_string(), "POST /raw/dbs/d%2F/tables/{table_name}/rows/delete");
         assert_eq!(tables(None).to_string(), "GET /raw/dbs/{db_name}/tables");

@@ -9,7 +9,7 @@ use crate::cdf::http::client::Client;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
-use crate::cdf::http::request::{Body, Limits, Request};
+use crate::cdf::http::request::{Limits, Request, RequestBody};
 use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::view::{LIST_ELEMENTS, LIST_RELATIONS, READ_DEFINITIONS, TEXT_BYTES, VIEWS};
@@ -228,7 +228,7 @@ pub struct Definitions {
 
 impl Definitions {
     async fn send(&self, endpoint: Endpoint, body: Option<Value>) -> Result<Response, RequestError> {
-        let body = body.map_or(Body::None, |body| Body::Json(Bytes::from(body.to_string())));
+        let body = body.map_or(RequestBody::None, |body| RequestBody::Json(Bytes::from(body.to_string())));
         // Definitions come as lists only.
         let request = Request { endpoint, body, resend: Resend::Always, owed: Owed::List };
         self.client.send(&self.connection, &request, &self.limits).await
