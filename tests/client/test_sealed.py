@@ -257,7 +257,7 @@ def test_a_sealed_secret_is_bound_to_its_server_and_role(site, key_file):
     with site.superuser() as connection:
         site.register(connection, username="etl")
         site.register(connection, username="etl2")
-        connection.execute("CREATE SERVER second FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url %s)" % repr(site.emulator.url))
+        connection.execute(f"CREATE SERVER second FOREIGN DATA WRAPPER cdf_fdw OPTIONS (base_url '{site.emulator.url}')")
         moved = secret(site)
         connection.execute(f"ALTER USER MAPPING FOR etl2 SERVER cdf OPTIONS (SET client_secret '{moved}')")
         with loading(site, "etl2") as session, refused("28000", "role etl2", "sealed for another server or role"):
