@@ -445,6 +445,7 @@ fn deletion(parsed: &Parsed<'_>, rows: &[usize]) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn requests(rows: &[String]) -> Vec<Value> {
         let body = Body::from_fragments(rows.iter().map(String::as_bytes));
@@ -530,26 +531,32 @@ mod tests {
         assert_eq!(cells(&found).len(), 8 * 128);
     }
 
-    #[test]
-    fn limits_hold_whatever_the_rows_are() {
-        // A generator of one's own: the same rows every time.
-        let mut state: u64 = 7;
-        let mut random = move |below: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as usize % below
-        };
-        for round in 0..12 {
-            let (sequences, width, count) = (1 + random(1300), 1 + random(400), 1 + random(900));
-            let dense = round % 3 == 0;
-            let mut rows = Vec::new();
-            let mut expected = Vec::new();
-            for number in 0..count {
-                let sequence = format!("s{}", random(sequences));
-                let some = 1 + random(width);
+    /// A row's sequence and values: `None` where the row does not list the column.
+    type AnyRow = (usize, Vec<Option<bool>>);
+
+    /// Rows of up to 1300 sequences with up to 400 columns; each row lists all of them, or as many as chance will have.
+    fn any_rows() -> impl Strategy<Value = Vec<AnyRow>> {
+        (1..1300usize, 1..400usize, 0.01..1.0f64, 1..900usize).prop_flat_map(
+            |(sequences, width, listed, count)| {
+                let value = prop::option::weighted(listed, prop::bool::weighted(0.8));
+                prop::collection::vec((0..sequences, prop::collection::vec(value, 1..=width)), 1..=count)
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 8, max_shrink_time: 60_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn limits_hold_whatever_the_rows_are(any in any_rows()) {
+            let (mut rows, mut expected) = (Vec::new(), Vec::new());
+            for (number, (sequence, values)) in any.iter().enumerate() {
+                let sequence = format!("s{sequence}");
                 let mut columns: Vec<(String, Value)> = Vec::new();
-                for at in 0..width {
-                    if dense || at + 1 == some || random(width) < some {
-                        let value = if random(5) == 0 { Value::Null } else { json!(number) };
+                for (at, value) in values.iter().enumerate() {
+                    // No row is without a column.
+                    if value.is_some() || columns.is_empty() && at + 1 == values.len() {
+                        let value = if *value == Some(true) { json!(number) } else { Value::Null };
                         columns.push((format!("c{at:03}"), value));
                     }
                 }
@@ -559,7 +566,7 @@ mod tests {
                 }
             }
             expected.sort_by(|a, b| (a.0.as_str(), a.1, &a.2).cmp(&(b.0.as_str(), b.1, &b.2)));
-            assert_eq!(cells(&requests(&rows)), expected, "round {round}");
+            prop_assert_eq!(cells(&requests(&rows)), expected);
         }
     }
 
