@@ -38,7 +38,9 @@ class Source:
         if parts[-1] in ("mod", "lib"):
             parts.pop()
         self.module = ("crate", *parts)
-        self.text = without_tests(without_comments(file.read_text()))
+        text = without_tests(without_comments(file.read_text()))
+        # Who may see an item is no use of what is named there.
+        self.text = as_one_module(re.sub(r"\bpub\(in [^)]*\)", "pub", text))
 
 
 def without_comments(text: str) -> str:
@@ -66,6 +68,15 @@ def without_tests(text: str) -> str:
         at = end_of_item(text, attribute.end())
     kept.append(text[at:])
     return "".join(kept)
+
+
+def as_one_module(text: str) -> str:
+    """The text as if modules within the file did not have one of their own: there, `super` is the file."""
+    for module in re.finditer(r"\bmod \$?\w+ \{", text):
+        end = end_of_item(text, module.start())
+        inside = re.sub(r"(?<![\w:])super::(super)?", lambda path: path[1] or "self::", text[module.start() : end])
+        text = text[: module.start()] + inside.ljust(end - module.start()) + text[end:]
+    return text
 
 
 def end_of_item(text: str, start: int) -> int:

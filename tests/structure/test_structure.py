@@ -70,6 +70,21 @@ def test_a_folder_and_its_file_may_not_use_each_other(faults):
     assert found[0] == "a circle of 2 files:"
 
 
+@pytest.mark.parametrize(
+    ("inside", "circles"),
+    [
+        ("pub(in crate::cdf) fn f() {}", 0),
+        ("mod inner { use super::Own; }", 0),
+        ("macro_rules! m { ($name:ident) => { mod $name { use super::{Own, $name}; } } }", 0),
+        ("mod inner { use super::super::B; }", 1),
+        ("mod inner { fn f(_: super::Own) {} }\nuse super::B;", 1),
+    ],
+)
+def test_a_module_within_a_file_is_a_part_of_it(faults, inside, circles):
+    found = faults({"cdf/mod.rs": "mod a;\nuse a::f;\npub struct B;\nfn g() { f() }", "cdf/a.rs": f"pub struct Own;\n{inside}"})
+    assert sum(line.startswith("a circle") for line in found) == circles
+
+
 def test_what_tests_use_is_no_arrow(faults):
     assert not faults(
         {
