@@ -10,7 +10,6 @@ pub mod deliver;
 pub mod document;
 pub mod encode;
 pub mod error;
-mod error_text;
 pub mod explain;
 #[cfg(test)]
 mod fuzz;

@@ -29,5 +29,5 @@ pub extern "C-unwind" fn _PG_init() {
     settings::init();
     plan::planner::init();
     ddl::trust::init();
-    redact::init();
+    redact::hooks::init();
 }

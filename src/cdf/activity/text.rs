@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::error_text::{one_line, shorten};
-use super::{lock, Activity, Answer, Counters, Network, Pause, What};
+use super::counters::{lock, Activity, Answer, Counters, Network, Pause, What};
+use crate::cdf::error::text::{one_line, shorten};
 
 /// Resources that a text names one by one; of more it gives the sum.
 const NAMED: usize = 3;
@@ -22,19 +22,19 @@ pub struct Account {
 
 /// Of a transaction's or of a resource's rows.
 #[derive(Clone, Copy, Default)]
-struct Rows {
+struct RowCount {
     all: u64,
     acknowledged: u64,
 }
 
 impl Counters {
-    fn of(&self) -> Rows {
-        Rows { all: self.get(|t| &t.rows), acknowledged: self.get(|t| &t.acknowledged) }
+    fn of(&self) -> RowCount {
+        RowCount { all: self.get(|t| &t.rows), acknowledged: self.get(|t| &t.acknowledged) }
     }
 
     /// How long the rest of its rows will take, at the pace so far. None while that is unknown.
     fn left(&self, now: Instant) -> Option<Duration> {
-        let Rows { all, acknowledged } = self.of();
+        let RowCount { all, acknowledged } = self.of();
         let time = now.saturating_duration_since(*self.began.get()?);
         let rest = all.saturating_sub(acknowledged);
         (acknowledged > 0).then(|| time.mul_f64(rest as f64 / acknowledged as f64))
@@ -74,7 +74,7 @@ impl Activity {
     fn left(&self, now: Instant) -> Option<Duration> {
         let resources = lock(&self.resources);
         let unfinished = resources.iter().filter(|counters| {
-            let Rows { all, acknowledged } = counters.of();
+            let RowCount { all, acknowledged } = counters.of();
             acknowledged < all
         });
         unfinished.map(|counters| counters.left(now)).collect::<Option<Vec<_>>>()?.into_iter().max()
@@ -83,7 +83,7 @@ impl Activity {
     /// `3 of 9 events and 1 of 1 timeseries`.
     fn rows_of(&self, number: impl Fn(u64) -> String) -> String {
         let resources = lock(&self.resources);
-        let one = |Rows { all, acknowledged }: Rows, name: &str| {
+        let one = |RowCount { all, acknowledged }: RowCount, name: &str| {
             format!("{} of {} {name}", number(acknowledged), number(all))
         };
         if resources.len() <= NAMED {
@@ -91,9 +91,9 @@ impl Activity {
                 resources.iter().map(|counters| one(counters.of(), &counters.name)).collect();
             return listed(&each);
         }
-        let sum = resources.iter().fold(Rows::default(), |sum, counters| {
+        let sum = resources.iter().fold(RowCount::default(), |sum, counters| {
             let rows = counters.of();
-            Rows { all: sum.all + rows.all, acknowledged: sum.acknowledged + rows.acknowledged }
+            RowCount { all: sum.all + rows.all, acknowledged: sum.acknowledged + rows.acknowledged }
         });
         one(sum, &format!("rows of {} resources", resources.len()))
     }
@@ -147,7 +147,7 @@ impl Activity {
                 if resources.len() > NAMED {
                     let each =
                         resources.iter().filter(|counters| counters.of().acknowledged > 0).map(|counters| {
-                            let Rows { all, acknowledged } = counters.of();
+                            let RowCount { all, acknowledged } = counters.of();
                             format!("{acknowledged} of {all} {}", counters.name)
                         });
                     let each: Vec<String> = each.collect();
@@ -225,7 +225,7 @@ impl Activity {
         let each: Vec<String> = lock(&self.resources)
             .iter()
             .map(|counters| {
-                let Rows { all, acknowledged } = counters.of();
+                let RowCount { all, acknowledged } = counters.of();
                 format!("{acknowledged} of {all} {}", counters.name)
             })
             .collect();
@@ -329,7 +329,7 @@ fn shortened(text: &str, longest: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Errand;
+    use super::super::errand::Errand;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -9,7 +9,8 @@ use super::answer::Answer;
 use super::owed::Owed;
 use super::{retry, token};
 use crate::cdf::document;
-use crate::cdf::error_text::{one_line, LONGEST_HEADLINE};
+use crate::cdf::error::text::one_line;
+use crate::cdf::error::LONGEST_HEADLINE;
 use crate::cdf::fuzz::{config, is_json, sent};
 
 /// The number of items of an answer, if it is an object and each of them is an object with a key somewhere in it.

@@ -7,8 +7,8 @@ use super::call::{Peer, ServerCall};
 use super::failure::Failure;
 use super::retry::Stop;
 use super::text::{setting, shorten, LONGEST_FOREIGN_TEXT, LONGEST_MESSAGE};
+use crate::cdf::error::text::brief_endpoint;
 use crate::cdf::error::{ApiError, Error, Kind, RequestError, Trace, FAILED, THROTTLED};
-use crate::cdf::error_text::brief_endpoint;
 
 const BETWEEN_CDF: &str =
     "Something between this server and CDF may have answered, such as a proxy. Otherwise check the base_url of the foreign \

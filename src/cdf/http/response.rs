@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::cdf::document;
+use crate::cdf::error::text::brief_endpoint;
 use crate::cdf::error::{Error, Kind, Trace, FAILED};
-use crate::cdf::error_text::brief_endpoint;
 
 /// The answer that the request was owed.
 #[derive(Debug, Clone)]

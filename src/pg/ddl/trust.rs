@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -15,18 +16,18 @@ use crate::cdf::error::{Error, Kind};
 use crate::pg::errors::OrRaise;
 use crate::pg::list::pointers;
 use crate::pg::ours;
-use crate::pg::redact;
+use crate::pg::redact::statement;
 use crate::pg::rights::{is_superuser, role_name};
 use crate::pg::text::{from_server, from_server_lossy};
 use crate::seal;
 
-static mut PREVIOUS_HOOK: pg_sys::object_access_hook_type = None;
+static PREVIOUS_HOOK: OnceLock<pg_sys::object_access_hook_type> = OnceLock::new();
 
 /// Installs the hook that sees servers being altered. Called once, from `_PG_init`.
 pub fn init() {
     // SAFETY: the backend has one thread at this point.
     unsafe {
-        PREVIOUS_HOOK = pg_sys::object_access_hook;
+        PREVIOUS_HOOK.get_or_init(|| pg_sys::object_access_hook);
         pg_sys::object_access_hook = Some(access_object);
     }
 }
@@ -80,7 +81,7 @@ pub unsafe fn check_mapping(statement: *mut pg_sys::Node) {
 /// A mapping's options, from the validator. If the statement has loaded this library, no hook has seen it, and what it
 /// changes is not known. Then no mapping may take over another's secret for another place.
 pub fn check_new_mapping(pairs: &[(&str, &str)]) -> Result<(), Error> {
-    if redact::sees_statement() || is_superuser() {
+    if statement::sees_statement() || is_superuser() {
         return Ok(());
     }
     let given = |name: &str| pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
@@ -250,7 +251,7 @@ unsafe extern "C-unwind" fn access_object(
         if access == pg_sys::ObjectAccessType::OAT_POST_ALTER && class == pg_sys::ForeignServerRelationId {
             check_server(object);
         }
-        if let Some(previous) = PREVIOUS_HOOK {
+        if let Some(previous) = PREVIOUS_HOOK.get().copied().flatten() {
             previous(access, class, object, part, argument);
         }
     }

@@ -1,17 +1,19 @@
 //! The one planner hook: what of an INSERT into this extension's tables PostgreSQL would plan otherwise.
 
+use std::sync::OnceLock;
+
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::{coerce, on_conflict, system_columns};
 
-static mut PREVIOUS_PLANNER: pg_sys::planner_hook_type = None;
+static PREVIOUS_PLANNER: OnceLock<pg_sys::planner_hook_type> = OnceLock::new();
 
 /// Installs the hook. Called once, from `_PG_init`.
 pub fn init() {
     // SAFETY: the backend has one thread at this point; the hook of another extension is called on.
     unsafe {
-        PREVIOUS_PLANNER = pg_sys::planner_hook;
+        PREVIOUS_PLANNER.get_or_init(|| pg_sys::planner_hook);
         pg_sys::planner_hook = Some(planner);
     }
 }
@@ -39,7 +41,7 @@ unsafe extern "C-unwind" fn planner(
     // SAFETY: PostgreSQL passes what a planner takes.
     unsafe {
         prepare(query);
-        match PREVIOUS_PLANNER {
+        match PREVIOUS_PLANNER.get().copied().flatten() {
             Some(previous) => previous(query, text, cursor_options, parameters),
             None => postgres_planner(query, text, cursor_options, parameters),
         }

@@ -20,7 +20,7 @@ macro_rules! sql_function {
         #[no_mangle]
         #[pgrx::pg_guard]
         pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
-            $crate::pg::redact::show_current_statement();
+            $crate::pg::redact::statement::show_current_statement();
             let body: fn(&$crate::pg::registration::function::Call) -> Result<pgrx::pg_sys::Datum, $crate::cdf::error::Error> = $body;
             // SAFETY: `fcinfo` is that of a call with the declared arguments and result.
             let call = unsafe { $crate::pg::registration::function::Call::new(fcinfo, stringify!($name)) };

@@ -55,7 +55,7 @@ pub(super) struct Registered {
 #[no_mangle]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn cdf_register_credentials(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    redact::show_current_statement();
+    redact::statement::show_current_statement();
     // SAFETY: `fcinfo` is that of a call with the declared arguments and result.
     unsafe {
         pg_sys::PreventCommandIfReadOnly(c"cdf_register_credentials".as_ptr());
@@ -74,7 +74,7 @@ pub unsafe extern "C-unwind" fn cdf_register_credentials(fcinfo: pg_sys::Functio
 pub unsafe extern "C-unwind" fn cdf_register_credentials_support(
     _fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    redact::show_current_statement();
+    redact::statement::show_current_statement();
     pg_sys::Datum::null()
 }
 

@@ -1,15 +1,9 @@
-//! The one error type of the CDF side. It carries everything that the PostgreSQL side reports, and never a secret.
+//! Answers of CDF that are not a success, and what the user is told of them.
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
-
-use serde_json::Value;
-
-use super::error_text::brief_endpoint;
-pub use super::error_text::{Fate, Noun, Rows, Trace, ROWS, SERIES};
-
-/// How many rows an error names before it only counts them.
-pub const NAMED_ROWS: usize = 10;
+use super::identity::Identity;
+use super::kind::Kind;
+use super::report::{Error, Trace};
+use super::text::{brief_endpoint, list_names};
 
 /// What to do where CDF has no time for the gateway, and where it fails.
 pub const THROTTLED: &str =
@@ -17,223 +11,6 @@ pub const THROTTLED: &str =
      cdf_fdw.max_concurrent_requests.";
 pub const FAILED: &str =
     "Try again later. Cognite's support can look the x-request-id up, where there is one.";
-
-/// The class of an error; each has one SQLSTATE. None of CDF's failures is of class 53 or 58: clients take those for a
-/// dying server, and break the connection before their user sees what the error says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// DNS, TCP or TLS to CDF or to the identity provider failed, after retries; or there is no CDF.
-    CannotConnect,
-    /// An established connection broke, after retries; or what answers is not CDF.
-    ConnectionLost,
-    /// The identity provider or CDF does not accept the credentials, or they have no access to the project.
-    NotAuthenticated,
-    /// CDF answered 403.
-    Forbidden,
-    /// An item exists already where it must not.
-    Duplicate,
-    /// A parent, asset, data set, series or label does not exist.
-    MissingReference,
-    /// A text or document is longer than CDF takes.
-    TooLong,
-    /// A number or timestamp is out of CDF's range.
-    OutOfRange,
-    /// A value that CDF requires is NULL.
-    MissingValue,
-    /// A text that is not, or has no form, in the encoding that it has to be in.
-    InvalidEncoding,
-    /// Any other value that CDF does not take.
-    InvalidValue,
-    /// Throttled for longer than the settings allow.
-    Throttled,
-    /// A configured limit of this server was reached.
-    LimitExceeded,
-    /// Cancelled, or the deadline of the flush passed.
-    TimedOut,
-    /// CDF or the identity provider answered with a server error, after retries.
-    ServerFailure,
-    /// CDF does not remember any more where a read goes on.
-    CursorExpired,
-    /// Not supported.
-    Unsupported,
-    /// An option holds a value that cannot be used.
-    InvalidOption,
-    /// A defect of this extension.
-    Internal,
-}
-
-impl Kind {
-    /// The five characters of the SQLSTATE that users see.
-    pub fn sqlstate(self) -> &'static str {
-        match self {
-            Kind::CannotConnect => "08001",
-            Kind::ConnectionLost | Kind::Throttled | Kind::ServerFailure => "08006",
-            Kind::NotAuthenticated => "28000",
-            Kind::Forbidden => "42501",
-            Kind::Duplicate => "23505",
-            Kind::MissingReference => "23503",
-            Kind::TooLong => "22001",
-            Kind::OutOfRange => "22003",
-            Kind::MissingValue => "22004",
-            Kind::InvalidEncoding => "22021",
-            Kind::InvalidValue => "22023",
-            Kind::LimitExceeded => "53400",
-            Kind::TimedOut => "57014",
-            Kind::CursorExpired => "24000",
-            Kind::Unsupported => "0A000",
-            Kind::InvalidOption => "HV00J",
-            Kind::Internal => "XX000",
-        }
-    }
-}
-
-/// What the user is told. Boxed: every row passes through a dozen results, which are moved whole.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.headline())]
-pub struct Error(Box<Report>);
-
-/// What an error tells, in parts. [`Report::headline`] and [`Report::details`] make the texts of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    pub kind: Kind,
-    /// What it is about: a resource, and where in it.
-    pub subject: Option<String>,
-    /// What went wrong.
-    pub message: String,
-    /// The rows that it is about.
-    pub rows: Option<Rows>,
-    /// CDF may have applied the request all the same.
-    pub unsure: bool,
-    /// What had been accepted: for the message, and in full.
-    pub accepted: Option<(String, String)>,
-    /// The answer that it follows from.
-    pub trace: Option<Trace>,
-    /// More about it, one line each.
-    pub detail: Vec<String>,
-    pub hint: Option<String>,
-}
-
-impl Error {
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error(Box::new(Report {
-            kind,
-            subject: None,
-            message: message.into(),
-            rows: None,
-            unsure: false,
-            accepted: None,
-            trace: None,
-            detail: Vec::new(),
-            hint: None,
-        }))
-    }
-
-    pub fn into_report(self) -> Report {
-        *self.0
-    }
-
-    /// A defect of this extension; the message says where.
-    pub fn internal(message: impl Into<String>) -> Self {
-        Error::new(Kind::Internal, message)
-    }
-
-    /// What it is about, if that is not known yet.
-    pub fn about(mut self, subject: impl Into<String>) -> Self {
-        self.subject.get_or_insert_with(|| subject.into());
-        self
-    }
-
-    /// The rows that it is about, if they are not known yet. `names` may be the first ten of them.
-    pub fn rows(mut self, fate: Fate, noun: Noun, names: Vec<String>, count: usize) -> Self {
-        if count > 0 {
-            self.rows.get_or_insert(Rows { fate, noun, names, count, more: false });
-        }
-        self
-    }
-
-    /// The rows that CDF, or this extension, refuses.
-    pub fn refusing(self, names: Vec<String>, count: usize) -> Self {
-        self.rows(Fate::Refused, ROWS, names, count)
-    }
-
-    /// The row that is being written, by its keys.
-    pub fn of_row(self, keys: Option<String>) -> Self {
-        match keys {
-            Some(keys) => self.rows(Fate::Written, ROWS, vec![keys], 1),
-            None => self,
-        }
-    }
-
-    /// The answer that it follows from, if that is not known yet.
-    pub fn trace(mut self, trace: Option<Trace>) -> Self {
-        self.trace = self.trace.take().or(trace);
-        self
-    }
-
-    /// Adds one line of detail.
-    pub fn detail(mut self, line: impl Into<String>) -> Self {
-        self.detail.push(line.into());
-        self
-    }
-
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// A hint where there is none yet.
-    pub fn or_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint.get_or_insert_with(|| hint.into());
-        self
-    }
-}
-
-impl Deref for Error {
-    type Target = Report;
-
-    fn deref(&self) -> &Report {
-        &self.0
-    }
-}
-
-impl DerefMut for Error {
-    fn deref_mut(&mut self) -> &mut Report {
-        &mut self.0
-    }
-}
-
-/// How CDF addresses an existing item in answers: by its internal id, its external id, or an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Identity {
-    Id(i64),
-    ExternalId(String),
-    Instance { space: String, external_id: String },
-}
-
-impl Identity {
-    /// Reads an object that names an item: an entry of CDF's `missing` or `duplicated`, or of a request.
-    pub fn from_json(entry: &Value) -> Option<Identity> {
-        let text = |object: &Value, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
-        let instance = entry.get("instanceId").unwrap_or(entry);
-        if let (Some(space), Some(external_id)) = (text(instance, "space"), text(instance, "externalId")) {
-            return Some(Identity::Instance { space, external_id });
-        }
-        match entry.get("id").and_then(Value::as_i64) {
-            Some(id) => Some(Identity::Id(id)),
-            None => text(entry, "externalId").map(Identity::ExternalId),
-        }
-    }
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Identity::Id(id) => write!(f, "{id}"),
-            Identity::ExternalId(external_id) => write!(f, "\"{external_id}\""),
-            Identity::Instance { space, external_id } => write!(f, "(\"{space}\", \"{external_id}\")"),
-        }
-    }
-}
 
 /// An answer of CDF that is not a success (cdf's `{"error": {…}}`, or whatever a gateway before it sent).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -382,16 +159,6 @@ pub enum Absence {
     Unclear,
 }
 
-/// The first ten names and a count of all, as every error lists rows.
-pub fn list_names<T: fmt::Display>(names: impl Iterator<Item = T>, total: usize) -> String {
-    let shown: Vec<String> = names.take(NAMED_ROWS).map(|name| name.to_string()).collect();
-    if total > shown.len() {
-        format!("{} … ({total} in all)", shown.join(", "))
-    } else {
-        shown.join(", ")
-    }
-}
-
 /// Why a request has no successful answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestError {
@@ -492,12 +259,5 @@ mod tests {
         let missing = vec![Identity::ExternalId("a".into())];
         assert_eq!(ApiError { missing, ..refused(404, "gone") }.absence(), Absence::Item);
         assert_eq!(ApiError { names_others: true, ..refused(404, "gone") }.absence(), Absence::Item);
-    }
-
-    #[test]
-    fn lists_name_ten_and_count_all() {
-        let names: Vec<u32> = (0..25).collect();
-        assert_eq!(list_names(names.iter(), 25), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 … (25 in all)");
-        assert_eq!(list_names(names.iter().take(2), 2), "0, 1");
     }
 }

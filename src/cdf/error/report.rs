@@ -1,9 +1,11 @@
-//! The texts of an error: MESSAGE in one line that says all that matters, since many clients show nothing else; DETAIL with
-//! the longer lists and the trace.
+//! The one error type of the CDF side, and its texts: MESSAGE in one line that says all that matters, since many clients show
+//! nothing else; DETAIL with the longer lists and the trace.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
-use super::error::{list_names, Report, NAMED_ROWS};
+use super::kind::Kind;
+use super::text::{list_names, one_line, shorten, NAMED_ROWS};
 
 /// The most characters of a MESSAGE.
 pub const LONGEST_HEADLINE: usize = 400;
@@ -14,6 +16,121 @@ const LONGEST_ACCEPTED: usize = 100;
 const LONGEST_REQUEST_ID: usize = 50;
 /// What is left, at least, for what went wrong.
 const SHORTEST_REASON: usize = 40;
+
+/// What the user is told. Boxed: every row passes through a dozen results, which are moved whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.headline())]
+pub struct Error(Box<Report>);
+
+/// What an error tells, in parts. [`Report::headline`] and [`Report::details`] make the texts of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub kind: Kind,
+    /// What it is about: a resource, and where in it.
+    pub subject: Option<String>,
+    /// What went wrong.
+    pub message: String,
+    /// The rows that it is about.
+    pub rows: Option<Rows>,
+    /// CDF may have applied the request all the same.
+    pub unsure: bool,
+    /// What had been accepted: for the message, and in full.
+    pub accepted: Option<(String, String)>,
+    /// The answer that it follows from.
+    pub trace: Option<Trace>,
+    /// More about it, one line each.
+    pub detail: Vec<String>,
+    pub hint: Option<String>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error(Box::new(Report {
+            kind,
+            subject: None,
+            message: message.into(),
+            rows: None,
+            unsure: false,
+            accepted: None,
+            trace: None,
+            detail: Vec::new(),
+            hint: None,
+        }))
+    }
+
+    pub fn into_report(self) -> Report {
+        *self.0
+    }
+
+    /// A defect of this extension; the message says where.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Error::new(Kind::Internal, message)
+    }
+
+    /// What it is about, if that is not known yet.
+    pub fn about(mut self, subject: impl Into<String>) -> Self {
+        self.subject.get_or_insert_with(|| subject.into());
+        self
+    }
+
+    /// The rows that it is about, if they are not known yet. `names` may be the first ten of them.
+    pub fn rows(mut self, fate: Fate, noun: Noun, names: Vec<String>, count: usize) -> Self {
+        if count > 0 {
+            self.rows.get_or_insert(Rows { fate, noun, names, count, more: false });
+        }
+        self
+    }
+
+    /// The rows that CDF, or this extension, refuses.
+    pub fn refusing(self, names: Vec<String>, count: usize) -> Self {
+        self.rows(Fate::Refused, ROWS, names, count)
+    }
+
+    /// The row that is being written, by its keys.
+    pub fn of_row(self, keys: Option<String>) -> Self {
+        match keys {
+            Some(keys) => self.rows(Fate::Written, ROWS, vec![keys], 1),
+            None => self,
+        }
+    }
+
+    /// The answer that it follows from, if that is not known yet.
+    pub fn trace(mut self, trace: Option<Trace>) -> Self {
+        self.trace = self.trace.take().or(trace);
+        self
+    }
+
+    /// Adds one line of detail.
+    pub fn detail(mut self, line: impl Into<String>) -> Self {
+        self.detail.push(line.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A hint where there is none yet.
+    pub fn or_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+}
+
+impl Deref for Error {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.0
+    }
+}
+
+impl DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut Report {
+        &mut self.0
+    }
+}
 
 /// What became of the rows of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,53 +263,8 @@ impl Report {
     }
 }
 
-/// A text on one line, without characters that a terminal or a log would take for more than text.
-pub fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    // A line's end and the indentation after it are one space.
-    let mut broken = false;
-    for character in text.trim().chars() {
-        let breaks = character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
-        if breaks && !line.ends_with(' ') {
-            line.push(' ');
-        }
-        broken = breaks || broken && character == ' ';
-        if !broken {
-            line.push(character);
-        }
-    }
-    line.truncate(line.trim_end().len());
-    line
-}
-
-/// At most so many characters of a text.
-pub fn shorten(text: &str, longest: usize) -> String {
-    match text.char_indices().nth(longest) {
-        None => text.to_owned(),
-        Some(_) => {
-            let kept: String = text.chars().take(longest.saturating_sub(1)).collect();
-            format!("{}…", kept.trim_end())
-        }
-    }
-}
-
-/// Method and path without the names in it: `POST /raw/…/rows`. What they name is said elsewhere.
-pub fn brief_endpoint(endpoint: &str) -> String {
-    match endpoint.split_once(" /raw/dbs/") {
-        Some((method, path)) => {
-            // /raw/dbs/{database}/tables/{table}/rows/{key}
-            let what = path.split('/').nth(3);
-            let row = if path.split('/').nth(4).is_some_and(|last| last != "delete") { "/…" } else { "" };
-            let delete = if path.ends_with("/rows/delete") { "/delete" } else { "" };
-            format!("{method} /raw/…/{}{row}{delete}", what.unwrap_or("tables"))
-        }
-        None => endpoint.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::error::{Error, Kind};
     use super::*;
 
     fn trace(id: &str) -> Option<Trace> {
@@ -241,24 +313,9 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_joined() {
-        assert_eq!(one_line(" a\r\n\t b  c\u{2028}d\0\n"), "a b  c d");
-    }
-
-    #[test]
     fn an_unknown_outcome_is_told() {
         let mut error = Error::new(Kind::ConnectionLost, "the connection broke");
         error.unsure = true;
         assert_eq!(error.to_string(), "the connection broke; it may have been accepted");
-    }
-
-    #[test]
-    fn endpoints_of_raw_are_told_without_their_names() {
-        assert_eq!(brief_endpoint("POST /raw/dbs/a%20b/tables/c/rows"), "POST /raw/…/rows");
-        assert_eq!(brief_endpoint("POST /raw/dbs/a/tables/c/rows/delete"), "POST /raw/…/rows/delete");
-        assert_eq!(brief_endpoint("GET /raw/dbs/a/tables/c/rows/k"), "GET /raw/…/rows/…");
-        assert_eq!(brief_endpoint("GET /raw/dbs/a/tables"), "GET /raw/…/tables");
-        assert_eq!(brief_endpoint("GET /raw/dbs"), "GET /raw/dbs");
-        assert_eq!(brief_endpoint("POST /assets"), "POST /assets");
     }
 }
