@@ -70,7 +70,7 @@ lint: setup ## Check formatting, clippy without warnings, structure, scripts, Py
 	@echo '==> clippy: the CDF side alone, the emulator, the sink and the HTTP server'
 	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -p cdf-sink -p cdf-gateway-api -- -D warnings
 	@echo '==> structure of src'
-	@scripts/structure.py --without circles --without names --without shapes
+	@scripts/structure.py
 	@echo '==> scripts, Python, Dockerfile'
 	@$(call check,shellcheck,-x $(shell_files))
 	@$(call check,ruff,check --quiet $(python_dirs))

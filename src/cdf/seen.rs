@@ -14,7 +14,7 @@ use super::hash::hash_bytes;
 pub const PAGE: usize = 8192;
 
 /// Storage for pages.
-pub trait Pages {
+pub trait PageStore {
     /// # Errors
     /// If the page cannot be read.
     fn read(&mut self, page: u64, into: &mut [u8; PAGE]) -> Result<(), Error>;
@@ -49,7 +49,7 @@ impl SeenRows {
     ///
     /// # Errors
     /// If pages cannot be read or written.
-    pub fn insert(&mut self, keys: &[Cell<'_>], pages: &mut dyn Pages) -> Result<bool, Error> {
+    pub fn insert(&mut self, keys: &[Cell<'_>], pages: &mut dyn PageStore) -> Result<bool, Error> {
         self.key.clear();
         keys.iter().for_each(|cell| append(&mut self.key, cell));
         if let Some(table) = &mut self.table {
@@ -162,7 +162,7 @@ fn record(out: &mut Vec<u8>, key: &[u8]) {
 
 impl PagedTable {
     /// Makes a table with buckets for so many bytes.
-    fn new(bytes: usize, pages: &mut dyn Pages) -> Result<PagedTable, Error> {
+    fn new(bytes: usize, pages: &mut dyn PageStore) -> Result<PagedTable, Error> {
         let round = (bytes.div_ceil(CAPACITY) as u64).next_power_of_two();
         let table = PagedTable { round, split: 0, bytes: 0, extra: 0, free: 0 };
         for bucket in 0..round {
@@ -182,7 +182,7 @@ impl PagedTable {
         }
     }
 
-    fn insert(&mut self, key: &[u8], pages: &mut dyn Pages) -> Result<bool, Error> {
+    fn insert(&mut self, key: &[u8], pages: &mut dyn PageStore) -> Result<bool, Error> {
         let mut bucket = self.read(self.bucket_of(key), pages)?;
         if bucket.keys().any(|other| other == key) {
             return Ok(false);
@@ -199,7 +199,7 @@ impl PagedTable {
     }
 
     /// Adds a bucket, and moves to it its share of the keys of the bucket that is next to be split.
-    fn split_next(&mut self, pages: &mut dyn Pages) -> Result<(), Error> {
+    fn split_next(&mut self, pages: &mut dyn PageStore) -> Result<(), Error> {
         let (old, new) = (self.split, self.round + self.split);
         let mut bucket = self.read(old, pages)?;
         self.split += 1;
@@ -223,7 +223,7 @@ impl PagedTable {
         Ok(())
     }
 
-    fn read(&self, bucket: u64, pages: &mut dyn Pages) -> Result<Bucket, Error> {
+    fn read(&self, bucket: u64, pages: &mut dyn PageStore) -> Result<Bucket, Error> {
         let mut found = Bucket { pages: Vec::new(), bytes: Vec::new() };
         let mut page = [0; PAGE];
         let mut next = first_page(bucket) + 1;
@@ -239,7 +239,7 @@ impl PagedTable {
     }
 
     /// Writes a bucket's pages from `from` on, with more pages if it needs them.
-    fn write(&mut self, bucket: &mut Bucket, from: usize, pages: &mut dyn Pages) -> Result<(), Error> {
+    fn write(&mut self, bucket: &mut Bucket, from: usize, pages: &mut dyn PageStore) -> Result<(), Error> {
         let needed = bucket.bytes.len().div_ceil(CAPACITY).max(1);
         let known = bucket.pages.len();
         while bucket.pages.len() < needed {
@@ -261,7 +261,7 @@ impl PagedTable {
     }
 
     /// Takes a page for a bucket that needs more than its first.
-    fn another(&mut self, pages: &mut dyn Pages) -> Result<u64, Error> {
+    fn another(&mut self, pages: &mut dyn PageStore) -> Result<u64, Error> {
         match self.free.checked_sub(1) {
             Some(page) => {
                 let mut free = [0; PAGE];
@@ -293,7 +293,7 @@ mod tests {
         reads: usize,
     }
 
-    impl Pages for InMemory {
+    impl PageStore for InMemory {
         fn read(&mut self, page: u64, into: &mut [u8; PAGE]) -> Result<(), Error> {
             self.reads += 1;
             into.copy_from_slice(&**self.pages.get(&page).ok_or_else(|| Error::internal("no such page"))?);

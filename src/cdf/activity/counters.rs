@@ -48,12 +48,12 @@ pub struct Counters {
     pub(super) began: OnceLock<Instant>,
     /// Why requests were repeated, and how many of them.
     pub(super) reasons: Mutex<Vec<(String, u64)>>,
-    pub(super) last: Mutex<Option<Answer>>,
+    pub(super) last: Mutex<Option<AttemptEnd>>,
 }
 
 /// How an attempt has ended, in words.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
+pub(super) struct AttemptEnd {
     pub(super) at: Instant,
     pub(super) words: String,
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::counters::{lock, Activity, Answer, Counters, Pause};
+use super::counters::{lock, Activity, AttemptEnd, Counters, Pause};
 
 /// What makes requests one after another: a read, or one part of a flush. It counts for its activity.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Errand {
 
     /// Takes note of how an attempt has ended: "CDF's last answer to POST /events was 429 …".
     pub fn ended(&self, words: String) {
-        *lock(&self.counters.last) = Some(Answer { at: Instant::now(), words });
+        *lock(&self.counters.last) = Some(AttemptEnd { at: Instant::now(), words });
     }
 }
 

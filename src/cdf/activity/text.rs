@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::counters::{lock, Activity, Answer, Counters, Network, Pause, What};
+use super::counters::{lock, Activity, AttemptEnd, Counters, Network, Pause, What};
 use crate::cdf::error::text::{one_line, shorten};
 
 /// Resources that a text names one by one; of more it gives the sum.
@@ -121,7 +121,7 @@ impl Activity {
         Some(format!("{} request{} repeated ({why})", grouped(all), plural(all)))
     }
 
-    fn last(&self) -> Option<Answer> {
+    fn last(&self) -> Option<AttemptEnd> {
         let answers = self.all_counters().into_iter().filter_map(|counters| lock(&counters.last).clone());
         answers.max_by_key(|answer| answer.at)
     }

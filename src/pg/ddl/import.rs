@@ -56,7 +56,7 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
             .iter()
             .map(|table| from_server((**table).relname))
             .collect();
-        let wanted = Wanted {
+        let wanted = ImportedTables {
             limited: statement.list_type == pg_sys::ImportForeignSchemaType::FDW_IMPORT_SCHEMA_LIMIT_TO,
             except: statement.list_type == pg_sys::ImportForeignSchemaType::FDW_IMPORT_SCHEMA_EXCEPT,
             listed,
@@ -116,13 +116,13 @@ fn no_schema(message: String, hint: &str) -> ! {
 }
 
 /// Which tables the statement names.
-struct Wanted {
+struct ImportedTables {
     limited: bool,
     except: bool,
     listed: Vec<String>,
 }
 
-impl Wanted {
+impl ImportedTables {
     /// Whoever limits an import to a table that does not exist would wonder where it is.
     fn require(&self, schema: &str, names: &[&str]) {
         let missing = self.listed.iter().find(|name| !names.contains(&name.as_str()));
@@ -144,7 +144,7 @@ impl Wanted {
 
 /// A view per table, of a data-model space.
 fn of_space(
-    wanted: &Wanted,
+    wanted: &ImportedTables,
     schema: &str,
     space: &str,
     naming: Naming,
@@ -177,7 +177,7 @@ fn of_space(
 
 /// A RAW table per table, of a RAW database.
 fn of_database(
-    wanted: &Wanted,
+    wanted: &ImportedTables,
     schema: &str,
     database: &str,
     server: pg_sys::Oid,

@@ -24,7 +24,7 @@ pub fn holds_values(attribute: &pg_sys::FormData_pg_attribute) -> bool {
 
 /// How the values of one column are read.
 #[derive(Debug, Clone)]
-enum Reader {
+enum ValueReader {
     Bool,
     Int2,
     Int4,
@@ -53,7 +53,7 @@ enum Reader {
 
 #[derive(Debug, Clone)]
 struct Element {
-    reader: Reader,
+    reader: ValueReader,
     oid: Oid,
     len: i16,
     by_value: bool,
@@ -63,7 +63,7 @@ struct Element {
 /// Reads the rows of one table.
 #[derive(Debug)]
 pub struct RowReader {
-    columns: Vec<Option<Column>>,
+    columns: Vec<Option<ColumnReader>>,
     /// What PostgreSQL allocates for a row goes with the next one.
     context: pg_sys::MemoryContext,
     /// As does what is allocated here.
@@ -104,9 +104,9 @@ impl Memory<'_> {
 }
 
 #[derive(Debug)]
-struct Column {
+struct ColumnReader {
     name: String,
-    reader: Reader,
+    reader: ValueReader,
 }
 
 impl RowReader {
@@ -121,10 +121,10 @@ impl RowReader {
         let descriptor = unsafe { pgrx::PgTupleDesc::from_pg_unchecked(descriptor) };
         let mut columns = Vec::with_capacity(descriptor.len());
         for attribute in descriptor.iter() {
-            columns.push(
-                holds_values(attribute)
-                    .then(|| Column { name: column_name(attribute), reader: Reader::of(attribute.atttypid) }),
-            );
+            columns.push(holds_values(attribute).then(|| ColumnReader {
+                name: column_name(attribute),
+                reader: ValueReader::of(attribute.atttypid),
+            }));
         }
         // SAFETY: catalog and context functions of a running backend; the name is static.
         let context = unsafe {
@@ -173,7 +173,9 @@ impl RowReader {
 
     /// Has flat JSON objects of a column read as pairs, for an encoder that needs no document.
     pub fn read_pairs(&mut self, column: usize) {
-        if let Some(Some(Column { reader: Reader::Jsonb { pairs }, .. })) = self.columns.get_mut(column) {
+        if let Some(Some(ColumnReader { reader: ValueReader::Jsonb { pairs }, .. })) =
+            self.columns.get_mut(column)
+        {
             *pairs = true;
         }
     }
@@ -232,7 +234,7 @@ impl RowReader {
 
 /// A row that a statement changes: its key columns as they were (the others are NULL), and for an UPDATE the row as it is
 /// to be and as it was.
-pub struct Change<'r> {
+pub struct RowChange<'r> {
     pub keys: Vec<Cell<'r>>,
     pub new: Vec<Cell<'r>>,
     pub old: Vec<Cell<'r>>,
@@ -249,7 +251,7 @@ impl RowReader {
         keys: &[(usize, i16)],
         new: *mut pg_sys::TupleTableSlot,
         old: *mut pg_sys::TupleTableSlot,
-        use_change: impl FnOnce(Change<'_>) -> Result<R, Error>,
+        use_change: impl FnOnce(RowChange<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         // SAFETY: the caller's promise; the row context is the reader's own, and nothing of the last row is used any more.
         unsafe {
@@ -262,7 +264,7 @@ impl RowReader {
             let place = |at: usize| keys.iter().find(|(column, _)| *column == at);
             let change = self
                 .cells(|at| place(at).and_then(|(_, number)| value(plan, i32::from(*number))))
-                .and_then(|keys| Ok(Change { keys, new: row(new)?, old: row(old)? }));
+                .and_then(|keys| Ok(RowChange { keys, new: row(new)?, old: row(old)? }));
             fixed.end();
             change.and_then(use_change)
         }
@@ -306,9 +308,9 @@ impl RowReader {
     }
 }
 
-impl Column {
+impl ColumnReader {
     /// # Safety
-    /// As [`Reader::read`].
+    /// As [`ValueReader::read`].
     unsafe fn read<'r>(&self, datum: Datum, memory: Memory<'r>) -> Result<Cell<'r>, Error> {
         // SAFETY: the caller's promise.
         unsafe { self.reader.read(datum, memory) }
@@ -333,39 +335,39 @@ pub unsafe fn value(slot: *mut pg_sys::TupleTableSlot, number: i32) -> Option<Da
 
 type Refusal = (Kind, String);
 
-impl Reader {
+impl ValueReader {
     fn form(&self) -> TextForm {
         match self {
-            Reader::Output { form, .. } => *form,
-            Reader::Array(element) => element.reader.form(),
+            ValueReader::Output { form, .. } => *form,
+            ValueReader::Array(element) => element.reader.form(),
             _ => TextForm::Fixed,
         }
     }
 
-    fn of(oid: Oid) -> Reader {
+    fn of(oid: Oid) -> ValueReader {
         // SAFETY: catalog look-ups of a type that a column has.
         unsafe {
             let oid = pg_sys::getBaseType(oid);
             match oid {
-                pg_sys::BOOLOID => Reader::Bool,
-                pg_sys::INT2OID => Reader::Int2,
-                pg_sys::INT4OID => Reader::Int4,
-                pg_sys::INT8OID => Reader::Int8,
-                pg_sys::FLOAT4OID => Reader::Float4,
-                pg_sys::FLOAT8OID => Reader::Float8,
-                pg_sys::TEXTOID | pg_sys::VARCHAROID => Reader::Text,
-                pg_sys::TIMESTAMPTZOID | pg_sys::TIMESTAMPOID => Reader::Timestamp,
-                pg_sys::DATEOID => Reader::Date,
-                pg_sys::JSONOID => Reader::Json,
-                pg_sys::JSONBOID => Reader::Jsonb { pairs: false },
-                pg_sys::BYTEAOID => Reader::Bytea,
+                pg_sys::BOOLOID => ValueReader::Bool,
+                pg_sys::INT2OID => ValueReader::Int2,
+                pg_sys::INT4OID => ValueReader::Int4,
+                pg_sys::INT8OID => ValueReader::Int8,
+                pg_sys::FLOAT4OID => ValueReader::Float4,
+                pg_sys::FLOAT8OID => ValueReader::Float8,
+                pg_sys::TEXTOID | pg_sys::VARCHAROID => ValueReader::Text,
+                pg_sys::TIMESTAMPTZOID | pg_sys::TIMESTAMPOID => ValueReader::Timestamp,
+                pg_sys::DATEOID => ValueReader::Date,
+                pg_sys::JSONOID => ValueReader::Json,
+                pg_sys::JSONBOID => ValueReader::Jsonb { pairs: false },
+                pg_sys::BYTEAOID => ValueReader::Bytea,
                 _ => {
                     let element = pg_sys::get_element_type(oid);
                     if element != pg_sys::InvalidOid {
                         let (mut len, mut by_value, mut align) = (0, false, 0);
                         pg_sys::get_typlenbyvalalign(element, &mut len, &mut by_value, &mut align);
-                        let reader = Reader::of(element);
-                        return Reader::Array(Box::new(Element {
+                        let reader = ValueReader::of(element);
+                        return ValueReader::Array(Box::new(Element {
                             reader,
                             oid: element,
                             len,
@@ -376,8 +378,8 @@ impl Reader {
                     let (mut output, mut varlena) = (pg_sys::InvalidOid, false);
                     pg_sys::getTypeOutputInfo(oid, &mut output, &mut varlena);
                     match oid {
-                        pg_sys::NUMERICOID => Reader::Numeric { output },
-                        _ => Reader::Output { output, form: TextForm::of(oid) },
+                        pg_sys::NUMERICOID => ValueReader::Numeric { output },
+                        _ => ValueReader::Output { output, form: TextForm::of(oid) },
                     }
                 }
             }
@@ -395,7 +397,7 @@ impl Reader {
     #[inline(always)]
     unsafe fn read_plain<'a>(&self, datum: Datum, memory: Memory<'a>, cell: &mut Cell<'a>) -> bool {
         match self {
-            Reader::Text if !memory.recode => {
+            ValueReader::Text if !memory.recode => {
                 // SAFETY: the caller's promise; such a header says that the text stands behind it.
                 let bytes = unsafe {
                     let varlena: *const pg_sys::varlena = datum.cast_mut_ptr();
@@ -410,10 +412,10 @@ impl Reader {
                     None => return false,
                 }
             }
-            Reader::Int8 => *cell = Cell::Int(datum.value() as i64),
-            Reader::Int4 => *cell = Cell::Int(i64::from(datum.value() as i32)),
-            Reader::Float8 => *cell = Cell::Float(f64::from_bits(datum.value() as u64)),
-            Reader::Timestamp => match datum.value() as i64 {
+            ValueReader::Int8 => *cell = Cell::Int(datum.value() as i64),
+            ValueReader::Int4 => *cell = Cell::Int(i64::from(datum.value() as i32)),
+            ValueReader::Float8 => *cell = Cell::Float(f64::from_bits(datum.value() as u64)),
+            ValueReader::Timestamp => match datum.value() as i64 {
                 i64::MIN | i64::MAX => return false,
                 micros => *cell = Cell::Timestamp(micros),
             },
@@ -428,21 +430,21 @@ impl Reader {
         // SAFETY: the caller's promise, for each type its own representation.
         unsafe {
             Ok(match self {
-                Reader::Bool => Cell::Bool(datum.value() & 0xff != 0),
-                Reader::Int2 => Cell::Int(i64::from(datum.value() as i16)),
-                Reader::Int4 => Cell::Int(i64::from(datum.value() as i32)),
-                Reader::Int8 => Cell::Int(datum.value() as i64),
+                ValueReader::Bool => Cell::Bool(datum.value() & 0xff != 0),
+                ValueReader::Int2 => Cell::Int(i64::from(datum.value() as i16)),
+                ValueReader::Int4 => Cell::Int(i64::from(datum.value() as i32)),
+                ValueReader::Int8 => Cell::Int(datum.value() as i64),
                 // The shortest digits that give the float back, as PostgreSQL prints it: 0.1 stays 0.1.
-                Reader::Float4 => Cell::Float(widen(f32::from_bits(datum.value() as u32))),
-                Reader::Float8 => Cell::Float(f64::from_bits(datum.value() as u64)),
-                Reader::Text => Cell::Text(text(bytes(datum, memory), memory)?),
-                Reader::Json => Cell::Json(text(bytes(datum, memory), memory)?),
-                Reader::Bytea => Cell::Bytes(bytes(datum, memory)),
-                Reader::Timestamp => match datum.value() as i64 {
+                ValueReader::Float4 => Cell::Float(widen(f32::from_bits(datum.value() as u32))),
+                ValueReader::Float8 => Cell::Float(f64::from_bits(datum.value() as u64)),
+                ValueReader::Text => Cell::Text(text(bytes(datum, memory), memory)?),
+                ValueReader::Json => Cell::Json(text(bytes(datum, memory), memory)?),
+                ValueReader::Bytea => Cell::Bytes(bytes(datum, memory)),
+                ValueReader::Timestamp => match datum.value() as i64 {
                     i64::MIN | i64::MAX => return Err(infinite()),
                     micros => Cell::Timestamp(micros),
                 },
-                Reader::Date => match datum.value() as i32 {
+                ValueReader::Date => match datum.value() as i32 {
                     i32::MIN | i32::MAX => return Err(infinite()),
                     days => match i64::from(days).checked_mul(DAY_MICROS) {
                         Some(micros) => Cell::Timestamp(micros),
@@ -451,7 +453,7 @@ impl Reader {
                         }
                     },
                 },
-                Reader::Jsonb { pairs } => {
+                ValueReader::Jsonb { pairs } => {
                     if *pairs && !memory.recode {
                         if let Some(pairs) = jsonb::flat_pairs(bytes(datum, memory), memory.arena) {
                             return Ok(Cell::Pairs(pairs));
@@ -473,9 +475,13 @@ impl Reader {
                     });
                     Cell::Json(text(CStr::from_ptr(printed).to_bytes(), memory)?)
                 }
-                Reader::Numeric { output } => Cell::Number(text(printed(*output, datum, memory), memory)?),
-                Reader::Output { output, .. } => Cell::Text(text(printed(*output, datum, memory), memory)?),
-                Reader::Array(element) => Cell::List(element.read(datum, memory)?),
+                ValueReader::Numeric { output } => {
+                    Cell::Number(text(printed(*output, datum, memory), memory)?)
+                }
+                ValueReader::Output { output, .. } => {
+                    Cell::Text(text(printed(*output, datum, memory), memory)?)
+                }
+                ValueReader::Array(element) => Cell::List(element.read(datum, memory)?),
             })
         }
     }
@@ -483,7 +489,7 @@ impl Reader {
 
 impl Element {
     /// # Safety
-    /// As [`Reader::read`].
+    /// As [`ValueReader::read`].
     unsafe fn read<'a>(&self, datum: Datum, memory: Memory<'a>) -> Result<&'a [Cell<'a>], Refusal> {
         // SAFETY: the datum is an array of the element's type; deconstruct_array fills two arrays of `count` elements.
         unsafe {

@@ -14,9 +14,9 @@ use crate::cdf::table::Operation;
 use crate::cdf::writer::Writer;
 use crate::pg::errors::{raise, OrRaise};
 use crate::pg::list::integers;
-use crate::pg::modify::datum::Change;
+use crate::pg::modify::datum::RowChange;
 use crate::pg::modify::new_rows::NewRows;
-use crate::pg::plan::extent::Extent;
+use crate::pg::plan::extent::StatementReach;
 use crate::pg::plan::{coerce, copy_defaults, system_columns};
 use crate::pg::rights;
 use crate::pg::session::transaction;
@@ -87,8 +87,8 @@ unsafe fn begin(
         let user = rights::of_change(rinfo, estate);
         let mut state = new_state(rinfo, user, mtstate, operation, context, new_rows).or_raise();
         if let Some((extent, set)) = integers(private).split_first() {
-            state.extent = Extent::from_integer(*extent);
-            if state.extent == Extent::All {
+            state.extent = StatementReach::from_integer(*extent);
+            if state.extent == StatementReach::All {
                 state.check_whole();
             }
             if operation == Operation::Update {
@@ -182,7 +182,7 @@ pub unsafe extern "C-unwind" fn exec_foreign_update(
         }
         let old = if state.triggered { (*rinfo).ri_oldTupleSlot } else { std::ptr::null_mut() };
         let first = change_row(state, plan_slot, slot, old, |writer, set, change| {
-            let Change { keys, new, old } = change;
+            let RowChange { keys, new, old } = change;
             let differs = |at: usize| old.get(at).is_some_and(|old| new[at] != *old);
             let changed: Vec<bool> = set.iter().enumerate().map(|(at, set)| *set || differs(at)).collect();
             transaction::write(|target| writer.update(target, keys, new, &changed))
@@ -233,11 +233,11 @@ unsafe fn change_row(
     plan_slot: *mut pg_sys::TupleTableSlot,
     new: *mut pg_sys::TupleTableSlot,
     old: *mut pg_sys::TupleTableSlot,
-    write: impl FnOnce(&mut Writer, &[bool], &Change<'_>) -> Result<(), Error>,
+    write: impl FnOnce(&mut Writer, &[bool], &RowChange<'_>) -> Result<(), Error>,
 ) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        if state.extent != Extent::Part {
+        if state.extent != StatementReach::Part {
             state.check_whole();
         }
         let ModifyState { reader, writer, places, exact_key, changed, seen, .. } = state;

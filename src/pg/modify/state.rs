@@ -14,8 +14,8 @@ use crate::pg::list::pointers;
 use crate::pg::modify::datum::{holds_values, RowReader};
 use crate::pg::modify::new_rows::NewRows;
 use crate::pg::modify::statement::Statement;
-use crate::pg::plan::conflict_condition::Condition;
-use crate::pg::plan::extent::Extent;
+use crate::pg::plan::conflict_condition::ConflictCondition;
+use crate::pg::plan::extent::StatementReach;
 use crate::pg::plan::row_identity::{attribute, Places};
 use crate::pg::plan::{copy_defaults, on_conflict};
 use crate::pg::scan::key_text::ExactKey;
@@ -37,7 +37,7 @@ pub struct ModifyState {
     /// Where the plan's rows have what a row is found again by.
     pub places: Places,
     /// How many of the table's rows an UPDATE or DELETE changes.
-    pub extent: Extent,
+    pub extent: StatementReach,
     pub operation: Operation,
     /// Where they have what finds the key of a row whose text is not that of its value.
     pub exact_key: Option<ExactKey>,
@@ -53,7 +53,7 @@ pub struct ModifyState {
 
 /// What `ON CONFLICT DO UPDATE … WHERE` makes of a row.
 pub struct Conditional {
-    pub condition: Condition,
+    pub condition: ConflictCondition,
     /// Writes the rows that do not fulfil the condition.
     pub keeping: Writer,
 }
@@ -130,7 +130,7 @@ pub unsafe fn new_state(
             _ => OnConflict::Update,
         };
         let table = Arc::new(table);
-        let conditional = match Condition::of_statement(mtstate, rinfo) {
+        let conditional = match ConflictCondition::of_statement(mtstate, rinfo) {
             Some(condition) => {
                 let keeping = Writer::new(table.clone(), connection.clone(), OnConflict::Ignore, None)?;
                 Some(Conditional { condition, keeping })
@@ -142,7 +142,7 @@ pub unsafe fn new_state(
         Ok(ModifyState {
             policies: policies((*mtstate).operation),
             places,
-            extent: Extent::Part,
+            extent: StatementReach::Part,
             operation,
             exact_key,
             changed: vec![false; table.bindings.len()],

@@ -150,18 +150,18 @@ extern "C-unwind" {
 }
 
 /// What a statement asks each of its rows.
-pub struct Condition {
+pub struct ConflictCondition {
     state: *mut pg_sys::ExprState,
     context: *mut pg_sys::ExprContext,
 }
 
-impl Condition {
+impl ConflictCondition {
     /// # Safety
     /// Both are those of a statement that begins, to be run.
     pub unsafe fn of_statement(
         mtstate: *mut pg_sys::ModifyTableState,
         rinfo: *mut pg_sys::ResultRelInfo,
-    ) -> Option<Condition> {
+    ) -> Option<ConflictCondition> {
         // SAFETY: the caller's promise: the relations are open. The executor frees both with the statement.
         unsafe {
             let mut list = planned(mtstate)?;
@@ -174,7 +174,7 @@ impl Condition {
                 });
             }
             let state = pg_sys::ExecInitQual(list, &raw mut (*mtstate).ps);
-            Some(Condition { state, context: pg_sys::CreateExprContext((*mtstate).ps.state) })
+            Some(ConflictCondition { state, context: pg_sys::CreateExprContext((*mtstate).ps.state) })
         }
     }
 

@@ -7,7 +7,7 @@ use crate::pg::list::pointers;
 
 /// How many of a table's rows a statement may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
+pub enum StatementReach {
     /// Those that a condition leaves, or none.
     Part,
     /// All of them, or none: that hangs on a condition that is the same for every row, and known when the statement runs.
@@ -15,17 +15,17 @@ pub enum Extent {
     All,
 }
 
-impl Extent {
+impl StatementReach {
     /// As a plan holds it.
     pub fn to_integer(self) -> i32 {
         self as i32
     }
 
-    pub fn from_integer(integer: i32) -> Extent {
-        [Extent::AllOrNone, Extent::All]
+    pub fn from_integer(integer: i32) -> StatementReach {
+        [StatementReach::AllOrNone, StatementReach::All]
             .into_iter()
             .find(|extent| extent.to_integer() == integer)
-            .unwrap_or(Extent::Part)
+            .unwrap_or(StatementReach::Part)
     }
 }
 
@@ -38,27 +38,27 @@ pub unsafe fn extent(
     root: *mut pg_sys::PlannerInfo,
     plan: *mut pg_sys::ModifyTable,
     result_relation: pg_sys::Index,
-) -> Extent {
+) -> StatementReach {
     // SAFETY: the caller's promise: the relation is one of the query's; lists hold what the planner puts there.
     unsafe {
         // A condition that is never true leaves nothing but a Result.
         let subplan = (*plan).plan.lefttree;
         if (*subplan).type_ == pg_sys::NodeTag::T_Result && (*subplan).lefttree.is_null() {
-            return Extent::Part;
+            return StatementReach::Part;
         }
         let Some(relation) = (*(*root).simple_rel_array.add(result_relation as usize)).as_ref() else {
-            return Extent::Part;
+            return StatementReach::Part;
         };
         let restrictions = pointers::<pg_sys::RestrictInfo>(relation.baserestrictinfo);
         let joins = pointers::<pg_sys::RestrictInfo>(relation.joininfo);
         let mut all = restrictions.iter().chain(joins.iter());
         // Equalities with columns of other tables are kept in classes instead of joininfo.
         if relation.has_eclass_joins || all.any(|info| tells_rows_apart((**info).clause, result_relation)) {
-            return Extent::Part;
+            return StatementReach::Part;
         }
         match (*root).hasPseudoConstantQuals {
-            true => Extent::AllOrNone,
-            false => Extent::All,
+            true => StatementReach::AllOrNone,
+            false => StatementReach::All,
         }
     }
 }
@@ -82,8 +82,8 @@ mod tests {
 
     #[test]
     fn extents_are_kept_in_plans() {
-        for extent in [Extent::Part, Extent::AllOrNone, Extent::All] {
-            assert_eq!(Extent::from_integer(extent.to_integer()), extent);
+        for extent in [StatementReach::Part, StatementReach::AllOrNone, StatementReach::All] {
+            assert_eq!(StatementReach::from_integer(extent.to_integer()), extent);
         }
     }
 }

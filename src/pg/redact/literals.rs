@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::tokens::{tokens, unquoted, Kind, Rules, Token};
+use super::tokens::{tokens, unquoted, Rules, Token, TokenKind};
 use crate::pg::ddl::options;
 
 /// A function of the extension that takes secrets.
@@ -144,11 +144,11 @@ impl Finder<'_> {
         let mut nesting = 0usize;
         for at in 0..self.tokens.len() {
             match self.tokens[at].kind {
-                Kind::Symbol(b'(' | b'[') => nesting += 1,
-                Kind::Symbol(b')' | b']') => nesting = nesting.saturating_sub(1),
-                Kind::Symbol(b';') if nesting == 0 => start = at + 1,
-                Kind::Word | Kind::Quoted => self.name(at, start),
-                Kind::Literal { .. } if self.is_code(start, nesting) => self.code(at),
+                TokenKind::Symbol(b'(' | b'[') => nesting += 1,
+                TokenKind::Symbol(b')' | b']') => nesting = nesting.saturating_sub(1),
+                TokenKind::Symbol(b';') if nesting == 0 => start = at + 1,
+                TokenKind::Word | TokenKind::Quoted => self.name(at, start),
+                TokenKind::Literal { .. } if self.is_code(start, nesting) => self.code(at),
                 _ => {}
             }
         }
@@ -205,13 +205,13 @@ impl Finder<'_> {
         let mut nesting = 0;
         for at in open + 1..self.tokens.len() {
             match self.tokens[at].kind {
-                Kind::Symbol(b'(' | b'[') => nesting += 1,
-                Kind::Symbol(b')' | b']') if nesting > 0 => nesting -= 1,
-                Kind::Symbol(b',') if nesting == 0 => {
+                TokenKind::Symbol(b'(' | b'[') => nesting += 1,
+                TokenKind::Symbol(b')' | b']') if nesting > 0 => nesting -= 1,
+                TokenKind::Symbol(b',') if nesting == 0 => {
                     entries.push(start..at);
                     start = at + 1;
                 }
-                Kind::Symbol(b')' | b']') | Kind::Symbol(b';') if nesting == 0 => {
+                TokenKind::Symbol(b')' | b']') | TokenKind::Symbol(b';') if nesting == 0 => {
                     entries.push(start..at);
                     return entries;
                 }
@@ -251,7 +251,8 @@ impl Finder<'_> {
             return;
         }
         for (position, argument) in self.entries(at + 1).into_iter().enumerate() {
-            let named = self.tokens.get(argument.start + 1).is_some_and(|token| token.kind == Kind::Arrow);
+            let named =
+                self.tokens.get(argument.start + 1).is_some_and(|token| token.kind == TokenKind::Arrow);
             let is_secret = match self.name_at(argument.start).filter(|_| named) {
                 Some(name) => function.secrets.iter().any(|(_, secret)| secret.as_bytes() == name),
                 None => function.secrets.iter().any(|(secret, _)| *secret == position),
@@ -282,13 +283,15 @@ impl Finder<'_> {
         for token in &self.tokens[expression] {
             let body = &self.text[token.body.clone()];
             match token.kind {
-                Kind::Parameter(number) => self.found.parameters.push(number),
+                TokenKind::Parameter(number) => self.found.parameters.push(number),
                 // `'%s'`, and `'` at the end.
-                Kind::Literal { .. } if self.is_part() && (body.contains(&b'%') || !token.closed) => continue,
-                Kind::Literal { .. } | Kind::Number | Kind::Quoted => {
+                TokenKind::Literal { .. } if self.is_part() && (body.contains(&b'%') || !token.closed) => {
+                    continue
+                }
+                TokenKind::Literal { .. } | TokenKind::Number | TokenKind::Quoted => {
                     self.found.ranges.push(token.body.clone())
                 }
-                Kind::Word if words => self.found.ranges.push(token.body.clone()),
+                TokenKind::Word if words => self.found.ranges.push(token.body.clone()),
                 _ => continue,
             }
             any = true;
@@ -354,9 +357,9 @@ impl Finder<'_> {
         let mut nesting = 0;
         for at in start..self.tokens.len() {
             match self.tokens[at].kind {
-                Kind::Symbol(b'(' | b'[') => nesting += 1,
-                Kind::Symbol(b'|' | b',' | b';' | b')' | b']') if nesting == 0 => return start..at,
-                Kind::Symbol(b')' | b']') => nesting -= 1,
+                TokenKind::Symbol(b'(' | b'[') => nesting += 1,
+                TokenKind::Symbol(b'|' | b',' | b';' | b')' | b']') if nesting == 0 => return start..at,
+                TokenKind::Symbol(b')' | b']') => nesting -= 1,
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum TokenKind {
     /// A key word or a name without quotes.
     Word,
     /// A name in double quotes.
@@ -27,7 +27,7 @@ pub enum Kind {
 /// A token of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    pub kind: Kind,
+    pub kind: TokenKind,
     /// Where it stands, without its quotes.
     pub body: Range<usize>,
     /// Whether its closing quote is there.
@@ -36,20 +36,20 @@ pub struct Token {
 
 impl Token {
     pub fn is_symbol(&self, symbol: u8) -> bool {
-        self.kind == Kind::Symbol(symbol)
+        self.kind == TokenKind::Symbol(symbol)
     }
 
     /// Whether it is this key word, given in lower case.
     pub fn is_word(&self, text: &[u8], word: &str) -> bool {
-        self.kind == Kind::Word && text[self.body.clone()].eq_ignore_ascii_case(word.as_bytes())
+        self.kind == TokenKind::Word && text[self.body.clone()].eq_ignore_ascii_case(word.as_bytes())
     }
 
     /// The name that it is: in lower case, unless it stands in quotes.
     pub fn name(&self, text: &[u8]) -> Option<Vec<u8>> {
         let body = &text[self.body.clone()];
         match self.kind {
-            Kind::Word => Some(body.to_ascii_lowercase()),
-            Kind::Quoted => {
+            TokenKind::Word => Some(body.to_ascii_lowercase()),
+            TokenKind::Quoted => {
                 let mut name = body.to_vec();
                 let mut previous = false;
                 name.retain(|byte| {
@@ -124,20 +124,20 @@ impl Lexer<'_> {
                 self.at += 1;
                 self.skip_while(|byte| byte.is_ascii_digit());
                 let number = std::str::from_utf8(&self.text[start + 1..self.at]).ok()?;
-                token(Kind::Parameter(number.parse().unwrap_or(u16::MAX)), start..self.at, true)
+                token(TokenKind::Parameter(number.parse().unwrap_or(u16::MAX)), start..self.at, true)
             }
             (b'$', ..) => Some(self.dollars().unwrap_or_else(|| self.symbol())),
             (b'=', b'>', _) | (b':', b'=', _) => {
                 self.at += 2;
-                token(Kind::Arrow, start..self.at, true)
+                token(TokenKind::Arrow, start..self.at, true)
             }
             (byte, ..) if starts_name(byte) => {
                 self.skip_while(continues_name);
-                token(Kind::Word, start..self.at, true)
+                token(TokenKind::Word, start..self.at, true)
             }
             (byte, next, _) if byte.is_ascii_digit() || (byte == b'.' && next.is_ascii_digit()) => {
                 self.skip_while(|byte| continues_name(byte) || byte == b'.');
-                token(Kind::Number, start..self.at, true)
+                token(TokenKind::Number, start..self.at, true)
             }
             _ => Some(self.symbol()),
         }
@@ -146,7 +146,7 @@ impl Lexer<'_> {
     fn symbol(&mut self) -> Token {
         let start = self.at;
         self.at += 1;
-        Token { kind: Kind::Symbol(self.text[start]), body: start..self.at, closed: true }
+        Token { kind: TokenKind::Symbol(self.text[start]), body: start..self.at, closed: true }
     }
 
     /// Skips blanks and comments, and tells whether there was a line break.
@@ -192,7 +192,7 @@ impl Lexer<'_> {
     fn literal(&mut self, prefix: usize, escapes: bool) -> Option<Token> {
         self.at += prefix;
         let start = self.at;
-        let kind = Kind::Literal { escapes, quotes: true };
+        let kind = TokenKind::Literal { escapes, quotes: true };
         loop {
             match self.byte(0) {
                 _ if self.at >= self.text.len() => {
@@ -229,7 +229,7 @@ impl Lexer<'_> {
                 self.at += 1;
                 continue;
             }
-            return Some(Token { kind: Kind::Quoted, body: start..end, closed });
+            return Some(Token { kind: TokenKind::Quoted, body: start..end, closed });
         }
     }
 
@@ -248,14 +248,14 @@ impl Lexer<'_> {
         let length = self.text[start..].windows(quote.len()).position(|window| window == quote);
         let end = length.map_or(self.text.len(), |length| start + length);
         self.at = (end + quote.len()).min(self.text.len());
-        let kind = Kind::Literal { escapes: false, quotes: false };
+        let kind = TokenKind::Literal { escapes: false, quotes: false };
         Some(Token { kind, body: start..end, closed: length.is_some() })
     }
 }
 
 /// The text that a literal stands for, and where in `text` each of its bytes is, with the end as one more.
 pub fn unquoted(text: &[u8], literal: &Token) -> (Vec<u8>, Vec<usize>) {
-    let Kind::Literal { escapes, quotes } = literal.kind else {
+    let TokenKind::Literal { escapes, quotes } = literal.kind else {
         return (Vec::new(), vec![literal.body.start]);
     };
     let mut content = Vec::with_capacity(literal.body.len());
@@ -292,14 +292,14 @@ mod tests {
 
     const SQL: Rules = Rules { backslashes: false, names: true };
 
-    fn read(text: &str) -> Vec<(Kind, String)> {
+    fn read(text: &str) -> Vec<(TokenKind, String)> {
         let found = tokens(text.as_bytes(), SQL);
         found.into_iter().map(|token| (token.kind, text[token.body].to_owned())).collect()
     }
 
     fn literals(text: &str) -> Vec<String> {
         let found = tokens(text.as_bytes(), SQL);
-        let literals = found.into_iter().filter(|token| matches!(token.kind, Kind::Literal { .. }));
+        let literals = found.into_iter().filter(|token| matches!(token.kind, TokenKind::Literal { .. }));
         literals.map(|token| text[token.body].to_owned()).collect()
     }
 
@@ -322,16 +322,16 @@ mod tests {
         assert_eq!(
             read("f(a => 1.5, \"B\" := $12)"),
             [
-                (Kind::Word, "f".into()),
-                (Kind::Symbol(b'('), "(".into()),
-                (Kind::Word, "a".into()),
-                (Kind::Arrow, "=>".into()),
-                (Kind::Number, "1.5".into()),
-                (Kind::Symbol(b','), ",".into()),
-                (Kind::Quoted, "B".into()),
-                (Kind::Arrow, ":=".into()),
-                (Kind::Parameter(12), "$12".into()),
-                (Kind::Symbol(b')'), ")".into()),
+                (TokenKind::Word, "f".into()),
+                (TokenKind::Symbol(b'('), "(".into()),
+                (TokenKind::Word, "a".into()),
+                (TokenKind::Arrow, "=>".into()),
+                (TokenKind::Number, "1.5".into()),
+                (TokenKind::Symbol(b','), ",".into()),
+                (TokenKind::Quoted, "B".into()),
+                (TokenKind::Arrow, ":=".into()),
+                (TokenKind::Parameter(12), "$12".into()),
+                (TokenKind::Symbol(b')'), ")".into()),
             ]
         );
         let text = b"\"a\"\"B\" Ab";

@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 
 use super::commands::{from_utf8, spi_error, utf8};
-use super::function::{sql_function, Call, Value};
+use super::function::{sql_function, FunctionCall, ResultValue};
 use super::inspect;
 use super::record::{self, Registration};
 use super::update::Held;
@@ -21,12 +21,12 @@ sql_function!(
 );
 
 /// subject, item, needed, ok, message
-type Row = [Value; 5];
+type Row = [ResultValue; 5];
 
 fn row(subject: &str, item: &str, needed: Option<&str>, ok: bool, message: String) -> Row {
-    let text = |text: &str| Value::Text(Some(text.to_owned()));
-    let needed = Value::Text(needed.map(str::to_owned));
-    [text(subject), text(item), needed, Value::Flag(ok), Value::Text(Some(message))]
+    let text = |text: &str| ResultValue::Text(Some(text.to_owned()));
+    let needed = ResultValue::Text(needed.map(str::to_owned));
+    [text(subject), text(item), needed, ResultValue::Flag(ok), ResultValue::Text(Some(message))]
 }
 
 /// All that an error says.
@@ -35,7 +35,7 @@ fn told(error: &Error) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
-fn check(call: &Call) -> Result<Vec<Row>, Error> {
+fn check(call: &FunctionCall) -> Result<Vec<Row>, Error> {
     let username = call.required(0, "username")?;
     let (role, registrations) = record::find(&username)?;
     let mut rows = Vec::new();
@@ -84,7 +84,7 @@ fn check(call: &Call) -> Result<Vec<Row>, Error> {
 /// The rows about one table.
 fn of_table(
     rows: &mut Vec<Row>,
-    table: &Table,
+    table: &CheckedTable,
     item: &str,
     inspection: Option<&Inspection>,
     project: &str,
@@ -113,14 +113,14 @@ fn of_table(
 }
 
 /// A foreign table of a registration.
-struct Table {
+struct CheckedTable {
     name: String,
     resource: String,
     database: Option<String>,
     table: Option<String>,
 }
 
-fn tables(registration: &Registration) -> Result<Vec<Table>, Error> {
+fn tables(registration: &Registration) -> Result<Vec<CheckedTable>, Error> {
     let option = |name: &str| {
         format!(
             "convert_to((SELECT option_value FROM pg_options_to_table(t.ftoptions) WHERE option_name = '{name}'), 'UTF8')"
@@ -140,7 +140,7 @@ fn tables(registration: &Registration) -> Result<Vec<Table>, Error> {
         client
             .select(query.as_str(), None, &arguments)?
             .map(|row| {
-                Ok(Table {
+                Ok(CheckedTable {
                     name: from_utf8(row.get(1)?).unwrap_or_default(),
                     resource: from_utf8(row.get(2)?).unwrap_or_default(),
                     database: from_utf8(row.get(3)?),

@@ -30,22 +30,22 @@ sql_function!(
 );
 
 /// A registration that is being dropped, as it is in the database.
-struct Place {
+struct DroppedRegistration {
     registration: Registration,
     /// Whether another role has its tables here, too. They stay then.
     shared: bool,
     schema: Option<pg_sys::Oid>,
     /// Foreign tables of the server in the schema: those to drop.
-    tables: Vec<Table>,
+    tables: Vec<OwnedTable>,
 }
 
-struct Table {
+struct OwnedTable {
     oid: pg_sys::Oid,
     /// As it stands in SQL.
     name: String,
 }
 
-impl Place {
+impl DroppedRegistration {
     /// The schema, if it goes, too.
     fn dropped_schema(&self) -> Option<pg_sys::Oid> {
         self.schema.filter(|_| self.registration.made_schema && !self.shared)
@@ -56,7 +56,7 @@ fn drop_registrations(username: &str, force: bool) -> Result<(), Error> {
     let (role, registrations) = record::find(username)?;
     let caller = commands::caller();
     let drops_role = registrations.iter().any(|registration| registration.made_role);
-    let places: Vec<Place> =
+    let places: Vec<DroppedRegistration> =
         registrations.into_iter().map(|registration| place(role, registration)).collect::<Result<_, _>>()?;
     // What is in the way is found before any session is ended.
     check_obstacles(username, role, &places, drops_role)?;
@@ -93,7 +93,7 @@ fn drop_registrations(username: &str, force: bool) -> Result<(), Error> {
     }
 }
 
-fn place(role: pg_sys::Oid, registration: Registration) -> Result<Place, Error> {
+fn place(role: pg_sys::Oid, registration: Registration) -> Result<DroppedRegistration, Error> {
     let shared = !record::sharing(role, &registration)?.is_empty();
     // SAFETY: a look-up by a NUL-terminated name.
     let schema = unsafe { pg_sys::get_namespace_oid(to_palloc(&registration.schema), true) };
@@ -112,7 +112,7 @@ fn place(role: pg_sys::Oid, registration: Registration) -> Result<Place, Error> 
             client
                 .select(query, None, &arguments)?
                 .map(|row| {
-                    Ok(Table {
+                    Ok(OwnedTable {
                         oid: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
                         name: from_utf8(row.get(2)?).unwrap_or_default(),
                     })
@@ -121,19 +121,19 @@ fn place(role: pg_sys::Oid, registration: Registration) -> Result<Place, Error> 
         })
         .map_err(spi_error)?;
     }
-    Ok(Place { registration, shared, schema, tables })
+    Ok(DroppedRegistration { registration, shared, schema, tables })
 }
 
 /// Refuses to drop what others rely on, or the role while it has anything of its own.
 fn check_obstacles(
     username: &str,
     role: pg_sys::Oid,
-    places: &[Place],
+    places: &[DroppedRegistration],
     drops_role: bool,
 ) -> Result<(), Error> {
     let tables: Vec<pg_sys::Oid> =
         places.iter().flat_map(|place| &place.tables).map(|table| table.oid).collect();
-    let dropped: Vec<pg_sys::Oid> = places.iter().filter_map(Place::dropped_schema).collect();
+    let dropped: Vec<pg_sys::Oid> = places.iter().filter_map(DroppedRegistration::dropped_schema).collect();
     let schemas: Vec<pg_sys::Oid> = places.iter().filter_map(|place| place.schema).collect();
     let servers: Vec<Vec<u8>> = places.iter().map(|place| utf8(&place.registration.server)).collect();
     // A view depends on a table by its rule. A role's rights on the tables and schemas of its registrations go with them.

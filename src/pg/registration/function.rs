@@ -10,7 +10,7 @@ use crate::pg::text::{from_datum, to_datum};
 pub static CALLING_CONVENTION: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
 
 /// Exports a function to PostgreSQL: its name there, the name under which PostgreSQL looks for its calling convention, and
-/// what it does with a [`Call`].
+/// what it does with a [`FunctionCall`].
 macro_rules! sql_function {
     ($(#[$about:meta])* $name:ident, $convention:ident, $body:expr) => {
         $(#[$about])*
@@ -21,9 +21,9 @@ macro_rules! sql_function {
         #[pgrx::pg_guard]
         pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
             $crate::pg::redact::statement::show_current_statement();
-            let body: fn(&$crate::pg::registration::function::Call) -> Result<pgrx::pg_sys::Datum, $crate::cdf::error::Error> = $body;
+            let body: fn(&$crate::pg::registration::function::FunctionCall) -> Result<pgrx::pg_sys::Datum, $crate::cdf::error::Error> = $body;
             // SAFETY: `fcinfo` is that of a call with the declared arguments and result.
-            let call = unsafe { $crate::pg::registration::function::Call::new(fcinfo, stringify!($name)) };
+            let call = unsafe { $crate::pg::registration::function::FunctionCall::new(fcinfo, stringify!($name)) };
             $crate::pg::errors::OrRaise::or_raise(body(&call))
         }
 
@@ -37,16 +37,16 @@ macro_rules! sql_function {
 pub(super) use sql_function;
 
 /// A call of a function whose arguments are texts, except for booleans.
-pub struct Call {
+pub struct FunctionCall {
     fcinfo: pg_sys::FunctionCallInfo,
     name: &'static str,
 }
 
-impl Call {
+impl FunctionCall {
     /// # Safety
     /// `fcinfo` is that of the call under way, and outlives what is made here.
-    pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo, name: &'static str) -> Call {
-        Call { fcinfo, name }
+    pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo, name: &'static str) -> FunctionCall {
+        FunctionCall { fcinfo, name }
     }
 
     /// Refuses a call in a transaction that may only read.
@@ -96,14 +96,17 @@ pub fn text(text: &str) -> pg_sys::Datum {
 }
 
 /// A column of a result row.
-pub enum Value {
+pub enum ResultValue {
     Text(Option<String>),
     Flag(bool),
 }
 
-impl Call {
+impl FunctionCall {
     /// Returns rows all at once, as the declared result has them.
-    pub fn rows<const COLUMNS: usize>(&self, rows: &[[Value; COLUMNS]]) -> Result<pg_sys::Datum, Error> {
+    pub fn rows<const COLUMNS: usize>(
+        &self,
+        rows: &[[ResultValue; COLUMNS]],
+    ) -> Result<pg_sys::Datum, Error> {
         // SAFETY: the caller of `new` has promised a call, of a function that returns rows of so many columns. What is
         // returned lives in the query's memory; a result set of the right kind is what PostgreSQL passes, or refused.
         unsafe {
@@ -125,10 +128,10 @@ impl Call {
             pg_sys::MemoryContextSwitchTo(before);
             for row in rows {
                 let mut values = row.each_ref().map(|value| match value {
-                    Value::Text(text) => text.as_deref().map_or(pg_sys::Datum::null(), to_datum),
-                    Value::Flag(flag) => pg_sys::Datum::from(usize::from(*flag)),
+                    ResultValue::Text(text) => text.as_deref().map_or(pg_sys::Datum::null(), to_datum),
+                    ResultValue::Flag(flag) => pg_sys::Datum::from(usize::from(*flag)),
                 });
-                let mut nulls = row.each_ref().map(|value| matches!(value, Value::Text(None)));
+                let mut nulls = row.each_ref().map(|value| matches!(value, ResultValue::Text(None)));
                 pg_sys::tuplestore_putvalues(store, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
             }
             (*result).returnMode = materialize;

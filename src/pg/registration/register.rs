@@ -28,7 +28,7 @@ const WRAPPER: &CStr = c"cdf_fdw";
 const PUBLIC: &str = "public";
 
 /// What the caller asks for, checked.
-pub(super) struct Wanted {
+pub(super) struct RegistrationRequest {
     pub(super) credentials: Credentials,
     pub(super) base_url: Url,
     pub(super) project: String,
@@ -59,7 +59,7 @@ pub unsafe extern "C-unwind" fn cdf_register_credentials(fcinfo: pg_sys::Functio
     // SAFETY: `fcinfo` is that of a call with the declared arguments and result.
     unsafe {
         pg_sys::PreventCommandIfReadOnly(c"cdf_register_credentials".as_ptr());
-        let registered = Wanted::read(fcinfo).and_then(register).or_raise();
+        let registered = RegistrationRequest::read(fcinfo).and_then(register).or_raise();
         row(fcinfo, &registered)
     }
 }
@@ -92,10 +92,10 @@ pub extern "C" fn pg_finfo_cdf_register_credentials_support() -> &'static pg_sys
 
 static CALLING_CONVENTION: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
 
-impl Wanted {
+impl RegistrationRequest {
     /// # Safety
     /// `fcinfo` is that of a call of cdf_register_credentials.
-    unsafe fn read(fcinfo: pg_sys::FunctionCallInfo) -> Result<Wanted, Error> {
+    unsafe fn read(fcinfo: pg_sys::FunctionCallInfo) -> Result<RegistrationRequest, Error> {
         // SAFETY: the caller's promise: the first eight arguments are texts, and so is the last.
         let text = |number| {
             // SAFETY: as above.
@@ -142,7 +142,7 @@ impl Wanted {
             return Err(Error::new(Kind::InvalidValue, format!("the username \"{name}\" is too long"))
                 .hint(format!("PostgreSQL takes names of up to {} bytes.", pg_sys::NAMEDATALEN - 1)));
         }
-        Ok(Wanted {
+        Ok(RegistrationRequest {
             credentials: Credentials::Client(OidcClient {
                 token_url: options::url("token_url", &required(0, "token_url")?)?,
                 client_id: required(1, "client_id")?,
@@ -176,7 +176,7 @@ pub(super) fn plain(secret: String) -> Result<SecretString, Error> {
 }
 
 /// Does it all, or raises an error that undoes it all. What needs no request is checked before the one to CDF.
-pub(super) fn register(wanted: Wanted) -> Result<Registered, Error> {
+pub(super) fn register(wanted: RegistrationRequest) -> Result<Registered, Error> {
     // SAFETY: looks at the session's current role.
     let (caller, may_create) = unsafe {
         let caller = pg_sys::GetUserId();
@@ -324,7 +324,7 @@ pub(super) fn server_named(name: &str) -> Option<(pg_sys::Oid, pg_sys::Oid, Opti
 /// The wanted server and its owner, if it is there already, with the same base_url. The owner of a server decides where the rows of all
 /// its roles go.
 fn existing_server(
-    wanted: &Wanted,
+    wanted: &RegistrationRequest,
     caller: pg_sys::Oid,
 ) -> Result<Option<(pg_sys::Oid, pg_sys::Oid)>, Error> {
     let Some((server, owner, base_url)) = server_named(&wanted.server) else { return Ok(None) };
@@ -441,7 +441,7 @@ impl Relation {
 /// to it and believe the rows in CDF.
 fn missing_tables(
     schema: &str,
-    wanted: &Wanted,
+    wanted: &RegistrationRequest,
     server: pg_sys::Oid,
     caller: pg_sys::Oid,
 ) -> Result<Vec<&'static str>, Error> {

@@ -4,7 +4,7 @@
 use pgrx::prelude::*;
 
 use super::commands::{self, spi_error};
-use super::function::{self, sql_function, Call, Value};
+use super::function::{self, sql_function, FunctionCall, ResultValue};
 use super::register::{self, plain};
 use super::update::Held;
 use super::{inspect, record};
@@ -23,7 +23,7 @@ sql_function!(
     |call| {
         call.writes();
         check_may_register()?;
-        let registered = register::register(register::Wanted {
+        let registered = register::register(register::RegistrationRequest {
             credentials: session(call, 0)?,
             base_url: options::url("base_url", &call.required(3, "base_url")?)?,
             project: call.required(2, "project")?,
@@ -36,10 +36,10 @@ sql_function!(
             },
         })?;
         call.rows(&[[
-            Value::Text(Some(registered.username)),
-            Value::Text(registered.password),
-            Value::Text(Some(registered.database)),
-            Value::Text(Some(registered.schema)),
+            ResultValue::Text(Some(registered.username)),
+            ResultValue::Text(registered.password),
+            ResultValue::Text(Some(registered.database)),
+            ResultValue::Text(Some(registered.schema)),
         ]])
     }
 );
@@ -66,7 +66,7 @@ sql_function!(
 );
 
 /// The session whose id is the argument with this number, and whose key is the next one.
-fn session(call: &Call, number: usize) -> Result<Credentials, Error> {
+fn session(call: &FunctionCall, number: usize) -> Result<Credentials, Error> {
     let id = call.required(number, "session_id")?;
     let id = id
         .parse()

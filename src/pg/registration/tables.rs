@@ -7,7 +7,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use serde_json::{Map, Value};
 
 use super::commands::{self, run, spi_error, utf8};
-use super::function::{sql_function, Call};
+use super::function::{sql_function, FunctionCall};
 use super::record::{self, Registration};
 use super::update::Held;
 use crate::cdf::error::{Error, Kind};
@@ -30,7 +30,7 @@ sql_function!(
         let (database, table) = (call.required(2, "database")?, call.required(3, "table")?);
         let columns = columns(&call.required(4, "columns")?)?;
         let key = call.text(5).unwrap_or_else(|| RAW_KEY.to_owned());
-        Place::of(call)?.create(|place, _| Ok(raw_table(place, &database, &table, &columns, &key)))
+        TablePlace::of(call)?.create(|place, _| Ok(raw_table(place, &database, &table, &columns, &key)))
     }
 );
 
@@ -45,12 +45,12 @@ sql_function!(
             external_id: call.required(3, "external_id")?,
             version: call.text(4),
         };
-        Place::of(call)?.create(|place, role| view_table(place, role, &view))
+        TablePlace::of(call)?.create(|place, role| view_table(place, role, &view))
     }
 );
 
 /// Where a new table goes.
-struct Place {
+struct TablePlace {
     username: String,
     role: pg_sys::Oid,
     registration: Registration,
@@ -58,8 +58,8 @@ struct Place {
     table: String,
 }
 
-impl Place {
-    fn of(call: &Call) -> Result<Place, Error> {
+impl TablePlace {
+    fn of(call: &FunctionCall) -> Result<TablePlace, Error> {
         let username = call.required(0, "username")?;
         let table = call.required(1, "tablename")?;
         check_name("table", &table)?;
@@ -68,7 +68,7 @@ impl Place {
         let at = registrations.iter().position(|registration| registration.schema == username);
         let registration = registrations.swap_remove(at.unwrap_or(0));
         let held = Held::read(&username, role, &registration)?;
-        Ok(Place { username, role, registration, held, table })
+        Ok(TablePlace { username, role, registration, held, table })
     }
 
     /// The table's name, as it stands in SQL.
@@ -80,7 +80,7 @@ impl Place {
     /// built-in ones do.
     fn create(
         self,
-        statement: impl FnOnce(&Place, pg_sys::Oid) -> Result<String, Error>,
+        statement: impl FnOnce(&TablePlace, pg_sys::Oid) -> Result<String, Error>,
     ) -> Result<pg_sys::Datum, Error> {
         run(&statement(&self, self.role)?)?;
         let (name, caller) = (self.name(), commands::caller());
@@ -158,7 +158,7 @@ fn columns(json: &str) -> Result<Vec<(String, &'static str)>, Error> {
 }
 
 fn raw_table(
-    place: &Place,
+    place: &TablePlace,
     database: &str,
     table: &str,
     columns: &[(String, &'static str)],
@@ -186,7 +186,7 @@ fn raw_table(
     sql
 }
 
-fn view_table(place: &Place, role: pg_sys::Oid, name: &ViewReference) -> Result<String, Error> {
+fn view_table(place: &TablePlace, role: pg_sys::Oid, name: &ViewReference) -> Result<String, Error> {
     // With the role's credentials: what it cannot read would be of no use to it.
     let connection = options::connection(place.held.server, role)?;
     let (definitions, activity) =

@@ -1,6 +1,6 @@
 //! cdf_update_credentials: other credentials for a registered role, tried with CDF before they are stored.
 
-use super::function::{self, sql_function, Call};
+use super::function::{self, sql_function, FunctionCall};
 use super::record::{self, Registration};
 use super::register::{plain, server_named};
 use super::{commands, inspect};
@@ -107,7 +107,7 @@ impl Held {
 /// The parameters after username, in their order; they are called as the options of a user mapping.
 const PARAMETERS: [&str; 6] = ["client_secret", "client_id", "token_url", "scope", "project", "audience"];
 
-fn update(call: &Call) -> Result<(), Error> {
+fn update(call: &FunctionCall) -> Result<(), Error> {
     let username = call.required(0, "username")?;
     let given = |name: &str| {
         PARAMETERS.iter().position(|parameter| *parameter == name).and_then(|at| call.text(at + 1))

@@ -21,7 +21,7 @@ use crate::pg::rights;
 use crate::pg::scan::key_text::{ExactKeys, HELD_BY};
 use crate::pg::scan::pages::Pages;
 use crate::pg::scan::plan::ScanPlan;
-use crate::pg::scan::pushdown::Condition;
+use crate::pg::scan::pushdown::PushedCondition;
 use crate::pg::scan::tuple::RowWriter;
 use crate::pg::scan::unfit::{raise_unfit, relation_name, Unfit};
 use crate::pg::session::transaction;
@@ -43,7 +43,7 @@ pub struct ScanState {
     again: bool,
     limit: Option<usize>,
     to_change: bool,
-    conditions: Vec<(Condition, *mut pg_sys::ExprState)>,
+    conditions: Vec<(PushedCondition, *mut pg_sys::ExprState)>,
     /// Only what was written before this is seen.
     before: Option<Moment>,
     progress: ScanProgress,

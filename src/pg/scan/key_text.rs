@@ -16,19 +16,19 @@ use crate::cdf::encode::raw::{key_text, RawEncoder};
 use crate::cdf::error::Error;
 use crate::cdf::read::Field;
 use crate::cdf::table::Table;
-use crate::pg::modify::datum::{self, Change, RowReader};
+use crate::pg::modify::datum::{self, RowChange, RowReader};
 use crate::pg::modify::statement::Statement;
 
 /// The name in a plan's rows.
 const NAME: &CStr = c"cdf_key_text";
 
 /// What holds a number.
-pub const HELD_BY: Holder = Holder;
+pub const HELD_BY: Ctid = Ctid;
 
 /// A ctid as a number of 48 bits; 0: none.
-pub struct Holder;
+pub struct Ctid;
 
-impl Holder {
+impl Ctid {
     pub fn of(self, number: u64) -> pg_sys::ItemPointerData {
         pg_sys::ItemPointerData {
             ip_blkid: pg_sys::BlockIdData { bi_hi: (number >> 32) as u16, bi_lo: (number >> 16) as u16 },
@@ -154,8 +154,8 @@ impl ExactKey {
     }
 
     /// Has the change go by the text of the key. A key that is set to another value is left, for the change to be refused.
-    pub fn put<'r>(&self, exact: &'r str, mut change: Change<'r>) -> Change<'r> {
-        let Change { keys, new, .. } = &mut change;
+    pub fn put<'r>(&self, exact: &'r str, mut change: RowChange<'r>) -> RowChange<'r> {
+        let RowChange { keys, new, .. } = &mut change;
         let same = new.is_empty() || new[self.column] == keys[self.column];
         if same {
             let rows = [keys, new];

@@ -11,7 +11,7 @@ use crate::pg::ddl::options;
 use crate::pg::list::{integers, pointers};
 use crate::pg::plan::system_columns;
 use crate::pg::scan::estimate::{estimate, is_key, Estimate};
-use crate::pg::scan::pushdown::{column_of, pushed, Condition, Pushed};
+use crate::pg::scan::pushdown::{column_of, pushed, Pushed, PushedCondition};
 
 #[pg_guard]
 pub unsafe extern "C-unwind" fn get_foreign_rel_size(
@@ -250,7 +250,7 @@ pub struct ScanPlan {
     /// So many rows are probably enough.
     pub limit: Option<usize>,
     /// What is pushed down.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<PushedCondition>,
     /// Whether each column is needed.
     pub needed: Vec<bool>,
     /// Whether its value is.
@@ -264,8 +264,9 @@ impl ScanPlan {
         // SAFETY: the caller's promise.
         let private = unsafe { integers((*plan).fdw_private) };
         let (limit, count) = (private[0], private[1] as usize);
-        let (listed, used) = private[2..].split_at(Condition::INTEGERS * count);
-        let conditions = listed.chunks_exact(Condition::INTEGERS).filter_map(Condition::from_integers);
+        let (listed, used) = private[2..].split_at(PushedCondition::INTEGERS * count);
+        let conditions =
+            listed.chunks_exact(PushedCondition::INTEGERS).filter_map(PushedCondition::from_integers);
         let (mut needed, mut shown) = (vec![false; columns], vec![false; columns]);
         for column in used {
             needed[(column >> 1) as usize] = true;

@@ -265,13 +265,13 @@ static COMPARISONS: [Comparison; 14] = [
 
 /// A condition that CDF can be asked by, as a plan holds it; its value is among the plan's expressions.
 #[derive(Clone, Copy)]
-pub struct Condition {
+pub struct PushedCondition {
     pub column: usize,
     comparison: Comparison,
     operand: OperandType,
 }
 
-impl Condition {
+impl PushedCondition {
     /// Integers that a plan has for one condition.
     pub const INTEGERS: usize = 3;
 
@@ -285,11 +285,11 @@ impl Condition {
         [self.column as i32, comparison.unwrap_or_default() as i32, operand.unwrap_or_default() as i32]
     }
 
-    pub fn from_integers(integers: &[i32]) -> Option<Condition> {
+    pub fn from_integers(integers: &[i32]) -> Option<PushedCondition> {
         let &[column, comparison, operand] = integers else {
             return None;
         };
-        Some(Condition {
+        Some(PushedCondition {
             column: usize::try_from(column).ok()?,
             comparison: *COMPARISONS.get(usize::try_from(comparison).ok()?)?,
             operand: *OperandType::ALL.get(usize::try_from(operand).ok()?)?,
@@ -318,7 +318,7 @@ impl Condition {
 
 /// A condition of the query that CDF can be asked by.
 pub struct Pushed {
-    pub condition: Condition,
+    pub condition: PushedCondition,
     pub value: *mut pg_sys::Expr,
     /// CDF leaves exactly the rows that fulfil it.
     pub exact: bool,
@@ -338,7 +338,7 @@ pub unsafe fn pushed(
     // SAFETY: the caller's promise.
     unsafe {
         let (condition, value, collation) = matched(baserel, clause)?;
-        let Condition { column, comparison, operand } = condition;
+        let PushedCondition { column, comparison, operand } = condition;
         let bytewise = collation == pg_sys::InvalidOid || pg_sys::get_collation_isdeterministic(collation);
         let constant =
             !pg_sys::bms_is_member((*baserel).relid as i32, pg_sys::pull_varnos(root, value.cast()))
@@ -376,7 +376,7 @@ unsafe fn like_is_prefix(comparison: Comparison, value: *mut pg_sys::Expr) -> bo
     }
 }
 
-type Match = (Condition, *mut pg_sys::Expr, pg_sys::Oid);
+type Match = (PushedCondition, *mut pg_sys::Expr, pg_sys::Oid);
 
 /// Takes a clause apart: the condition, its value, and the collation that it compares by.
 unsafe fn matched(baserel: *mut pg_sys::RelOptInfo, clause: *mut pg_sys::Expr) -> Option<Match> {
@@ -394,7 +394,7 @@ unsafe fn matched(baserel: *mut pg_sys::RelOptInfo, clause: *mut pg_sys::Expr) -
                 if oid.to_u32() == TEXT_EQUAL {
                     for (member, value) in [(left, right), (right, left)] {
                         if let Some((column, key)) = member_of(member, baserel) {
-                            let condition = Condition {
+                            let condition = PushedCondition {
                                 column,
                                 comparison: Comparison::Member,
                                 operand: OperandType::Text,
@@ -416,7 +416,7 @@ unsafe fn matched(baserel: *mut pg_sys::RelOptInfo, clause: *mut pg_sys::Expr) -
                         (operator.comparison, operator.operand)
                     }
                 };
-                Some((Condition { column, comparison, operand }, value, collation))
+                Some((PushedCondition { column, comparison, operand }, value, collation))
             }
             pg_sys::NodeTag::T_ScalarArrayOpExpr => {
                 let expression = clause.cast::<pg_sys::ScalarArrayOpExpr>();
@@ -446,7 +446,7 @@ unsafe fn matched(baserel: *mut pg_sys::RelOptInfo, clause: *mut pg_sys::Expr) -
                 ) {
                     return None;
                 }
-                let condition = Condition { column, comparison, operand: operator.operand };
+                let condition = PushedCondition { column, comparison, operand: operator.operand };
                 Some((condition, value, (*expression).inputcollid))
             }
             pg_sys::NodeTag::T_FuncExpr => {
@@ -458,8 +458,11 @@ unsafe fn matched(baserel: *mut pg_sys::RelOptInfo, clause: *mut pg_sys::Expr) -
                     return None;
                 };
                 let column = column_of(left)?;
-                let condition =
-                    Condition { column, comparison: Comparison::StartsWith, operand: OperandType::Text };
+                let condition = PushedCondition {
+                    column,
+                    comparison: Comparison::StartsWith,
+                    operand: OperandType::Text,
+                };
                 Some((condition, right, (*expression).inputcollid))
             }
             pg_sys::NodeTag::T_NullTest => {
@@ -469,7 +472,7 @@ unsafe fn matched(baserel: *mut pg_sys::RelOptInfo, clause: *mut pg_sys::Expr) -
                     _ => Comparison::IsNotNull,
                 };
                 let column = column_of((*test).arg)?;
-                Some(truth(Condition { column, comparison, operand: OperandType::Bool }, true))
+                Some(truth(PushedCondition { column, comparison, operand: OperandType::Bool }, true))
             }
             pg_sys::NodeTag::T_BooleanTest => {
                 let test = clause.cast::<pg_sys::BooleanTest>();
@@ -496,12 +499,12 @@ unsafe fn matched(baserel: *mut pg_sys::RelOptInfo, clause: *mut pg_sys::Expr) -
     }
 }
 
-fn boolean(column: usize) -> Condition {
-    Condition { column, comparison: Comparison::Equal, operand: OperandType::Bool }
+fn boolean(column: usize) -> PushedCondition {
+    PushedCondition { column, comparison: Comparison::Equal, operand: OperandType::Bool }
 }
 
 /// A condition whose value is known already.
-unsafe fn truth(condition: Condition, value: bool) -> Match {
+unsafe fn truth(condition: PushedCondition, value: bool) -> Match {
     // SAFETY: makes a node.
     (condition, unsafe { pg_sys::makeBoolConst(value, false) }.cast(), pg_sys::InvalidOid)
 }

@@ -19,14 +19,14 @@ use crate::pg::text::to_server;
 /// Makes the rows of one table from what CDF answered.
 #[derive(Debug)]
 pub struct RowWriter {
-    columns: Vec<Option<Column>>,
+    columns: Vec<Option<TupleColumn>>,
     row_context: pg_sys::MemoryContext,
     /// The database's encoding is not UTF-8.
     recode: bool,
 }
 
 #[derive(Debug)]
-struct Column {
+struct TupleColumn {
     /// The type, or a domain's base type.
     base: Oid,
     is_domain: bool,
@@ -60,7 +60,7 @@ impl RowWriter {
                     oid.to_u32() >= pg_sys::FirstNormalObjectId
                         && pg_sys::get_typtype(oid) as u8 != pg_sys::TYPTYPE_ENUM
                 };
-                let mut column = Column {
+                let mut column = TupleColumn {
                     base,
                     is_domain: base != attribute.atttypid,
                     element,
@@ -163,7 +163,7 @@ fn base64(text: &str) -> Result<Vec<u8>, Refusal> {
     }
 }
 
-impl Column {
+impl TupleColumn {
     /// # Safety
     /// The current memory context lives as long as the row.
     unsafe fn datum(&mut self, field: &Field, recode: bool) -> Result<Datum, Refusal> {

@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 
 use crate::cdf::buffer::{Extent, Spill};
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::seen::{Pages, PAGE};
+use crate::cdf::seen::{PageStore, PAGE};
 use crate::pg::compat;
 
 /// The temporary file of the transaction, created when it is first written to.
@@ -96,7 +96,7 @@ impl StatementFile {
     }
 }
 
-impl Pages for StatementFile {
+impl PageStore for StatementFile {
     fn read(&mut self, page: u64, into: &mut [u8; PAGE]) -> Result<(), Error> {
         let file = self.file.ok_or_else(|| Error::internal("a page of a temporary file that is closed"))?;
         read_all(file, into, page as i64 * PAGE as i64)
