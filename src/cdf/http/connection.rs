@@ -49,15 +49,15 @@ impl Connection {
         Connection { route, ..self }
     }
 
-    /// Whether both reach the same project of the same CDF, with whatever credentials.
+    /// Whether both reach the same project of the same CDF, whatever their credentials are.
     pub fn reaches_same_as(&self, other: &Connection) -> bool {
         std::ptr::eq(self, other) || self.project == other.project && self.place == other.place
     }
 
-    /// The address of a path below the base URL. The path is percent-encoded and may end with a query.
+    /// Returns the URL of a path below the base URL. The path is percent-encoded and may end with a query.
     pub(super) fn url(&self, path: &str) -> Result<Url, Error> {
         let mut base = self.base_url.clone();
-        // These fail only for URLs without a host, which are refused when the request is built.
+        // These fail only for a URL without a host, and such a URL is refused below.
         let _ = base.set_username("");
         let _ = base.set_password(None);
         base.set_query(None);
@@ -69,7 +69,7 @@ impl Connection {
         if url.host_str().is_none() {
             return Err(unusable("it names no host".into()));
         }
-        // URLs cannot hold the segments `.` and `..`, not even percent-encoded: they would name something else.
+        // A URL cannot hold the segments `.` and `..`, not even percent-encoded: it would lead to another place.
         let plain = path.split('?').next().unwrap_or(path);
         if url.path() != format!("{}{plain}", base.path().trim_end_matches('/')) {
             let why = format!(
@@ -85,7 +85,7 @@ impl Connection {
         self.url(&format!("/api/v1/projects/{}{path}", segment(&self.project)))
     }
 
-    /// How errors name what it leads to.
+    /// How errors name the server.
     pub(super) fn name(&self) -> String {
         format!("CDF at {}", host(&self.base_url))
     }

@@ -1,4 +1,4 @@
-//! How far away CDF is, as connecting has shown.
+//! How far away CDF is, measured by the time that connecting takes.
 //!
 //! Compressing halves what is sent, and takes a second of a processor for some 250 MB. Towards the same machine or network
 //! that is more time than it saves; towards a data centre it is less. Connecting takes round trips, and so tells the two
@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Who is connected to within this time, TCP and TLS together, is on the same machine or network.
+/// A server that is connected to within this time, TCP and TLS together, is on the same machine or network.
 const NEAR: Duration = Duration::from_millis(3);
 
 tokio::task_local! {
-    /// Whom the request of the current task goes to.
+    /// The server that the current task's request goes to.
     static LINK: Arc<Link>;
 }
 
-/// What is known of the way to a server.
+/// What is known about the way to a server.
 #[derive(Debug)]
 pub struct Link {
     /// The shortest time in which a connection was made, in nanoseconds.
@@ -34,12 +34,12 @@ impl Link {
         Arc::new(Link { connecting: AtomicU64::new(u64::MAX) })
     }
 
-    /// Whether the server is so near that compressing takes longer than sending. False before the first connection.
+    /// Whether the server is so near that compressing a body takes longer than sending it. False before the first connection.
     pub fn is_near(&self) -> bool {
         self.connecting.load(Ordering::Relaxed) < NEAR.as_nanos() as u64
     }
 
-    /// Takes note of a connection that was made.
+    /// Records a connection that was made.
     pub(super) fn connected_within(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.connecting.fetch_min(nanos, Ordering::Relaxed);
@@ -50,13 +50,13 @@ impl Link {
         self.connecting.load(Ordering::Relaxed) < u64::MAX
     }
 
-    /// Runs a request whose connection, if it needs a new one, is one to this server.
+    /// Runs a request. If it needs a new connection, the time of connecting is recorded for this server.
     pub async fn measured<R>(self: &Arc<Link>, request: impl Future<Output = R>) -> R {
         LINK.scope(self.clone(), request).await
     }
 }
 
-/// Takes the time of each connection.
+/// Measures the time of each connection.
 #[derive(Debug, Clone, Copy)]
 pub struct TimedConnections;
 
@@ -85,7 +85,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        // Here, because the connection may be made by another task than the request's.
+        // Read here, because another task than the request's may make the connection.
         let link = LINK.try_with(Arc::clone).ok();
         let start = Instant::now();
         let connecting = self.0.call(request);

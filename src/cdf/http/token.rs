@@ -6,13 +6,13 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A token is renewed this long before it expires, or at half its life if that is later.
+/// A token is renewed this long before it expires, or at half of its life if that is later.
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// How long a token counts as valid when the identity provider does not say.
 const DEFAULT_LIFE: Duration = Duration::from_secs(300);
 
-/// No token is used for longer, whatever the identity provider says.
+/// The longest use of a token, whatever lifetime the identity provider states.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// Characters of the longest token. No server takes headers of that size.
@@ -31,13 +31,13 @@ struct TokenAnswer {
     must_refresh_in: Option<Value>,
 }
 
-/// The token of an answer, and how long it is of use. What no request could carry is none: kept, it would fail every
-/// request until it expires.
+/// Reads the token of an answer and how long it may be used. A token that no header can hold is refused: if it were kept, it
+/// would fail every request until it expires.
 ///
 /// # Errors
-/// What is wrong with the answer, in words that hold nothing of it.
+/// What is wrong with the answer, in words that quote nothing of it.
 pub fn read(body: &[u8]) -> Result<(SecretString, Duration), String> {
-    // serde_json's own text may hold some of the answer.
+    // serde_json's own message may quote the answer.
     let answer: Value = serde_json::from_slice(body).map_err(|_| "it is not JSON".to_owned())?;
     if !answer.is_object() {
         return Err("it is no JSON object".into());
