@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 use super::body::{Body, Room, BODY_BYTES, HEAD, TAIL};
 use super::trace::KeyTrace;
 use crate::cdf::encode::json::Properties;
-use crate::cdf::encode::{fragment, EncodedRow};
+use crate::cdf::encode::{merge, EncodedRow};
 use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::Resource;
@@ -150,7 +150,7 @@ impl ItemBatch {
     }
 
     /// Adds an item, or merges it with the one of the same key.
-    pub fn push(&mut self, fragment: &[u8], encoded: &EncodedRow, merge: Merge) -> Result<(), Error> {
+    pub fn push(&mut self, fragment: &[u8], encoded: &EncodedRow, how: Merge) -> Result<(), Error> {
         let existing =
             if encoded.prefix > 0 { self.find(encoded.hash, &fragment[..encoded.prefix]) } else { None };
         let Some(at) = existing else {
@@ -159,18 +159,18 @@ impl ItemBatch {
         };
         let earlier = self.fragment(&self.slots[at]);
         let mut merged = Vec::new();
-        match merge {
+        match how {
             Merge::Keep => {}
             Merge::Replace => self.replace(at, fragment, encoded),
             Merge::Overlay(resource) => {
                 merged.reserve(fragment.len() * 2);
-                fragment::merge(resource, earlier, fragment, &mut merged)?;
+                merge::merge(resource, earlier, fragment, &mut merged)?;
                 let parent = encoded.parent.or(Some(self.slots[at].parent));
                 self.replace(at, &merged, &EncodedRow { parent, ..*encoded });
             }
             Merge::OverlayByExistence(resource) => {
                 merged.reserve(fragment.len() * 2);
-                fragment::merge_by_existence(resource, earlier, fragment, &mut merged)?;
+                merge::merge_by_existence(resource, earlier, fragment, &mut merged)?;
                 // The later row's parent is not set if it is only meant for a new item.
                 let parent = Properties::parse(&merged)?.get("parentExternalId");
                 let parent = parent.map(|name| hash_bytes(name.get().as_bytes()));

@@ -15,7 +15,7 @@ use super::destination::Destination;
 use super::moment::Moment;
 use super::pending::PendingItem;
 use super::transaction::TransactionBuffer;
-use crate::cdf::encode::json::Properties;
+use crate::cdf::encode::fragment;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
@@ -140,18 +140,6 @@ fn short_hash(key: &[u8]) -> u32 {
     (hash_bytes(key) >> 32) as u32
 }
 
-/// What a fragment begins with up to the end of its key: its first member, of a sequence's row its first two.
-fn key_of<'f>(resource: &Resource, fragment: &'f [u8]) -> &'f [u8] {
-    let first = Properties::first_end(fragment);
-    let end = if resource.is_numbered() {
-        let behind = fragment.iter().skip(first + 1).position(|byte| matches!(byte, b',' | b'}'));
-        behind.map_or(fragment.len(), |at| first + 1 + at)
-    } else {
-        first
-    };
-    &fragment[..end]
-}
-
 impl TransactionBuffer {
     /// Whether [`TransactionBuffer::own_rows`] can find what was written to a resource by what CDF's rows are called: not
     /// where it gives them other names, or names a time series as an instance.
@@ -237,7 +225,7 @@ impl TransactionBuffer {
             }
             let Some(body) = reading.body(part)? else { continue };
             for (row, fragment) in body.fragments().enumerate() {
-                let hash = short_hash(key_of(resource, fragment));
+                let hash = short_hash(fragment::key(resource, fragment));
                 reading.own.index.push(RowPlace { hash, part: part as u32, row: row as u32 });
             }
         }
@@ -305,7 +293,7 @@ impl RowReading<'_> {
 
     /// Adds a row, if it is of the key, and marks it as given.
     fn add(&mut self, at: usize, fragment: &[u8], key: &[u8], into: &mut Vec<PendingItem>) {
-        if key_of(self.resource, fragment) == key {
+        if fragment::key(self.resource, fragment) == key {
             let RowPlace { part, row, .. } = self.own.index[at];
             into.push(self.own.parts[part as usize].item(order(part as usize, row as usize), fragment));
             self.own.give(at);
@@ -408,7 +396,7 @@ impl RowReading<'_> {
             items.push(self.own.parts[part].item(order(part, row), fragment));
             return Ok(());
         }
-        let key = key_of(self.resource, fragment);
+        let key = fragment::key(self.resource, fragment);
         let same = self.own.of_hash(short_hash(key));
         let is_this = |at: &usize| {
             let entry = self.own.index[*at];

@@ -11,10 +11,9 @@ use super::moment::Moment;
 use super::trace::KeyTrace;
 use super::transaction::TransactionBuffer;
 use super::wave::WaveTrace;
-use crate::cdf::encode::json::Properties;
+use crate::cdf::encode::fragment;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
-use crate::cdf::hash::hash_bytes;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::resource::Resource;
 use crate::cdf::table::view::View;
@@ -57,8 +56,7 @@ impl Keys {
             return kind != KeyKind::None;
         }
         // A key ends where the next member begins, or the object: a text can hold neither unescaped in front of it.
-        let end = Properties::first_end(fragment);
-        self.0.contains_key(&fragment[..end])
+        self.0.contains_key(fragment::first_member(fragment))
     }
 
     fn any_in(&self, trace: &KeyTrace) -> bool {
@@ -78,7 +76,7 @@ impl TransactionBuffer {
         spill: &mut dyn Spill,
     ) -> Result<Pending, Error> {
         let with_hash = |key: Vec<u8>| {
-            let hash = key_hash(&key);
+            let hash = fragment::key_hash(&key);
             (key, hash)
         };
         // An item that is written to by its id may have had another name when it was written to by that.
@@ -181,10 +179,4 @@ impl PendingChunk<'_> {
         }
         Ok(())
     }
-}
-
-/// The hash of a key, from the fragment's beginning up to its end.
-fn key_hash(prefix: &[u8]) -> u64 {
-    let colon = prefix.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1);
-    hash_bytes(&prefix[colon..])
 }

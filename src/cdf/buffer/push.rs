@@ -6,6 +6,7 @@ use super::lane::{Lane, Outside};
 use super::moment::Subtransaction;
 use super::points;
 use super::wave::{Touched, WaveTrace};
+use crate::cdf::encode::fragment;
 use crate::cdf::encode::points::{PlainPoint, SeriesRef};
 use crate::cdf::encode::{EncodedRow, KeyKind};
 use crate::cdf::error::{Error, Kind};
@@ -80,7 +81,7 @@ impl Lane {
         if batch.contains(encoded.hash, prefix) {
             if mode.on_conflict == OnConflict::Error {
                 let noun = self.destination.resource.noun;
-                let key = String::from_utf8_lossy(&fragment[1..encoded.prefix]).into_owned();
+                let key = fragment::shown_key(prefix);
                 return Err(Error::new(
                     Kind::Duplicate,
                     format!("the {noun} is written twice in this transaction"),

@@ -524,8 +524,8 @@ fn work_that_is_not_done_is_an_error() {
 fn by_key(items: &[PendingItem]) -> BTreeMap<Vec<u8>, Vec<String>> {
     let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for item in items {
-        let key =
-            item.fragment.get(..Properties::first_end(&item.fragment)).filter(|_| item.kind == KeyKind::Key);
+        let key = Some(crate::cdf::encode::fragment::first_member(&item.fragment))
+            .filter(|_| item.kind == KeyKind::Key);
         let text = String::from_utf8_lossy(&item.fragment).into_owned();
         found.entry(key.unwrap_or_default().to_vec()).or_default().push(format!("{:?} {text}", item.mode));
     }

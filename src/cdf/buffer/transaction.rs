@@ -10,6 +10,7 @@ use super::lane::{Lane, Outside};
 use super::moment::{Moment, Subtransaction};
 use super::points;
 use super::wave::Touched;
+use crate::cdf::encode::fragment;
 use crate::cdf::encode::points::{PlainPoint, SeriesRef};
 use crate::cdf::encode::{EncodedRow, KeyKind};
 use crate::cdf::error::Error;
@@ -120,8 +121,7 @@ impl TransactionBuffer {
     ) -> Result<(), Error> {
         self.check()?;
         if encoded.kind == KeyKind::Id && !self.lanes[lane].destination.resource.is_numbered() {
-            let rest = &fragment[encoded.prefix..];
-            self.lanes[lane].renames |= memchr::memmem::find(rest, b"\"externalId\":").is_some();
+            self.lanes[lane].renames |= fragment::may_rename(fragment, encoded);
         }
         let of = Touched::Item(encoded.hash, &fragment[..encoded.prefix]);
         let floor = self.floor(lane, of, mode, encoded.kind);

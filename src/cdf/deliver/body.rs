@@ -7,9 +7,8 @@ use serde_json::Value;
 
 use crate::cdf::buffer::{Body, BodyBuilder, Destination};
 use crate::cdf::document;
-use crate::cdf::encode::fragment::EXISTING;
 use crate::cdf::encode::json::Properties;
-use crate::cdf::encode::{instances, json as json_writer, KeyKind};
+use crate::cdf::encode::{fragment, json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
@@ -44,10 +43,7 @@ impl<'b> Parsed<'b> {
 
     /// `{"externalId":…}` or `{"id":…}`: the key comes first.
     pub(super) fn key_object(&self, at: usize) -> Vec<u8> {
-        let mut out = Vec::new();
-        let key = self.items[at].0.first().map(|(property, value)| (&**property, *value));
-        Properties::write(&mut out, key.into_iter());
-        out
+        self.items[at].key_object()
     }
 
     /// The element of an update request, with what becomes of the columns of a sequence; None if the item changes nothing
@@ -60,7 +56,7 @@ impl<'b> Parsed<'b> {
         columns: Option<&[u8]>,
     ) -> Option<Vec<u8>> {
         let mut out = self.key_object(at);
-        out.pop();
+        fragment::reopen(&mut out);
         out.extend_from_slice(b",\"update\":{");
         let start = out.len();
         for (property, value) in &self.items[at].0[1..] {
@@ -174,14 +170,8 @@ pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Res
     }
     let mut made = BodyBuilder::default();
     for at in part {
-        let properties = Properties::parse(body.fragment(*at))?;
         let mut fragment = Vec::new();
-        let sent = |(property, value): &&(_, &RawValue)| {
-            let property: &std::borrow::Cow<'_, str> = property;
-            property != EXISTING && value.get() != "null"
-        };
-        let set = properties.0.iter().filter(sent);
-        Properties::write(&mut fragment, set.map(|(property, value)| (&**property, *value)));
+        Properties::parse(body.fragment(*at))?.write_new(&mut fragment, |value| value == "null");
         made.append(&fragment);
     }
     Ok(made.build().bytes)
@@ -203,12 +193,7 @@ pub(super) fn create_request(
             // CDF takes no empty list here, and a new item has none to be emptied.
             let mut item = Vec::new();
             let properties = part.first().map(|at| Properties::parse(body.fragment(*at))).transpose()?;
-            let properties = properties.unwrap_or_default();
-            let sent = properties
-                .0
-                .iter()
-                .filter(|(property, value)| property != EXISTING && !matches!(value.get(), "null" | "[]"));
-            Properties::write(&mut item, sent.map(|(property, value)| (&**property, *value)));
+            properties.unwrap_or_default().write_new(&mut item, |value| matches!(value, "null" | "[]"));
             Ok((resource.write(), item.into(), Owed::Item))
         }
     }
@@ -221,15 +206,7 @@ pub(super) fn listing(response: &Response) -> Result<Vec<Value>, Error> {
 }
 
 pub(super) fn key_of(body: &Body, at: usize) -> Result<Option<Identity>, Error> {
-    let properties = Properties::parse(body.fragment(at))?;
-    Ok(properties.0.first().and_then(|(property, value)| match &**property {
-        "id" => value.get().parse().ok().map(Identity::Id),
-        instances::KEY => serde_json::from_str(value.get())
-            .ok()
-            .map(|(space, external_id)| Identity::Instance { space, external_id }),
-        "externalId" | "key" => serde_json::from_str(value.get()).ok().map(Identity::ExternalId),
-        _ => None,
-    }))
+    Ok(Properties::parse(body.fragment(at))?.identity())
 }
 
 /// Those of the rows whose key is among the names.

@@ -4,10 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
-use memchr::memchr2;
 
 use super::body::key_of;
 use crate::cdf::buffer::{Body, Destination};
+use crate::cdf::encode::fragment::external_id;
 use crate::cdf::encode::json;
 use crate::cdf::error::{ApiError, Error, Identity};
 use crate::cdf::hash::{self, hash_bytes};
@@ -75,22 +75,6 @@ fn key(scope: u64, identity: &Identity) -> u64 {
 
 fn hashed(scope: u64, identity: &[u8]) -> u64 {
     scope.rotate_left(1) ^ hash_bytes(identity)
-}
-
-/// The external id that an encoded row begins with, as JSON.
-fn external_id(fragment: &[u8]) -> Option<&[u8]> {
-    let text = fragment.strip_prefix(b"{\"externalId\":\"")?;
-    let mut end = 0;
-    loop {
-        end += memchr2(b'"', b'\\', text.get(end..)?)?;
-        match text[end] {
-            b'"' => break,
-            _ => end += 2,
-        }
-    }
-    // With its quotes.
-    let start = fragment.len() - text.len() - 1;
-    Some(&fragment[start..=start + 1 + end])
 }
 
 /// The pauses in which CDF may come to find an item.

@@ -11,7 +11,7 @@ use super::search::Search;
 use super::send::{Meaning, RowRequests};
 use super::transfer::{json_post, Transfer};
 use crate::cdf::buffer::Body;
-use crate::cdf::encode::instances::{end_member, KEY};
+use crate::cdf::encode::fragment::{end_member, KEY};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Identity, RequestError};
 use crate::cdf::http::owed::Owed;

@@ -13,7 +13,8 @@ use super::search::Search;
 use super::send::RowRequests;
 use super::transfer::{json_post, Transfer};
 use crate::cdf::buffer::{Body, BodyBuilder};
-use crate::cdf::encode::json::{self, Properties};
+use crate::cdf::encode::fragment::{self, KeyMember};
+use crate::cdf::encode::json::Properties;
 use crate::cdf::error::{Error, Kind, RequestError};
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
@@ -92,8 +93,7 @@ impl Transfer<'_> {
                 Some(_) => properties.into_existing()?,
                 None => properties.into_new(),
             };
-            let written = properties.get("columns").map_or("{}", |columns| columns.get());
-            let written = Properties::parse(written.as_bytes())?;
+            let written = properties.columns()?;
             let was = found.as_ref().map_or("{}", |columns| columns.get());
             let mut columns = Properties::parse(was.as_bytes())?;
             for (name, value) in written.0 {
@@ -105,12 +105,10 @@ impl Transfer<'_> {
                     None => columns.0.push((name, value)),
                 }
             }
-            let mut fragment = Vec::new();
-            fragment.extend_from_slice(b"{\"key\":");
-            json::write(&mut fragment, key);
-            fragment.extend_from_slice(b",\"columns\":");
+            let mut fragment = fragment::key_of_text(KeyMember::RawKey, key);
+            fragment::begin_columns(&mut fragment);
             Properties::write(&mut fragment, columns.0.iter().map(|(name, value)| (&**name, *value)));
-            fragment.push(b'}');
+            fragment::end(&mut fragment);
             made.append(&fragment);
         }
         Ok(made.build())

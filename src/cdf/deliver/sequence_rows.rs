@@ -5,7 +5,6 @@
 use std::collections::VecDeque;
 
 use hashbrown::{HashMap, HashSet};
-use serde_json::value::RawValue;
 use serde_json::{json, Value};
 
 use super::body::Parsed;
@@ -22,8 +21,7 @@ use crate::cdf::http::request::Request;
 use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::sequence_rows::{
-    COLUMNS, COLUMNS_PER_ITEM, ITEMS_PER_REQUEST, ROWS_PER_REQUEST, ROW_NUMBER, SEQUENCE_ROWS,
-    VALUES_PER_REQUEST,
+    COLUMNS_PER_ITEM, ITEMS_PER_REQUEST, ROWS_PER_REQUEST, ROW_NUMBER, SEQUENCE_ROWS, VALUES_PER_REQUEST,
 };
 use crate::cdf::table::OnConflict;
 
@@ -325,9 +323,7 @@ impl<'p> CellRequest<'p> {
 
 /// The columns of every row, each with its value.
 fn columns<'b>(parsed: &Parsed<'b>) -> Result<Vec<Properties<'b>>, Error> {
-    let of =
-        |item: &Properties<'b>| Properties::parse(item.get(COLUMNS).map_or("{}", RawValue::get).as_bytes());
-    parsed.items.iter().map(of).collect()
+    parsed.items.iter().map(Properties::columns).collect()
 }
 
 /// The requests for some rows.

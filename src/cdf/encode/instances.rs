@@ -1,23 +1,14 @@
 //! Nodes and edges of a data-model view: the key, then what else is written, flat. Delivery makes CDF's objects of it.
 
-use super::fragment::{end_object, head, EXISTING};
+use super::fragment::{begin_existing, end, end_member, end_object, head, KeyMember, Opening};
 use super::json::{self, Refusal};
 use super::property::{external_id, property, relation, space};
-use super::{refuse, EncodedRow, KeyKind};
+use super::{refuse, EncodedRow};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::{InstanceEnd, Role, Rule, Shape};
 use crate::cdf::table::view::Property;
 use crate::cdf::table::{Binding, NullHandling, Part, Table};
-
-/// The member that holds an instance's space and external id. No property can be called so, nor like [`end_member`].
-pub const KEY: &str = "(space, external_id)";
-
-/// The member that holds an instance's `type`, `startNode` or `endNode`.
-pub fn end_member(end: &str) -> String {
-    format!("({end})")
-}
 
 /// Encodes the rows of one table.
 #[derive(Debug)]
@@ -118,7 +109,7 @@ impl InstanceEncoder {
     pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let encoded = self.encode_some(table, row, None, out)?;
         if let Some(existing) = &self.existing {
-            out.extend_from_slice(&head(EXISTING));
+            begin_existing(out);
             let start = out.len();
             for end in &self.ends {
                 let set = existing[end.space] || existing[end.external_id];
@@ -129,7 +120,7 @@ impl InstanceEncoder {
             self.encode_properties(table, row, Some(existing), self.set_null, out)?;
             end_object(out, start);
         }
-        out.push(b'}');
+        end(out);
         Ok(encoded)
     }
 
@@ -152,7 +143,7 @@ impl InstanceEncoder {
         }
         let row = table.without_read_only(row, changed);
         let encoded = self.encode_some(table, &row, Some(changed), out)?;
-        out.push(b'}');
+        end(out);
         Ok(encoded)
     }
 
@@ -164,17 +155,14 @@ impl InstanceEncoder {
         out: &mut Vec<u8>,
     ) -> Result<EncodedRow, Error> {
         let encoded = self.encode_key(table, keys, out)?;
-        out.push(b'}');
+        end(out);
         Ok(encoded)
     }
 
     fn encode_key(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
-        let start = out.len();
-        out.push(b'{');
-        json::write(out, KEY);
-        out.extend_from_slice(b":[");
-        let value = out.len();
+        let opening = Opening::new(out, KeyMember::Instance);
+        out.push(b'[');
         match self.space {
             Some(at) => space(out, &row[at]).map_err(|refusal| refused(at, refusal))?,
             None => json::write(out, &self.own_space),
@@ -182,15 +170,7 @@ impl InstanceEncoder {
         out.push(b',');
         external_id(out, &row[self.external_id]).map_err(|refusal| refused(self.external_id, refusal))?;
         out.push(b']');
-        let hash = hash_bytes(&out[value..]);
-        Ok(EncodedRow {
-            kind: KeyKind::Key,
-            prefix: out.len() - start,
-            hash,
-            deferred: false,
-            parent: None,
-            complete: true,
-        })
+        Ok(opening.keyed(out))
     }
 
     /// Appends the row's object without its end; of an update the columns that have `changed`.

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::fragment::{end_object, head, EXISTING};
+use super::fragment::{begin_existing, end, end_object, head, KeyMember, Opening};
 use super::json::{self, Refusal};
 use super::row_name::describe_keys;
 use super::value::{as_text, document, internal_id, limited, list, metadata, millis, mismatch, text};
@@ -60,7 +60,7 @@ impl ItemEncoder {
             let Some(Binding::Column(column)) = binding else {
                 continue;
             };
-            let cleared = match column.rule {
+            let clears = match column.rule {
                 _ if !column.nullable => None,
                 Rule::Reference { property, .. } | Rule::References { property, .. } => {
                     let id = table.options.resource.column(property);
@@ -68,25 +68,20 @@ impl ItemEncoder {
                 }
                 _ => Some(column.property),
             };
-            fields.push(ItemField {
-                at,
-                column,
-                head: head(column.property),
-                clear: cleared.map(|property| [&*head(property), b"null"].concat()),
-            });
+            fields.push(ItemField { at, column, head: head(column.property), clear: clears.map(cleared) });
         }
         let twin = |name: &str| table.position(name);
         let set_null = table.options.mode.null_handling == NullHandling::SetNull;
         let existing = listed.map(|listed| {
             let set = fields.iter().enumerate().filter(|(_, field)| listed.contains(&field.at));
             let set = set.map(|(place, field)| {
-                let cleared = (set_null && field.column.nullable).then(|| cleared_property(field.column));
+                let clears = (set_null && field.column.nullable).then(|| cleared_property(field.column));
                 // Where the statement sets the id too, that says whether there is one.
                 let id = |property: &&str| {
                     let id = table.options.resource.column(property).and_then(|id| table.position(id.name));
                     id.is_none_or(|id| id == field.at || !listed.contains(&id))
                 };
-                (place, cleared.filter(id).map(|property| [&*head(property), b"null"].concat()))
+                (place, clears.filter(id).map(cleared))
             });
             set.collect()
         });
@@ -142,18 +137,16 @@ impl ItemEncoder {
         let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
 
         // The key comes first: the buffer finds a row again by the first bytes of its object.
-        let mut hash = 0;
-        let mut prefix = 0;
+        let mut encoded = EncodedRow::unkeyed();
         if let Some(at) = key_at {
-            out.extend_from_slice(if kind == KeyKind::Id { b"{\"id\":" } else { b"{\"externalId\":" });
-            let value = out.len();
+            let member = if kind == KeyKind::Id { KeyMember::Id } else { KeyMember::ExternalId };
+            let opening = Opening::new(out, member);
             let written = match kind {
                 KeyKind::Id => write_value(out, &Rule::Id, &row[at]),
                 _ => text(out, &row[at], self.shortest_key, EXTERNAL_ID_CHARS),
             };
             written.map_err(|refusal| refused(at, refusal))?;
-            hash = hash_bytes(&out[value..]);
-            prefix = out.len() - start;
+            encoded = opening.keyed(out);
         } else {
             for Required { name, at, twin } in &self.required {
                 if cell(*at).is_none() && cell(*twin).is_none() {
@@ -187,8 +180,6 @@ impl ItemEncoder {
             check_order(table, row, ordered)?;
         }
 
-        let mut deferred = false;
-        let mut parent = None;
         for field in &self.fields {
             let cell = &row[field.at];
             let rule = &field.column.rule;
@@ -200,7 +191,7 @@ impl ItemEncoder {
                 let clears = self.set_null && kind != KeyKind::None && self.existing.is_none();
                 if let (true, Some(clear)) = (clears, &field.clear) {
                     out.extend_from_slice(clear);
-                    deferred = true;
+                    encoded.deferred = true;
                 }
                 continue;
             }
@@ -208,13 +199,13 @@ impl ItemEncoder {
             let value = out.len();
             write_value(out, rule, cell).map_err(|refusal| refused(field.at, refusal))?;
             match rule {
-                Rule::Parent => parent = Some(hash_bytes(&out[value..])),
-                Rule::Reference { .. } | Rule::References { .. } => deferred = true,
+                Rule::Parent => encoded.parent = Some(hash_bytes(&out[value..])),
+                Rule::Reference { .. } | Rule::References { .. } => encoded.deferred = true,
                 _ => {}
             }
         }
         if let (Some(existing), true) = (&self.existing, kind != KeyKind::None) {
-            out.extend_from_slice(&head(EXISTING));
+            begin_existing(out);
             let start = out.len();
             for (place, clear) in existing {
                 let field = &self.fields[*place];
@@ -230,11 +221,11 @@ impl ItemEncoder {
                 }
             }
             end_object(out, start);
-            deferred = true;
+            encoded.deferred = true;
         }
         end_object(out, start);
-        let complete = self.required.iter().all(|of| cell(of.at).is_some() || cell(of.twin).is_some());
-        Ok(EncodedRow { kind, prefix, hash, deferred, parent, complete })
+        encoded.complete = self.required.iter().all(|of| cell(of.at).is_some() || cell(of.twin).is_some());
+        Ok(encoded)
     }
 
     /// Appends what a row becomes: its key as it was, and the columns that have changed. A NULL clears.
@@ -273,9 +264,7 @@ impl ItemEncoder {
                 if twin.is_some_and(|id| id != field.at && changed[id]) {
                     continue;
                 }
-                out.push(b',');
-                json::write(out, property);
-                out.extend_from_slice(b":null");
+                out.extend_from_slice(&cleared(property));
                 continue;
             }
             if let Some(id) = self.exclusive.iter().find(|(id, by)| *by == field.at && changed[*id]) {
@@ -293,7 +282,7 @@ impl ItemEncoder {
                 _ => {}
             }
         }
-        out.push(b'}');
+        end(out);
         Ok(encoded)
     }
 
@@ -305,7 +294,7 @@ impl ItemEncoder {
         out: &mut Vec<u8>,
     ) -> Result<EncodedRow, Error> {
         let encoded = self.encode_key(table, keys, false, out)?;
-        out.push(b'}');
+        end(out);
         Ok(encoded)
     }
 
@@ -343,22 +332,19 @@ impl ItemEncoder {
                 return Err(error.of_row(describe_keys(table, keys)));
             }
         };
-        let start = out.len();
-        out.push(b'{');
-        out.extend_from_slice(if kind == KeyKind::Id { b"\"id\":" } else { b"\"externalId\":" });
-        let value = out.len();
-        let rule = if kind == KeyKind::Id { Rule::Id } else { Rule::ExternalId };
+        let (member, rule) = match kind {
+            KeyKind::Id => (KeyMember::Id, Rule::Id),
+            _ => (KeyMember::ExternalId, Rule::ExternalId),
+        };
+        let opening = Opening::new(out, member);
         write_value(out, &rule, &keys[at]).map_err(|(kind, why)| refuse(kind, table, keys, at, why))?;
-        let hash = hash_bytes(&out[value..]);
-        Ok(EncodedRow {
-            kind,
-            prefix: out.len() - start,
-            hash,
-            deferred: false,
-            parent: None,
-            complete: true,
-        })
+        Ok(opening.keyed(out))
     }
+}
+
+/// `,"name":null`.
+fn cleared(property: &str) -> Vec<u8> {
+    [&*head(property), b"null"].concat()
 }
 
 /// The property that a NULL in the column clears: for a reference the one that CDF knows.

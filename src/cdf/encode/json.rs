@@ -382,16 +382,6 @@ impl<'a> Properties<'a> {
         })
     }
 
-    /// Where the first member of an encoded object ends, without parsing the others.
-    pub fn first_end(fragment: &[u8]) -> usize {
-        let colon = fragment.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1);
-        let mut values = serde_json::Deserializer::from_slice(&fragment[colon..]).into_iter::<&RawValue>();
-        match values.next() {
-            Some(Ok(_)) => colon + values.byte_offset(),
-            _ => fragment.len(),
-        }
-    }
-
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().find(|(property, _)| property == name).map(|(_, value)| *value)
     }

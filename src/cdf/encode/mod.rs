@@ -10,6 +10,7 @@ pub mod instances;
 pub mod items;
 pub mod json;
 pub mod length;
+pub mod merge;
 pub mod object;
 pub mod points;
 pub mod property;
@@ -54,6 +55,13 @@ pub struct EncodedRow {
     pub parent: Option<u64>,
     /// It has all that CDF needs to create it.
     pub complete: bool,
+}
+
+impl EncodedRow {
+    /// Of a row that has no key, until more is known of it.
+    pub fn unkeyed() -> Self {
+        EncodedRow { kind: KeyKind::None, prefix: 0, hash: 0, deferred: false, parent: None, complete: true }
+    }
 }
 
 /// A refused value: what, in which column and row, and the limit.

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use super::fragment::{end_object, head, EXISTING};
+use super::fragment::{
+    begin_columns, begin_existing, end, end_object, head, only_columns, reopen, KeyMember, Opening,
+};
 use super::json::{self, Properties, Refusal};
 use super::value::{as_text, mismatch};
-use super::{length, refuse, EncodedRow, KeyKind};
+use super::{length, refuse, EncodedRow};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::raw::{COLUMN_CHARS, DATABASE_CHARS, KEY_CHARS, RAW_KEY, ROW_BYTES, TABLE_CHARS};
 use crate::cdf::table::{Binding, NullHandling, Table};
 
@@ -119,13 +120,10 @@ impl RawEncoder {
             let why = "CDF sets this value; it cannot be written, leave it NULL".to_owned();
             return Err(refused(at, (Kind::InvalidValue, why)));
         }
-        let start = out.len();
-        out.extend_from_slice(b"{\"key\":");
-        let value = out.len();
+        let opening = Opening::new(out, KeyMember::RawKey);
         key(out, &row[self.key]).map_err(|refusal| refused(self.key, refusal))?;
-        let hash = hash_bytes(&out[value..]);
-        let prefix = out.len() - start;
-        out.extend_from_slice(b",\"columns\":");
+        let encoded = opening.keyed(out);
+        begin_columns(out);
         match &self.columns {
             RawColumns::Generic { columns, .. } => match columns.map(|at| (at, &row[at])) {
                 None | Some((_, Cell::Null)) => out.extend_from_slice(b"{}"),
@@ -140,15 +138,13 @@ impl RawEncoder {
             }
         }
         if let (Some(existing), RawColumns::Typed(columns)) = (&self.existing, &self.columns) {
-            out.extend_from_slice(&head(EXISTING));
-            out.extend_from_slice(b"{\"columns\":");
+            begin_existing(out);
             let set =
                 columns.iter().filter(|(at, _)| existing[*at] && (self.set_null || !row[*at].is_null()));
-            self.encode_columns(table, row, set, out)?;
-            out.push(b'}');
+            only_columns(out, |out| self.encode_columns(table, row, set, out))?;
         }
-        out.push(b'}');
-        Ok(EncodedRow { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
+        end(out);
+        Ok(encoded)
     }
 
     /// The key column of a table of typed columns.
@@ -193,8 +189,8 @@ impl RawEncoder {
         out: &mut Vec<u8>,
     ) -> Result<EncodedRow, Error> {
         let mut encoded = self.encode_delete(table, row, out)?;
-        out.pop();
-        out.extend_from_slice(b",\"columns\":");
+        reopen(out);
+        begin_columns(out);
         match &self.columns {
             RawColumns::Typed(columns) => {
                 // The key stays what it is, and so does the RAW column that says the same.
@@ -203,7 +199,7 @@ impl RawEncoder {
             }
             RawColumns::Generic { .. } => out.extend_from_slice(b"{}"),
         }
-        out.push(b'}');
+        end(out);
         encoded.deferred = true;
         Ok(encoded)
     }
@@ -245,14 +241,11 @@ impl RawEncoder {
         keys: &[Cell<'_>],
         out: &mut Vec<u8>,
     ) -> Result<EncodedRow, Error> {
-        let start = out.len();
-        out.extend_from_slice(b"{\"key\":");
-        let value = out.len();
+        let opening = Opening::new(out, KeyMember::RawKey);
         key(out, &keys[self.key]).map_err(|(kind, why)| refuse(kind, table, keys, self.key, why))?;
-        let hash = hash_bytes(&out[value..]);
-        let prefix = out.len() - start;
-        out.push(b'}');
-        Ok(EncodedRow { kind: KeyKind::Key, prefix, hash, deferred: false, parent: None, complete: true })
+        let encoded = opening.keyed(out);
+        end(out);
+        Ok(encoded)
     }
 }
 

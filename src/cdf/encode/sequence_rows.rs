@@ -6,13 +6,13 @@
 use hashbrown::HashSet;
 use serde_json::value::RawValue;
 
+use super::fragment::{begin_columns, end, KeyMember, Opening};
 use super::json::{self, Properties, Refusal};
 use super::value::{document, integer, internal_id, metadata, text};
-use super::{refuse, EncodedRow, KeyKind};
+use super::{refuse, EncodedRow};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::sequence_rows::{COLUMNS, LARGEST_VALUE, ROW_NUMBER, STRING_CHARS};
+use crate::cdf::resource::sequence_rows::{LARGEST_VALUE, STRING_CHARS};
 use crate::cdf::resource::sequences::{self, METADATA, VALUE_TYPES};
 use crate::cdf::resource::EXTERNAL_ID_CHARS;
 use crate::cdf::table::Table;
@@ -133,11 +133,9 @@ impl SequenceRowEncoder {
     /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
     pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let encoded = self.encode_key(table, row, out)?;
-        out.push(b',');
-        json::write(out, COLUMNS);
-        out.push(b':');
+        begin_columns(out);
         values(out, &row[self.columns]).map_err(|(kind, why)| refuse(kind, table, row, self.columns, why))?;
-        out.push(b'}');
+        end(out);
         Ok(encoded)
     }
 
@@ -149,7 +147,7 @@ impl SequenceRowEncoder {
         out: &mut Vec<u8>,
     ) -> Result<EncodedRow, Error> {
         let encoded = self.encode_key(table, keys, out)?;
-        out.push(b'}');
+        end(out);
         Ok(encoded)
     }
 
@@ -167,17 +165,16 @@ impl SequenceRowEncoder {
     fn encode_key(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
         let cell = |at: Option<usize>| at.filter(|at| !row[*at].is_null());
-        let start = out.len();
-        let kind = match (cell(self.id), cell(self.external_id)) {
+        let opening = match (cell(self.id), cell(self.external_id)) {
             (Some(at), None) => {
-                out.extend_from_slice(b"{\"id\":");
+                let opening = Opening::new(out, KeyMember::Id);
                 json::write(out, &internal_id(&row[at]).map_err(|refusal| refused(at, refusal))?);
-                KeyKind::Id
+                opening
             }
             (None, Some(at)) => {
-                out.extend_from_slice(b"{\"externalId\":");
+                let opening = Opening::new(out, KeyMember::ExternalId);
                 text(out, &row[at], 0, EXTERNAL_ID_CHARS).map_err(|refusal| refused(at, refusal))?;
-                KeyKind::Key
+                opening
             }
             (given, _) => {
                 let external_id = table.column_name("external_id");
@@ -200,13 +197,7 @@ impl SequenceRowEncoder {
             },
         };
         let number = number.map_err(|refusal| refused(self.row_number, refusal))?;
-        out.push(b',');
-        json::write(out, ROW_NUMBER);
-        out.push(b':');
-        json::write(out, &number);
-        let prefix = out.len() - start;
-        let hash = hash_bytes(&out[start..]);
-        Ok(EncodedRow { kind, prefix, hash, deferred: false, parent: None, complete: true })
+        Ok(opening.row_number(out, number).keyed(out))
     }
 }
 

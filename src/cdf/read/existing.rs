@@ -14,7 +14,7 @@ use super::raw::KEYS;
 use super::reader::Reader;
 use crate::cdf::buffer::Pending;
 use crate::cdf::cell::Cell;
-use crate::cdf::encode::instances::KEY;
+use crate::cdf::encode::fragment::{key_object, key_of_text, KeyMember, KEY};
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::http::client::Client;
 use crate::cdf::http::connection::Connection;
@@ -40,9 +40,7 @@ impl RowKey {
     /// The key of an encoded row, from the beginning of its fragment that holds it, and the RAW database and table that
     /// the row goes to. None: there is none.
     pub fn of_fragment(prefix: &[u8], place: Option<(&str, &str)>) -> Option<RowKey> {
-        let mut object = prefix.to_vec();
-        object.push(b'}');
-        let object: Value = serde_json::from_slice(&object).ok()?;
+        let object: Value = serde_json::from_slice(&key_object(prefix)).ok()?;
         if let Some((database, table)) = place {
             let key = object["key"].as_str()?.to_owned();
             return Some(RowKey::Raw { database: database.to_owned(), table: table.to_owned(), key });
@@ -60,12 +58,12 @@ impl RowKey {
 
     /// The bytes that an encoded row of the key begins with, where the buffer finds rows by them.
     fn prefix(&self) -> Option<Vec<u8>> {
-        let (property, value) = match self {
-            RowKey::Item(Identity::ExternalId(name)) => ("externalId", name),
-            RowKey::Raw { key, .. } => ("key", key),
+        let (member, text) = match self {
+            RowKey::Item(Identity::ExternalId(name)) => (KeyMember::ExternalId, name),
+            RowKey::Raw { key, .. } => (KeyMember::RawKey, key),
             _ => return None,
         };
-        Some(format!("{{\"{property}\":{}", Value::from(value.as_str())).into_bytes())
+        Some(key_of_text(member, text))
     }
 }
 

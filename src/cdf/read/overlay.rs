@@ -5,8 +5,7 @@ use serde_json::json;
 
 use crate::cdf::buffer::PendingItem;
 use crate::cdf::document::{self, Map, Value};
-use crate::cdf::encode::fragment::EXISTING;
-use crate::cdf::encode::instances::{end_member, KEY};
+use crate::cdf::encode::fragment::{end_member, EXISTING, KEY};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::resource::sequence_rows::{COLUMNS, ROW_NUMBER};

@@ -7,8 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cdf::buffer::{PendingItem, SeriesWrites, WantedPoints, WantedRows};
 use crate::cdf::document::Value;
-use crate::cdf::encode::instances::KEY;
-use crate::cdf::encode::json;
+use crate::cdf::encode::fragment::{key_of_id, key_of_instance, key_of_text, with_row_number, KeyMember};
 use crate::cdf::error::Error;
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 
@@ -101,15 +100,6 @@ impl Own {
     }
 }
 
-/// What the fragments of an item, or of a RAW row, begin with that has this text as its key.
-pub fn key(member: &str, name: &str) -> Vec<u8> {
-    let mut key = vec![b'{'];
-    json::write(&mut key, member);
-    key.push(b':');
-    json::text(&mut key, name);
-    key
-}
-
 /// By what CDF's item is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnName {
@@ -117,34 +107,26 @@ pub enum OwnName {
     Id,
 }
 
-/// Gives the [`key`] of an item by one of its names, if it has such a name.
+/// Gives what the fragments of an item begin with, by one of its names, if it has such a name.
 pub type Key = fn(&Value, OwnName) -> Option<Vec<u8>>;
 
-/// As [`key`], of an item of CDF.
+/// What the fragments of an item of CDF begin with.
 pub fn item_key(item: &Value, by: OwnName) -> Option<Vec<u8>> {
     match by {
-        OwnName::ExternalId => item["externalId"].as_str().map(|name| key("externalId", name)),
-        OwnName::Id => item["id"].as_i64().map(|id| format!("{{\"id\":{id}").into_bytes()),
+        OwnName::ExternalId => {
+            item["externalId"].as_str().map(|name| key_of_text(KeyMember::ExternalId, name))
+        }
+        OwnName::Id => item["id"].as_i64().map(key_of_id),
     }
 }
 
-/// As [`key`], of a row of a sequence.
+/// As [`item_key`], of a row of a sequence.
 pub fn sequence_row_key(row: &Value, by: OwnName) -> Option<Vec<u8>> {
     let number = row[ROW_NUMBER].as_i64()?;
-    let mut key = item_key(row, by)?;
-    key.extend_from_slice(format!(",\"{ROW_NUMBER}\":{number}").as_bytes());
-    Some(key)
+    Some(with_row_number(item_key(row, by)?, number))
 }
 
-/// As [`key`], of an instance.
+/// As [`item_key`], of an instance.
 pub fn instance_key(item: &Value) -> Option<Vec<u8>> {
-    let (space, external_id) = (item["space"].as_str()?, item["externalId"].as_str()?);
-    let mut key = vec![b'{'];
-    json::write(&mut key, KEY);
-    key.extend_from_slice(b":[");
-    json::text(&mut key, space);
-    key.push(b',');
-    json::text(&mut key, external_id);
-    key.push(b']');
-    Some(key)
+    Some(key_of_instance(item["space"].as_str()?, item["externalId"].as_str()?))
 }
