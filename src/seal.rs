@@ -144,9 +144,10 @@ impl SealKeys {
             };
             keys.push(SealKey::new(&key).map_err(|_| "the cipher does not work".to_owned())?);
         }
-        match keys.is_empty() {
-            true => Err("it holds no key".into()),
-            false => Ok(SealKeys(keys)),
+        if keys.is_empty() {
+            Err("it holds no key".into())
+        } else {
+            Ok(SealKeys(keys))
         }
     }
 

@@ -159,9 +159,10 @@ impl<'t> Parser<'t> {
 
 /// The text of a JSON string; None if it has an unpaired surrogate, which no text can hold.
 fn decoded(string: &str) -> Option<String> {
-    match string.contains('\\') {
-        false => Some(string[1..string.len() - 1].to_owned()),
-        true => serde_json::from_str(string).ok(),
+    if string.contains('\\') {
+        serde_json::from_str(string).ok()
+    } else {
+        Some(string[1..string.len() - 1].to_owned())
     }
 }
 

@@ -52,9 +52,10 @@ fn requests(
             requests.extend((!equal(Role::RawTable)).then(|| tables(place.database)));
         }
         let key = table.position_of(Role::RawKey);
-        requests.push(match conditions.iter().any(|(column, _)| Some(*column) == key) {
-            true => place.any_row(),
-            false => place.rows(),
+        requests.push(if conditions.iter().any(|(column, _)| Some(*column) == key) {
+            place.any_row()
+        } else {
+            place.rows()
         });
         return requests;
     }
@@ -91,9 +92,10 @@ pub fn existing(table: &Table, single: bool) -> Vec<String> {
 /// The requests that the rows of a statement go with, and how many rows there are in one at most.
 pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
     let resource = table.options.resource;
-    let (write, delete) = match resource.is_in_raw_tables() {
-        true => (place(table).write(), place(table).delete()),
-        false => (resource.write(), resource.delete()),
+    let (write, delete) = if resource.is_in_raw_tables() {
+        (place(table).write(), place(table).delete())
+    } else {
+        (resource.write(), resource.delete())
     };
     let (requests, rows) = match (operation, resource.change()) {
         (Operation::Delete, _) => (vec![delete], resource.per_delete),

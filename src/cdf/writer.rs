@@ -302,10 +302,7 @@ fn mode(table: &Table, on_conflict: OnConflict, operation: Operation) -> Mode {
             Operation::Upsert => on_conflict,
             _ => OnConflict::Update,
         },
-        null_handling: match reads_back {
-            true => options.mode.null_handling,
-            false => NullHandling::Ignore,
-        },
+        null_handling: if reads_back { options.mode.null_handling } else { NullHandling::Ignore },
         create_missing: options.mode.create_missing && operation == Operation::Upsert,
         naming: table.naming(),
     }

@@ -192,9 +192,10 @@ pub unsafe fn complete(message: &CStr, what: &CStr, detail: *const c_char, more:
     // SAFETY: the caller's promise; these functions copy the NUL-terminated texts.
     unsafe {
         errmsg(c"%s: %s".as_ptr(), message.as_ptr(), what.as_ptr());
-        match detail.is_null() {
-            true => errdetail(c"%s".as_ptr(), more.as_ptr()),
-            false => errdetail(c"%s\n%s".as_ptr(), detail, more.as_ptr()),
+        if detail.is_null() {
+            errdetail(c"%s".as_ptr(), more.as_ptr())
+        } else {
+            errdetail(c"%s\n%s".as_ptr(), detail, more.as_ptr())
         };
     }
 }
@@ -206,9 +207,10 @@ pub fn sqlstate_text(packed: c_int) -> String {
 
 /// PostgreSQL's messages end at the first NUL, and CDF's words may hold one.
 fn printable(text: String) -> String {
-    match text.contains('\0') {
-        true => text.replace('\0', "\u{fffd}"),
-        false => text,
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
     }
 }
 

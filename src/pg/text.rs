@@ -108,9 +108,10 @@ pub fn relation_name(relid: pg_sys::Oid) -> String {
     // SAFETY: a catalog look-up, whose result is a copy, or null.
     unsafe {
         let name = pg_sys::get_rel_name(relid);
-        match name.is_null() {
-            true => "?".to_owned(),
-            false => from_server(name),
+        if name.is_null() {
+            "?".to_owned()
+        } else {
+            from_server(name)
         }
     }
 }

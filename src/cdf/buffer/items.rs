@@ -256,9 +256,10 @@ impl ItemBatch {
         self.body.shrink_to_fit();
         Body {
             items: self.slots.iter().map(|slot| (slot.start, slot.start + slot.len)).collect(),
-            family: match with_family {
-                true => self.slots.iter().map(|slot| (slot.hash, slot.parent)).collect(),
-                false => Vec::new(),
+            family: if with_family {
+                self.slots.iter().map(|slot| (slot.hash, slot.parent)).collect()
+            } else {
+                Vec::new()
             },
             bytes: self.body.into(),
         }

@@ -213,9 +213,10 @@ impl TransactionBuffer {
                 (None, deletes) => {
                     let Some(chunk) = chunks.get(&id) else { continue };
                     let body = chunk.read(spill)?;
-                    match deletes {
-                        true => own.add_deletions(part, body.fragments())?,
-                        false => own.add_points(part, &body.bytes)?,
+                    if deletes {
+                        own.add_deletions(part, body.fragments())?
+                    } else {
+                        own.add_points(part, &body.bytes)?
                     }
                 }
             }
@@ -381,9 +382,10 @@ enum Point {
 
 impl Point {
     fn read(element: &[u8], string: bool) -> Result<Point, Error> {
-        match string {
-            true => StringPoint::decode(element).map(Point::String),
-            false => NumericPoint::decode(element).map(Point::Numeric),
+        if string {
+            StringPoint::decode(element).map(Point::String)
+        } else {
+            NumericPoint::decode(element).map(Point::Numeric)
         }
         .map_err(unreadable)
     }
@@ -413,9 +415,10 @@ fn together(points: Vec<Point>, string: bool) -> Points {
             Point::String(point) => strings.push(point),
         }
     }
-    match string {
-        true => Points::String(StringPoints { datapoints: strings }),
-        false => Points::Numeric(NumericPoints { datapoints: numeric }),
+    if string {
+        Points::String(StringPoints { datapoints: strings })
+    } else {
+        Points::Numeric(NumericPoints { datapoints: numeric })
     }
 }
 

@@ -438,12 +438,11 @@ impl<'p> PointsInOrder<'p> {
         points.sort_by_key(|point| point.timestamp);
         let (mut kept, mut twice) = (0, None);
         for at in 1..points.len() {
-            match points[at].timestamp == points[kept].timestamp {
-                true => twice = twice.or(Some(points[at].timestamp)),
-                false => {
-                    kept += 1;
-                    points[kept] = points[at];
-                }
+            if points[at].timestamp == points[kept].timestamp {
+                twice = twice.or(Some(points[at].timestamp))
+            } else {
+                kept += 1;
+                points[kept] = points[at];
             }
         }
         PointsInOrder { points: &points[..=kept], log, twice }
@@ -452,12 +451,11 @@ impl<'p> PointsInOrder<'p> {
     /// Appends the points as elements of the series' list.
     fn encode(&self, out: &mut Vec<u8>) {
         for point in self.points {
-            match point.logged {
-                true => {
-                    let (start, end) = ((point.value >> 32) as usize, point.value as u32 as usize);
-                    out.extend_from_slice(&self.log[start..end]);
-                }
-                false => points::write_plain(out, point.timestamp, f64::from_bits(point.value)),
+            if point.logged {
+                let (start, end) = ((point.value >> 32) as usize, point.value as u32 as usize);
+                out.extend_from_slice(&self.log[start..end]);
+            } else {
+                points::write_plain(out, point.timestamp, f64::from_bits(point.value))
             }
         }
     }

@@ -137,9 +137,10 @@ impl Lane {
         let Open { wave, batch: Batch::Points(batch), .. } = &mut last.open[target] else { return None };
         let later = self.traces.get(*wave..).unwrap_or_default();
         let held = || later.iter().any(|trace| trace.holds(hash, point.timestamp));
-        match batch.is_full() {
-            true => None,
-            false => batch.push_known(hash, point, self.closed, held),
+        if batch.is_full() {
+            None
+        } else {
+            batch.push_known(hash, point, self.closed, held)
         }
     }
 

@@ -118,9 +118,10 @@ impl Ranges {
     }
 
     fn get(&self, series: u64) -> Option<(i64, i64)> {
-        match self.all {
-            true => Some((i64::MIN, i64::MAX)),
-            false => self.series.get(&series).copied(),
+        if self.all {
+            Some((i64::MIN, i64::MAX))
+        } else {
+            self.series.get(&series).copied()
         }
     }
 
@@ -195,11 +196,10 @@ fn moment_hash(series: u64, moment: i64) -> u64 {
 impl RangeTrace {
     /// Whether something of a series may lie in a stretch of time, its end included.
     pub fn overlaps(&self, series: u64, (first, last): (i64, i64)) -> bool {
-        match first == last {
-            true => self.holds(series, first),
-            false => {
-                self.ranges.overlaps(series, (first, last)) || self.listed.overlaps(series, (first, last))
-            }
+        if first == last {
+            self.holds(series, first)
+        } else {
+            self.ranges.overlaps(series, (first, last)) || self.listed.overlaps(series, (first, last))
         }
     }
 

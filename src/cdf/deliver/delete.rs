@@ -95,9 +95,10 @@ impl RowRequests for Deletion<'_> {
             let names: Vec<&Identity> = api.missing.iter().collect();
             gone = mentioning(self.body, &part, &names, transfer.destination)?;
         }
-        Ok(match gone.is_empty() {
-            true => Meaning::Refused(part, RequestError::Api(api)),
-            false => without_gone(transfer, part, &gone),
+        Ok(if gone.is_empty() {
+            Meaning::Refused(part, RequestError::Api(api))
+        } else {
+            without_gone(transfer, part, &gone)
         })
     }
 }
@@ -148,10 +149,7 @@ pub(super) fn without_missing(
         RequestError::Api(api) if !api.missing.is_empty() => matching(body, &part, &api.missing)?,
         _ => Vec::new(),
     };
-    Ok(match gone.is_empty() {
-        true => Meaning::Refused(part, error),
-        false => without_gone(transfer, part, &gone),
-    })
+    Ok(if gone.is_empty() { Meaning::Refused(part, error) } else { without_gone(transfer, part, &gone) })
 }
 
 fn without_gone(transfer: &Transfer<'_>, mut part: Vec<usize>, gone: &[usize]) -> Meaning {

@@ -42,9 +42,10 @@ impl Transfer<'_> {
         let about_content = api.is_about_content();
         let error = api.into_error(&self.destination.resource.write_capability());
         let error = error.about(self.destination.name()).rows(Fate::Refused, noun, rows, of);
-        match about_content {
-            true => error.or_hint("Correct what CDF refuses, and run the load again."),
-            false => error,
+        if about_content {
+            error.or_hint("Correct what CDF refuses, and run the load again.")
+        } else {
+            error
         }
     }
 

@@ -55,9 +55,10 @@ pub fn flush(
     }
     schedule.sort();
     let failures = run(schedule, &mut progress, in_parallel, &Arc::new(context), runner, spill)?;
-    match failures.is_empty() {
-        true => Ok(()),
-        false => Err(tell(failures, &progress)),
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(tell(failures, &progress))
     }
 }
 

@@ -171,10 +171,7 @@ impl Fresh {
         if resource.refers_to.is_empty() {
             return false;
         }
-        let named = match api.missing.is_empty() {
-            true => named_in_words(&api.message),
-            false => api.missing.clone(),
-        };
+        let named = if api.missing.is_empty() { named_in_words(&api.message) } else { api.missing.clone() };
         let paths = || resource.refers_to.iter().copied().chain([resource.path]);
         let known = |identity: &Identity| paths().any(|path| self.has(destination, path, identity));
         named.iter().any(known)

@@ -19,10 +19,7 @@ const ROUNDS: usize = 20;
 impl Transfer<'_> {
     pub(super) async fn items(&mut self, items: &Items) -> Result<(), Error> {
         let request = self.request;
-        let resolved = match request.header.deferred {
-            true => Some(self.resolve().await?),
-            false => None,
-        };
+        let resolved = if request.header.deferred { Some(self.resolve().await?) } else { None };
         let body = resolved.as_ref().unwrap_or(&request.body);
         let all = all(body);
         if request.header.mode.operation == Operation::Update {

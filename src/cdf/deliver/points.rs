@@ -149,11 +149,12 @@ impl Transfer<'_> {
             .about(self.destination.name())
             .rows(Fate::Refused, SERIES, names, api.missing.len())
             .trace(Some(api.trace()));
-        error.hint = Some(match create_missing {
-            false => "Insert the series into the table of time series first (the same transaction will do), or set the \
+        error.hint = Some(if create_missing {
+            self.only_by_external_id()
+        } else {
+            "Insert the series into the table of time series first (the same transaction will do), or set the \
                       table's option create_missing to \"true\"."
-                .into(),
-            true => self.only_by_external_id(),
+                .into()
         });
         error
     }

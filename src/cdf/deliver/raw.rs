@@ -32,10 +32,7 @@ impl Transfer<'_> {
         let mode = self.request.header.mode;
         let place = self.raw_table()?;
         let partial = mode.operation == Operation::Update || mode.on_conflict == OnConflict::UpdateListed;
-        let merged = match partial {
-            true => Some(self.with_existing_columns(place).await?),
-            false => None,
-        };
+        let merged = if partial { Some(self.with_existing_columns(place).await?) } else { None };
         let body = merged.as_ref().unwrap_or(&self.request.body);
         let all = match mode.on_conflict {
             OnConflict::Error | OnConflict::Ignore => self.not_existing(place).await?,

@@ -78,10 +78,8 @@ impl Search {
         // Only what is about the content can be narrowed down; anything else holds for every part.
         let about_content = api.is_about_content();
         let named: Vec<&Identity> = api.missing.iter().chain(&api.duplicated).collect();
-        let guilty = match named.is_empty() {
-            true => Vec::new(),
-            false => mentioning(body, &part, &named, destination)?,
-        };
+        let guilty =
+            if named.is_empty() { Vec::new() } else { mentioning(body, &part, &named, destination)? };
         self.requests += 1;
         if part.len() > 1 && about_content && guilty.is_empty() && self.requests <= SEARCHES && !self.done() {
             let mut first = part;

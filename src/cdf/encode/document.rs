@@ -108,9 +108,10 @@ pub fn document(out: &mut Vec<u8>, text: &str) -> Result<(), Refusal> {
 
 /// Checks the size of a document, or of a list of them.
 pub fn check_size(bytes: usize) -> Result<(), Refusal> {
-    match bytes > JSON_BYTES {
-        true => Err((Kind::TooLong, format!("the JSON document has {bytes} bytes; CDF takes {JSON_BYTES}"))),
-        false => Ok(()),
+    if bytes > JSON_BYTES {
+        Err((Kind::TooLong, format!("the JSON document has {bytes} bytes; CDF takes {JSON_BYTES}")))
+    } else {
+        Ok(())
     }
 }
 

@@ -75,11 +75,10 @@ fn coordinates_of(text: &str, lists: &[usize]) -> Result<(), String> {
     let Some((least, inner)) = lists.split_first() else {
         let number =
             |element: &&RawValue| element.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
-        return match elements.len() == 2 && elements.iter().all(number) {
-            true => Ok(()),
-            false => {
-                Err(format!("must be two numbers for each position, not {}", super::length::shown(text)))
-            }
+        return if elements.len() == 2 && elements.iter().all(number) {
+            Ok(())
+        } else {
+            Err(format!("must be two numbers for each position, not {}", super::length::shown(text)))
         };
     };
     if elements.len() < *least {
@@ -90,9 +89,10 @@ fn coordinates_of(text: &str, lists: &[usize]) -> Result<(), String> {
         let place = |at: Option<&&RawValue>| at.map(|at| serde_json::from_str::<[f64; 2]>(at.get()).ok());
         place(elements.first()) == place(elements.last())
     };
-    match *least == RING && !closed() {
-        true => Err("have a ring that does not end where it begins".to_owned()),
-        false => Ok(()),
+    if *least == RING && !closed() {
+        Err("have a ring that does not end where it begins".to_owned())
+    } else {
+        Ok(())
     }
 }
 

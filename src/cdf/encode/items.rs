@@ -314,20 +314,21 @@ impl ItemEncoder {
             (None, None) => {
                 let noun = table.options.resource.noun;
                 let external_id = table.column_name("external_id");
-                let error = match renamed {
-                    true => Error::new(
+                let error = if renamed {
+                    Error::new(
                         Kind::Unsupported,
                         format!("the {external_id} of a {noun} that has no id yet cannot be changed"),
                     )
-                    .hint("The table needs a column id, and the row must be in CDF already."),
-                    false => Error::new(
+                    .hint("The table needs a column id, and the row must be in CDF already.")
+                } else {
+                    Error::new(
                         Kind::MissingValue,
                         format!("a {noun} without {external_id} and id cannot be addressed"),
                     )
                     .hint(format!(
                         "Declare the columns {external_id} and id in the foreign table. A row that this transaction \
                          has inserted without {external_id} has no id before COMMIT."
-                    )),
+                    ))
                 };
                 return Err(error.of_row(describe_keys(table, keys)));
             }

@@ -73,14 +73,13 @@ pub fn check_depth(document: &str) -> Result<(), Refusal> {
             _ => {}
         }
     }
-    match most > LEVELS {
-        true => {
-            let why = format!(
-                "the JSON value is nested {most} levels deep; {LEVELS} levels are the most that is written"
-            );
-            Err((Kind::InvalidValue, why))
-        }
-        false => Ok(()),
+    if most > LEVELS {
+        let why = format!(
+            "the JSON value is nested {most} levels deep; {LEVELS} levels are the most that is written"
+        );
+        Err((Kind::InvalidValue, why))
+    } else {
+        Ok(())
     }
 }
 
@@ -171,9 +170,10 @@ pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
         Cell::Float(value) if value.is_finite() => write(out, value),
         Cell::Float(value) => return Err((Kind::OutOfRange, format!("JSON has no {value}"))),
         Cell::Number(digits) => {
-            match digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.')) {
-                true => out.extend_from_slice(digits.as_bytes()),
-                false => return Err((Kind::OutOfRange, format!("JSON has no {digits}"))),
+            if digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.')) {
+                out.extend_from_slice(digits.as_bytes())
+            } else {
+                return Err((Kind::OutOfRange, format!("JSON has no {digits}")));
             }
         }
         Cell::Text(value) => text(out, value),

@@ -46,9 +46,10 @@ pub fn check_document(document: &str, most: usize) -> Result<(), Refusal> {
         escaped = quoted && byte == b'\\' && !escaped;
         bytes += 1;
     }
-    match bytes > most {
-        true => Err(too_long(bytes, most)),
-        false => Ok(()),
+    if bytes > most {
+        Err(too_long(bytes, most))
+    } else {
+        Ok(())
     }
 }
 

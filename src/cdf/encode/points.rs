@@ -391,10 +391,7 @@ impl PointEncoder {
             return Err(refused((Kind::MissingValue, why.into())));
         }
         if self.string {
-            let value = match null_value {
-                true => "".into(),
-                false => as_text(cell).map_err(refused)?,
-            };
+            let value = if null_value { "".into() } else { as_text(cell).map_err(refused)? };
             if value.len() > STRING_BYTES {
                 let why = format!("the value has {} bytes of UTF-8; CDF takes {STRING_BYTES}", value.len());
                 return Err(refused((Kind::TooLong, why)));

@@ -49,15 +49,16 @@ pub fn check_space(name: &str) -> Result<(), Refusal> {
     let whole = bytes.first().is_some_and(u8::is_ascii_alphabetic)
         && bytes.iter().all(|byte| known(*byte))
         && (bytes.len() < 43 || bytes.len() == 43 && bytes[42].is_ascii_alphanumeric());
-    match whole {
-        true => Ok(()),
-        false => Err((
+    if whole {
+        Ok(())
+    } else {
+        Err((
             Kind::InvalidValue,
             format!(
                 "\"{}\" is no name of a space: a letter, then letters, digits, _ and -, 43 characters at most",
                 length::shown(name)
             ),
-        )),
+        ))
     }
 }
 
@@ -330,9 +331,10 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
 }
 
 fn check_bytes(what: &str, bytes: usize, most: usize) -> Result<(), Refusal> {
-    match bytes > most {
-        true => Err((Kind::TooLong, format!("the {what} has {bytes} bytes; CDF takes {most}"))),
-        false => Ok(()),
+    if bytes > most {
+        Err((Kind::TooLong, format!("the {what} has {bytes} bytes; CDF takes {most}")))
+    } else {
+        Ok(())
     }
 }
 

@@ -228,9 +228,10 @@ impl RawEncoder {
             }
         }
         end_object(out, body);
-        match out.len() - body > ROW_BYTES {
-            true => too_long(out.len() - body),
-            false => Ok(()),
+        if out.len() - body > ROW_BYTES {
+            too_long(out.len() - body)
+        } else {
+            Ok(())
         }
     }
 
@@ -251,9 +252,10 @@ impl RawEncoder {
 
 /// Checks how many bytes the columns of a row have so far.
 fn check_row(bytes: usize) -> Result<(), Refusal> {
-    match bytes > ROW_BYTES {
-        true => Err(row_too_long(bytes)),
-        false => Ok(()),
+    if bytes > ROW_BYTES {
+        Err(row_too_long(bytes))
+    } else {
+        Ok(())
     }
 }
 
@@ -285,9 +287,10 @@ fn write_long(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     }
     let value = out.len();
     json::value(out, cell)?;
-    match out.len() - value > COLUMN_CHARS {
-        true => check_length("value", &String::from_utf8_lossy(&out[value..])),
-        false => Ok(()),
+    if out.len() - value > COLUMN_CHARS {
+        check_length("value", &String::from_utf8_lossy(&out[value..]))
+    } else {
+        Ok(())
     }
 }
 

@@ -64,15 +64,14 @@ pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
         );
     }
     out.push(b']');
-    match texts > sequences::TEXT_COLUMNS {
-        true => {
-            let why = format!(
-                "the array has {texts} columns of valueType STRING; CDF takes {}",
-                sequences::TEXT_COLUMNS
-            );
-            Err((Kind::TooLong, why))
-        }
-        false => Ok(()),
+    if texts > sequences::TEXT_COLUMNS {
+        let why = format!(
+            "the array has {texts} columns of valueType STRING; CDF takes {}",
+            sequences::TEXT_COLUMNS
+        );
+        Err((Kind::TooLong, why))
+    } else {
+        Ok(())
     }
 }
 

@@ -89,10 +89,7 @@ impl ApiError {
         // A write creates the database and the table that it goes to.
         let creates = self.endpoint.starts_with("POST") && path.ends_with("/rows");
         if path.starts_with("/raw/dbs/") && !creates {
-            return match says(&["database", "table", "row", "key"]) {
-                true => Absence::Item,
-                false => Absence::Unclear,
-            };
+            return if says(&["database", "table", "row", "key"]) { Absence::Item } else { Absence::Unclear };
         }
         // These refer to things of other kinds, for which there are no keys to name.
         let others: &[(&str, &[&str])] = &[

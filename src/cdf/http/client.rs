@@ -110,16 +110,17 @@ impl Client {
                     Absence::Endpoint => false,
                     Absence::Unclear => self.reaches_project(connection, limits).await?,
                 };
-                Err(match leads_to_cdf {
-                    true => RequestError::Api(api),
-                    false => no_endpoint(
+                Err(if leads_to_cdf {
+                    RequestError::Api(api)
+                } else {
+                    no_endpoint(
                         &connection.name(),
                         &connection.project,
                         &api.message,
                         api.trace(),
                         api.unsure,
                     )
-                    .into(),
+                    .into()
                 })
             }
             other => other,

@@ -133,9 +133,10 @@ impl Policy {
             if std::mem::replace(&mut self.token_refused, true) {
                 return Decision::Stop(Stop::Final);
             }
-            return match now < self.deadline {
-                true => Decision::RetryWithNewToken,
-                false => Decision::Stop(Stop::DeadlineTooNear),
+            return if now < self.deadline {
+                Decision::RetryWithNewToken
+            } else {
+                Decision::Stop(Stop::DeadlineTooNear)
             };
         }
         self.token_refused = false;

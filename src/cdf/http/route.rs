@@ -45,9 +45,10 @@ impl CaFile {
         let certificates = small_file::read(&self.path, LONGEST).and_then(|(content, _)| {
             let certificates = Certificate::from_pem_bundle(&content)
                 .map_err(|_| "it holds something else than certificates in PEM".to_owned())?;
-            match certificates.is_empty() {
-                true => Err("it holds no certificate in PEM".to_owned()),
-                false => Ok(certificates),
+            if certificates.is_empty() {
+                Err("it holds no certificate in PEM".to_owned())
+            } else {
+                Ok(certificates)
             }
         });
         certificates.map_err(|why| {

@@ -88,12 +88,11 @@ fn converse(stream: TcpStream, seen: &Mutex<Vec<Seen>>, acts: &[Act], token: &dy
             seen.iter().filter(|seen| seen.path.starts_with("/token") == to_token).count() - 1
         };
         let of_token;
-        let act = match to_token {
-            true => {
-                of_token = token(before);
-                &of_token
-            }
-            false => &acts[before.min(acts.len() - 1)],
+        let act = if to_token {
+            of_token = token(before);
+            &of_token
+        } else {
+            &acts[before.min(acts.len() - 1)]
         };
         let (status, headers, body): (_, &[_], _) = match act {
             Act::Reply(status, headers, body) => (*status, headers, body),

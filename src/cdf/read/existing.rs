@@ -147,21 +147,18 @@ fn conditions(table: &Table, keys: &[&RowKey]) -> Vec<Condition> {
         }
         Some(Identity::Instance { space, external_id }) => {
             let equal = |text: &String| (Comparison::Equal, Operand::Text(text.clone()));
-            match table.options.resource.is_behind_view() {
-                true => {
-                    let (comparison, operand) = equal(space);
-                    add(table.position_of(Role::Space), comparison, operand);
-                    let (comparison, operand) = any_of(names(|identity| match identity {
-                        Identity::Instance { external_id, .. } => Some(Operand::Text(external_id.clone())),
-                        _ => None,
-                    }));
-                    add(table.position_of(Role::ExternalId), comparison, operand);
-                }
-                false => {
-                    for (role, text) in [(Role::NodeSpace, space), (Role::NodeExternalId, external_id)] {
-                        let (comparison, operand) = equal(text);
-                        add(table.position_of(role), comparison, operand);
-                    }
+            if table.options.resource.is_behind_view() {
+                let (comparison, operand) = equal(space);
+                add(table.position_of(Role::Space), comparison, operand);
+                let (comparison, operand) = any_of(names(|identity| match identity {
+                    Identity::Instance { external_id, .. } => Some(Operand::Text(external_id.clone())),
+                    _ => None,
+                }));
+                add(table.position_of(Role::ExternalId), comparison, operand);
+            } else {
+                for (role, text) in [(Role::NodeSpace, space), (Role::NodeExternalId, external_id)] {
+                    let (comparison, operand) = equal(text);
+                    add(table.position_of(role), comparison, operand);
                 }
             }
         }
@@ -175,11 +172,10 @@ fn conditions(table: &Table, keys: &[&RowKey]) -> Vec<Condition> {
         })
         .collect();
     if let (Some(first), Some(last)) = (moments.iter().min(), moments.iter().max()) {
-        let (column, operand): (_, fn(i64) -> Operand) = match table.options.resource.holds_points() {
-            true => {
-                (table.position_of(Role::Timestamp), |millis| Operand::Micros(millis.saturating_mul(1000)))
-            }
-            false => (table.position_of(Role::RowNumber), Operand::Int),
+        let (column, operand): (_, fn(i64) -> Operand) = if table.options.resource.holds_points() {
+            (table.position_of(Role::Timestamp), |millis| Operand::Micros(millis.saturating_mul(1000)))
+        } else {
+            (table.position_of(Role::RowNumber), Operand::Int)
         };
         add(column, Comparison::GreaterOrEqual, operand(*first));
         add(column, Comparison::LessOrEqual, operand(*last));
@@ -200,9 +196,10 @@ pub async fn existing(
 ) -> Result<HashSet<RowKey>, Error> {
     let mut found = HashSet::new();
     for question in questions {
-        match question.query.table.options.resource.is_in_raw_tables() {
-            true => of_raw_table(&client, question, limits.clone(), &mut found).await?,
-            false => read_all(&client, question.query, limits.clone(), &mut found).await?,
+        if question.query.table.options.resource.is_in_raw_tables() {
+            of_raw_table(&client, question, limits.clone(), &mut found).await?
+        } else {
+            read_all(&client, question.query, limits.clone(), &mut found).await?
         }
     }
     Ok(found)

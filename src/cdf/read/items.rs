@@ -152,9 +152,10 @@ impl ItemPages {
             (None, name) => name.map(|name| json!({ "externalId": name })),
         };
         let keys: Vec<Request> = listed.iter().filter_map(key).collect();
-        match keys.is_empty() {
-            true => Ok(Vec::new()),
-            false => self.by_ids(call, &keys).await,
+        if keys.is_empty() {
+            Ok(Vec::new())
+        } else {
+            self.by_ids(call, &keys).await
         }
     }
 
@@ -302,8 +303,9 @@ async fn without_unknown(call: &Call<'_>, filter: &Map<String, Request>) -> Unkn
             return Unknown::All;
         }
     }
-    match left == *filter {
-        true => Unknown::None,
-        false => Unknown::Some(left),
+    if left == *filter {
+        Unknown::None
+    } else {
+        Unknown::Some(left)
     }
 }

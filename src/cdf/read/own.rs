@@ -78,9 +78,10 @@ impl Own {
     /// As `of_items`, as far as nothing was given yet of what was written to a name: what was written to the other one was.
     pub async fn of_items_anew(&self, items: &[Value], key: Key) -> Result<Vec<PendingItem>, Error> {
         let keys: Vec<_> = items.iter().flat_map(|item| self.keys(item, key)).collect();
-        match self.by_id && !keys.is_empty() {
-            true => self.rows(WantedRows::OfKeys { place: None, keys, anew: true }).await,
-            false => Ok(Vec::new()),
+        if self.by_id && !keys.is_empty() {
+            self.rows(WantedRows::OfKeys { place: None, keys, anew: true }).await
+        } else {
+            Ok(Vec::new())
         }
     }
 

@@ -319,8 +319,8 @@ struct JsonStatus {
 impl JsonSeries {
     fn into_message(self) -> ListItem {
         let status = |status: Option<JsonStatus>| status.map(|s| Status { code: s.code, symbol: s.symbol });
-        let points = match self.is_string {
-            true => Points::String(StringPoints {
+        let points = if self.is_string {
+            Points::String(StringPoints {
                 datapoints: self
                     .datapoints
                     .into_iter()
@@ -331,8 +331,9 @@ impl JsonSeries {
                         status: status(point.status),
                     })
                     .collect(),
-            }),
-            false => Points::Numeric(NumericPoints {
+            })
+        } else {
+            Points::Numeric(NumericPoints {
                 datapoints: self
                     .datapoints
                     .into_iter()
@@ -343,7 +344,7 @@ impl JsonSeries {
                         status: status(point.status),
                     })
                     .collect(),
-            }),
+            })
         };
         ListItem {
             id: self.id,

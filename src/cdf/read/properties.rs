@@ -351,10 +351,8 @@ fn bounds(
         (PropertyType::Float32, Operand::Float(bits)) => {
             let real = f64::from_bits(*bits) as f32;
             let number = |real: f32| serde_json::Number::from_f64(f64::from(real)).map(Value::Number);
-            let (first, last) = match real.is_nan() {
-                true => (None, None),
-                false => (number(real.next_down()), number(real.next_up())),
-            };
+            let (first, last) =
+                if real.is_nan() { (None, None) } else { (number(real.next_down()), number(real.next_up())) };
             match comparison {
                 Equal => both(first, last),
                 Less | LessOrEqual => both(None, last),

@@ -23,9 +23,10 @@ pub fn filters_on(table: &Table, at: usize, comparison: Comparison) -> bool {
         _ => false,
     };
     as_key
-        || match resource.is_behind_view() {
-            true => properties::filters_on(table, at, comparison),
-            false => filter::filters_on(column, comparison),
+        || if resource.is_behind_view() {
+            properties::filters_on(table, at, comparison)
+        } else {
+            filter::filters_on(column, comparison)
         }
 }
 

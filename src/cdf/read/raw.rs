@@ -76,10 +76,7 @@ impl RawPages {
         };
         let overlay = RawOverlay::new(&query.pending.items)?;
         // What is merged into a row, or listed with it, needs all of its columns.
-        let projection = match query.pending.is_empty() && own.is_empty() {
-            true => projection(query),
-            false => None,
-        };
+        let projection = if query.pending.is_empty() && own.is_empty() { projection(query) } else { None };
         let changed = changed(query);
         Ok(RawPages {
             step: (!changed.is_empty() && can_exist).then_some(step),

@@ -122,10 +122,13 @@ impl Found {
             Value::String(text) if OffsetDateTime::parse(text, &Rfc3339).is_ok() => Self::TIME,
             Value::String(_) => Self::TEXT,
             Value::Json(text) if text.starts_with('"') => Self::TEXT,
-            document => match is_odd(&document.to_string()) {
-                true => Self::ODD,
-                false => Self::DOCUMENT,
-            },
+            document => {
+                if is_odd(&document.to_string()) {
+                    Self::ODD
+                } else {
+                    Self::DOCUMENT
+                }
+            }
         })
     }
 

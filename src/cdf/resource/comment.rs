@@ -10,11 +10,10 @@ impl Resource {
     /// The comment on the built-in table.
     pub fn comment(&self) -> String {
         let what = format!("CDF: a row is one {}.", self.noun);
-        match self.has_key() {
-            false => format!("{what} Rows can only be added; they go last in their transaction."),
-            true => {
-                format!("{what} An INSERT updates the one that exists under the same key; COMMIT delivers.")
-            }
+        if self.has_key() {
+            format!("{what} An INSERT updates the one that exists under the same key; COMMIT delivers.")
+        } else {
+            format!("{what} Rows can only be added; they go last in their transaction.")
         }
     }
 }

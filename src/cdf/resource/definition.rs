@@ -266,9 +266,10 @@ impl Resource {
 
     /// Its rows in words, as counts name them.
     pub fn rows(&self) -> Cow<'static, str> {
-        match self.is_behind_view() {
-            true => format!("{}s", self.noun).into(),
-            false => self.name.into(),
+        if self.is_behind_view() {
+            format!("{}s", self.noun).into()
+        } else {
+            self.name.into()
         }
     }
 

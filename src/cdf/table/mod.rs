@@ -284,9 +284,10 @@ impl Table {
         if !possible {
             let message = format!("CDF cannot {verb} {}", resource.name.replace('_', " "));
             let error = Error::new(Kind::Unsupported, message);
-            return Err(match resource.has_key() {
-                true => error,
-                false => error.hint(format!("Rows can only be added: each is a new {}.", resource.noun)),
+            return Err(if resource.has_key() {
+                error
+            } else {
+                error.hint(format!("Rows can only be added: each is a new {}.", resource.noun))
             });
         }
         if !self.options.updatable {
@@ -315,10 +316,7 @@ impl Table {
                 "Add a WHERE clause on the table's columns or, if it is wanted for all, ",
             ),
         };
-        let whole = match self.options.table.is_some() {
-            true => "RAW table",
-            false => "resource",
-        };
+        let whole = if self.options.table.is_some() { "RAW table" } else { "resource" };
         Err(Error::new(Kind::Unsupported, message)
             .detail(format!("{statement} would go over the whole {whole} in CDF."))
             .hint(format!("{way_out}set the table's option truncatable to \"true\".")))

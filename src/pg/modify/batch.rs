@@ -34,10 +34,7 @@ pub unsafe extern "C-unwind" fn get_foreign_modify_batch_size(
 /// As many rows as are asked for together; the executor keeps them in memory.
 fn batch(table: &Table, width: usize) -> usize {
     let resource = table.options.resource;
-    let most = match resource.holds_points() || resource.is_in_raw_tables() {
-        true => LARGE_BATCH,
-        false => BATCH,
-    };
+    let most = if resource.holds_points() || resource.is_in_raw_tables() { LARGE_BATCH } else { BATCH };
     (settings::buffer_memory() / 8 / (width + 64)).clamp(BATCH, most)
 }
 

@@ -256,9 +256,12 @@ impl RowReader {
         // SAFETY: the caller's promise; the row context is the reader's own, and nothing of the last row is used any more.
         unsafe {
             self.reset();
-            let row = |slot: *mut pg_sys::TupleTableSlot| match slot.is_null() {
-                true => Ok(Vec::new()),
-                false => self.cells(|at| value(slot, at as i32 + 1)),
+            let row = |slot: *mut pg_sys::TupleTableSlot| {
+                if slot.is_null() {
+                    Ok(Vec::new())
+                } else {
+                    self.cells(|at| value(slot, at as i32 + 1))
+                }
             };
             let fixed = self.form.fix();
             let place = |at: usize| keys.iter().find(|(column, _)| *column == at);
@@ -513,9 +516,10 @@ impl Element {
             });
             let mut cells = bumpalo::collections::Vec::with_capacity_in(count as usize, memory.arena);
             for at in 0..count as usize {
-                cells.push(match *nulls.add(at) {
-                    true => Cell::Null,
-                    false => self.reader.read(*values.add(at), memory)?,
+                cells.push(if *nulls.add(at) {
+                    Cell::Null
+                } else {
+                    self.reader.read(*values.add(at), memory)?
                 });
             }
             Ok(cells.into_bump_slice())
@@ -528,9 +532,10 @@ fn infinite() -> Refusal {
 }
 
 fn widen(value: f32) -> f64 {
-    match value.is_finite() {
-        true => value.to_string().parse().unwrap_or(f64::from(value)),
-        false => f64::from(value),
+    if value.is_finite() {
+        value.to_string().parse().unwrap_or(f64::from(value))
+    } else {
+        f64::from(value)
     }
 }
 
@@ -543,9 +548,10 @@ unsafe fn bytes<'a>(datum: Datum, memory: Memory<'a>) -> &'a [u8] {
     unsafe {
         let varlena: *mut pg_sys::varlena = datum.cast_mut_ptr();
         let first = *varlena.cast::<u8>();
-        let packed = match is_short(first) || is_plain(first) {
-            true => varlena,
-            false => memory.within(|| pg_sys::pg_detoast_datum_packed(varlena)),
+        let packed = if is_short(first) || is_plain(first) {
+            varlena
+        } else {
+            memory.within(|| pg_sys::pg_detoast_datum_packed(varlena))
         };
         pgrx::varlena::varlena_to_byte_slice(packed)
     }
@@ -590,10 +596,7 @@ unsafe fn printed<'a>(output: Oid, datum: Datum, memory: Memory<'a>) -> &'a [u8]
 /// # Safety
 /// The bytes are text in the database's encoding.
 unsafe fn text<'a>(bytes: &'a [u8], memory: Memory<'a>) -> Result<&'a str, Refusal> {
-    let converted = match memory.recode {
-        false => utf8(bytes).map(Cow::Borrowed),
-        true => decode(bytes),
-    };
+    let converted = if memory.recode { decode(bytes) } else { utf8(bytes).map(Cow::Borrowed) };
     match converted {
         Some(Cow::Borrowed(text)) => Ok(text),
         Some(Cow::Owned(text)) => Ok(memory.arena.alloc_str(&text)),

@@ -34,10 +34,8 @@ pub unsafe fn resolve(clause: *mut pg_sys::OnConflictExpr, target: std::ffi::c_i
             check(condition, target);
             rest = pg_sys::lappend(rest, condition.cast());
         }
-        (*clause).onConflictWhere = match rest.is_null() {
-            true => std::ptr::null_mut(),
-            false => pg_sys::make_ands_explicit(rest).cast(),
-        };
+        (*clause).onConflictWhere =
+            if rest.is_null() { std::ptr::null_mut() } else { pg_sys::make_ands_explicit(rest).cast() };
     }
 }
 

@@ -56,9 +56,10 @@ pub unsafe fn extent(
         if relation.has_eclass_joins || all.any(|info| tells_rows_apart((**info).clause, result_relation)) {
             return StatementReach::Part;
         }
-        match (*root).hasPseudoConstantQuals {
-            true => StatementReach::AllOrNone,
-            false => StatementReach::All,
+        if (*root).hasPseudoConstantQuals {
+            StatementReach::AllOrNone
+        } else {
+            StatementReach::All
         }
     }
 }

@@ -182,9 +182,10 @@ unsafe fn check_assignments(clause: *mut pg_sys::OnConflictExpr) {
                     && (*variable).varattno == (**target).resno
             };
             if !same {
-                let name = match (**target).resname.is_null() {
-                    true => "?".into(),
-                    false => crate::pg::text::from_server((**target).resname),
+                let name = if (**target).resname.is_null() {
+                    "?".into()
+                } else {
+                    crate::pg::text::from_server((**target).resname)
                 };
                 refuse(format!("with another expression than EXCLUDED.{name} for column \"{name}\""));
             }

@@ -41,9 +41,10 @@ unsafe fn refuse(relid: pg_sys::Oid, table: Option<&Table>, what: &str) -> ! {
     .detail(
         "It would be the same for all rows, so that a condition on it would be fulfilled by each of them.",
     );
-    raise(match keys.is_empty() {
-        true => error.hint("The table has no key that would tell its rows apart."),
-        false => error.hint(format!("Rows are told apart by the key: {}.", keys.join(", "))),
+    raise(if keys.is_empty() {
+        error.hint("The table has no key that would tell its rows apart.")
+    } else {
+        error.hint(format!("Rows are told apart by the key: {}.", keys.join(", ")))
     })
 }
 
@@ -206,10 +207,8 @@ unsafe fn usage(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo
             && (*query).setOperations.is_null()
             // Who locks rows and asks where they are means to change them by that.
             && (*query).rowMarks.is_null();
-        let mut usage = match key_text::may_be_target(root, baserel) {
-            true => Usage::RowMark,
-            false => Usage::Shown(named),
-        };
+        let mut usage =
+            if key_text::may_be_target(root, baserel) { Usage::RowMark } else { Usage::Shown(named) };
         for target in pointers::<pg_sys::TargetEntry>((*root).processed_tlist) {
             if !has(mentioned((**target).expr.cast(), (*named).relid), number) {
                 continue;

@@ -226,10 +226,8 @@ impl Finder<'_> {
     fn options(&mut self, open: usize) {
         for entry in self.entries(open) {
             let action = ["set", "add", "drop"].iter().any(|word| self.is_word(entry.start, word));
-            let label = match action && self.name_at(entry.start + 1).is_some() {
-                true => entry.start + 1,
-                false => entry.start,
-            };
+            let label =
+                if action && self.name_at(entry.start + 1).is_some() { entry.start + 1 } else { entry.start };
             let is_secret = self.name_at(label).is_some_and(|name| {
                 options::secrets().any(|secret| secret.as_bytes().eq_ignore_ascii_case(&name))
             });

@@ -253,14 +253,12 @@ fn end_sessions(username: &str, role: pg_sys::Oid, everywhere: bool, force: bool
         return Ok(());
     }
     let sessions = if left == 1 { "1 open session".to_owned() } else { format!("{left} open sessions") };
-    let error = match force {
-        false => Error::new(Kind::InvalidValue, format!("role \"{username}\" has {sessions}"))
-            .hint("Close them, or call cdf_drop_credentials(username, force => true), which ends them."),
-        true => Error::new(
-            Kind::InvalidValue,
-            format!("role \"{username}\" still has {sessions}, which do not end"),
-        )
-        .hint("Call the function again."),
+    let error = if force {
+        Error::new(Kind::InvalidValue, format!("role \"{username}\" still has {sessions}, which do not end"))
+            .hint("Call the function again.")
+    } else {
+        Error::new(Kind::InvalidValue, format!("role \"{username}\" has {sessions}"))
+            .hint("Close them, or call cdf_drop_credentials(username, force => true), which ends them.")
     };
     raise_as(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, error)
 }

@@ -60,9 +60,10 @@ impl FunctionCall {
     pub fn text(&self, number: usize) -> Option<String> {
         // SAFETY: the caller of `new` has promised a call; the extension's script declares a text, or json, here.
         let text = unsafe {
-            match pg_arg_is_null(self.fcinfo, number) {
-                true => return None,
-                false => from_datum(pg_getarg_datum_raw(self.fcinfo, number)),
+            if pg_arg_is_null(self.fcinfo, number) {
+                return None;
+            } else {
+                from_datum(pg_getarg_datum_raw(self.fcinfo, number))
             }
         };
         Some(text.or_raise()).filter(|text| !text.is_empty())

@@ -100,9 +100,10 @@ impl RegistrationRequest {
         let text = |number| {
             // SAFETY: as above.
             let text = unsafe {
-                match pg_arg_is_null(fcinfo, number) {
-                    true => return None,
-                    false => from_datum(pg_getarg_datum_raw(fcinfo, number)),
+                if pg_arg_is_null(fcinfo, number) {
+                    return None;
+                } else {
+                    from_datum(pg_getarg_datum_raw(fcinfo, number))
                 }
             };
             Some(text.or_raise()).filter(|text| !text.is_empty())
@@ -168,10 +169,11 @@ impl RegistrationRequest {
 /// # Errors
 /// `InvalidOption` if it is sealed.
 pub(super) fn plain(secret: String) -> Result<SecretString, Error> {
-    match seal::is_sealed(&secret) {
-        false => Ok(secret.into()),
-        true => Err(Error::new(Kind::InvalidOption, "the client_secret that is given is a sealed one")
-            .hint("Give the secret itself. It is sealed when it is stored.")),
+    if seal::is_sealed(&secret) {
+        Err(Error::new(Kind::InvalidOption, "the client_secret that is given is a sealed one")
+            .hint("Give the secret itself. It is sealed when it is stored."))
+    } else {
+        Ok(secret.into())
     }
 }
 
@@ -273,9 +275,10 @@ pub(super) fn register(wanted: RegistrationRequest) -> Result<Registered, Error>
         let alter = format!("ALTER ROLE {role} IN DATABASE {}", quote_identifier(&database));
         // With what the extension has made for roles.
         let extension = extension_schema()?;
-        let path = match extension == schema {
-            true => place.clone(),
-            false => format!("{place}, {}", quote_identifier(&extension)),
+        let path = if extension == schema {
+            place.clone()
+        } else {
+            format!("{place}, {}", quote_identifier(&extension))
         };
         run(&format!("{alter} SET search_path = {path}"))?;
         run(&format!("{alter} SET TimeZone = 'UTC'"))?;

@@ -47,9 +47,10 @@ pub unsafe extern "C-unwind" fn analyze_foreign_table(
             pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE,
             false,
         );
-        *totalpages = match itself {
-            true => 0,
-            false => ((*(*relation).rd_rel).reltuples.max(0.0) as f64 / ROWS_PER_BLOCK) as u32 + 1,
+        *totalpages = if itself {
+            0
+        } else {
+            ((*(*relation).rd_rel).reltuples.max(0.0) as f64 / ROWS_PER_BLOCK) as u32 + 1
         };
         true
     }
@@ -142,9 +143,10 @@ unsafe fn sample(
                 *rows.add(place) = slot::heap_tuple(slot);
                 sampled = sampled.max(place + 1);
             }
-            Ok(match read < wanted * READ_PER_SAMPLED {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
+            Ok(if read < wanted * READ_PER_SAMPLED {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
             })
         });
         // Also after an error, which is no ERROR: PostgreSQL would warn of the slot that is left behind.

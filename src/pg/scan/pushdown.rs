@@ -308,9 +308,10 @@ impl PushedCondition {
                 Comparison::Contains => self.operand != OperandType::Jsonb,
                 _ => false,
             };
-            match array {
-                true => Ok(self.operand.read_array(datum)?.map(Operand::List)),
-                false => self.operand.read(datum),
+            if array {
+                Ok(self.operand.read_array(datum)?.map(Operand::List))
+            } else {
+                self.operand.read(datum)
             }
         }
     }
@@ -366,10 +367,7 @@ unsafe fn like_is_prefix(comparison: Comparison, value: *mut pg_sys::Expr) -> bo
             return false;
         }
         let value = value.cast::<pg_sys::Const>();
-        let pattern = match (*value).constisnull {
-            true => None,
-            false => text::from_datum((*value).constvalue).ok(),
-        };
+        let pattern = if (*value).constisnull { None } else { text::from_datum((*value).constvalue).ok() };
         pattern.is_some_and(|pattern| {
             pattern.ends_with('%') && !pattern[..pattern.len() - 1].contains(['%', '_', '\\'])
         })

@@ -84,10 +84,11 @@ fn check_base_url(url: &Url) -> Result<(), Error> {
         });
     let Some(api) = api else {
         // A query or a fragment is none of a server's address, whatever is in it; a password might be.
-        return match url.query().is_some() || url.fragment().is_some() {
-            true => Err(invalid(BASE_URL, "a URL with a query or fragment")
-                .hint(format!("Give only the address of the cluster: {}.", address(url, &segments)))),
-            false => Ok(()),
+        return if url.query().is_some() || url.fragment().is_some() {
+            Err(invalid(BASE_URL, "a URL with a query or fragment")
+                .hint(format!("Give only the address of the cluster: {}.", address(url, &segments))))
+        } else {
+            Ok(())
         };
     };
     Err(invalid(
