@@ -241,7 +241,7 @@ def check_circles(sources: list[Source]) -> list[str]:
 def check_worlds(sources: list[Source]) -> list[str]:
     word = re.compile(r"\b(pgrx|pg_sys)\b|\bcrate::pg\b")
     return [
-        f"{source.file} uses {match.group(0)}: src/cdf knows nothing of PostgreSQL's functions"
+        f"{source.file} uses {match.group(0)}: src/cdf calls nothing of PostgreSQL"
         for source in sources
         if source.file.parts[0] == "cdf" and (match := word.search(source.text))
     ]
