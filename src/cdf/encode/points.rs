@@ -293,7 +293,12 @@ impl PointEncoder {
                 .unnamed(Kind::MissingValue, "names no series", table, row)
                 .hint(format!("Give {}.", ways(table)))),
             _ => Err(self
-                .unnamed(Kind::InvalidValue, "names its series in more than one way, or incompletely", table, row)
+                .unnamed(
+                    Kind::InvalidValue,
+                    "names its series in more than one way, or incompletely",
+                    table,
+                    row,
+                )
                 .hint(format!("Give either {}.", ways(table)))),
         }
     }
