@@ -26,7 +26,7 @@ impl Context {
         Context { client, limits, fresh: Fresh::default(), ids: Mutex::default() }
     }
 
-    /// Takes note that nothing that is to be delivered refers to anything else of it.
+    /// Records that nothing in the flush refers to anything else in it.
     pub fn without_references(&mut self) {
         self.fresh.idle = true;
     }

@@ -15,7 +15,7 @@ use crate::cdf::resource::{Create, Items};
 use crate::cdf::table::OnConflict;
 
 impl Transfer<'_> {
-    /// Creates items that have no key. What may have arrived is never sent again.
+    /// Creates items that have no key. A request that may have arrived is never sent again.
     pub(super) async fn create_blindly(
         &mut self,
         items: &Items,
@@ -26,7 +26,7 @@ impl Transfer<'_> {
         self.send_rows(search, body, &mut BlindCreation { items, body }).await
     }
 
-    /// Creates items; gives back those that exist.
+    /// Creates items. Returns those that exist already.
     pub(super) async fn create(
         &mut self,
         items: &Items,
@@ -35,7 +35,7 @@ impl Transfer<'_> {
     ) -> Result<Vec<usize>, Error> {
         let refuse_existing = self.request.header.mode.on_conflict == OnConflict::Error;
         let mut existing = Vec::new();
-        // Where items are created one by one, a request for all of them tells which ones need no creating.
+        // If items are created one by one, one look-up first tells which of them exist.
         if items.create == Create::One && !all.is_empty() {
             let found = self.look_up(body, &all).await?;
             (existing, all) = all.into_iter().partition(|at| found.contains(at));
@@ -93,7 +93,7 @@ struct Creation<'b> {
 
 impl RowRequests for Creation<'_> {
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
-        // Sent again after a lost answer, rows would be refused because of themselves.
+        // After a lost answer, a repeated request would be refused because of its own rows.
         let resend = if self.refuse_existing { Resend::OnlyIfNotReceived } else { Resend::Always };
         transfer.create_request(self.items, self.body, part, resend)
     }
@@ -102,7 +102,7 @@ impl RowRequests for Creation<'_> {
         transfer.remember(self.body, part)
     }
 
-    /// The rows that exist are not created, and the others without them.
+    /// Sets the existing rows aside, and sends the others again without them.
     async fn refused(
         &mut self,
         transfer: &mut Transfer<'_>,

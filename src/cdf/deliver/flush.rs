@@ -21,11 +21,11 @@ pub type Job = Pin<Box<dyn Future<Output = (usize, Receipt)> + Send>>;
 pub trait JobRunner {
     fn start(&mut self, job: Job);
     fn in_flight(&self) -> usize;
-    /// Waits for one job to end. May not return, if the wait is interrupted.
+    /// Waits until one job ends. It may not return if the wait is interrupted.
     fn next(&mut self) -> Result<(usize, Receipt), Error>;
 }
 
-/// Delivers everything in the buffer, in the order that its resources need, or tells what CDF refused and what it had
+/// Delivers everything in the buffer, in the order that the resources need. An error tells what CDF refused and what it had
 /// acknowledged by then.
 pub fn flush(
     buffer: TransactionBuffer,
@@ -62,7 +62,7 @@ pub fn flush(
     }
 }
 
-/// Puts parents before children, also where several connections write the assets of a project.
+/// Orders assets so that parents come before children, also if several connections write the assets of one project.
 fn arrange_assets(
     progress: &[Progress],
     planned: &mut [Planned],
@@ -86,7 +86,7 @@ fn arrange_assets(
     Ok(())
 }
 
-/// Runs the tasks, so many at a time, until all are done or some have failed; gives back the failures.
+/// Runs the tasks, a limited number at a time, until all are done or some have failed. Returns the failures.
 fn run(
     mut schedule: Schedule,
     progress: &mut [Progress],
@@ -109,7 +109,7 @@ fn run(
         if runner.in_flight() == 0 {
             return Ok(failures);
         }
-        // After a failure the requests under way are awaited: what they write must be known, and told.
+        // After a failure, wait for the requests under way: the error must tell what they wrote.
         let (destination, receipt) = runner.next()?;
         let progress = &mut progress[destination];
         schedule.ended(progress.destination.resource.turn);
@@ -139,7 +139,7 @@ struct Progress {
     rows: usize,
     /// What became of those that were not acknowledged.
     unacknowledged: Count,
-    /// Those that were, and what else is seen while it lasts.
+    /// Those that were acknowledged, and the live counters.
     counters: Arc<Counters>,
 }
 
@@ -162,14 +162,14 @@ impl Progress {
     }
 }
 
-/// One error for all failures: the first one, with what had been accepted by the end of all of them.
+/// Makes one error of all failures: the first one, with what had been accepted when all requests had ended.
 fn tell(failures: Vec<Error>, progress: &[Progress]) -> Error {
     let mut failures = failures.into_iter();
     let Some(mut error) = failures.next() else { return Error::internal("a failure without an error") };
     let others: Vec<Error> = failures.collect();
     for other in &others {
         error.unsure |= other.unsure;
-        // The same refusal of other rows.
+        // The same refusal, for other rows.
         let alike =
             other.kind == error.kind && other.subject == error.subject && other.message == error.message;
         if let (true, Some(mine), Some(more)) = (alike, &mut error.rows, &other.rows) {

@@ -13,7 +13,7 @@ use crate::cdf::http::response::Response;
 use crate::cdf::resource::Items;
 use crate::cdf::table::{OnConflict, Operation};
 
-/// Rounds of splitting off what exists, or what is missing. Each makes progress unless others write the same keys.
+/// The most rounds of splitting off existing or missing items. Each round makes progress unless others write the same keys.
 const ROUNDS: usize = 20;
 
 impl Transfer<'_> {
@@ -49,7 +49,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Rows that an UPDATE has read: if one is gone, the statement has told a wrong number of rows.
+    /// Rows that an UPDATE has read. If one is gone, the statement has reported a wrong row count.
     async fn update_existing(&mut self, body: &Body, all: Vec<usize>) -> Result<(), Error> {
         let missing = self.update(body, all).await?;
         if missing.is_empty() {
@@ -71,7 +71,7 @@ impl Transfer<'_> {
 
     async fn upsert(&mut self, items: &Items, body: &Body, all: Vec<usize>) -> Result<(), Error> {
         let header = self.request.header;
-        // An item without a value that creating takes can only be an update: CDF would refuse the whole request.
+        // An item that lacks a value needed for creation can only be updated: CDF would refuse the whole create request.
         let (mut pending, mut existing) = (all, Vec::new());
         if !items.required.is_empty() && !header.complete {
             let parsed = Parsed::all(body)?;
@@ -115,7 +115,7 @@ impl Transfer<'_> {
             .hint("Something else creates and deletes the same external ids. Run the load again when it has ended."))
     }
 
-    /// Rows of items that CDF cannot update: written again they must say what is there.
+    /// Rows of items that CDF cannot update. A repeated write must be equal to what exists.
     async fn unchanged(&mut self, body: &Body, rows: &[usize]) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
@@ -134,7 +134,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Rows that cannot create an item and must not change one: all that matters is whether it exists.
+    /// Rows that cannot create an item and must not change one: only its existence is checked.
     async fn settle_incomplete(&mut self, items: &Items, body: &Body, rows: &[usize]) -> Result<(), Error> {
         let found = self.look_up(body, rows).await?;
         let lost: Vec<usize> = rows.iter().copied().filter(|at| !found.contains(at)).collect();
@@ -149,13 +149,13 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Those of the rows that exist in CDF.
+    /// Returns the rows whose items exist in CDF.
     pub(super) async fn look_up(&self, body: &Body, rows: &[usize]) -> Result<HashSet<usize>, Error> {
         let answer = self.retrieve(body, rows).await?;
         present(body, rows, &answer)
     }
 
-    /// CDF's answer to the question which of the rows' items there are.
+    /// Asks CDF which of the rows' items exist.
     pub(super) async fn retrieve(&self, body: &Body, rows: &[usize]) -> Result<Response, Error> {
         let parsed = Parsed::all(body)?;
         let keys: Vec<Vec<u8>> = rows.iter().map(|at| parsed.key_object(*at)).collect();

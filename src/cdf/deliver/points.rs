@@ -60,7 +60,7 @@ impl Transfer<'_> {
         self.send_parts(&mut SeriesCreation { string, open }).await
     }
 
-    /// Fails if a series has a point already at a moment of one of these.
+    /// Fails if a series already has a point at a moment of one of these.
     async fn refuse_existing(&self, bytes: &[u8]) -> Result<(), Error> {
         let (mut named, mut count) = (Vec::new(), 0);
         for item in &decoded(bytes)?.items {
@@ -81,7 +81,7 @@ impl Transfer<'_> {
             .hint("The table's option on_conflict is \"error\"."))
     }
 
-    /// When the item's series has points already, between the first and the last of these.
+    /// The moments at which the series already has points, between the first and the last of these.
     async fn existing_moments(&self, item: &wire::InsertionItem) -> Result<HashSet<i64>, Error> {
         let moments = moments(item);
         match (moments.iter().min(), moments.iter().max()) {
@@ -90,7 +90,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// The points of moments at which their series has none yet, and how many they are.
+    /// The points at moments at which their series has none yet, and their number.
     async fn without_existing(&self, bytes: &[u8]) -> Result<(Bytes, usize), Error> {
         let mut request = decoded(bytes)?;
         for item in &mut request.items {
@@ -109,7 +109,7 @@ impl Transfer<'_> {
         Ok((request.encode_to_vec().into(), request.items.iter().map(count).sum()))
     }
 
-    /// When a series has points within a stretch of time. Milliseconds; the end is excluded.
+    /// The moments at which a series has points within a stretch of time. Milliseconds; the end is excluded.
     async fn moments(&self, series: &Identity, start: i64, end: i64) -> Result<HashSet<i64>, Error> {
         let mut moments = HashSet::new();
         let mut item = match series {
@@ -119,7 +119,7 @@ impl Transfer<'_> {
                 json!({ "instanceId": { "space": space, "externalId": external_id } })
             }
         };
-        // By default CDF gives Good points only.
+        // By default CDF returns Good points only.
         item["ignoreBadDataPoints"] = false.into();
         item["treatUncertainAsBad"] = false.into();
         loop {
@@ -167,14 +167,14 @@ impl Transfer<'_> {
     }
 }
 
-/// Points of some series, encoded, and how many they are.
+/// Encoded points of some series, and their number.
 struct PointPart {
     bytes: Bytes,
     rows: usize,
 }
 
-/// Writes points. Series that are missing are created, if they may be; a request that is refused for another reason is
-/// halved until it has one series only, which is to blame.
+/// Writes points. Missing series are created if that is allowed. A request that is refused for another reason is halved
+/// until it has one series, which is then to blame.
 struct Insertion {
     string: bool,
     open: VecDeque<PointPart>,
@@ -186,7 +186,7 @@ struct Insertion {
     culprits: Vec<String>,
     /// The first refusal that series are to blame for.
     refusal: Option<ApiError>,
-    /// What was refused holds for every part: none is sent any more.
+    /// The refusal holds for every part, so no further part is sent.
     stopped: bool,
 }
 
@@ -203,7 +203,7 @@ impl Insertion {
         }
     }
 
-    /// Creates the series that CDF misses, unless they may not be, or were created already.
+    /// Creates the series that CDF misses, if that is allowed and was not done already.
     async fn create(&mut self, transfer: &mut Transfer<'_>, api: ApiError) -> Result<(), Error> {
         let create_missing = transfer.request.header.mode.create_missing;
         let new: Vec<Identity> =
@@ -296,7 +296,7 @@ impl PartSource for Insertion {
     }
 }
 
-/// Creates time series. Those that exist are not refused rows: another request of this flush, or somebody else, was faster.
+/// Creates time series. A series that exists is no error: another request of this flush, or somebody else, was faster.
 struct SeriesCreation {
     string: bool,
     /// External ids.

@@ -6,13 +6,13 @@ use crate::cdf::buffer::{Chunk, Delivery};
 use crate::cdf::resource::{Resource, Turn};
 use crate::cdf::table::Operation;
 
-/// When a task may start: whether it is a deletion that nothing comes after, then its resource's place, then its wave.
+/// When a task may start, compared in this order: whether it is a final deletion, its resource's turn, its wave.
 type TaskSlot = (bool, i8, usize);
 
 /// A request that waits for its slot: one chunk, or some that are looked at together.
 pub(super) struct Task {
     slot: TaskSlot,
-    /// Requests of its kind that CDF takes at a time.
+    /// How many requests of its kind CDF takes at a time.
     at_once: usize,
     /// The place of its destination.
     pub(super) destination: usize,
@@ -23,12 +23,12 @@ pub(super) struct Task {
 #[derive(Default)]
 pub(super) struct Planned {
     pub(super) writes: Vec<Chunk>,
-    /// Deletions that nothing comes after.
+    /// Final deletions: nothing of the same items is written after them.
     pub(super) deletions: Vec<Chunk>,
 }
 
-/// The chunks of each delivery, with the deletions apart that nothing of the same table is written after: they wait until
-/// everything else is written, so that points go before their series, and children leave a parent before it is deleted.
+/// Splits off the final deletions of each delivery. They wait until everything else is written, so that points go before
+/// their series, and children leave a parent before it is deleted.
 pub(super) fn plan(deliveries: &mut [Delivery]) -> Vec<Planned> {
     let last: Vec<Option<usize>> = deliveries.iter().map(|each| last_write(each, deliveries)).collect();
     let is_final =
@@ -41,7 +41,7 @@ pub(super) fn plan(deliveries: &mut [Delivery]) -> Vec<Planned> {
     parted.collect()
 }
 
-/// The last wave in which something is written that a delivery's deletions may be about. Views may share instances.
+/// The last wave that writes something that a delivery's deletions may concern. Views may share instances.
 fn last_write(delivery: &Delivery, all: &[Delivery]) -> Option<usize> {
     let related = all.iter().filter(|other| other.destination.shares_items_with(&delivery.destination));
     let chunks = related.flat_map(|other| &other.chunks);
@@ -59,16 +59,16 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Adds what goes to a destination.
+    /// Adds the chunks of a destination.
     pub(super) fn add(&mut self, destination: usize, resource: &Resource, planned: Planned) {
         let turn = resource.turn;
         let tasks = &mut self.queues[turn.queue()].tasks;
         add_tasks(tasks, destination, (false, turn.of_writes()), resource, planned.writes);
-        // What refers to something is deleted before it.
+        // Items are deleted before the items that they refer to.
         add_tasks(tasks, destination, (true, turn.of_deletions()), resource, planned.deletions);
     }
 
-    /// Puts the tasks in their order, when all are added.
+    /// Sorts the tasks, once all are added.
     pub(super) fn sort(&mut self) {
         self.queues.iter_mut().for_each(|queue| queue.tasks.make_contiguous().sort_by_key(|task| task.slot));
     }
@@ -82,13 +82,13 @@ impl Schedule {
         (others.is_done() && raw.is_done()).then(|| last.next())?
     }
 
-    /// Takes note that a task of a resource with this turn has ended.
+    /// Records that a task of a resource with this turn has ended.
     pub(super) fn ended(&mut self, turn: Turn) {
         self.queues[turn.queue()].in_flight -= 1;
     }
 }
 
-/// A task for each chunk; deletions of assets are ordered among each other, and are one task for each wave.
+/// Makes a task of each chunk. Deletions of assets depend on each other, so each wave of them is one task.
 fn add_tasks(
     tasks: &mut VecDeque<Task>,
     destination: usize,

@@ -11,7 +11,7 @@ pub struct Receipt {
     pub in_part: usize,
     /// Time series that were created for their points.
     pub created: usize,
-    /// The rows have no key: sent again they would be there twice.
+    /// Whether the rows have no key: sent again, they would exist twice.
     pub blind: bool,
     pub error: Option<Error>,
 }

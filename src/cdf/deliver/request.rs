@@ -14,12 +14,12 @@ pub struct WriteRequest {
     pub header: Header,
     pub rows: usize,
     pub body: Body,
-    /// Where what becomes of it is counted.
+    /// The errand that counts its results.
     pub errand: Arc<Errand>,
 }
 
 impl WriteRequest {
-    /// The request of one chunk, or of some that are alike and are looked at together; read back if need be.
+    /// Makes the request of one chunk, or of several alike chunks. Spilled chunks are read back.
     pub fn of(
         chunks: Vec<Chunk>,
         destination: Arc<Destination>,
@@ -39,7 +39,7 @@ impl WriteRequest {
         Ok(WriteRequest { destination, header, rows, body, errand })
     }
 
-    /// The rows have no key: sent again they would be there twice.
+    /// Whether the rows have no key: sent again, they would exist twice.
     pub fn is_blind(&self) -> bool {
         is_blind(self.header)
     }

@@ -6,7 +6,7 @@ use super::body::mentioning;
 use crate::cdf::buffer::{Body, Destination};
 use crate::cdf::error::{ApiError, Error, Identity, NAMED_ROWS};
 
-/// Requests spent on finding the culprits of one refused request.
+/// The most requests that are spent on finding the culprits of one refused request.
 pub(super) const SEARCHES: usize = 100;
 
 /// Parts of a refused request, halved until the culprits are found.
@@ -24,11 +24,11 @@ pub(super) struct Search {
     ordered: bool,
 }
 
-/// What CDF said of which rows.
+/// CDF's refusal and the rows that it concerns.
 pub(super) struct Blame {
     pub(super) api: ApiError,
     pub(super) culprits: Vec<usize>,
-    /// How far the list of culprits goes, if not all rows were looked at.
+    /// How far the search got, if not all rows were looked at.
     pub(super) remark: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl Search {
         }
     }
 
-    /// Takes note of a refusal: of the rows that the answer names, or of halves that are sent by themselves.
+    /// Handles a refusal: blames the rows that the answer names, or queues the halves to be sent by themselves.
     pub(super) fn refused(
         &mut self,
         part: Vec<usize>,
@@ -75,7 +75,7 @@ impl Search {
         body: &Body,
         destination: &Destination,
     ) -> Result<(), Error> {
-        // Only what is about the content can be narrowed down; anything else holds for every part.
+        // Only a refusal of the content can be narrowed down; any other refusal holds for every part.
         let about_content = api.is_about_content();
         let named: Vec<&Identity> = api.missing.iter().chain(&api.duplicated).collect();
         let guilty =
@@ -100,7 +100,7 @@ impl Search {
         Ok(())
     }
 
-    /// What CDF has refused by now, and of which rows.
+    /// What CDF has refused so far, and the rows concerned.
     pub(super) fn refused_so_far(&self) -> Option<(&ApiError, &[usize])> {
         self.refusal.as_ref().map(|api| (api, self.culprits.as_slice()))
     }
@@ -109,7 +109,7 @@ impl Search {
         self.culprits.len() >= NAMED_ROWS
     }
 
-    /// Which rows are to blame, when the search has ended.
+    /// The rows to blame, once the search has ended.
     pub(super) fn blame(&mut self) -> Option<Blame> {
         let api = self.refusal.take()?;
         let culprits = std::mem::take(&mut self.culprits);

@@ -32,7 +32,7 @@ pub(super) trait PartSource {
         error: RequestError,
     ) -> Result<(), Error>;
 
-    /// What is told when no part is left.
+    /// The result when no part is left.
     fn ended(&mut self, transfer: &Transfer<'_>) -> Result<(), Error>;
 }
 
@@ -61,7 +61,7 @@ impl Transfer<'_> {
 
 /// How a shape sends rows, and what CDF's answers mean to it.
 pub(super) trait RowRequests {
-    /// The rows of a part that have room in one request, and those that go after them.
+    /// Splits a part into the rows that fit into one request and those that follow.
     fn fitting(&self, part: Vec<usize>) -> Result<(Vec<usize>, Vec<usize>), Error> {
         Ok((part, Vec::new()))
     }
@@ -69,7 +69,7 @@ pub(super) trait RowRequests {
     /// The request for some rows, which says what CDF owes for them.
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error>;
 
-    /// What else follows from rows that CDF has acknowledged.
+    /// Handles rows that CDF has acknowledged.
     fn taken(&mut self, _transfer: &Transfer<'_>, _part: &[usize], _answer: &Response) -> Result<(), Error> {
         Ok(())
     }
@@ -90,11 +90,11 @@ pub(super) trait RowRequests {
     }
 }
 
-/// What a request without success means to the rows in it.
+/// What a failed request means to its rows.
 pub(super) enum Meaning {
-    /// It is dealt with, for all but these rows: they are sent again.
+    /// The failure is handled, except for these rows: they are sent again.
     Again(Vec<usize>),
-    /// Rows among these are refused.
+    /// Some of these rows are refused.
     Refused(Vec<usize>, RequestError),
 }
 
@@ -148,7 +148,7 @@ impl<R: RowRequests> PartSource for RowParts<'_, R> {
 }
 
 impl Transfer<'_> {
-    /// Goes on after a part of a request failed: with halves of it if CDF has refused it, else not at all.
+    /// Continues after a part failed: with its halves if CDF has refused it, otherwise not at all.
     pub(super) fn narrow(
         &mut self,
         search: &mut Search,

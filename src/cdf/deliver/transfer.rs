@@ -27,7 +27,7 @@ pub(super) struct Transfer<'c> {
     pub(super) unknown: usize,
     pub(super) in_part: usize,
     pub(super) created: usize,
-    /// CDF's last refusal that was dealt with: what an error that follows from it has to tell.
+    /// CDF's last refusal that was handled. An error that follows from it quotes it.
     pub(super) answer: Option<ApiError>,
     /// CDF's last answer, for errors that follow from it.
     trace: Mutex<Option<Trace>>,
@@ -63,17 +63,17 @@ impl<'c> Transfer<'c> {
 }
 
 impl Transfer<'_> {
-    /// Takes note of rows that CDF has acknowledged.
+    /// Counts rows that CDF has acknowledged.
     pub(super) fn acknowledge(&self, rows: usize) {
         self.request.errand.acknowledge(rows);
     }
 
-    /// Takes note of rows that CDF has acknowledged and may not find yet.
+    /// Remembers rows that CDF has acknowledged but may not find yet.
     pub(super) fn remember(&self, body: &Body, rows: &[usize]) -> Result<(), Error> {
         self.context.fresh.remember(self.destination, body, rows)
     }
 
-    /// Asks again, for a while, where CDF does not find yet what this flush has written moments ago.
+    /// Sends a request, and repeats it for a while if CDF does not find yet what this flush has just written.
     pub(super) async fn send(&self, request: &Request) -> Result<Response, RequestError> {
         let Context { client, fresh, .. } = self.context;
         let mut patience = Patience::until(self.limits.deadline);
@@ -108,7 +108,7 @@ impl Transfer<'_> {
         self.send(&json_post(endpoint, body, Resend::Always, owed)).await
     }
 
-    /// A pause in which CDF may come to find what was written moments ago.
+    /// Pauses, so that CDF may find what was just written.
     pub(super) async fn wait_for_fresh(&self, pause: Duration) {
         const WHY: &str = "CDF does not find yet what was just written";
         let pauses = self.limits.errand.pauses(pause, WHY.to_owned());

@@ -14,11 +14,11 @@ use crate::cdf::http::request::Request;
 use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
 
-/// Answers to updates of columns that may be lost before the rows are given up.
+/// How many answers to updates of columns may be lost before the rows are given up.
 const UNKNOWN_OUTCOMES: usize = 3;
 
 impl Transfer<'_> {
-    /// Updates items; gives back those that do not exist.
+    /// Updates items. Returns those that do not exist.
     pub(super) async fn update(&mut self, body: &Body, all: Vec<usize>) -> Result<Vec<usize>, Error> {
         let parsed = &Parsed::existing(body)?;
         let mut columns = self.column_changes(parsed, body, &all).await?;
@@ -38,7 +38,7 @@ impl Transfer<'_> {
 /// Updates items.
 struct Update<'b> {
     body: &'b Body,
-    /// What existing items get of the rows.
+    /// The part of the rows that existing items get.
     parsed: &'b Parsed<'b>,
     columns: ColumnChanges,
     /// Rows whose items do not exist.
@@ -66,7 +66,7 @@ impl Update<'_> {
 
     /// Rows that change nothing: all that matters is whether their items exist.
     async fn leave(&mut self, transfer: &Transfer<'_>, mut rows: Vec<usize>) -> Result<(), Error> {
-        // Of those whose columns were compared it is known that they exist.
+        // Items whose columns were compared are known to exist.
         let all = rows.len();
         rows.retain(|at| !self.columns.existing.contains(at));
         transfer.acknowledge(all - rows.len());
@@ -81,7 +81,7 @@ impl Update<'_> {
         Ok(())
     }
 
-    /// Whether an update of some of the rows, sent again after a lost answer, would be refused because of itself.
+    /// Whether a repeated update of the rows would be refused because of its own first attempt.
     fn changes_columns(&self, part: &[usize]) -> bool {
         part.iter().any(|at| self.columns.changes.contains_key(at))
     }
@@ -106,7 +106,7 @@ impl Update<'_> {
         self.columns.changes.extend(again.changes);
         part.retain(|at| !again.missing.contains(at));
         self.missing.extend(again.missing);
-        // A row that changes nothing any more has arrived.
+        // A row that no longer changes anything has arrived.
         let (left, done): (Vec<usize>, Vec<usize>) =
             part.into_iter().partition(|at| self.patch(transfer, *at).is_some());
         transfer.acknowledge(done.len());
@@ -127,7 +127,7 @@ impl RowRequests for Update<'_> {
         self.check_immutable(transfer, part, answer)
     }
 
-    /// The rows that are missing are not updated, and the others without them.
+    /// Sets the missing rows aside, and sends the others again without them.
     async fn refused(
         &mut self,
         transfer: &mut Transfer<'_>,
