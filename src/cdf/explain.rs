@@ -1,4 +1,4 @@
-//! Which requests a statement would make, as method and path. Nothing is asked to find out.
+//! The requests that a statement would make, as method and path. No request is made to find out.
 
 use super::http::endpoint::Endpoint;
 use super::read::Comparison;
@@ -7,7 +7,7 @@ use super::resource::{Change, Role, Rule};
 use super::table::view;
 use super::table::{Binding, Operation, Table};
 
-/// The request for the definition of a table's view, where every transaction makes it.
+/// The request for the definition of a table's view, if every transaction makes it.
 pub fn definition(table: &Table) -> Option<String> {
     let newest = table.options.view.as_ref().is_some_and(|view| view.version.is_none());
     newest.then(|| view::by_ids().to_string())
@@ -20,7 +20,7 @@ pub fn comparison(table: &Table, set: &[usize]) -> Option<String> {
     set.iter().any(defines).then(|| table.options.resource.by_ids().to_string())
 }
 
-/// The requests of a scan with conditions on these columns. `to_change`: its rows are to be changed.
+/// The requests of a scan with conditions on these columns. `to_change`: the statement changes the rows.
 pub fn scan(
     table: &Table,
     conditions: &[(usize, Comparison)],
@@ -66,7 +66,7 @@ fn requests(
     }
     let asked = |key: &&[Role]| key.iter().all(|role| table.fixes(*role) || equal(*role));
     let by_key = resource.keys.iter().any(asked);
-    // Of a list everything is asked for again that is to be changed.
+    // Rows of a list that are to be changed are read again by key.
     let mut requests: Vec<Endpoint> = (!by_key).then(|| resource.list()).into_iter().collect();
     requests.extend((by_key || to_change).then(|| resource.by_ids()));
     for (binding, needed) in table.bindings.iter().zip(needed) {
@@ -80,16 +80,16 @@ fn requests(
     requests
 }
 
-/// The requests that find out which rows of a statement exist; `single`: it has one.
+/// The requests that find out which rows of a statement exist. `single`: the statement has one row.
 pub fn existing(table: &Table, single: bool) -> Vec<String> {
     let raw_key = table.position_of(Role::RawKey);
-    // One row of RAW can be asked for; of several the table is read.
+    // A single RAW row is read by its key; for several rows the table is read.
     let named = table.keys().iter().filter(|at| single || Some(**at) != raw_key);
     let conditions: Vec<_> = named.map(|at| (*at, Comparison::AnyOf)).collect();
     scan(table, &conditions, &vec![false; table.bindings.len()], false)
 }
 
-/// The requests that the rows of a statement go with, and how many rows there are in one at most.
+/// The requests that write a statement's rows, and the most rows in one of them.
 pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
     let resource = table.options.resource;
     let (write, delete) = if resource.is_in_raw_tables() {
@@ -110,7 +110,7 @@ pub fn modify(table: &Table, operation: Operation) -> (Vec<String>, usize) {
     (requests.iter().map(Endpoint::whole).collect(), rows)
 }
 
-/// The RAW table of a table, as far as its options say it.
+/// The RAW table behind a foreign table, as far as its options name it.
 fn place(table: &Table) -> RawPlace<'_> {
     RawPlace { database: table.options.database.as_deref(), table: table.options.table.as_deref() }
 }

@@ -39,8 +39,8 @@ enum Encoder {
     Instances(InstanceEncoder),
 }
 
-/// Where a statement's rows go: the transaction's buffer, the subtransaction that writes, and room for what is too much
-/// for the memory.
+/// Where a statement's rows go: the transaction's buffer, the subtransaction that writes, and the storage for what memory
+/// cannot hold.
 pub struct Target<'t> {
     pub buffer: &'t mut TransactionBuffer,
     pub subtransaction: Subtransaction,
@@ -85,7 +85,7 @@ impl Writer {
         &self.table
     }
 
-    /// What they are sent over.
+    /// The connection that the rows are sent over.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
@@ -136,7 +136,7 @@ impl Writer {
         }
     }
 
-    /// What tells the row apart from those that exist; None if nothing does. A row that CDF would not take is refused.
+    /// The key that identifies the row among existing ones; None if it has none. A row that CDF would not take is refused.
     pub fn key(&mut self, row: &[Cell<'_>]) -> Result<Option<RowKey>, Error> {
         let table = &*self.table;
         self.fragment.clear();
@@ -200,7 +200,7 @@ impl Writer {
                 let encoded = encoder.encode_update(table, keys, row, changed, &mut self.fragment)?;
                 self.push(target, mode, &encoded)
             }
-            // CDF writes cell by cell: what the new object does not have must go.
+            // CDF writes cell by cell, so cells that the new object lacks must be deleted first.
             Encoder::SequenceRows(encoder) => {
                 let row = encoder.with_one_sequence(keys, row);
                 self.delete(target.again(), keys)?;
@@ -291,7 +291,7 @@ impl Writer {
     }
 }
 
-/// Only what delivery distinguishes: the rest is in the encoded row already.
+/// The mode as far as delivery distinguishes it; the rest is in the encoded row already.
 fn mode(table: &Table, on_conflict: OnConflict, operation: Operation) -> Mode {
     let options = &table.options;
     let reads_back = options.resource.is_in_raw_tables()

@@ -1,4 +1,4 @@
-//! What an activity counts, and what its requests are doing at the moment.
+//! The counters of an activity, and the current state of its requests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 pub struct Activity {
     pub(super) what: What,
     pub(super) since: Instant,
-    /// What belongs to no resource in particular; of a read it is everything.
+    /// Counters of requests that belong to no resource; a read has only these.
     pub(super) own: Arc<Counters>,
-    /// What a flush delivers.
+    /// The resources that a flush delivers.
     pub(super) resources: Mutex<Vec<Arc<Counters>>>,
     pub(super) network: Mutex<Network>,
 }
@@ -19,30 +19,30 @@ pub struct Activity {
 #[derive(Debug)]
 pub(super) enum What {
     Delivery,
-    /// Rows are read, of what the activity's own counters names.
+    /// Rows are read; the activity's own counters have the name of what.
     Read,
-    /// Something else is asked for, which the activity's own counters names: for the definition of a view, say.
+    /// Something else is asked for, such as the definition of a view; the activity's own counters have its name.
     Question,
 }
 
-/// What has become of the rows of one resource, and what that has taken.
+/// What became of the rows of one resource, and the requests that it took.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// As errors name the resource.
+    /// The resource, as errors name it.
     pub name: String,
     /// Rows that are to be delivered, or that have been read.
     pub rows: AtomicU64,
     /// Rows that CDF has acknowledged.
     pub acknowledged: AtomicU64,
-    /// Those of the acknowledged that have no key: written again they are there twice.
+    /// Acknowledged rows without a key: written again, they exist twice.
     pub blind: AtomicU64,
-    /// Rows, at most, that CDF may have accepted without its answer having come.
+    /// The most rows that CDF may have accepted although its answer did not arrive.
     pub unsure: AtomicU64,
     /// Attempts, repeats among them.
     pub requests: AtomicU64,
     /// Attempts that repeat another one.
     pub retries: AtomicU64,
-    /// Bodies, as they are on the wire.
+    /// Bytes of bodies on the wire.
     pub bytes_sent: AtomicU64,
     /// When the first request was made.
     pub(super) began: OnceLock<Instant>,
@@ -51,14 +51,14 @@ pub struct Counters {
     pub(super) last: Mutex<Option<AttemptEnd>>,
 }
 
-/// How an attempt has ended, in words.
+/// How an attempt ended, in words.
 #[derive(Debug, Clone)]
 pub(super) struct AttemptEnd {
     pub(super) at: Instant,
     pub(super) words: String,
 }
 
-/// The requests of an activity at this moment, and how its time was spent so far.
+/// The current requests of an activity, and how its time was spent so far.
 #[derive(Debug)]
 pub(super) struct Network {
     pub(super) sending: u32,
@@ -68,7 +68,7 @@ pub(super) struct Network {
     pub(super) changed: Instant,
     /// Time with requests under way.
     pub(super) sent: Duration,
-    /// Time without any, in which attempts or a token were waited for.
+    /// Time without any, spent waiting for the next attempt or for a token.
     pub(super) waited: Duration,
 }
 
@@ -85,12 +85,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Activity {
-    /// A transaction's rows are delivered. Its resources are [added](Activity::resource) as they are known.
+    /// An activity that delivers a transaction's rows. Its resources are [added](Activity::resource) one by one.
     pub fn delivery() -> Arc<Activity> {
         Activity::new(What::Delivery, String::new())
     }
 
-    /// Rows are read of what is called so.
+    /// An activity that reads rows of what has this name.
     pub fn reading(name: String) -> Arc<Activity> {
         Activity::new(What::Read, name)
     }
@@ -115,7 +115,7 @@ impl Activity {
         Arc::new(Activity { what, since, own, resources: Mutex::default(), network: Mutex::new(network) })
     }
 
-    /// How long it has lasted.
+    /// How long the activity has lasted.
     pub fn duration(&self) -> Duration {
         self.since.elapsed()
     }
@@ -127,7 +127,7 @@ impl Activity {
         counters
     }
 
-    /// The resources, in the order in which they were added, and what belongs to none.
+    /// The counters of the resources, in the order in which they were added, and those that belong to none.
     pub(super) fn all_counters(&self) -> Vec<Arc<Counters>> {
         let mut all = lock(&self.resources).clone();
         all.push(self.own.clone());
@@ -142,7 +142,7 @@ impl Activity {
 }
 
 impl Network {
-    /// Adds the time since the last change to what it was spent on.
+    /// Adds the time since the last change to the counter of what it was spent on.
     pub(super) fn take_time(&mut self, now: Instant) {
         let time = now.saturating_duration_since(self.changed);
         if self.sending > 0 {

@@ -1,4 +1,4 @@
-//! What makes requests one after another, and counts them for its activity.
+//! A series of requests that counts for its activity.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::counters::{lock, Activity, AttemptEnd, Counters, Pause};
 
-/// What makes requests one after another: a read, or one part of a flush. It counts for its activity.
+/// A series of requests: a read, or one part of a flush. It counts for its activity.
 #[derive(Debug)]
 pub struct Errand {
     activity: Arc<Activity>,
     counters: Arc<Counters>,
-    /// Rows that are to be delivered, which have no key if they are `blind`.
+    /// The number of rows to deliver. `blind` rows have no key.
     rows: u64,
     blind: bool,
     state: Mutex<Acknowledged>,
@@ -22,7 +22,7 @@ struct Acknowledged {
     acknowledged: u64,
     /// As in the counters.
     unsure: u64,
-    /// A request was not answered, so that a refusal of a later one does not say that nothing was written.
+    /// Whether a request was not answered. A later refusal then does not prove that nothing was written.
     doubt: bool,
 }
 
@@ -52,7 +52,7 @@ impl Errand {
         lock(&self.state).acknowledged as usize
     }
 
-    /// Takes note of rows that CDF has acknowledged.
+    /// Counts rows that CDF has acknowledged.
     pub fn acknowledge(&self, rows: usize) {
         let mut state = lock(&self.state);
         state.acknowledged += rows as u64;
@@ -60,12 +60,12 @@ impl Errand {
         if self.blind {
             self.counters.blind.fetch_add(rows as u64, Ordering::Relaxed);
         }
-        // Only now: at no moment are they neither acknowledged nor unsure.
+        // In this order, so that the rows are acknowledged or unsure at every moment.
         state.doubt = false;
         self.set_unsure(&mut state, 0);
     }
 
-    /// Takes note of rows that were read.
+    /// Counts rows that were read.
     pub fn read(&self, rows: usize) {
         self.counters.rows.fetch_add(rows as u64, Ordering::Relaxed);
     }
@@ -93,7 +93,7 @@ impl Errand {
         self.counters.unsure.fetch_sub(before, Ordering::Relaxed);
     }
 
-    /// An attempt that begins. It is under way until what is returned is dropped.
+    /// Begins an attempt. It lasts until the returned guard is dropped.
     pub fn attempt(&self, bytes: usize) -> Stay<'_> {
         self.counters.began.get_or_init(Instant::now);
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
@@ -102,13 +102,13 @@ impl Errand {
         Stay { activity: &self.activity, phase: Phase::Sending }
     }
 
-    /// A wait for a token, until what is returned is dropped.
+    /// Begins a wait for a token. It lasts until the returned guard is dropped.
     pub fn waits_for_token(&self) -> Stay<'_> {
         self.activity.change(|network| network.waiting_for_token += 1);
         Stay { activity: &self.activity, phase: Phase::Token }
     }
 
-    /// A pause before the next attempt, until what is returned is dropped.
+    /// Begins a pause before the next attempt. It lasts until the returned guard is dropped.
     pub fn pauses(&self, pause: Duration, why: String) -> Stay<'_> {
         let mut number = 0;
         let until = Instant::now().checked_add(pause).unwrap_or_else(Instant::now);
@@ -120,7 +120,7 @@ impl Errand {
         Stay { activity: &self.activity, phase: Phase::Pause(number) }
     }
 
-    /// Takes note of a request that is sent again, and why.
+    /// Counts a request that is sent again, and why.
     pub fn repeats(&self, why: &str) {
         self.counters.retries.fetch_add(1, Ordering::Relaxed);
         let mut reasons = lock(&self.counters.reasons);
@@ -130,7 +130,7 @@ impl Errand {
         }
     }
 
-    /// Takes note of how an attempt has ended: "CDF's last answer to POST /events was 429 …".
+    /// Records how an attempt ended: "CDF's last answer to POST /events was 429 …".
     pub fn ended(&self, words: String) {
         *lock(&self.counters.last) = Some(AttemptEnd { at: Instant::now(), words });
     }
@@ -143,7 +143,7 @@ enum Phase {
     Pause(u64),
 }
 
-/// A state that an errand is in for as long as this lives, also when it is aborted.
+/// A guard for a state of an errand. The state ends when the guard is dropped, also when the task is aborted.
 pub struct Stay<'a> {
     activity: &'a Activity,
     phase: Phase,

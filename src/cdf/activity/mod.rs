@@ -1,7 +1,7 @@
-//! What a flush or a read does with CDF, counted while it happens, for whoever waits for it or wants to see it.
+//! Live counters of what a flush or a read does with CDF, for progress messages and the log.
 //!
-//! Whoever sends requests fills the counters, on the I/O thread. They are looked at from the main thread, at any moment.
-//! Counting is a few additions for a request, and nothing for a row.
+//! The I/O thread updates the counters, and the main thread reads them at any moment. Counting takes a few additions for a
+//! request, and nothing for a row.
 
 mod counters;
 mod errand;

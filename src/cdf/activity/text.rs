@@ -1,4 +1,4 @@
-//! What is told of an activity: while it lasts, when it is ended from outside, and in the log.
+//! Texts about an activity: its progress, its end from outside, and its line in the log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use super::counters::{lock, Activity, AttemptEnd, Counters, Network, Pause, What};
 use crate::cdf::error::text::{one_line, shorten};
 
-/// Resources that a text names one by one; of more it gives the sum.
+/// The most resources that a text names one by one; of more it gives the sum.
 const NAMED: usize = 3;
 
 /// Characters of a server's words that go into a message, and not only into its detail.
 const LONGEST_ANSWER: usize = 160;
 
-/// What has become of an activity that is ended from outside.
+/// The account of an activity that is ended from outside.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Account {
     /// The essence, in one line, to follow the reason for the end.
@@ -42,7 +42,7 @@ impl Counters {
 }
 
 impl Activity {
-    /// What is told while it lasts.
+    /// The progress message.
     pub fn progress(&self) -> String {
         self.progress_at(Instant::now())
     }
@@ -70,7 +70,7 @@ impl Activity {
         text
     }
 
-    /// How long the rest will take: as long as the slowest of the resources, if something is known of all of them.
+    /// How long the rest will take: as long as the slowest resource takes, if the pace of all is known.
     fn left(&self, now: Instant) -> Option<Duration> {
         let resources = lock(&self.resources);
         let unfinished = resources.iter().filter(|counters| {
@@ -126,12 +126,12 @@ impl Activity {
         answers.max_by_key(|answer| answer.at)
     }
 
-    /// What CDF has said last, or that it has said nothing.
+    /// CDF's last answer, or that there is none.
     fn last_words(&self) -> String {
         self.last().map_or_else(|| "CDF has not answered yet".to_owned(), |answer| answer.words)
     }
 
-    /// What is told when something outside of it ends it.
+    /// The message when something outside ends the activity.
     pub fn account(&self) -> Account {
         self.account_at(Instant::now())
     }
@@ -173,7 +173,7 @@ impl Activity {
         Account { message: format!("{done}; {shown}"), detail }
     }
 
-    /// What is told when its time has passed. What of a delivery was accepted is told by its error.
+    /// The message when its time has passed. The error itself tells what was accepted of a delivery.
     pub fn out_of_time(&self) -> String {
         match self.what {
             What::Delivery => shortened(&self.last_words(), LONGEST_ANSWER),
@@ -196,7 +196,7 @@ impl Activity {
         }
     }
 
-    /// What comes of running the same load again.
+    /// What running the same load again would do.
     fn after_running_again(&self, resources: &[Arc<Counters>]) -> String {
         match resources.iter().map(|counters| counters.get(|t| &t.blind)).sum::<u64>() {
             0 => "Running the same load again ends in the same state.".to_owned(),
@@ -244,7 +244,7 @@ impl Activity {
 }
 
 impl Network {
-    /// What is waited for, if no request is under way.
+    /// What the activity waits for, if no request is under way.
     fn waits(&self, now: Instant) -> Option<String> {
         if self.sending > 0 {
             return None;
@@ -292,7 +292,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// With no more digits than are of use.
+/// A duration with no more digits than useful.
 fn duration(time: Duration) -> String {
     match time.as_secs() {
         0..10 => format!("{:.1} s", (time.as_secs_f64() * 10.0).floor() / 10.0),
@@ -300,7 +300,7 @@ fn duration(time: Duration) -> String {
     }
 }
 
-/// A forecast, that is never nothing.
+/// A forecast, which is never zero.
 fn duration_rounded_up(time: Duration) -> String {
     let seconds = time.as_secs_f64().ceil().max(1.0) as u64;
     match seconds {

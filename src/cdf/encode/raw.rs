@@ -13,7 +13,7 @@ use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::raw::{COLUMN_CHARS, DATABASE_CHARS, KEY_CHARS, RAW_KEY, ROW_BYTES, TABLE_CHARS};
 use crate::cdf::table::{Binding, NullHandling, Table};
 
-/// Texts of so many bytes are short: a table's columns full of them are no strain on the memory, even all escaped.
+/// The most bytes of a short text: a row full of such texts takes little memory, even if every byte is escaped.
 const SHORT_BYTES: usize = 4096;
 
 /// Encodes the rows of one table.
@@ -222,7 +222,7 @@ impl RawEncoder {
             out.extend_from_slice(head);
             let grows =
                 write_column(out, &row[*at]).map_err(|(kind, why)| refuse(kind, table, row, *at, why))?;
-            // Before the next one makes it longer still.
+            // Checked now, before the next value makes the row longer still.
             if grows && out.len() - body > ROW_BYTES {
                 return too_long(out.len() - body);
             }
@@ -269,7 +269,7 @@ fn row_too_long(bytes: usize) -> Refusal {
 #[inline]
 fn write_column(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<bool, Refusal> {
     match cell {
-        // Nearly all: nothing is counted of them, and escaping makes them no longer than a column may be.
+        // Nearly all values: nothing is counted, and escaping cannot bring them near a column's limit.
         Cell::Text(text) if text.len() <= SHORT_BYTES => json::text(out, text),
         Cell::Null | Cell::Bool(_) | Cell::Int(_) | Cell::Float(_) | Cell::Timestamp(_) => {
             json::value(out, cell)?

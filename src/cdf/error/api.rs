@@ -1,33 +1,33 @@
-//! Answers of CDF that are not a success, and what the user is told of them.
+//! Refusals by CDF, and what the user is told about them.
 
 use super::identity::Identity;
 use super::kind::Kind;
 use super::report::{Error, Trace};
 use super::text::{brief_endpoint, list_names};
 
-/// What to do where CDF has no time for the gateway, and where it fails.
+/// What to do when CDF throttles the gateway, and when it fails.
 pub const THROTTLED: &str =
     "CDF limits what an identity and a project may ask of it. Load with fewer connections, or with a lower \
      cdf_fdw.max_concurrent_requests.";
 pub const FAILED: &str =
     "Try again later. Cognite's support can look the x-request-id up, where there is one.";
 
-/// An answer of CDF that is not a success (cdf's `{"error": {…}}`, or whatever a gateway before it sent).
+/// An answer without success: CDF's `{"error": {…}}`, or whatever a gateway in front of it sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
     pub status: u16,
     /// CDF's own words; for an answer that is not CDF's JSON, the beginning of its text.
     pub message: String,
     pub missing: Vec<Identity>,
-    /// It names something missing that is not addressed as items are.
+    /// The answer names something missing that is not addressed as items are.
     pub names_others: bool,
     pub duplicated: Vec<Identity>,
     pub request_id: Option<String>,
-    /// Method and path, as in `POST /assets`.
+    /// Method and path, for example `POST /assets`.
     pub endpoint: String,
-    /// Whether it has the form of CDF's refusals. A proxy may answer so, too, and knows nothing of CDF's items.
+    /// Whether the answer has the form of CDF's refusals. The answer of a proxy says nothing about CDF's items.
     pub of_cdf: bool,
-    /// The request may have been applied all the same, perhaps at an attempt before.
+    /// Whether the request may have been applied nevertheless, perhaps by an earlier attempt.
     pub unsure: bool,
 }
 
@@ -73,12 +73,12 @@ impl ApiError {
         }
     }
 
-    /// Whether it is about what the request holds, so that parts of that may fare better.
+    /// Whether the refusal concerns the content of the request, so that parts of it may be accepted.
     pub fn is_about_content(&self) -> bool {
         matches!(self.status, 400 | 404 | 409 | 413 | 422)
     }
 
-    /// What an answer 404 is about.
+    /// What a 404 is about.
     pub fn absence(&self) -> Absence {
         let words = self.message.to_lowercase();
         let says = |names: &[&str]| names.iter().any(|name| words.contains(name));
@@ -91,7 +91,7 @@ impl ApiError {
         if path.starts_with("/raw/dbs/") && !creates {
             return if says(&["database", "table", "row", "key"]) { Absence::Item } else { Absence::Unclear };
         }
-        // These refer to things of other kinds, for which there are no keys to name.
+        // These requests refer to items of other kinds, and there are no keys to name.
         let others: &[(&str, &[&str])] = &[
             ("/sequences/data", &["sequence", "column", "row"]),
             ("/models/", &["space", "view", "container", "data model", "instance", "node", "edge"]),
@@ -108,14 +108,14 @@ impl ApiError {
         Absence::Endpoint
     }
 
-    /// Whether CDF does not know any more where a read was to go on.
+    /// Whether CDF no longer knows the cursor of a read.
     pub fn lost_the_cursor(&self) -> bool {
         let words = self.message.to_lowercase();
         matches!(self.status, 400 | 404 | 410) && (words.contains("cursor") || words.contains("expired"))
     }
 
-    /// Whether what was asked for is not there: CDF answers 400 or 404 for a RAW database, table or row that does not
-    /// exist, and says so in words.
+    /// Whether the requested thing does not exist: for a RAW database, table or row CDF answers 400 or 404, and says so in
+    /// words.
     pub fn is_absent(&self) -> bool {
         if !self.of_cdf {
             return false;
@@ -125,7 +125,7 @@ impl ApiError {
             || self.status == 404
     }
 
-    /// Which answer it was, for whoever asks Cognite's support.
+    /// Identifies the answer, for Cognite's support.
     pub fn trace(&self) -> Trace {
         Trace { endpoint: self.endpoint.clone(), status: self.status, request_id: self.request_id.clone() }
     }
@@ -145,12 +145,12 @@ impl ApiError {
     }
 }
 
-/// What is not there, where CDF answers 404.
+/// What is missing when CDF answers 404.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absence {
     /// Something that the request names.
     Item,
-    /// The endpoint, which CDF has: what answers is not CDF, or there is no such project.
+    /// The endpoint, which CDF has. So the server is not CDF, or the project does not exist.
     Endpoint,
     /// The answer does not say.
     Unclear,
@@ -161,7 +161,7 @@ pub enum Absence {
 pub enum RequestError {
     /// CDF answered, and refused.
     Api(ApiError),
-    /// There is no answer of CDF: connection, token, deadline, or retries used up.
+    /// There is no usable answer: the connection or the token failed, the deadline passed, or no retries are left.
     Failed(Error),
 }
 

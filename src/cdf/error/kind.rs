@@ -1,12 +1,12 @@
 //! The classes of errors, each with its SQLSTATE.
 
-/// The class of an error; each has one SQLSTATE. None of CDF's failures is of class 53 or 58: clients take those for a
-/// dying server, and break the connection before their user sees what the error says.
+/// The class of an error. Each has one SQLSTATE. No failure of CDF is of class 53 or 58: clients take those for a dying
+/// server, and break the connection before their user sees the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// DNS, TCP or TLS to CDF or to the identity provider failed, after retries; or there is no CDF.
+    /// DNS, TCP or TLS to CDF or to the identity provider failed, after retries; or the server is not CDF.
     CannotConnect,
-    /// An established connection broke, after retries; or what answers is not CDF.
+    /// An established connection broke, after retries; or the answer is not CDF's.
     ConnectionLost,
     /// The identity provider or CDF does not accept the credentials, or they have no access to the project.
     NotAuthenticated,
@@ -22,7 +22,7 @@ pub enum Kind {
     OutOfRange,
     /// A value that CDF requires is NULL.
     MissingValue,
-    /// A text that is not, or has no form, in the encoding that it has to be in.
+    /// A text that is invalid in its encoding, or cannot be converted to the encoding it needs.
     InvalidEncoding,
     /// Any other value that CDF does not take.
     InvalidValue,
@@ -34,7 +34,7 @@ pub enum Kind {
     TimedOut,
     /// CDF or the identity provider answered with a server error, after retries.
     ServerFailure,
-    /// CDF does not remember any more where a read goes on.
+    /// The cursor of a read has expired.
     CursorExpired,
     /// Not supported.
     Unsupported,

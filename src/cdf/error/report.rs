@@ -1,5 +1,5 @@
-//! The one error type of the CDF side, and its texts: MESSAGE in one line that says all that matters, since many clients show
-//! nothing else; DETAIL with the longer lists and the trace.
+//! The one error type of the CDF side, and its texts. MESSAGE is one line with all that matters, because many clients show
+//! nothing else. DETAIL has the longer lists and the trace.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -9,36 +9,36 @@ use super::text::{list_names, one_line, shorten, NAMED_ROWS};
 
 /// The most characters of a MESSAGE.
 pub const LONGEST_HEADLINE: usize = 400;
-/// Characters of its parts, the longest that they may be, so that each of them finds room.
+/// The most characters of its parts, so that each part has room.
 const LONGEST_SUBJECT: usize = 80;
 const LONGEST_KEY: usize = 65;
 const LONGEST_ACCEPTED: usize = 100;
 const LONGEST_REQUEST_ID: usize = 50;
-/// What is left, at least, for what went wrong.
+/// The least characters left for the reason.
 const SHORTEST_REASON: usize = 40;
 
-/// What the user is told. Boxed: every row passes through a dozen results, which are moved whole.
+/// An error. Boxed, because every row passes through a dozen results, and each is moved as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.headline())]
 pub struct Error(Box<Report>);
 
-/// What an error tells, in parts. [`Report::headline`] and [`Report::details`] make the texts of them.
+/// The parts of an error. [`Report::headline`] and [`Report::details`] turn them into text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub kind: Kind,
-    /// What it is about: a resource, and where in it.
+    /// The subject: a resource, and where in it.
     pub subject: Option<String>,
     /// What went wrong.
     pub message: String,
-    /// The rows that it is about.
+    /// The rows concerned.
     pub rows: Option<Rows>,
-    /// CDF may have applied the request all the same.
+    /// Whether CDF may have applied the request nevertheless.
     pub unsure: bool,
-    /// What had been accepted: for the message, and in full.
+    /// What CDF had accepted: short for the message, and in full.
     pub accepted: Option<(String, String)>,
-    /// The answer that it follows from.
+    /// The answer that the error follows from.
     pub trace: Option<Trace>,
-    /// More about it, one line each.
+    /// Further details, one line each.
     pub detail: Vec<String>,
     pub hint: Option<String>,
 }
@@ -67,13 +67,13 @@ impl Error {
         Error::new(Kind::Internal, message)
     }
 
-    /// What it is about, if that is not known yet.
+    /// Sets the subject, if none is set yet.
     pub fn about(mut self, subject: impl Into<String>) -> Self {
         self.subject.get_or_insert_with(|| subject.into());
         self
     }
 
-    /// The rows that it is about, if they are not known yet. `names` may be the first ten of them.
+    /// Sets the rows concerned, if none are set yet. `names` may be the first ten of them.
     pub fn rows(mut self, fate: Fate, noun: Noun, names: Vec<String>, count: usize) -> Self {
         if count > 0 {
             self.rows.get_or_insert(Rows { fate, noun, names, count, more: false });
@@ -81,12 +81,12 @@ impl Error {
         self
     }
 
-    /// The rows that CDF, or this extension, refuses.
+    /// Sets the rows that CDF, or this extension, refuses.
     pub fn refusing(self, names: Vec<String>, count: usize) -> Self {
         self.rows(Fate::Refused, ROWS, names, count)
     }
 
-    /// The row that is being written, by its keys.
+    /// Sets the row that is being written, by its keys.
     pub fn of_row(self, keys: Option<String>) -> Self {
         match keys {
             Some(keys) => self.rows(Fate::Written, ROWS, vec![keys], 1),
@@ -94,7 +94,7 @@ impl Error {
         }
     }
 
-    /// The answer that it follows from, if that is not known yet.
+    /// Sets the answer that the error follows from, if none is set yet.
     pub fn trace(mut self, trace: Option<Trace>) -> Self {
         self.trace = self.trace.take().or(trace);
         self
@@ -111,7 +111,7 @@ impl Error {
         self
     }
 
-    /// A hint where there is none yet.
+    /// Sets the hint, if none is set yet.
     pub fn or_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert_with(|| hint.into());
         self
@@ -135,15 +135,15 @@ impl DerefMut for Error {
 /// What became of the rows of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// They are why it was raised.
+    /// They caused the error.
     Refused,
-    /// They were to be sent, and have no answer.
+    /// They were being sent, and have no answer.
     UnderWay,
-    /// The statement that writes it ends with it.
+    /// The row is refused by its own statement.
     Written,
 }
 
-/// What rows are called: one, and several.
+/// The singular and the plural that rows are called by.
 pub type Noun = (&'static str, &'static str);
 
 pub const ROWS: Noun = ("row", "rows");
@@ -157,7 +157,7 @@ pub struct Rows {
     /// The first ten, at most.
     pub names: Vec<String>,
     pub count: usize,
-    /// There may be more: not all were looked at.
+    /// Whether there may be more, because not all rows were looked at.
     pub more: bool,
 }
 
@@ -197,7 +197,7 @@ impl Rows {
         (!self.names.is_empty()).then(|| format!("{noun} {fate}: {names}."))
     }
 
-    /// Takes up the rows of another error of the same kind.
+    /// Adds the rows of another error of the same kind.
     pub fn add(&mut self, other: Rows) {
         self.count += other.count;
         self.more |= other.more;
@@ -206,7 +206,7 @@ impl Rows {
     }
 }
 
-/// Which answer an error follows from.
+/// The answer that an error follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
     /// Method and path, as in `POST /assets`.
@@ -248,7 +248,7 @@ impl Report {
     pub fn details(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let headline = self.headline();
-        // What MESSAGE has no room for, or shows on one line.
+        // The part that MESSAGE has no room for, or shows on one line only.
         if !headline.contains(&self.message) {
             lines.push(self.message.clone());
         }

@@ -5,7 +5,7 @@ use std::fmt;
 /// How many rows an error names before it only counts them.
 pub const NAMED_ROWS: usize = 10;
 
-/// The first ten names and a count of all, as every error lists rows.
+/// Lists the first ten names and the count of all, as every error lists rows.
 pub fn list_names<T: fmt::Display>(names: impl Iterator<Item = T>, total: usize) -> String {
     let shown: Vec<String> = names.take(NAMED_ROWS).map(|name| name.to_string()).collect();
     if total > shown.len() {
@@ -15,10 +15,10 @@ pub fn list_names<T: fmt::Display>(names: impl Iterator<Item = T>, total: usize)
     }
 }
 
-/// A text on one line, without characters that a terminal or a log would take for more than text.
+/// Returns the text on one line, without control characters that a terminal or a log would interpret.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
-    // A line's end and the indentation after it are one space.
+    // A line break and the indentation after it become one space.
     let mut broken = false;
     for character in text.trim().chars() {
         let breaks = character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
@@ -45,7 +45,7 @@ pub fn shorten(text: &str, longest: usize) -> String {
     }
 }
 
-/// Method and path without the names in it: `POST /raw/…/rows`. What they name is said elsewhere.
+/// Method and path without the names in it: `POST /raw/…/rows`. The subject of the error has the names.
 pub fn brief_endpoint(endpoint: &str) -> String {
     match endpoint.split_once(" /raw/dbs/") {
         Some((method, path)) => {
