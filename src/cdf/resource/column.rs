@@ -33,7 +33,7 @@ impl ColumnType {
     }
 }
 
-/// Data sets in a filter: the least that any resource takes.
+/// The most data sets in a filter, which all resources take.
 const FILTER_DATA_SETS: usize = 100;
 
 /// One column of a built-in table.
@@ -47,28 +47,28 @@ pub struct Column {
     pub role: Role,
     /// Whether an update may clear it (`setNull`).
     pub nullable: bool,
-    /// What CDF has in place of no value, as JSON: it has no null and no setNull for this.
+    /// The JSON that stands for no value, if CDF has neither null nor setNull for the property.
     pub empty: Option<&'static str>,
     pub filter: Filter,
 }
 
 impl Column {
-    /// The column, with what list requests can filter on in it.
+    /// The column with the filter of list requests.
     pub const fn filter(self, filter: Filter) -> Column {
         Column { filter, ..self }
     }
 
-    /// The column, which is this to its row.
+    /// The column with its role.
     pub const fn role(self, role: Role) -> Column {
         Column { role, ..self }
     }
 
-    /// The column, with what CDF has in place of no value.
+    /// The column with the JSON that stands for no value.
     pub const fn empty(self, json: &'static str) -> Column {
         Column { empty: Some(json), ..self }
     }
 
-    /// The column, which an update cannot clear.
+    /// The column as one that an update cannot clear.
     pub const fn needed(self) -> Column {
         Column { nullable: false, ..self }
     }
@@ -104,7 +104,7 @@ pub const fn fixed(
     Column { name, property, column_type, rule, role, nullable: false, empty: None, filter: Filter::None }
 }
 
-// Columns that several resources have alike.
+// Columns that several resources share.
 pub const ID: Column = fixed("id", "id", ColumnType::Int8, Rule::Id);
 pub const EXTERNAL_ID: Column = fixed("external_id", "externalId", ColumnType::Text, Rule::ExternalId);
 pub const DATA_SET_ID: Column = column("data_set_id", "dataSetId", ColumnType::Int8, Rule::IdOf)

@@ -1,4 +1,4 @@
-//! What a resource is: everything that delivery, reading and plans have to know of it.
+//! The definition of a resource: everything that delivery, reading and plans need to know about it.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,13 @@ use super::shape::{Create, Items, Shape};
 use super::turn::{Stage, Turn};
 use crate::cdf::http::endpoint::Endpoint;
 
-/// The items that rows of another resource belong to: where a query names none, all of them are listed.
+/// The items that rows of another resource belong to. A query that names none of them lists all of them.
 #[derive(Debug)]
 pub struct Owner {
     pub path: &'static str,
-    /// The columns by which a row names its own, in each of the ways that requests for rows take.
+    /// The columns by which a row names its owner, one list for each way that requests accept.
     pub named_by: &'static [&'static [Role]],
-    /// What listing them takes; None: what reading the rows takes.
+    /// The capability for listing them; None: the one for reading the rows.
     pub capability: Option<&'static str>,
 }
 
@@ -38,35 +38,35 @@ impl Owner {
 pub struct Resource {
     /// The name of the built-in table and the value of the `resource` option.
     pub name: &'static str,
-    /// One of it, in words, as in `time series`.
+    /// What one of them is called, for example `time series`.
     pub noun: &'static str,
     pub columns: &'static [Column],
     /// How its rows are encoded, delivered and read.
     pub shape: Shape,
     /// The path that its requests begin with.
     pub path: &'static str,
-    /// Rows, or items, in a request that writes.
+    /// The most rows or items in a request that writes.
     pub per_request: usize,
-    /// The same of one that deletes.
+    /// The most rows or items in a request that deletes.
     pub per_delete: usize,
     /// Bytes of the longest JSON document that any column takes.
     pub longest_document: usize,
     /// Rows in a page that is read.
     pub per_page: usize,
-    /// Requests at a time that write it; CDF takes no more of a project.
+    /// How many write requests CDF takes at a time for a project.
     pub at_once: usize,
     /// The columns of each of its keys.
     pub keys: &'static [&'static [Role]],
     /// What its rows belong to.
     pub owner: Option<&'static Owner>,
     pub turn: Turn,
-    /// Items have parents among them: parents are written first, and children deleted first.
+    /// Whether items have parents of the same resource: parents are written first, and children deleted first.
     pub hierarchy: bool,
-    /// Whether CDF can update a row; one that it cannot can be written again only as it is.
+    /// Whether CDF can update a row. If not, a repeated write must be equal to what exists.
     pub updatable: bool,
     /// Whether CDF can delete rows.
     pub deletable: bool,
-    /// Paths of what rows may refer to, beside each other. What a flush has written there moments ago is waited for.
+    /// Paths of other resources that rows may refer to. A flush waits until CDF finds what it has just written there.
     pub refers_to: &'static [&'static str],
     /// Whether other rows may refer to its rows.
     pub referred_to: bool,
@@ -74,11 +74,11 @@ pub struct Resource {
     pub acl: &'static str,
     /// A capability that using a table of it takes besides.
     pub also_needs: Option<&'static str>,
-    /// How many a project probably has, for plans of tables that were never analysed.
+    /// How many a project probably has, for plans of tables that were never analyzed.
     pub usual_rows: u32,
 }
 
-/// What most resources of items have in common.
+/// The defaults of resources of items.
 pub const CLASSIC: Resource = Resource {
     name: "",
     noun: "",
@@ -109,7 +109,7 @@ pub const ITEMS: Items = Items { create: Create::Many, required: &[], ordered: &
 /// What CDF needs to change a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// A request of its own.
+    /// An update request.
     Update,
     /// The same as an insert: CDF keeps what the request leaves out.
     Write,
@@ -181,7 +181,7 @@ impl Resource {
         names.join(", ")
     }
 
-    /// The property that says the same in another way: a reference by external id and by internal id.
+    /// The other property for the same reference: by external id or by internal id.
     pub fn twin(&self, property: &str) -> Option<&'static str> {
         let columns: &'static [Column] = self.columns;
         columns.iter().find_map(|column| {
@@ -209,7 +209,7 @@ impl Resource {
         self.keys.iter().any(|key| key.contains(&role))
     }
 
-    /// Whether a row has something that tells it from others, by which it can be written again, changed or deleted.
+    /// Whether a row has a key, by which it can be written again, changed or deleted.
     pub fn has_key(&self) -> bool {
         !self.keys.is_empty()
     }
@@ -254,7 +254,7 @@ impl Resource {
         matches!(self.shape, Shape::Instances { .. })
     }
 
-    /// The property whose parts are written one by one: a second write adds to those of the first.
+    /// The property whose parts are written one by one, so that a second write adds to those of the first.
     pub fn merged_inside(&self) -> Option<&'static str> {
         let columns: &'static [Column] = self.columns;
         match self.shape {

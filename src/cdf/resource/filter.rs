@@ -12,12 +12,12 @@ pub enum Filter {
     },
     /// `externalIdPrefix`.
     Prefix,
-    /// Pairs of texts, of which all must be there.
+    /// Pairs of texts. The item must have all of them.
     Metadata,
     /// `{"containsAny"}` or `{"containsAll"}`.
     Labels,
-    /// A list in `property`, of so many at most, of which one must be there. With `root` CDF can be asked for those
-    /// that have none.
+    /// A list in `property`, with at most `max` elements, of which the item must have one. With `root` CDF can be asked
+    /// for items that have none.
     List {
         property: &'static str,
         max: usize,

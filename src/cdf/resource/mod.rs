@@ -65,7 +65,7 @@ impl Resource {
         RESOURCES.iter().copied().chain([&view::NODES]).find(|resource| resource.name == name)
     }
 
-    /// As [`Resource::find`]; the error lists the names there are.
+    /// As [`Resource::find`]. The error lists the existing names.
     pub fn get(name: &str) -> Result<&'static Resource, Error> {
         Resource::find(name).ok_or_else(|| {
             let names: Vec<&str> =

@@ -1,10 +1,10 @@
-//! What the columns of tables are called.
+//! How the columns of tables are named.
 
 use std::borrow::Cow;
 
 use super::column::Column;
 
-/// How a table calls its columns.
+/// How a table names its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Naming {
     /// `external_id`, as PostgreSQL takes it without quotes.
@@ -51,7 +51,7 @@ impl Naming {
         }
     }
 
-    /// The naming that a column called so belongs to; None if the namings have the same name for it.
+    /// The naming that this name of a column belongs to; None if both namings give the same name.
     pub fn of_name(name: &str, column: &Column) -> Option<Naming> {
         let camel = Naming::CamelCase.of(column);
         match (name == column.name, name == camel) {

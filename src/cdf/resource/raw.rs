@@ -79,7 +79,7 @@ pub static RAW_ROWS: Resource = Resource {
 /// Characters of one column's name or value.
 pub const COLUMN_CHARS: usize = 2_621_440;
 
-/// A RAW table, or any of those of a database or of all of them, where EXPLAIN has no name to show.
+/// A RAW table. Database and table are unknown where EXPLAIN has no names to show.
 #[derive(Debug, Clone, Copy)]
 pub struct RawPlace<'a> {
     pub database: Option<&'a str>,
@@ -116,7 +116,7 @@ impl<'a> RawPlace<'a> {
         self.below(Endpoint::get(PATH)).below("cursors")
     }
 
-    /// The request for a row. None for a row that no URL can name, or only one that gateways refuse for its length: it is
+    /// The request for a row by key. None if no URL can hold the key, or only one too long for gateways: the row is then
     /// found in the list of rows.
     pub fn row(self, key: &str) -> Option<Endpoint> {
         let row = self.rows().named(key);
@@ -139,7 +139,7 @@ pub fn tables(database: Option<&str>) -> Endpoint {
     Endpoint::get(PATH).named_or(database, "db_name").below("tables")
 }
 
-/// Whether there can be a database and a table called so.
+/// Whether a database and a table may have these names.
 pub fn can_exist(database: Option<&str>, table: Option<&str>) -> bool {
     let fits = |name: Option<&str>, max| name.is_none_or(|name| (1..=max).contains(&name.chars().count()));
     fits(database, DATABASE_CHARS) && fits(table, TABLE_CHARS)

@@ -5,15 +5,15 @@ use crate::cdf::http::endpoint::Endpoint;
 /// A resource that others refer to by internal id.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ReferenceTarget {
-    /// In words, as in `data set`.
+    /// What one of them is called, for example `data set`.
     pub noun: &'static str,
-    /// Where such items are.
+    /// The path of such items.
     pub path: &'static str,
     pub capability: &'static str,
 }
 
 impl ReferenceTarget {
-    /// The request for those that have some keys.
+    /// The request for items by key.
     pub fn by_ids(&self) -> Endpoint {
         Endpoint::post(self.path).by_ids()
     }

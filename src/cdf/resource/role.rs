@@ -1,13 +1,13 @@
-//! What columns are to their rows.
+//! The roles of columns.
 
-/// What a column is to its row. Code asks for a role, never for a name.
+/// The role of a column in its row. Code asks for roles, never for names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// What CDF knows of an item, and nothing more than that.
+    /// A property of the item without a special role.
     Property,
     /// The internal id of the item, or of the time series or the sequence that the row is in.
     Id,
-    /// The external id of the same, of an instance within its space.
+    /// The external id of the same; of an instance it is the one within its space.
     ExternalId,
     /// The space of an instance.
     Space,
@@ -15,7 +15,7 @@ pub enum Role {
     NodeSpace,
     /// The external id of that node.
     NodeExternalId,
-    /// When a point is.
+    /// The time of a point.
     Timestamp,
     /// The value of a point.
     Value,
@@ -29,7 +29,7 @@ pub enum Role {
     RawTable,
     /// The key of a row in its RAW table.
     RawKey,
-    /// When the row was written last.
+    /// The time of the last write of the row.
     Changed,
     /// The space of an instance's end, or of its type.
     EndSpace(InstanceEnd),

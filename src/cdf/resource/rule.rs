@@ -27,13 +27,13 @@ pub struct MetadataLimits {
 /// What CDF takes in a property, and how it is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rule {
-    /// CDF's own: may be selected, never written.
+    /// Set by CDF: may be selected, never written.
     ReadOnly,
     /// The internal id: addresses an existing item.
     Id,
     /// The external id, by which items are upserted.
     ExternalId,
-    /// Text of so many characters.
+    /// A text with a limited number of characters.
     Text {
         min: usize,
         max: usize,
@@ -50,7 +50,7 @@ pub enum Rule {
         min: f64,
         max: f64,
     },
-    /// Definitions of a sequence's columns. CDF has an update of its own for them.
+    /// Definitions of a sequence's columns. CDF has a special form of update for them.
     SequenceColumns,
     Bool,
     /// As `Bool`, but fixed when the item is created.
@@ -90,11 +90,11 @@ pub enum Rule {
     Objects(&'static [Member]),
     /// The external id of the item that a journal's row is about.
     Subject,
-    /// The parts of datapoints, of RAW rows and of sequence rows, which have encoders of their own.
+    /// A part of a datapoint, a RAW row or a sequence row. These have their own encoders.
     Part(Described),
 }
 
-/// What a column holds, in words, `{}` standing for each of the limits in turn.
+/// What a column holds, in words. Each `{}` stands for one of the limits, in order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Described {
     pub what: &'static str,
@@ -107,7 +107,7 @@ pub enum Limit {
     Count(usize),
     Number(f64),
     Mebibytes(usize),
-    /// Of a time in milliseconds since 1970: its year.
+    /// The year of a time in milliseconds since 1970.
     Year(i64),
 }
 

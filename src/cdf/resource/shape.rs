@@ -5,8 +5,8 @@
 pub enum Shape {
     /// `POST path`, `path/update`, `path/byids`, `path/list` with `{"items": […]}`.
     Items(Items),
-    /// `POST path`, and `path/list` with what the rows are about: rows that are only ever added, in the order written. They
-    /// have no key: each is new, and one that may have arrived is not sent again.
+    /// `POST path`, and `path/list` with the subject of the rows. Rows are only added, in the order written. They have no
+    /// key: each is new, and a row that may have arrived is not sent again.
     Journal(Items),
     /// `POST /timeseries/data`.
     Datapoints { string: bool },
@@ -27,7 +27,7 @@ pub enum Create {
     One,
 }
 
-/// Two timestamp columns of which the second is not before the first.
+/// Two timestamp columns. The second must not be before the first.
 #[derive(Debug)]
 pub struct Ordered {
     pub first: &'static str,
@@ -36,7 +36,7 @@ pub struct Ordered {
     pub may_be_equal: bool,
 }
 
-/// What is particular to a resource of items.
+/// What distinguishes one resource of items from others.
 #[derive(Debug)]
 pub struct Items {
     pub create: Create,
@@ -44,6 +44,6 @@ pub struct Items {
     pub required: &'static [&'static str],
     /// Pairs of timestamp columns of which the second is never before the first.
     pub ordered: &'static [Ordered],
-    /// Characters that an external id has at least.
+    /// The least characters of an external id.
     pub shortest_key: usize,
 }

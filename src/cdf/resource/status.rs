@@ -14,7 +14,7 @@ static CODES: Lazy<HashMap<&'static str, u32>> = Lazy::new(|| {
         .collect()
 });
 
-/// Characters of a symbol with all the flags there are, and to spare.
+/// The most characters of a symbol: more than one with all flags has.
 const SYMBOL_CHARS: usize = 255;
 
 /// The part of a code that its symbol stands for; the rest are flags.
@@ -56,7 +56,7 @@ pub fn match_each_other(code: u32, symbol: u32) -> bool {
     code & SYMBOL_BITS == symbol & SYMBOL_BITS
 }
 
-/// Severity Bad: such points may be without a value, or have one that is not finite.
+/// Whether the severity is Bad: such a point may have no value, or one that is not finite.
 pub fn is_bad(code: u32) -> bool {
     code >> 30 == 2
 }

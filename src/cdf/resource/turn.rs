@@ -1,7 +1,7 @@
-//! When rows of a resource are delivered, relative to those of others.
+//! The order in which a flush delivers the resources.
 
-/// Steps of a flush. Resources of one step go in parallel, steps one after another: what a later step refers to exists by
-/// then. What refers to something is deleted before it, so deletions take the steps backwards.
+/// The steps of a flush. Resources of one step go in parallel, and steps one after another, so that what a later step refers
+/// to exists by then. Deletions take the steps backwards, so that items are deleted before what they refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     DataSets,
@@ -20,14 +20,14 @@ pub enum Stage {
 pub enum Turn {
     /// With the others of its step.
     At(Stage),
-    /// Its rows refer to nothing and nothing refers to them: they go beside the steps, and are not held up by them.
+    /// Beside the steps, without waiting for them: its rows refer to nothing, and nothing refers to them.
     Beside,
-    /// What reports on a load goes when all of it is delivered, deletions included.
+    /// After everything else, deletions included: it reports on the load.
     Last,
 }
 
 impl Turn {
-    /// Queues of requests, each of which has an order of its own.
+    /// The number of queues. Each queue has its own order.
     pub const QUEUES: usize = 3;
 
     /// The queue that its requests are in: the steps, what goes beside them, and what waits for both.
@@ -39,7 +39,7 @@ impl Turn {
         }
     }
 
-    /// The place of what it writes among the others of the queue.
+    /// The place of its writes in the queue.
     pub const fn of_writes(self) -> i8 {
         match self {
             Turn::At(stage) => stage as i8,
@@ -47,7 +47,7 @@ impl Turn {
         }
     }
 
-    /// The place of what it deletes when everything is written.
+    /// The place of its final deletions, after all writes.
     pub const fn of_deletions(self) -> i8 {
         -self.of_writes()
     }

@@ -1,4 +1,4 @@
-//! What a foreign table is to CDF: its resource, its options, and what each of its columns stands for.
+//! A foreign table as CDF sees it: its resource, its options, and what each column stands for.
 
 mod options;
 pub mod view;
@@ -44,7 +44,7 @@ pub enum Binding {
     Property { property: Property, part: Part },
 }
 
-/// What of a property a column holds.
+/// The part of a property that a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Whole,
@@ -58,7 +58,7 @@ impl Binding {
     fn is_same(&self, other: &Binding) -> bool {
         match (self, other) {
             (Binding::Column(a), Binding::Column(b)) => a.name == b.name,
-            // The column `key` is the row's key, and no RAW column: there may be one called so besides.
+            // The column `key` is the row's key and no RAW column. RAW may have a column of that name besides.
             (Binding::RawColumn { name: a, key }, Binding::RawColumn { name: b, key: other }) => {
                 a == b && (key == other || a != RAW_KEY)
             }
@@ -78,9 +78,9 @@ pub struct Table {
     pub bindings: Vec<Option<Binding>>,
     /// The columns' SQL names, for errors.
     pub names: Vec<String>,
-    /// What a column would be called that the table does not have.
+    /// How a column that the table lacks would be named.
     naming: Naming,
-    /// What becomes of values that the columns cannot hold.
+    /// What happens to values that the columns cannot hold.
     pub on_unfit: Vec<OnUnfit>,
     /// Positions of the columns that tell rows apart.
     keys: Vec<usize>,
@@ -89,7 +89,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Binds the columns of a foreign table. Unknown columns are refused: written, they would be lost silently.
+    /// Binds the columns of a foreign table. Unknown columns are refused, because their values would be lost silently.
     pub fn new(options: TableOptions, columns: Vec<Option<ColumnDefinition>>) -> Result<Table, Error> {
         Table::of_view(options, columns, None)
     }
@@ -199,7 +199,7 @@ impl Table {
         Table::with_options(TableOptions::of(resource), columns)
     }
 
-    /// A table of columns that are called as in CDF.
+    /// A table whose columns have CDF's names.
     pub fn with_options(options: TableOptions, columns: &[&str]) -> Result<Table, Error> {
         let column =
             |name: &&str| Some(ColumnDefinition { name: (*name).to_owned(), cdf_name: None, on_unfit: None });
@@ -225,8 +225,7 @@ impl Table {
         self.options.resource.keys.iter().filter_map(columns).collect()
     }
 
-    /// Whether all rows have the same of this, which the table says in place of a column: the RAW table, the space of the
-    /// view.
+    /// Whether the table itself fixes this for all rows, in place of a column: the RAW table, or the view's space.
     pub fn fixes(&self, role: Role) -> bool {
         match role {
             Role::RawDatabase | Role::RawTable => self.options.table.is_some(),
@@ -242,7 +241,7 @@ impl Table {
         })
     }
 
-    /// Those of the columns that an existing row gets, if they are not all that CDF replaces anyway.
+    /// The columns that an existing row gets, unless they are all that CDF replaces anyway.
     pub fn listed(&self, set: &[usize]) -> Option<Vec<usize>> {
         let replaced = |at: &usize| match &self.bindings[*at] {
             None => false,
@@ -261,7 +260,7 @@ impl Table {
         (!all.iter().all(|at| set.contains(at))).then(|| set.to_vec())
     }
 
-    /// A row that was read and is to be written again, without what CDF sets itself, unless the statement sets it.
+    /// A row that was read and is written again, without the values that CDF sets, unless the statement sets them.
     pub fn without_read_only<'r>(&self, row: &[Cell<'r>], changed: &[bool]) -> Vec<Cell<'r>> {
         let read_only = |at: usize| matches!(&self.bindings[at], Some(Binding::Column(column)) if column.rule == Rule::ReadOnly);
         row.iter()
@@ -322,7 +321,7 @@ impl Table {
             .hint(format!("{way_out}set the table's option truncatable to \"true\".")))
     }
 
-    /// Of an instance's space and external id one alone says nothing.
+    /// An instance is identified by its space and external id together only.
     fn check_pairs(&self) -> Result<(), Error> {
         let half = |have: &str, miss: &str| {
             Error::new(Kind::InvalidOption, format!("column \"{have}\" needs a column \"{miss}\" beside it"))
@@ -357,7 +356,7 @@ impl Table {
         })
     }
 
-    /// How errors name a built-in column: as the table calls it, or would call it.
+    /// How errors name a built-in column: by its name in the table, or the name that it would have.
     pub fn column_name(&self, name: &'static str) -> Cow<'_, str> {
         match self.position(name) {
             Some(at) => Cow::Borrowed(&self.names[at]),
@@ -390,7 +389,7 @@ impl Table {
     }
 }
 
-/// How a table calls its columns: the first that tells decides.
+/// How a table names its columns. The first column whose name differs between the namings decides.
 fn naming(columns: &[Option<ColumnDefinition>], resource: &Resource) -> Naming {
     let telling = |definition: &ColumnDefinition| {
         Naming::of_name(&definition.name, resource.column(definition.cdf_name())?)

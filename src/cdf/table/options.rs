@@ -1,9 +1,9 @@
-//! The options of a foreign table, and what they may say.
+//! The options of a foreign table, and their values.
 
 use super::view::ViewReference;
 use crate::cdf::resource::{Naming, Resource};
 
-/// What an insert does with an item that exists already.
+/// What an INSERT does with an item that exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OnConflict {
     #[default]
@@ -28,15 +28,15 @@ impl OnConflict {
     }
 }
 
-/// What a row asks CDF for.
+/// What a row asks CDF to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Operation {
     /// Write it, whether it exists or not: INSERT and COPY.
     #[default]
     Upsert,
-    /// Change the columns that it has; it exists: UPDATE.
+    /// Change the given columns of an existing row: UPDATE.
     Update,
-    /// Delete what it names: DELETE and TRUNCATE.
+    /// Delete the row: DELETE and TRUNCATE.
     Delete,
 }
 
@@ -62,7 +62,7 @@ impl NullHandling {
     }
 }
 
-/// What becomes of a value that was read and that the type of its column cannot hold.
+/// What happens to a value read from CDF that the column's type cannot hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnUnfit {
     #[default]
@@ -94,7 +94,7 @@ pub struct Mode {
     pub naming: Naming,
 }
 
-/// The options of a foreign table, server's defaults applied.
+/// The options of a foreign table, with the server's defaults applied.
 #[derive(Debug, Clone)]
 pub struct TableOptions {
     pub resource: &'static Resource,
@@ -106,12 +106,12 @@ pub struct TableOptions {
     pub mode: Mode,
     pub truncatable: bool,
     pub updatable: bool,
-    /// For columns that do not say it themselves.
+    /// The default for columns without this option.
     pub on_unfit: OnUnfit,
 }
 
 impl TableOptions {
-    /// Those of a table for which nothing is said.
+    /// The options of a table that sets none.
     pub fn of(resource: &'static Resource) -> TableOptions {
         TableOptions {
             resource,

@@ -1,4 +1,4 @@
-//! Definitions of data-model views, and what a session asks CDF for to know them.
+//! Definitions of data-model views, and how a session gets them from CDF.
 
 use bytes::Bytes;
 use serde_json::{json, Value};
@@ -22,7 +22,7 @@ pub fn by_ids() -> Endpoint {
 /// Views per page, CDF's maximum.
 const PER_PAGE: usize = 1000;
 
-/// How a view is named.
+/// The name of a view.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ViewName {
     pub space: String,
@@ -89,8 +89,7 @@ pub enum PropertyType {
     Json,
     /// A direct relation: another instance's space and external id.
     Direct,
-    /// A text that has to be one of those that CDF knows: the external id of a time series, file or sequence, or a value
-    /// of an enumeration.
+    /// A text that CDF must know: the external id of a time series, file or sequence, or a value of an enumeration.
     Reference,
 }
 
@@ -176,7 +175,7 @@ impl Property {
         if definition["type"] == "enum" {
             let unknown = definition["unknownValue"].as_str();
             let names = definition["values"].as_object().into_iter().flatten().map(|(name, _)| name);
-            // The value that stands for those that a reader does not know cannot be written.
+            // The value that stands for unknown values cannot be written.
             read.values = Some(names.filter(|name| Some(name.as_str()) != unknown).cloned().collect());
         }
         read.nullable = property["nullable"].as_bool().unwrap_or(true);
@@ -213,7 +212,7 @@ impl View {
         Some(View { name, used_for, properties, created: view["createdTime"].as_i64().unwrap_or_default() })
     }
 
-    /// The property called so.
+    /// The property with this name.
     pub fn property(&self, name: &str) -> Option<&Property> {
         self.properties.iter().find(|property| property.name == name)
     }
@@ -234,7 +233,7 @@ impl Definitions {
         self.client.send(&self.connection, &request, &self.limits).await
     }
 
-    /// What a GET answers.
+    /// The answer to a GET.
     pub async fn get(&self, endpoint: Endpoint) -> Result<document::Value, RequestError> {
         Ok(self.send(endpoint, None).await?.document()?)
     }

@@ -1,8 +1,8 @@
 //! The WHERE of `INSERT … ON CONFLICT (key) DO UPDATE SET … WHERE …`.
 //!
-//! The row that exists is not read, so the condition has to be decided on the row as it is written: then it is evaluated for
-//! each row, and one that does not fulfil it is written as under DO NOTHING. What only keeps an update from being made that
-//! would change nothing (`t.c IS DISTINCT FROM EXCLUDED.c`) is left out, since such an update does no harm.
+//! The existing row is not read, so the condition must depend on the written row alone. It is evaluated for each row, and a
+//! row that fails it is written as under DO NOTHING. A part that only avoids updates without a change
+//! (`t.c IS DISTINCT FROM EXCLUDED.c`) is left out, since such an update does no harm.
 
 use pgrx::pg_sys;
 
@@ -10,7 +10,7 @@ use crate::cdf::error::{Error, Kind};
 use crate::pg::errors::raise;
 use crate::pg::list::pointers;
 
-/// Leaves in the clause what is to be evaluated for each row, and refuses what cannot be.
+/// Keeps in the clause what is evaluated for each row, and refuses what cannot be evaluated.
 ///
 /// # Safety
 /// The clause is that of an analysed INSERT; `target` is the number of its table in the range table.
@@ -23,7 +23,7 @@ pub unsafe fn resolve(clause: *mut pg_sys::OnConflictExpr, target: std::ffi::c_i
         let set: Vec<i16> = pointers::<pg_sys::TargetEntry>((*clause).onConflictSet)
             .iter()
             .map(|entry| (**entry).resno)
-            // Rows that are in conflict have the same key.
+            // Rows in conflict have the same key.
             .filter(|number| !keys.contains(&(*number as usize - 1)))
             .collect();
         let mut rest = std::ptr::null_mut();
@@ -110,7 +110,7 @@ unsafe fn column(mut expression: *mut pg_sys::Node) -> Option<(std::ffi::c_int, 
     }
 }
 
-/// Refuses a condition that the row as it is written does not decide.
+/// Refuses a condition that depends on more than the written row.
 unsafe fn check(condition: *mut pg_sys::Node, target: std::ffi::c_int) {
     // SAFETY: the caller passes an analysed expression; a PlannerInfo is only needed for what the planner puts into one.
     unsafe {
@@ -147,7 +147,7 @@ extern "C-unwind" {
     ) -> *mut pg_sys::List;
 }
 
-/// What a statement asks each of its rows.
+/// The condition that each row of a statement is checked against.
 pub struct ConflictCondition {
     state: *mut pg_sys::ExprState,
     context: *mut pg_sys::ExprContext,
@@ -176,7 +176,7 @@ impl ConflictCondition {
         }
     }
 
-    /// Whether a row that exists is to be updated by this one.
+    /// Whether this row updates an existing row.
     ///
     /// # Safety
     /// `slot` holds a row of the statement's table, and the statement is running.
@@ -196,7 +196,7 @@ impl ConflictCondition {
     }
 }
 
-/// What the planner has left of the condition; None: nothing, it always holds.
+/// The part of the condition that the planner has left; None: it always holds.
 ///
 /// # Safety
 /// `mtstate` is a statement's.
