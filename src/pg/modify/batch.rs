@@ -11,12 +11,12 @@ use crate::pg::errors::OrRaise;
 use crate::pg::session::transaction;
 use crate::pg::settings;
 
-/// Rows in a batch, where a request takes so many, and where it takes more, or is about more than the rows.
+/// Rows in a batch: what a request takes, and a larger batch for requests that take more.
 const BATCH: usize = 1000;
 const LARGE_BATCH: usize = 10_000;
 
-/// Rows that the executor is to collect. For all but statements that ask by them it is one: to collect takes longer than to
-/// encode.
+/// How many rows the executor collects. It is one for statements that do not ask CDF by batches, because collecting takes
+/// longer than encoding.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn get_foreign_modify_batch_size(
     rinfo: *mut pg_sys::ResultRelInfo,
@@ -31,14 +31,14 @@ pub unsafe extern "C-unwind" fn get_foreign_modify_batch_size(
     }
 }
 
-/// As many rows as are asked for together; the executor keeps them in memory.
+/// As many rows as one question asks for. The executor keeps them in memory.
 fn batch(table: &Table, width: usize) -> usize {
     let resource = table.options.resource;
     let most = if resource.holds_points() || resource.is_in_raw_tables() { LARGE_BATCH } else { BATCH };
     (settings::buffer_memory() / 8 / (width + 64)).clamp(BATCH, most)
 }
 
-/// Inserts those of a batch's rows that are new, and gives them and their number.
+/// Inserts the new rows of a batch, and returns them and their number.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn exec_foreign_batch_insert(
     estate: *mut pg_sys::EState,

@@ -1,12 +1,12 @@
-//! What PostgreSQL leaves to the wrapper to check of a row that is written.
+//! Checks of written rows that PostgreSQL leaves to the wrapper.
 
 use pgrx::pg_sys;
 
 use super::state::ModifyState;
 use crate::pg::plan::copy_defaults;
 
-/// Whether a row may be one that another partition takes: it was not routed here, or a trigger has changed it since.
-/// PostgreSQL leaves this check to the wrapper too.
+/// Whether a row may belong to another partition: it was not routed here, or a trigger has changed it since. PostgreSQL
+/// leaves this check to the wrapper too.
 ///
 /// # Safety
 /// `rinfo` is of a statement that has begun.
@@ -38,7 +38,7 @@ pub unsafe fn check_policies(
     }
 }
 
-/// What PostgreSQL leaves to the wrapper before a row is inserted.
+/// The checks before a row is inserted.
 ///
 /// # Safety
 /// All belong to a statement that is running; the slot holds a row of the table.

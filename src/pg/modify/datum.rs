@@ -44,7 +44,7 @@ enum ValueReader {
     },
     Bytea,
     Array(Box<Element>),
-    /// By the type's output function: uuid, enums, and whatever else has a text form.
+    /// By the type's output function: uuid, enums, and other types.
     Output {
         output: Oid,
         form: TextForm,
@@ -64,17 +64,17 @@ struct Element {
 #[derive(Debug)]
 pub struct RowReader {
     columns: Vec<Option<ColumnReader>>,
-    /// What PostgreSQL allocates for a row goes with the next one.
+    /// Memory that PostgreSQL allocates for a row. It is freed with the next row.
     context: pg_sys::MemoryContext,
-    /// As does what is allocated here.
+    /// Memory that this module allocates for a row. It is freed with the next row.
     arena: Bump,
-    /// Texts of the database have to be converted.
+    /// Whether the database's texts must be converted.
     recode: bool,
-    /// What the texts that output functions print hang on.
+    /// The settings that output functions depend on.
     form: TextForm,
     /// Bytes of the longest JSON document that CDF takes in any of the columns.
     longest_document: usize,
-    /// The emptied cells of the last row, for their memory.
+    /// The emptied cells of the last row, kept to reuse their memory.
     cells: Vec<Cell<'static>>,
 }
 
@@ -88,7 +88,7 @@ struct Memory<'a> {
 }
 
 impl Memory<'_> {
-    /// Calls what allocates.
+    /// Calls a function that allocates in the row's memory.
     ///
     /// # Safety
     /// The context exists. What is allocated is not used after the next [`RowReader::reset`].
@@ -148,7 +148,7 @@ impl RowReader {
         }
     }
 
-    /// Frees what the last row has allocated: of most rows nothing, and then the calls would cost more than all else.
+    /// Frees what the last row has allocated. Most rows allocate nothing, and then the calls would cost more than all else.
     ///
     /// # Safety
     /// Nothing of it is used any more.
@@ -171,7 +171,7 @@ impl RowReader {
         }
     }
 
-    /// Has flat JSON objects of a column read as pairs, for an encoder that needs no document.
+    /// Makes the reader return flat JSON objects of a column as pairs, for an encoder that needs no document.
     pub fn read_pairs(&mut self, column: usize) {
         if let Some(Some(ColumnReader { reader: ValueReader::Jsonb { pairs }, .. })) =
             self.columns.get_mut(column)
@@ -180,7 +180,7 @@ impl RowReader {
         }
     }
 
-    /// Reads the slot's row and gives its cells to `use_row`. They borrow from the slot, and end with the call.
+    /// Reads the slot's row and passes its cells to `use_row`. The cells borrow from the slot, and end with the call.
     ///
     /// # Safety
     /// `slot` holds a row of the table that the reader was made for.
@@ -241,7 +241,7 @@ pub struct RowChange<'r> {
 }
 
 impl RowReader {
-    /// Reads what a change is about and gives it to `use_change`. `keys`: which columns are where in the plan's row.
+    /// Reads a change and passes it to `use_change`. `keys`: which columns are where in the plan's row.
     ///
     /// # Safety
     /// `plan` holds a row of the plan that has the keys. `new` and `old` are null, or hold rows of the reader's table.
@@ -273,7 +273,7 @@ impl RowReader {
         }
     }
 
-    /// Reads one column of the slot's row and gives its cell to `use_cell`: NULL, if the value cannot be read.
+    /// Reads one column of the slot's row and passes its cell to `use_cell`: NULL, if the value cannot be read.
     ///
     /// # Safety
     /// `slot` holds a row of the table that the reader was made for.
@@ -294,7 +294,7 @@ impl RowReader {
         use_cell(&cell)
     }
 
-    /// One cell for each column, from what `value` gives for its position.
+    /// Makes one cell for each column, from the value that `value` returns for its position.
     ///
     /// # Safety
     /// The values are of the columns' types, and live as long as the cells, as what the reader's memory holds does.
@@ -389,8 +389,8 @@ impl ValueReader {
         }
     }
 
-    /// Reads the value into the cell if that takes no more than to look at it, and gives whether it has: it does for nearly
-    /// all. [`Self::read`] reads the others, and tells what is wrong with them.
+    /// Reads a simple value into the cell, and returns whether it could: nearly all values are simple. [`Self::read`] reads the
+    /// others, and tells what is wrong with them.
     ///
     /// Each value is written where it belongs: a cell that is made elsewhere and moved makes the processor wait for its
     /// parts, which takes longer than all else here.
@@ -539,7 +539,7 @@ fn widen(value: f32) -> f64 {
     }
 }
 
-/// A varlena's bytes: where they are if they are plain, else an unpacked copy.
+/// A varlena's bytes: in place if they are plain, otherwise an unpacked copy.
 ///
 /// # Safety
 /// The datum is a varlena that lives for `'a`, as does what is allocated in the memory.
@@ -584,7 +584,7 @@ unsafe fn varlena_size(varlena: *const pg_sys::varlena) -> usize {
     unsafe { pgrx::varlena::varsize_4b(varlena) }
 }
 
-/// What a type's output function prints.
+/// The text that a type's output function prints.
 ///
 /// # Safety
 /// The function is that of the datum's type; what is allocated in the memory lives for `'a`.

@@ -1,5 +1,5 @@
-//! `DELETE FROM datapoints WHERE series = … AND "timestamp" …`: stretches of time instead of a request's entry per point.
-//! The points are read only to be counted.
+//! `DELETE FROM datapoints WHERE series = … AND "timestamp" …` deletes stretches of time instead of single points. The points
+//! are read only to be counted.
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -19,8 +19,7 @@ use crate::pg::scan::explain;
 use crate::pg::scan::plan::ScanPlan;
 use crate::pg::session::transaction;
 
-/// Whether the statement deletes points by nothing but their series and time. PostgreSQL asks only where there are no
-/// triggers.
+/// Whether the statement deletes points by their series and time only. PostgreSQL asks only for tables without triggers.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn plan_direct_modify(
     root: *mut pg_sys::PlannerInfo,

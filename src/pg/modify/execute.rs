@@ -54,7 +54,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
                 .hint("Run it again, or have cdf_fdw in session_preload_libraries."),
             );
         }
-        // An UPDATE that also changes rows of this table: what it has prepared inserts as well.
+        // An UPDATE that also changes rows of this table: its state serves for inserts as well.
         if !(*rinfo).ri_FdwState.is_null() {
             return;
         }
@@ -68,7 +68,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
     }
 }
 
-/// The one way into a statement's writing.
+/// Prepares a statement's writing. All callbacks that begin one come here.
 ///
 /// # Safety
 /// Both are what the executor passes when a statement begins.
@@ -133,11 +133,11 @@ pub unsafe extern "C-unwind" fn exec_foreign_insert(
     slot
 }
 
-/// Has the executor hand over the plan's rows as they are. For a foreign table it would make a heap tuple of each, to be taken
-/// apart again here: as much work as to encode it. The plan's slots are virtual, and used as they are if the one for new
-/// rows is too (`ExecGetInsertNewTuple`).
+/// Makes the executor pass the plan's rows unchanged. For a foreign table it would form a heap tuple of each row, which would
+/// be deformed again here: as much work as encoding it. The plan's slots are virtual, and are passed as they are if the slot
+/// for new rows is virtual too (`ExecGetInsertNewTuple`).
 ///
-/// Not where something else looks at the row, or changes it, afterwards.
+/// Not if something else reads or changes the row afterwards.
 ///
 /// # Safety
 /// Both belong to a statement that is running.
@@ -176,7 +176,7 @@ pub unsafe extern "C-unwind" fn exec_foreign_update(
         if state.constrained {
             pg_sys::ExecConstraints(rinfo, slot, estate);
         }
-        // PostgreSQL moves rows between its own tables only: this one has to stay where it is.
+        // PostgreSQL moves rows between its own tables only, so this row must stay in its partition.
         if (*(*(*rinfo).ri_RelationDesc).rd_rel).relispartition {
             pg_sys::ExecPartitionCheck(rinfo, slot, estate, true);
         }
@@ -222,8 +222,8 @@ pub unsafe extern "C-unwind" fn exec_foreign_delete(
     slot
 }
 
-/// Changes the row that the plan's row has the keys of, unless the statement has changed it before. `write` also gets which
-/// columns the statement sets. Tells whether the row was changed.
+/// Changes the row whose keys the plan's row has, unless the statement has changed it before. `write` also gets the columns
+/// that the statement sets. Returns whether the row was changed.
 ///
 /// # Safety
 /// The state is of a statement that is running, and `plan_slot` holds a row of its plan. `new` and `old` are null, or hold the
@@ -257,7 +257,7 @@ unsafe fn change_row(
     }
 }
 
-/// Whether the statement has changed the row with these keys before. Takes note of it.
+/// Whether the statement has changed the row with these keys before. Remembers the row.
 fn is_seen(seen: &mut Option<ChangedRows>, keys: &[Cell<'_>]) -> Result<bool, Error> {
     match seen {
         Some(ChangedRows { rows, file, .. }) => rows.insert(keys, file).map(|new| !new),

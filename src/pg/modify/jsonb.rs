@@ -1,5 +1,5 @@
-//! PostgreSQL's binary form of an object, read where it is: printing it as text, to be parsed again, would take longer than
-//! all else that is done with a row.
+//! Reads PostgreSQL's binary form of a JSON object in place. Printing it as text and parsing that would take longer than all
+//! other work on a row.
 //!
 //! The form is that of `utils/jsonb.h`, which dumps of the data directory keep from one version to the next: a header with
 //! the number of pairs, an entry for each key and then for each value, and their bytes one after another.

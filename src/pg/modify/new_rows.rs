@@ -1,9 +1,9 @@
-//! `INSERT … ON CONFLICT … DO NOTHING`, and rows that do not fulfil the WHERE of DO UPDATE: CDF is asked which rows exist while
-//! the statement runs, so that it counts and returns those that are new. At COMMIT these are delivered as they would be
-//! otherwise: somebody else may have written them since.
+//! `INSERT … ON CONFLICT … DO NOTHING`, and rows that fail the WHERE of DO UPDATE. CDF is asked which rows exist while the
+//! statement runs, so that the statement counts and returns the new ones. At COMMIT they are delivered under the same mode,
+//! because somebody else may have written them since.
 //!
-//! Never row by row: rows are asked for in the executor's batches, or all at the first one. Where neither can be had, existing
-//! rows are found at COMMIT, and count.
+//! There is never a question per row: the executor's batches are asked for, or all rows at the first one. If neither is
+//! possible, existing rows are found at COMMIT, and count.
 
 use std::sync::Arc;
 
@@ -23,15 +23,15 @@ use crate::pg::session::{transaction, wait};
 /// When a statement asks which of its rows exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asking {
-    /// It does not matter to it.
+    /// Never: the statement does not need to know.
     Never,
-    /// At its only row.
+    /// At the statement's only row.
     AtRow,
-    /// At its first row, for all that its plan gives, which it gives again.
+    /// At the first row, for all rows of the plan. The plan returns the same rows again.
     AtFirstRow(*mut pg_sys::PlanState),
     /// For each batch of rows that the executor has collected.
     InBatches,
-    /// Not before they are delivered.
+    /// Not before delivery.
     AtCommit,
 }
 
@@ -83,7 +83,7 @@ pub unsafe fn of_statement(
     }
 }
 
-/// What a statement knows of its rows.
+/// What a statement knows about its rows.
 pub struct NewRows {
     pub asking: Asking,
     /// Bytes of a row, as the planner estimates them.
@@ -117,7 +117,7 @@ impl NewRows {
         matches!(self.asking, Asking::AtRow | Asking::AtFirstRow(_))
     }
 
-    /// Takes note of a row that is written, whether it is new or not.
+    /// Remembers a row that is written, new or not.
     ///
     /// # Safety
     /// As for [`Self::is_new`].
@@ -135,7 +135,7 @@ impl NewRows {
         Ok(())
     }
 
-    /// Whether a row is new to CDF and to the statement. The first one has all asked for.
+    /// Whether a row is new to CDF and to the statement. The first call asks for all rows.
     ///
     /// # Safety
     /// `slot` holds a row of the table that reader and writer are for, and of the statement that this was made for.
@@ -179,7 +179,7 @@ unsafe fn keys_of_plan(
         };
         pg_sys::ExecReScan(plan);
         while let Some(slot) = next() {
-            // What is wrong with a row is told when its turn comes.
+            // An invalid row is reported when its turn comes.
             keys.extend(reader.read(slot, |row| writer.key(row)).ok().flatten());
         }
         pg_sys::ExecReScan(plan);

@@ -1,4 +1,4 @@
-//! What a statement needs that writes to a foreign table.
+//! The state of a statement that writes to a foreign table.
 
 use std::sync::Arc;
 
@@ -22,32 +22,32 @@ use crate::pg::scan::key_text::ExactKey;
 use crate::pg::session::spill::StatementFile;
 use crate::pg::session::transaction;
 
-/// What a statement needs to write rows to one foreign table.
+/// The state of a statement that writes to one foreign table.
 pub struct ModifyState {
     pub reader: RowReader,
     pub writer: Writer,
     /// Which rows are new, for a statement that leaves the others alone.
     pub new_rows: NewRows,
-    /// Which rows leave an existing one as it is.
+    /// The condition under which rows leave an existing one as it is.
     pub conditional: Option<Conditional>,
     /// PostgreSQL leaves NOT NULL and CHECK of foreign tables to the wrapper.
     pub constrained: bool,
     /// The policies whose WITH CHECK an inserted row has to pass.
     pub policies: &'static [pg_sys::WCOKind::Type],
-    /// Where the plan's rows have what a row is found again by.
+    /// Where the plan's rows have the keys of the row.
     pub places: Places,
     /// How many of the table's rows an UPDATE or DELETE changes.
     pub extent: StatementReach,
     pub operation: Operation,
-    /// Where they have what finds the key of a row whose text is not that of its value.
+    /// Where they have the number of a key whose text differs from that of its value.
     pub exact_key: Option<ExactKey>,
     /// The columns that an UPDATE sets.
     pub changed: Vec<bool>,
     /// A trigger may have changed other columns.
     pub triggered: bool,
-    /// What COPY has computed otherwise than it should.
+    /// Defaults that COPY computes wrongly.
     pub defaults: Vec<copy_defaults::Default>,
-    /// The rows that a statement which joins has changed: one that matches twice is changed, and counted, once.
+    /// The rows that a joining statement has changed, so that a row that matches twice is changed and counted once.
     pub seen: Option<ChangedRows>,
 }
 
@@ -58,7 +58,7 @@ pub struct Conditional {
     pub keeping: Writer,
 }
 
-/// The rows that were changed: in memory up to a part of the transaction's, then in a file.
+/// The rows that were changed: in memory up to a share of the transaction's memory, then in a file.
 pub struct ChangedRows {
     pub rows: SeenRows,
     pub file: StatementFile,
@@ -82,7 +82,7 @@ impl ModifyState {
         self.writer.table().check_whole(statement).or_raise();
     }
 
-    /// Takes note of the columns that an UPDATE sets, counted from 1. Generated columns follow others.
+    /// Records the columns that an UPDATE sets, counted from 1. Generated columns depend on others.
     ///
     /// # Safety
     /// `relation` is open.

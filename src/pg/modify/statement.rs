@@ -1,4 +1,4 @@
-//! What the scans and the changes of one running statement share.
+//! State that the scans and the changes of one running statement share.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -36,7 +36,7 @@ impl Statement {
         })
     }
 
-    /// Keeps the key of a row; gives a number to find it again by.
+    /// Keeps the key of a row. Returns the number by which it is found again.
     pub fn keep_key(&self, key: &str) -> u64 {
         let mut keys = self.keys.borrow_mut();
         keys.push(key.to_owned());
@@ -51,15 +51,15 @@ impl Statement {
         self.scans.set(self.scans.get() + 1);
     }
 
-    /// A scan has read all that there is for it. If it is the statement's only one, what there is to tell is told now: the
-    /// statement itself ends when its portal is closed, which a client may leave to its next statement.
+    /// A scan has read all its rows. If it is the statement's only scan, its warning is given now: the statement itself ends
+    /// when its portal is closed, which a client may leave to its next statement.
     pub fn scan_is_done(&self) {
         if self.scans.get() == 1 {
             self.unfit.borrow_mut().warn();
         }
     }
 
-    /// The last scan tells what there is to tell.
+    /// The last scan gives the warning.
     pub fn end_scan(&self) {
         self.scans.set(self.scans.get().saturating_sub(1));
         if self.scans.get() == 0 {

@@ -1,7 +1,7 @@
 //! ANALYZE: a sample of what CDF has, read page by page.
 //!
-//! A table that cannot be read is told of in a WARNING and keeps its statistics, as PostgreSQL does with a table that it
-//! may not analyse: one table must not end the analysis of a whole database.
+//! A table that cannot be read gets a WARNING and keeps its statistics, as PostgreSQL does with a table that it may not
+//! analyze: one table must not end the ANALYZE of a whole database.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How many rows a scan probably gives, and what it costs.
+//! Estimates of a scan's rows and cost.
 
 use pgrx::pg_sys;
 
@@ -8,11 +8,11 @@ use crate::cdf::resource::Role;
 use crate::cdf::table::{Binding, Table};
 use crate::pg::list::pointers;
 
-/// What a request costs, in units of a page read in sequence: some ten milliseconds.
+/// The cost of a request, in units of a sequential page read: some ten milliseconds.
 const REQUEST_COST: f64 = 100.0;
-/// What a received row costs, in units of a row of a local table.
+/// The cost of a received row, in units of a local table's row.
 const RECEIVED_ROW: f64 = 10.0;
-/// Keys in a list that is not known yet.
+/// The assumed number of keys in a list that is not known yet.
 const LISTED_KEYS: f64 = 10.0;
 
 /// Whether a column tells rows apart by itself.

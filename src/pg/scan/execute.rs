@@ -26,7 +26,7 @@ use crate::pg::scan::tuple::RowWriter;
 use crate::pg::scan::unfit::{raise_unfit, relation_name, Unfit};
 use crate::pg::session::transaction;
 
-/// A scan that runs.
+/// The state of a running scan.
 pub struct ScanState {
     table: Arc<Table>,
     connection: Arc<crate::cdf::http::connection::Connection>,
@@ -39,7 +39,7 @@ pub struct ScanState {
     /// The rows are to be changed, and their keys may have another text than their values.
     exact_keys: Option<ExactKeys>,
     ended: bool,
-    /// It is read more than once, as often as another side of a join has rows.
+    /// Whether the scan runs more than once: once for each row of the other side of a join.
     again: bool,
     limit: Option<usize>,
     to_change: bool,
@@ -62,7 +62,7 @@ pub unsafe fn statistics<'s>(node: *mut pg_sys::ForeignScanState) -> Option<&'s 
 }
 
 enum ScanProgress {
-    /// Nothing was asked for yet.
+    /// No request was made yet.
     NotStarted,
     Reading {
         pages: Box<Pages>,
@@ -93,7 +93,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
         let states = pg_sys::ExecInitExprList((*plan).fdw_exprs, node.cast());
         let states = pointers::<pg_sys::ExprState>(states);
         let conditions = conditions.into_iter().zip(states).map(|(condition, state)| (condition, *state));
-        // Rows of the resource that the statement itself writes are not there for it, however often it looks.
+        // The statement does not see the rows that it writes itself, however often it scans.
         let before = may_read_after_writing(plan, estate)
             .then(|| transaction::moment(&connection, table.options.resource).or_raise());
         let exact_keys =
@@ -122,7 +122,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
     }
 }
 
-/// Whether the statement writes rows, and may ask for rows after it has begun to: unless the scan is all that it reads.
+/// Whether the statement may scan after it has begun to write: it may, unless this scan is all that it reads.
 ///
 /// # Safety
 /// Both belong to a scan that begins.
@@ -237,8 +237,8 @@ impl ScanState {
         }
     }
 
-    /// What becomes of a row with values that do not fit, which are NULL in the slot; false if it is excluded by conditions on
-    /// other columns.
+    /// Handles a row with values that do not fit, which are NULL in the slot. Returns false if conditions on other columns
+    /// exclude it.
     ///
     /// # Safety
     /// `node` is the scan's own, and its slot holds the row.
@@ -286,7 +286,7 @@ impl ScanState {
         true
     }
 
-    /// What CDF is asked for; None if a condition compares with NULL, which no row fulfils.
+    /// The query for CDF; None if a condition compares with NULL, which no row fulfils.
     ///
     /// # Safety
     /// `node` is the scan's own.

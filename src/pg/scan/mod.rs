@@ -1,8 +1,8 @@
-//! SELECT: conditions that CDF can be asked by are pushed down, rows come page by page, PostgreSQL checks all conditions
+//! SELECT: conditions that CDF can filter by are pushed down, rows come page by page, and PostgreSQL checks all conditions
 //! again.
 //!
 //! The callbacks of the planner are in `plan`, those of the executor in `execute`, and those of EXPLAIN and ANALYZE in the
-//! files that are called so.
+//! files with these names.
 
 pub mod analyze;
 pub mod estimate;

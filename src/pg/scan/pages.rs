@@ -17,7 +17,7 @@ use crate::cdf::table::Table;
 use crate::pg::session::transaction::{self, OwnWrites};
 use crate::pg::session::wait;
 
-/// A query that is read, page by page.
+/// The pages of a query.
 pub struct Pages {
     /// None while a page is read, and after a wait that was interrupted.
     reader: Option<Box<Reader>>,
@@ -29,7 +29,7 @@ pub struct Pages {
 type Page = Result<Option<Vec<Row>>, Error>;
 type Reading = Pin<Box<dyn Future<Output = (Box<Reader>, Page)> + Send>>;
 
-/// What the reader has come to.
+/// A result of the reader.
 enum Step {
     Page(Box<Reader>, Page, UnboundedReceiver<Ask>),
     Ask(Ask, Reading, UnboundedReceiver<Ask>),
@@ -89,7 +89,7 @@ impl Pages {
     }
 }
 
-/// Reads on until there is a page or a question.
+/// Reads until there is a page or a question.
 async fn step(mut reading: Reading, mut asks: UnboundedReceiver<Ask>) -> Step {
     let ask = tokio::select! {
         (reader, page) = &mut reading => return Step::Page(reader, page, asks),

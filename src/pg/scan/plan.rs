@@ -191,7 +191,7 @@ unsafe fn append(list: *mut pg_sys::List, value: i32) -> *mut pg_sys::List {
     unsafe { pg_sys::lappend_int(list, value) }
 }
 
-/// The bit beside a column of the plan's list that says that its value is needed, and not only the row that it is in.
+/// The bit of a column in the plan's list that means that the value itself is needed, not only its row.
 const SHOWN: i32 = 1;
 
 /// Whether the scan's rows are to be updated, and nothing looks at the columns that are not set: these stay as they are in
@@ -245,9 +245,9 @@ unsafe fn needed(
     }
 }
 
-/// What `get_foreign_plan` has put into a plan.
+/// The contents of a plan's private list.
 pub struct ScanPlan {
-    /// So many rows are probably enough.
+    /// How many rows are probably enough.
     pub limit: Option<usize>,
     /// What is pushed down.
     pub conditions: Vec<PushedCondition>,

@@ -1,4 +1,4 @@
-//! Which conditions of a query CDF can be asked by, and how a plan holds them.
+//! The conditions of a query that CDF can filter by, and how a plan holds them.
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -263,7 +263,7 @@ static COMPARISONS: [Comparison; 14] = [
     Comparison::Member,
 ];
 
-/// A condition that CDF can be asked by, as a plan holds it; its value is among the plan's expressions.
+/// A condition that CDF can filter by, as a plan holds it. Its value is among the plan's expressions.
 #[derive(Clone, Copy)]
 pub struct PushedCondition {
     pub column: usize,
@@ -296,7 +296,7 @@ impl PushedCondition {
         })
     }
 
-    /// What the value is to CDF.
+    /// Converts the value for CDF.
     ///
     /// # Safety
     /// The datum is what the condition's expression has given, and not NULL.
@@ -317,7 +317,7 @@ impl PushedCondition {
     }
 }
 
-/// A condition of the query that CDF can be asked by.
+/// A condition of the query that CDF can filter by.
 pub struct Pushed {
     pub condition: PushedCondition,
     pub value: *mut pg_sys::Expr,

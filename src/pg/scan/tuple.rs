@@ -16,7 +16,7 @@ use crate::pg::modify::datum::holds_values;
 use crate::pg::session::transmission::TextForm;
 use crate::pg::text::to_server;
 
-/// Makes the rows of one table from what CDF answered.
+/// Makes rows of one table from CDF's answers.
 #[derive(Debug)]
 pub struct RowWriter {
     columns: Vec<Option<TupleColumn>>,
@@ -32,7 +32,7 @@ struct TupleColumn {
     is_domain: bool,
     /// The type of an array's elements; InvalidOid if the column is no array.
     element: Oid,
-    /// What the type's texts hang on.
+    /// The settings that the type's texts depend on.
     form: TextForm,
     /// Its input may run functions of users: the checks of a domain, or all of a type of theirs.
     runs_code: bool,
@@ -88,8 +88,8 @@ impl RowWriter {
         }
     }
 
-    /// Stores the columns of a row that are needed in the slot, and gives those of them whose values do not fit: they are NULL.
-    /// The row is valid until the next one.
+    /// Stores the needed columns of a row in the slot. Returns the columns whose values do not fit: they are NULL. The row is
+    /// valid until the next one.
     ///
     /// # Safety
     /// `slot` is an empty virtual slot of the table that the writer was made for.
@@ -185,7 +185,7 @@ impl TupleColumn {
             }
             Field::Text(text) if self.base == pg_sys::BYTEAOID => return made(base64(text)?.into_datum()),
             Field::Text(text) if self.is(pg_sys::TEXTOID) && !recode => {
-                // A NUL, which JSON can hold, would end the text silently.
+                // JSON can hold a NUL, which would end the text silently.
                 return if text.contains('\0') { holds_nul() } else { made(text.as_str().into_datum()) };
             }
             Field::Json(Value::Number(digits)) if self.is(pg_sys::FLOAT8OID) => match digits.parse::<f64>() {
