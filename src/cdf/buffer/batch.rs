@@ -1,4 +1,4 @@
-//! An open batch: rows that are collected for one request.
+//! An open batch: rows collected for one request.
 
 use super::body::Room;
 use super::items::ItemBatch;
@@ -25,7 +25,7 @@ impl Open {
 pub(super) enum Batch {
     Items(ItemBatch),
     Points(PointBatch),
-    /// Stretches of time to be deleted.
+    /// Time ranges to delete.
     Ranges(RangeBatch),
 }
 
@@ -46,7 +46,7 @@ impl Batch {
         }
     }
 
-    /// Makes room for as much as another held, if nothing is in it yet.
+    /// Reserves as much room as another batch used, if this one is empty.
     pub(super) fn reserve(&mut self, like: Option<Room>) {
         match (self, like) {
             (Batch::Items(batch), Some(room)) if batch.items() == 0 => batch.reserve(room),
@@ -63,7 +63,7 @@ impl Batch {
         }
     }
 
-    /// Whether something of a series' time around a moment is in it.
+    /// Checks whether the batch covers a moment of a series.
     pub(super) fn overlaps(&self, series: u64, moment: i64) -> bool {
         match self {
             Batch::Points(batch) => batch.overlaps(series, (moment, moment)),
@@ -72,12 +72,12 @@ impl Batch {
         }
     }
 
-    /// Whether an item whose object begins with `prefix` is in it.
+    /// Checks whether the batch holds an item whose object begins with `prefix`.
     pub(super) fn holds(&self, hash: u64, prefix: &[u8]) -> bool {
         matches!(self, Batch::Items(batch) if batch.contains(hash, prefix))
     }
 
-    /// Whether a key, or a stretch of a series' time, is in both.
+    /// Checks whether both batches hold the same key, or overlapping time ranges of a series.
     pub(super) fn conflicts_with(&self, other: &Batch) -> bool {
         match (self, other) {
             (Batch::Items(a), Batch::Items(b)) => a.shares_a_key_with(b),
@@ -89,7 +89,7 @@ impl Batch {
 }
 
 impl Batch {
-    /// First and last moment of what it holds of each series.
+    /// Returns the first and last moment that the batch holds of each series.
     pub(super) fn ranges(&self) -> Box<dyn Iterator<Item = (u64, (i64, i64))> + '_> {
         match self {
             Batch::Points(batch) => Box::new(batch.ranges()),

@@ -1,19 +1,19 @@
-//! The body of a request of items.
+//! The body of a request that carries items.
 
 use bytes::Bytes;
 
-/// Beginning and end of every such request.
+/// The beginning and end of every such body.
 pub const HEAD: &[u8] = b"{\"items\":[";
 
 pub const TAIL: &[u8] = b"]}";
 
-/// Bytes of a request body; CDF documents no limit, and gateways refuse very large bodies.
+/// Maximum size of a request body in bytes. CDF documents no limit, but gateways refuse very large bodies.
 pub const BODY_BYTES: usize = 4 << 20;
 
-/// A request body that is ready to send, and what delivery must know of its items.
+/// A request body that is ready to send, and what delivery needs to know about its items.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Body {
-    /// Shared by all attempts to send it.
+    /// The bytes, shared by all attempts to send them.
     pub bytes: Bytes,
     /// Start and end of each item in `bytes`; empty for datapoints.
     pub items: Vec<(u32, u32)>,
@@ -27,12 +27,12 @@ impl Body {
         &self.bytes[start as usize..end as usize]
     }
 
-    /// The items' objects.
+    /// Returns the items' objects.
     pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
         (0..self.items.len()).map(|at| self.fragment(at))
     }
 
-    /// `{"items":[…]}` of these fragments.
+    /// Builds the body `{"items":[…]}` from these fragments.
     pub fn from_fragments<'f>(fragments: impl IntoIterator<Item = &'f [u8]>) -> Body {
         let mut body = BodyBuilder::default();
         for fragment in fragments {
@@ -46,7 +46,7 @@ impl Body {
     }
 }
 
-/// `{"items":[…`, to be appended to.
+/// An unfinished `{"items":[…` that items are appended to.
 #[derive(Debug)]
 pub struct BodyBuilder {
     bytes: Vec<u8>,
@@ -64,7 +64,7 @@ impl BodyBuilder {
         self.items.len()
     }
 
-    /// Makes room for so many more items, and bytes of them.
+    /// Reserves room for this many more items and bytes.
     pub fn reserve(&mut self, items: usize, bytes: usize) {
         self.items.reserve(items);
         self.bytes.reserve(bytes + TAIL.len());
@@ -79,12 +79,12 @@ impl BodyBuilder {
         self.items.push((start, self.bytes.len() as u32));
     }
 
-    /// The items' objects.
+    /// Returns the items' objects.
     pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
         self.items.iter().map(|(start, end)| &self.bytes[*start as usize..*end as usize])
     }
 
-    /// Bytes on the heap.
+    /// Returns the number of bytes on the heap.
     pub fn heap(&self) -> usize {
         self.bytes.capacity() + self.items.capacity() * 8
     }
@@ -95,7 +95,7 @@ impl BodyBuilder {
     }
 }
 
-/// What a full batch held, which the one after it is likely to hold too.
+/// The size of a full batch, used to size the next one.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
     pub(super) bytes: usize,

@@ -12,20 +12,20 @@ use super::body::{Body, BodyBuilder};
 use super::moment::Moment;
 use super::trace::KeyTrace;
 
-/// Where chunks go that have no room in memory.
+/// Where chunks are written that do not fit in memory.
 pub trait Spill {
     /// Writes the parts one after another.
     fn write(&mut self, parts: &[&[u8]]) -> Result<Extent, Error>;
     fn read(&mut self, extent: Extent) -> Result<Vec<u8>, Error>;
 }
 
-/// Where work is done that nobody waits for yet.
+/// Runs work whose result is not needed yet.
 pub trait Background: std::fmt::Debug {
-    /// Does the work at some time; may do it at once. What it leaves undone is an error for whoever waits for it.
+    /// Runs the work, now or later. Work that never runs becomes an error for whoever waits for its result.
     fn start(&self, work: Box<dyn FnOnce() + Send>);
 }
 
-/// Does the work at once.
+/// Runs the work at once.
 #[derive(Debug)]
 pub struct Foreground;
 
@@ -35,28 +35,29 @@ impl Background for Foreground {
     }
 }
 
-/// A stretch of a temporary file.
+/// A range of bytes in a temporary file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     pub offset: i64,
-    /// Bytes.
+    /// Length in bytes.
     pub len: usize,
 }
 
-/// A body and the rows in it.
+/// A body and its number of rows.
 type Made = Result<(Body, usize), Error>;
 
 #[derive(Debug)]
 enum Payload {
     Memory(Body),
-    /// In the background. `bytes`: what it is made of.
+    /// Being made in the background from `bytes` bytes.
     Making {
         body: Receiver<Made>,
         bytes: usize,
     },
-    /// Kept: after a savepoint is rolled back, the transaction may go on, and must not end without its rows.
+    /// The error is kept: after a rollback to a savepoint the transaction may continue, and must not commit without
+    /// these rows.
     Failed(Error),
-    /// Items of other chunks, put together when they are needed. `places`: the chunk of each, and which of its items.
+    /// Items of other chunks, gathered when they are needed. `places`: the chunk and the index of each item.
     Picked {
         from: Rc<Vec<Chunk>>,
         places: Vec<(u32, u32)>,
@@ -75,34 +76,34 @@ enum Payload {
 pub struct Header {
     pub mode: Mode,
     pub kind: KeyKind,
-    /// Items hold nulls to clear or references to resolve: they cannot be sent as they are.
+    /// Items hold nulls to clear or references to resolve, so they cannot be sent as they are.
     pub deferred: bool,
-    /// An item has a parent by external id, so that the items are in an order that matters: later ones may need earlier
+    /// An item has a parent given by external id. The order of the items matters then: later ones may need earlier
     /// ones.
     pub has_parents: bool,
-    /// Every item has all that creating it takes.
+    /// Every item has all properties that creating it requires.
     pub complete: bool,
 }
 
 impl Header {
-    /// Of items of which nothing more is known.
+    /// Returns the header of items about which nothing more is known.
     pub fn new(mode: Mode, kind: KeyKind) -> Header {
         Header { mode, kind, deferred: false, has_parents: false, complete: false }
     }
 }
 
-/// A finished request and how it is to be delivered.
+/// A finished request and how to deliver it.
 #[derive(Debug)]
 pub struct Chunk {
     pub wave: usize,
     pub header: Header,
-    /// Items, rows or points in it, once it is settled.
+    /// The number of items, rows or points, once the chunk is settled.
     pub rows: usize,
-    /// When it was closed.
+    /// When the chunk was closed.
     pub closed: Moment,
-    /// Which of its lane it is.
+    /// The chunk's number in its lane.
     pub number: u64,
-    /// Which keys it may hold; None if that is not known.
+    /// The keys that the chunk may hold; None if unknown.
     pub keys: Option<KeyTrace>,
     payload: Payload,
 }
@@ -112,7 +113,7 @@ impl Chunk {
         Chunk { wave, header, rows, closed: 0, number: 0, keys: None, payload: Payload::Memory(body) }
     }
 
-    /// A chunk whose body is made by `make`, of so many bytes, while others are still filled. It can be used when it is
+    /// Creates a chunk whose body of `bytes` bytes is made by `make` in the background. It can be used once it is
     /// [settled](Chunk::settle).
     pub fn made(
         wave: usize,
@@ -122,13 +123,13 @@ impl Chunk {
         background: &dyn Background,
     ) -> Chunk {
         let (sender, body) = channel();
-        // Nobody may want it any more.
+        // The receiver may be gone already.
         background.start(Box::new(move || drop(sender.send(make()))));
         Chunk { payload: Payload::Making { body, bytes }, ..Chunk::new(wave, header, 0, Body::default()) }
     }
 
-    /// A chunk of items of other chunks, which are settled: the chunk of each, and which of its items; `bytes`: how many
-    /// they have.
+    /// Creates a chunk from items of other, settled chunks. `places`: the chunk and index of each item; `bytes`: their
+    /// total size.
     pub fn picked(
         wave: usize,
         header: Header,
@@ -144,7 +145,7 @@ impl Chunk {
     /// Waits until the body is made.
     ///
     /// # Errors
-    /// Those of what makes it.
+    /// Returns the error of making the body.
     pub fn settle(&mut self) -> Result<(), Error> {
         if let Payload::Making { body, .. } = &self.payload {
             let lost = |_| Err(Error::internal("a request was not made: see the server log"));
@@ -162,12 +163,12 @@ impl Chunk {
         }
     }
 
-    /// Whether the body is still being made.
+    /// Checks whether the body is still being made.
     pub fn is_unsettled(&self) -> bool {
         matches!(self.payload, Payload::Making { .. })
     }
 
-    /// Bytes on the heap.
+    /// Returns the number of bytes on the heap.
     pub fn memory(&self) -> usize {
         let body = match &self.payload {
             Payload::Memory(body) => body.heap(),
@@ -177,7 +178,7 @@ impl Chunk {
         body + self.keys.as_ref().map_or(0, KeyTrace::bytes)
     }
 
-    /// Moves the body to a temporary file. If writing fails, the body is still in memory.
+    /// Moves the body to a temporary file. If writing fails, the body stays in memory.
     pub fn spill(&mut self, to: &mut dyn Spill) -> Result<(), Error> {
         self.settle()?;
         let Payload::Memory(body) = &self.payload else {
@@ -198,12 +199,12 @@ impl Chunk {
         let extent = to.write(&[&body.bytes, &items, &family])?;
         self.payload =
             Payload::Spilled { extent, bytes: body.bytes.len(), items: items.len(), family: family.len() };
-        // Of a transaction of any size nothing may stay on the heap.
+        // The heap must not grow with the size of the transaction.
         self.keys = None;
         Ok(())
     }
 
-    /// The body of a settled chunk, read back if need be. A chunk is sent once, so it is given away.
+    /// Returns the body of a settled chunk, read back if necessary. A chunk is sent once, so this consumes it.
     pub fn into_body(self, from: &mut dyn Spill) -> Result<Body, Error> {
         match self.payload {
             Payload::Memory(body) => Ok(body),
@@ -211,7 +212,7 @@ impl Chunk {
         }
     }
 
-    /// One of its items; of a body in a temporary file no more is read.
+    /// Returns one item. Reads only that item if the body is in a temporary file.
     pub fn fragment(&self, at: usize, from: &mut dyn Spill) -> Result<Cow<'_, [u8]>, Error> {
         match &self.payload {
             Payload::Memory(body) => Ok(Cow::Borrowed(body.fragment(at))),
@@ -227,7 +228,7 @@ impl Chunk {
         }
     }
 
-    /// Some of its body's bytes; of a body in a temporary file no more is read.
+    /// Returns some bytes of the body. Reads only those if the body is in a temporary file.
     pub fn part(&self, at: std::ops::Range<usize>, from: &mut dyn Spill) -> Result<Cow<'_, [u8]>, Error> {
         match &self.payload {
             Payload::Memory(body) => Ok(Cow::Borrowed(&body.bytes[at])),
@@ -239,7 +240,7 @@ impl Chunk {
         }
     }
 
-    /// The body of a settled chunk, for looking into it more than once.
+    /// Returns the body of a settled chunk without consuming the chunk.
     pub fn read(&self, from: &mut dyn Spill) -> Result<Cow<'_, Body>, Error> {
         let (extent, bytes, items, family) = match &self.payload {
             Payload::Memory(body) => return Ok(Cow::Borrowed(body)),
@@ -263,7 +264,7 @@ impl Chunk {
     }
 }
 
-/// The body of items that are in other chunks: the chunk of each, and which of its items.
+/// Builds a body from items of other chunks, given the chunk and index of each.
 fn gather(
     chunks: &[Chunk],
     places: &[(u32, u32)],
@@ -278,7 +279,7 @@ fn gather(
         }
         return Ok(body.build());
     }
-    // Chunk by chunk, so that each is read back once.
+    // Visit the items chunk by chunk, so that each chunk is read back once.
     let mut visits: Vec<usize> = (0..places.len()).collect();
     visits.sort_by_key(|at| places[*at]);
     let mut found = vec![0..0; places.len()];

@@ -1,4 +1,4 @@
-//! An open request of items or RAW rows: `{"items":[…]}`, each key once.
+//! An open request of items or RAW rows: `{"items":[…]}` with each key once.
 
 use hashbrown::HashTable;
 
@@ -10,22 +10,22 @@ use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::Resource;
 
-/// Items after which a batch is expected to become a full request of 1000.
+/// The number of items from which a batch is expected to become a full request of 1000.
 const SMALL: usize = 56;
 
-/// Hash in place of a parent's where there is none. A parent that hashes to it would only be sorted like a root.
+/// The hash that stands for "no parent". A parent with the same hash is only sorted like a root.
 const NO_PARENT: u64 = 0;
 
-/// What a second write of a key does with the first one.
+/// How a second write of a key combines with the first.
 #[derive(Debug, Clone, Copy)]
 pub enum Merge {
-    /// Later properties, or columns, of the resource win, others stay.
+    /// Later properties or columns of the resource replace earlier ones; the others stay.
     Overlay(&'static Resource),
-    /// The later one takes its place.
+    /// The later write replaces the earlier one.
     Replace,
-    /// The earlier one stays.
+    /// The earlier write stays.
     Keep,
-    /// As `Overlay`, of rows that give an existing item less than a new one.
+    /// Like `Overlay`, for rows that set fewer properties on an existing item than on a new one.
     OverlayByExistence(&'static Resource),
 }
 
@@ -33,7 +33,7 @@ pub enum Merge {
 struct Slot {
     start: u32,
     len: u32,
-    /// First bytes that hold the key; 0 without one.
+    /// Length of the leading bytes that hold the key; 0 without a key.
     prefix: u32,
     hash: u64,
     parent: u64,
@@ -45,7 +45,7 @@ pub struct ItemBatch {
     body: Vec<u8>,
     slots: Vec<Slot>,
     index: HashTable<u32>,
-    /// Bytes of overwritten items in `body`.
+    /// Bytes of `body` taken by overwritten items.
     dead: usize,
     deferred: bool,
     has_parents: bool,
@@ -71,7 +71,7 @@ impl ItemBatch {
         self.slots.len()
     }
 
-    /// Makes room for as much as a full batch had: growing step by step would move all of it several times.
+    /// Reserves as much room as a full batch used: growing step by step would copy all of it several times.
     pub fn reserve(&mut self, like: Room) {
         self.body.reserve(like.bytes);
         self.slots.reserve(like.rows);
@@ -79,7 +79,7 @@ impl ItemBatch {
         self.index.reserve(like.keys, |at| slots[*at as usize].hash);
     }
 
-    /// What is in it.
+    /// Returns the batch's size.
     pub fn room(&self) -> Room {
         Room { bytes: self.body.len(), rows: self.slots.len(), keys: self.index.len() }
     }
@@ -88,7 +88,7 @@ impl ItemBatch {
         self.body.capacity() + self.slots.capacity() * (size_of::<Slot>() + 8)
     }
 
-    /// Whether every item has all that creating it takes.
+    /// Checks whether every item has all properties that creating it requires.
     pub fn complete(&self) -> bool {
         self.complete
     }
@@ -97,7 +97,7 @@ impl ItemBatch {
         self.deferred
     }
 
-    /// Whether a fragment of so many bytes and its key have room.
+    /// Checks whether there is room for a fragment of this many bytes and its key.
     pub fn has_room(&self, bytes: usize, per_request: usize) -> bool {
         self.slots.is_empty()
             || (self.slots.len() < per_request && self.body.len() - self.dead + bytes < BODY_BYTES)
@@ -107,7 +107,7 @@ impl ItemBatch {
         self.slots.iter().filter(|slot| slot.prefix > 0).map(|slot| slot.hash)
     }
 
-    /// A filter for the keys.
+    /// Returns a filter of the keys.
     pub fn keys(&self) -> KeyTrace {
         KeyTrace::of(self.slots.iter().map(|slot| slot.hash))
     }
@@ -116,12 +116,12 @@ impl ItemBatch {
         &self.body[slot.start as usize..(slot.start + slot.len) as usize]
     }
 
-    /// The items' objects.
+    /// Returns the items' objects.
     pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
         self.slots.iter().map(|slot| self.fragment(slot))
     }
 
-    /// The place of the item whose object begins with `prefix`.
+    /// Returns the index of the item whose object begins with `prefix`.
     fn find(&self, hash: u64, prefix: &[u8]) -> Option<usize> {
         let same = |at: &u32| {
             let slot = &self.slots[*at as usize];
@@ -132,7 +132,7 @@ impl ItemBatch {
         self.index.find(hash, same).map(|at| *at as usize)
     }
 
-    /// The object of the item that begins with `prefix`.
+    /// Returns the object of the item that begins with `prefix`.
     pub fn get(&self, hash: u64, prefix: &[u8]) -> Option<&[u8]> {
         self.find(hash, prefix).map(|at| self.fragment(&self.slots[at]))
     }
@@ -141,7 +141,7 @@ impl ItemBatch {
         !prefix.is_empty() && self.find(hash, prefix).is_some()
     }
 
-    /// Whether any keyed item of `other` is here too.
+    /// Checks whether the batch shares a key with `other`.
     pub fn shares_a_key_with(&self, other: &ItemBatch) -> bool {
         other.slots.iter().any(|slot| {
             let fragment = other.fragment(slot);
@@ -183,12 +183,12 @@ impl ItemBatch {
         Ok(())
     }
 
-    /// Adds an item whose key is not here.
+    /// Adds an item whose key is not in the batch.
     pub fn push_new(&mut self, fragment: &[u8], encoded: &EncodedRow) {
         let slot = self.append(fragment, encoded);
         if encoded.prefix > 0 {
             let slots = &self.slots;
-            // Growing step by step would hash every key three times; most batches are either small or full.
+            // Growing step by step would hash every key three times. Most batches are either small or full.
             if slots.len() == SMALL {
                 self.index.reserve(1000 - SMALL, |at| slots[*at as usize].hash);
             }
@@ -215,7 +215,7 @@ impl ItemBatch {
         self.slots[at] = self.append(fragment, encoded);
     }
 
-    /// Takes over the items of a later batch. The caller has checked that there is room.
+    /// Moves the items of a later batch into this one. The caller has checked that there is room.
     pub fn absorb(&mut self, later: &ItemBatch, merge: Merge) -> Result<(), Error> {
         for slot in &later.slots {
             let parent = (slot.parent != NO_PARENT).then_some(slot.parent);
@@ -247,7 +247,7 @@ impl ItemBatch {
         self.dead = 0;
     }
 
-    /// Ends the request. `with_family` keeps the hashes that an order of parents before children needs.
+    /// Finishes the request. `with_family` keeps the hashes needed to order parents before children.
     pub fn close(mut self, with_family: bool) -> Body {
         if self.dead > 0 {
             self.compact();

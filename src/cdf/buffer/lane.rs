@@ -1,4 +1,4 @@
-//! A lane: what a transaction has written to one destination, and in which wave each request of it goes.
+//! A lane: what a transaction has written to one destination, and the wave of each request.
 
 use std::sync::Arc;
 
@@ -16,38 +16,38 @@ use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
 use crate::cdf::table::{Mode, OnConflict, Operation};
 
-/// What a lane gets from around it: bytes that may stay on the heap, and where requests are made.
+/// What a lane needs from its surroundings: its memory budget, and where requests are made.
 pub(super) struct Outside {
     pub(super) budget: usize,
     pub(super) background: &'static dyn Background,
 }
 
-/// Requests of a segment that are made in the background at the same time.
+/// Maximum number of requests of a segment that are made in the background at once.
 const IN_BACKGROUND: usize = 2;
 
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) destination: Arc<Destination>,
     pub(super) segments: Vec<Segment>,
-    /// What closed chunks of each wave hold.
+    /// What the closed chunks of each wave hold.
     pub(super) traces: Vec<WaveTrace>,
     /// The highest wave of each of [`KeyKind::ADDRESSES`].
     pub(super) highest: [Option<usize>; 3],
-    /// Items are addressed in more than one of these ways.
+    /// Items are addressed by more than one of these kinds.
     pub(super) mixed: bool,
-    /// Points come in another order than that of time.
+    /// Points do not arrive in time order.
     pub(super) shuffled: bool,
-    /// Chunks that were closed.
+    /// Number of closed chunks.
     pub(super) closed: u64,
-    /// When its chunks are being closed.
+    /// The moment recorded for chunks closed now.
     pub(super) moment: Moment,
     /// A write by `id` may change the item's external id.
     pub(super) renames: bool,
-    /// A write had to come after one in another lane.
+    /// A write had to be ordered after one in another lane.
     pub(super) tied: bool,
     /// The highest wave of a deletion.
     pub(super) deleted: Option<usize>,
-    /// Rows of a journal that were written.
+    /// Number of journal rows written.
     pub(super) written: usize,
     /// Other lanes that may hold the same items.
     pub(super) kin: Vec<usize>,
@@ -83,7 +83,7 @@ impl Lane {
         self.destination.resource.per_request
     }
 
-    /// Bytes on the heap.
+    /// Returns the number of bytes on the heap.
     pub(super) fn memory(&self) -> usize {
         let segments = self.segments.iter().map(|segment| {
             segment.open.iter().map(|open| open.batch.bytes()).sum::<usize>()
@@ -92,7 +92,7 @@ impl Lane {
         segments.sum::<usize>() + self.traces.iter().map(WaveTrace::bytes).sum::<usize>()
     }
 
-    /// The segment that rows of `subtransaction` go to.
+    /// Returns the segment for rows of `subtransaction`.
     pub(super) fn segment(&mut self, subtransaction: Subtransaction) -> usize {
         if self.segments.last().is_none_or(|segment| segment.subtransaction < subtransaction) {
             self.segments.push(Segment { subtransaction, open: Vec::new(), closed: Vec::new() });
@@ -100,18 +100,18 @@ impl Lane {
         self.segments.len() - 1
     }
 
-    /// The highest wave in which items are addressed in another way.
+    /// Returns the highest wave in which items are addressed by another kind.
     pub(super) fn highest_of_others(&self, kind: KeyKind) -> Option<usize> {
         let others = KeyKind::ADDRESSES.iter().zip(self.highest).filter(|(address, _)| **address != kind);
         others.filter_map(|(_, highest)| highest).max()
     }
 
-    /// The wave of a write: where the same key already is in an open batch of the segment that is written in the same
-    /// mode, else after all closed chunks and all other batches that hold it: what is deleted and then inserted must
-    /// not arrive the other way round.
+    /// Returns the wave of a write. If an open batch of the segment, written in the same mode, already has the key, it
+    /// is that batch's wave. Otherwise it is the wave after all closed chunks and all other batches that hold the key:
+    /// a deletion followed by an insert must not arrive in the opposite order.
     ///
-    /// Writes of another kind of address come before it: they may mean the same item. `floor`: the first wave after
-    /// what other lanes hold of it.
+    /// It also comes after writes with another kind of address, which may mean the same item. `floor`: the first wave
+    /// after what other lanes hold of the item.
     pub(super) fn wave(
         &mut self,
         segment: usize,
@@ -140,7 +140,7 @@ impl Lane {
         wave
     }
 
-    /// The open batch for rows of this wave and kind.
+    /// Returns the open batch for rows of this wave and kind.
     pub(super) fn open(&mut self, segment: usize, wave: usize, mode: Mode, kind: KeyKind) -> usize {
         let open = &mut self.segments[segment].open;
         if let Some(at) = open.iter().position(|open| open.is(wave, mode, kind)) {
@@ -155,7 +155,7 @@ impl Lane {
         open.len() - 1
     }
 
-    /// Makes a chunk of a full batch, in the background if that takes long; gives what it held.
+    /// Closes a full batch into a chunk, in the background if that takes long. Returns the batch's size.
     pub(super) fn close_full(
         &mut self,
         segment: usize,
@@ -164,7 +164,7 @@ impl Lane {
     ) -> Result<Option<Room>, Error> {
         let full = self.segments[segment].open.swap_remove(at);
         let room = full.batch.room();
-        // Where the background is slower than the rows come, it must not pile up.
+        // If rows arrive faster than the background works, requests must not pile up.
         let closed = &mut self.segments[segment].closed;
         let making = closed.iter_mut().rev().take_while(|chunk| chunk.is_unsettled());
         for chunk in making.skip(IN_BACKGROUND - 1) {
@@ -180,7 +180,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Makes a chunk of a batch.
+    /// Closes a batch into a chunk.
     pub(super) fn close(
         &mut self,
         segment: usize,
@@ -233,7 +233,7 @@ impl Lane {
         Ok(())
     }
 
-    /// What a second write of a key does with the first one.
+    /// Returns how a second write of a key combines with the first.
     pub(super) fn merge(&self, mode: Mode) -> Merge {
         match (self.destination.resource.is_in_raw_tables(), mode.operation, mode.on_conflict) {
             (_, Operation::Delete, _) => Merge::Keep,
@@ -241,19 +241,20 @@ impl Lane {
                 Merge::OverlayByExistence(self.destination.resource)
             }
             (_, _, OnConflict::Ignore) => Merge::Keep,
-            // CDF replaces a RAW row whole.
+            // CDF replaces a RAW row as a whole.
             (true, Operation::Upsert, _) => Merge::Replace,
             _ => Merge::Overlay(self.destination.resource),
         }
     }
 
-    /// The first wave after everything that the lane holds of something, and after what may be about the same item because
-    /// it is addressed in another way.
+    /// Returns the first wave after everything that the lane holds of an item or series, and after writes with another
+    /// kind of address, which may concern the same item.
     pub(super) fn after(&self, of: Touched<'_>, mode: Mode, kind: KeyKind) -> usize {
         let closed = self.traces.iter().rposition(|trace| of.is_in_trace(trace));
         let open = self.segments.iter().flat_map(|segment| &segment.open);
         let open = open.filter(|open| of.is_in_batch(&open.batch)).map(|open| open.wave);
-        // CDF deletes no asset that has children: they may be in the other lane, and are deleted as the statements say.
+        // CDF refuses to delete an asset that has children. They may be in the other lane, so deletions keep the order
+        // of the statements.
         let deletes = mode.operation == Operation::Delete && self.destination.resource.hierarchy;
         let deleted = self.deleted.filter(|_| deletes);
         let last = open.chain(closed).chain(self.highest_of_others(kind)).chain(deleted).max();

@@ -1,8 +1,8 @@
-//! What a transaction has written, as requests that are ready to send.
+//! What a transaction has written, as requests ready to send.
 //!
-//! A *lane* per destination; in it a *segment* per subtransaction, so that a rolled-back savepoint takes its rows with
-//! it; in that open batches that rows are added to, and closed chunks. A key is at most once in a request, and writes
-//! of one key are in requests of growing *wave*, which are sent one after another.
+//! Each destination has a *lane*. A lane has a *segment* per subtransaction, so that rolling back a savepoint discards
+//! its rows. A segment has open batches, to which rows are added, and closed chunks. A key occurs at most once in a
+//! request. Successive writes of a key are in requests of increasing *wave*, and waves are sent one after another.
 
 mod batch;
 mod body;

@@ -1,7 +1,7 @@
-//! What a transaction has written, for a reader that asks part by part: there may be far more of it than the memory holds.
+//! What a transaction has written, for a reader that asks for it in parts, since it may not fit in memory.
 //!
-//! A reader asks for what was written to the keys of a page of CDF's, and after the last page, part by part, for what none
-//! of the pages had. Of each row that was written with a key, an index in memory knows where it is.
+//! For each page that CDF returns, a reader asks for the writes to the page's keys. After the last page it asks, in
+//! parts, for the writes to keys that were on no page. An index in memory locates each row that was written with a key.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,47 +23,47 @@ use crate::cdf::http::connection::Connection;
 use crate::cdf::resource::Resource;
 use crate::cdf::table::Mode;
 
-/// Rows that are given at a time of what no page had, and bytes of them.
+/// Maximum rows, and bytes of rows, per answer to [`WantedRows::Rest`].
 const ROWS: usize = 1000;
 const BYTES: usize = 256 << 10;
 
-/// Where more rows of a chunk are wanted than one of so many, the whole chunk is read.
+/// If more than one in this many rows of a chunk are wanted, the whole chunk is read.
 const SPARSE: usize = 8;
 
-/// RAW's database and table.
+/// RAW database and table.
 type RawTable = (String, String);
 
-/// What a reader asks for, of one RAW table if it is given.
+/// A reader's request, limited to one RAW table if `place` is given.
 #[derive(Debug)]
 pub enum WantedRows {
-    /// All writes to these keys. A key is what the fragments of an item begin with. `anew`: only to those of which nothing
-    /// was given yet.
+    /// All writes to these keys. A key is the leading bytes of an item's fragments. `anew`: only keys of which nothing
+    /// was returned yet.
     OfKeys { place: Option<RawTable>, keys: Vec<Vec<u8>>, anew: bool },
-    /// The next of what nobody has asked for by its key: all writes to each of some keys.
+    /// The next writes to keys that nobody has asked for; all writes to a key come together.
     Rest { place: Option<RawTable> },
 }
 
-/// What a reader reads of what was written to a resource, and what of it was given.
+/// The rows written to a resource that a reader sees, and which of them were returned.
 #[derive(Debug, Default)]
 pub struct OwnRows {
-    /// Earlier writes of a key first.
+    /// In write order for each key.
     parts: Vec<OwnChunk>,
-    /// The rows that have a key, in order of it and then of the parts.
+    /// The rows that have a key, sorted by key and then by part.
     index: Vec<RowPlace>,
-    /// A bit for each of them.
+    /// One bit per entry of `index`: whether it was returned.
     given: Vec<u64>,
-    /// Where [`WantedRows::Rest`] goes on, and what that is about.
+    /// Where [`WantedRows::Rest`] continues.
     next: (usize, usize),
     place: Option<RawTable>,
     /// The body of the part that it is in.
     body: Option<(usize, Rc<Body>)>,
 }
 
-/// A chunk, as far as a reader must know it. What was open when the reader began is copied; what is closed stays where it
-/// is.
+/// A chunk as a reader sees it. Batches that were open when the reader began are copied; closed chunks stay where they
+/// are.
 #[derive(Debug)]
 struct OwnChunk {
-    /// The lane, and which of its chunks.
+    /// The lane and the chunk's number in it.
     id: (usize, u64),
     wave: usize,
     mode: Mode,
@@ -90,7 +90,7 @@ impl OwnChunk {
     }
 }
 
-/// Where a row is, and the hash of its key: short, since there is one of these for each row.
+/// The place of a row and the hash of its key. It is small because there is one per row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct RowPlace {
     hash: u32,
@@ -103,12 +103,12 @@ impl OwnRows {
         self.parts.is_empty()
     }
 
-    /// Whether some of the rows are addressed by `id`.
+    /// Checks whether some rows are addressed by `id`.
     pub fn by_id(&self) -> bool {
         self.parts.iter().any(|part| part.kind == KeyKind::Id)
     }
 
-    /// The RAW tables that were written to.
+    /// Returns the RAW tables that were written to.
     pub fn places(&self) -> Vec<RawTable> {
         let mut places: Vec<_> = self.parts.iter().filter_map(|part| part.destination.raw.clone()).collect();
         places.sort();
@@ -116,7 +116,7 @@ impl OwnRows {
         places
     }
 
-    /// Which entries may be of a key.
+    /// Returns the range of entries that may have a key of this hash.
     fn of_hash(&self, hash: u32) -> std::ops::Range<usize> {
         let first = self.index.partition_point(|entry| entry.hash < hash);
         let same = self.index[first..].iter().take_while(|entry| entry.hash == hash).count();
@@ -141,8 +141,8 @@ fn short_hash(key: &[u8]) -> u32 {
 }
 
 impl TransactionBuffer {
-    /// Whether [`TransactionBuffer::own_rows`] can find what was written to a resource by what CDF's rows are called: not
-    /// where it gives them other names, or names a time series as an instance.
+    /// Checks whether [`TransactionBuffer::own_rows`] can look up writes to a resource by the keys of CDF's rows. It
+    /// cannot where CDF returns other names, or names a time series as an instance.
     pub fn is_by_key(&self, connection: &Connection, resource: &'static Resource) -> bool {
         let mut lanes = self.lanes.iter().filter(|lane| lane.destination.reaches(connection, resource));
         lanes.all(|lane| {
@@ -152,11 +152,11 @@ impl TransactionBuffer {
         })
     }
 
-    /// What was written to a resource in the project that a connection reaches, `before` a moment if one is given; of one
-    /// RAW database or table, if they are.
+    /// Returns what was written to a resource in the project of a connection: only `before` a moment, and only to one
+    /// RAW database or table, if these are given.
     ///
     /// # Errors
-    /// Those of reading it.
+    /// Returns the error of reading it.
     pub fn own_rows(
         &mut self,
         connection: &Connection,
@@ -190,7 +190,7 @@ impl TransactionBuffer {
                     destination: destination.clone(),
                     copy: None,
                 }));
-                // What was open at that moment is closed since.
+                // Batches that were open at that moment have been closed since.
                 for open in segment.open.iter().filter(|_| before.is_none()) {
                     let Batch::Items(batch) = &open.batch else { continue };
                     if batch.items() == 0 {
@@ -235,10 +235,10 @@ impl TransactionBuffer {
         Ok(())
     }
 
-    /// What a reader asks for.
+    /// Answers a reader's request.
     ///
     /// # Errors
-    /// Those of reading it.
+    /// Returns the error of reading it.
     pub fn answer(
         &self,
         own: &mut OwnRows,
@@ -255,13 +255,13 @@ impl TransactionBuffer {
         }
     }
 
-    /// The chunks of the lanes that a reader reads.
+    /// Returns the chunks of the lanes that a reader reads.
     fn chunks(&self, own: &OwnRows, place: &Option<RawTable>) -> HashMap<(usize, u64), &Chunk> {
         let parts = own.parts.iter().filter(|part| part.is_of(place));
         self.closed_in(parts.map(|part| part.id.0).collect())
     }
 
-    /// The closed chunks of lanes, by the lane and their number.
+    /// Returns the closed chunks of lanes, by lane and number.
     pub(super) fn closed_in(&self, mut lanes: Vec<usize>) -> HashMap<(usize, u64), &Chunk> {
         lanes.sort_unstable();
         lanes.dedup();
@@ -281,7 +281,7 @@ struct RowReading<'r> {
 }
 
 impl RowReading<'_> {
-    /// None: a savepoint was rolled back, and the part with it.
+    /// Returns the body of a part; None if the part was discarded by a rollback to a savepoint.
     fn body(&mut self, part: usize) -> Result<Option<Rc<Body>>, Error> {
         let OwnChunk { id, copy, .. } = &self.own.parts[part];
         if copy.is_some() {
@@ -291,7 +291,7 @@ impl RowReading<'_> {
         Ok(Some(Rc::new(chunk.read(self.spill)?.into_owned())))
     }
 
-    /// Adds a row, if it is of the key, and marks it as given.
+    /// Adds a row if it has the key, and marks it as returned.
     fn add(&mut self, at: usize, fragment: &[u8], key: &[u8], into: &mut Vec<PendingItem>) {
         if fragment::key(self.resource, fragment) == key {
             let RowPlace { part, row, .. } = self.own.index[at];
@@ -308,7 +308,7 @@ impl RowReading<'_> {
     ) -> Result<Vec<PendingItem>, Error> {
         keys.sort_unstable();
         keys.dedup();
-        // The entries that may be of a key, and which key.
+        // The entries that may have one of the keys, and the index of that key.
         let mut found = Vec::new();
         for (which, key) in keys.iter().enumerate() {
             let entries = self.own.of_hash(short_hash(key));
@@ -317,7 +317,7 @@ impl RowReading<'_> {
         found.retain(|(part, _, at, _)| {
             self.own.parts[*part as usize].is_of(place) && !(anew && self.own.was_given(*at))
         });
-        // Earlier writes first, and each chunk once.
+        // Keep the write order, and read each chunk once.
         found.sort_unstable();
         let mut items = Vec::with_capacity(found.len());
         for of_part in found.chunk_by(|a, b| a.0 == b.0) {
@@ -334,7 +334,7 @@ impl RowReading<'_> {
         Ok(items)
     }
 
-    /// As `add`, reading no more than the row.
+    /// Like `add`, but reads only this row.
     fn add_one(&mut self, at: usize, key: &[u8], into: &mut Vec<PendingItem>) -> Result<(), Error> {
         let RowPlace { part, row, .. } = self.own.index[at];
         let OwnChunk { id, copy, .. } = &self.own.parts[part as usize];
@@ -366,7 +366,7 @@ impl RowReading<'_> {
             let body = match &self.own.body {
                 Some((of, body)) if *of == at => body.clone(),
                 _ => {
-                    // One at a time.
+                    // Keep one body in memory at a time.
                     self.own.body = None;
                     let Some(body) = self.body(at)? else {
                         self.own.next = (at + 1, 0);
@@ -383,7 +383,7 @@ impl RowReading<'_> {
         Ok(items)
     }
 
-    /// Adds a row that was not given yet, and the later ones of its key.
+    /// Adds a row that was not returned yet, and the later rows of its key.
     fn add_rest(
         &mut self,
         part: usize,

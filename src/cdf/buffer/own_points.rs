@@ -1,8 +1,8 @@
-//! The datapoints that a transaction has written, for a reader that asks stretch by stretch: there may be far more of them
-//! than the memory holds.
+//! The datapoints that a transaction has written, for a reader that asks for them by time range, since they may not fit
+//! in memory.
 //!
-//! An index in memory knows which requests write to each series, and between which moments. Points are read when somebody
-//! asks for their moments.
+//! An index in memory records which requests write to each series, and between which moments. Points are read only when
+//! a reader asks for their time range.
 
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
@@ -21,36 +21,35 @@ use crate::cdf::http::connection::Connection;
 use crate::cdf::resource::Resource;
 use crate::cdf::table::{OnConflict, Operation};
 
-/// Points that an answer has, and bytes of them. Of a single moment there may be more.
+/// Maximum points, and bytes of points, in an answer. The points of a single moment may exceed it.
 const POINTS: usize = 20_000;
 const BYTES: usize = 2 << 20;
 
-/// A stretch of time, in milliseconds: its first moment, and the first one behind it.
+/// A time range in milliseconds: its first moment and its exclusive end.
 pub type Stretch = (i64, i64);
 
-/// What a reader asks for.
+/// A reader's request.
 #[derive(Debug)]
 pub enum WantedPoints {
-    /// What was written to series that CDF has, each by all of its names, in a stretch of time.
+    /// Writes in a time range to series that CDF has, each given by all of its names.
     Of(Vec<(Vec<Identity>, Stretch)>),
-    /// The next of what was written in a stretch of time to series that nobody has asked for; to these only, if they are
-    /// given.
+    /// The next writes in a time range to series that nobody has asked for; limited to `only` if given.
     Rest { only: Option<HashSet<Identity>>, within: Stretch },
 }
 
-/// Writes to one series, up to a moment: earlier ones first.
+/// Writes to one series up to a moment, in write order.
 #[derive(Debug, Default, PartialEq)]
 pub struct SeriesWrites {
-    /// Of [`WantedPoints::Rest`], how the series was named.
+    /// The name of the series, for [`WantedPoints::Rest`].
     pub name: Option<Identity>,
     pub writes: Vec<PointWrite>,
-    /// The first moment of which nothing is told yet.
+    /// The first moment that the answer does not cover.
     pub end: i64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum PointWrite {
-    /// `keeps`: points that there are already stay.
+    /// `keeps`: existing points are kept.
     Put {
         points: Points,
         keeps: bool,
@@ -58,26 +57,27 @@ pub enum PointWrite {
     Delete(Stretch),
 }
 
-/// What a reader reads of the points that were written, and what of it was given.
+/// The points written that a reader sees, and which of them were returned.
 #[derive(Debug, Default)]
 pub struct OwnPoints {
     string: bool,
-    /// Earlier writes to a moment of a series first.
+    /// In write order for each moment of a series.
     parts: Vec<OwnRequest>,
-    /// In order of the series, and then of the parts.
+    /// Sorted by series and then by part.
     index: Vec<SeriesPlace>,
     /// The number of each series that is written to.
     series: HashMap<Identity, u32>,
     /// The series that were asked for.
     asked: HashSet<u32>,
-    /// Where [`WantedPoints::Rest`] goes on: the series, and the moment if it is in the middle of one.
+    /// Where [`WantedPoints::Rest`] continues: the series, and the moment if it stopped within one.
     next: (u32, Option<i64>),
 }
 
-/// A request. What was open when the reader began is copied; what is closed stays where it is.
+/// A request as a reader sees it. Batches that were open when the reader began are copied; closed chunks stay where
+/// they are.
 #[derive(Debug)]
 struct OwnRequest {
-    /// The lane, and which of its chunks.
+    /// The lane and the chunk's number in it.
     id: (usize, u64),
     wave: usize,
     deletes: bool,
@@ -85,12 +85,12 @@ struct OwnRequest {
     copy: Option<Bytes>,
 }
 
-/// What a part writes to a series, or that it deletes a stretch of it: there is one of these for each series of a request.
+/// A part's points of a series, or its deletion of a time range. There is one per series of a request.
 #[derive(Debug, Clone, Copy)]
 struct SeriesPlace {
     series: u32,
     part: u32,
-    /// Where in the part's body the points are, one after another in order of time.
+    /// Where the points are in the part's body, one after another in time order.
     place: (u32, u32),
     first: i64,
     last: i64,
@@ -111,7 +111,7 @@ impl OwnPoints {
         let next = self.series.len() as u32;
         let series = *self.series.entry(name).or_insert(next);
         if self.index.len() == self.index.capacity() {
-            // Not twice as much: it may be most of what a reader takes.
+            // Do not double the capacity: the index may be most of a reader's memory.
             self.index.reserve_exact(1024.max(self.index.len() / 8));
         }
         self.index.push(SeriesPlace { series, part: part as u32, place, first, last });
@@ -153,11 +153,11 @@ impl OwnPoints {
 }
 
 impl TransactionBuffer {
-    /// The points that were written to a resource in the project that a connection reaches, `before` a moment if one is
+    /// Returns the points written to a resource in the project of a connection; only those `before` a moment if it is
     /// given.
     ///
     /// # Errors
-    /// Those of reading them.
+    /// Returns the error of reading them.
     pub fn own_points(
         &mut self,
         connection: &Connection,
@@ -183,7 +183,7 @@ impl TransactionBuffer {
                     keeps: chunk.header.mode.on_conflict == OnConflict::Ignore,
                     copy: None,
                 }));
-                // What was open at that moment is closed since.
+                // Batches that were open at that moment have been closed since.
                 for open in segment.open.iter().filter(|_| before.is_none()) {
                     let keeps = open.mode.on_conflict == OnConflict::Ignore;
                     let mut part =
@@ -192,7 +192,7 @@ impl TransactionBuffer {
                         Batch::Points(batch) => part.copy = Some(batch.encode(string, keeps)?.bytes.into()),
                         Batch::Ranges(batch) => {
                             part.deletes = true;
-                            // Told apart by their number until the parts are in order.
+                            // A temporary number tells them apart until the parts are sorted.
                             part.id.1 = stretches.len() as u64;
                             part.copy = Some(Bytes::new());
                             stretches.push(batch);
@@ -225,11 +225,11 @@ impl TransactionBuffer {
         Ok(own)
     }
 
-    /// What a reader asks for: an answer for each stretch, or for the next series. Where an answer's end is not that of what
-    /// was asked for, the rest is to be asked for again.
+    /// Answers a reader's request: one answer per time range, or one for the next series. If an answer ends earlier
+    /// than the range, the reader must ask for the remainder.
     ///
     /// # Errors
-    /// Those of reading it.
+    /// Returns the error of reading it.
     pub fn answer_points(
         &self,
         own: &mut OwnPoints,
@@ -239,7 +239,7 @@ impl TransactionBuffer {
         self.answer_points_within(own, wanted, spill, PointRoom { points: POINTS, bytes: BYTES })
     }
 
-    /// As `answer_points`, with so much in an answer.
+    /// Like `answer_points`, with the given maximum per answer.
     pub(super) fn answer_points_within(
         &self,
         own: &mut OwnPoints,
@@ -256,13 +256,13 @@ impl TransactionBuffer {
         }
     }
 
-    /// The chunks that a reader reads.
+    /// Returns the chunks that a reader reads.
     fn own_chunks(&self, own: &OwnPoints) -> HashMap<(usize, u64), &Chunk> {
         self.closed_in(own.parts.iter().map(|part| part.id.0).collect())
     }
 }
 
-/// What more an answer may have.
+/// The remaining room of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PointRoom {
     pub points: usize,
@@ -317,12 +317,12 @@ impl PointReading<'_> {
         Ok(answers)
     }
 
-    /// Reads writes of a stretch, in whatever order they are, up to the moment to which there is room.
+    /// Reads the writes of a time range, given in any order, up to the moment that fits.
     fn read(&mut self, mut writes: Vec<SeriesPlace>, (first, end): Stretch) -> Result<SeriesWrites, Error> {
         if self.room.points == 0 && !writes.is_empty() {
             return Ok(SeriesWrites { end: first, ..Default::default() });
         }
-        // Those that begin late are not read, if there is no room for them.
+        // Writes that begin late are not read if they do not fit.
         writes.sort_by_key(|write| write.first);
         let mut found = PointsFound { first, end, points: Vec::new(), bytes: 0 };
         for write in &writes {
@@ -337,7 +337,7 @@ impl PointReading<'_> {
                     let points = chunk.part(start..stop, self.spill)?;
                     found.add(write.part, &points, self.own.string, self.room)?;
                 }
-                // A savepoint was rolled back, and the part with it.
+                // The part was discarded by a rollback to a savepoint.
                 (None, None) => {}
             }
         }
@@ -347,7 +347,7 @@ impl PointReading<'_> {
         if self.room.bytes == 0 {
             self.room.points = 0;
         }
-        // In the order in which they were written.
+        // Sort into write order.
         points.sort_by_key(|(part, point)| (*part, point.timestamp()));
         writes.sort_by_key(|write| write.part);
         let mut points = points.into_iter().peekable();
@@ -397,7 +397,7 @@ impl Point {
         }
     }
 
-    /// About how many bytes it takes.
+    /// Estimates the number of bytes taken.
     fn bytes(&self) -> usize {
         size_of::<Point>()
             + match self {
@@ -422,11 +422,11 @@ fn together(points: Vec<Point>, string: bool) -> Points {
     }
 }
 
-/// The points from a moment on, up to one to which there is room.
+/// The points from a moment on, up to the moment that fits.
 struct PointsFound {
     first: i64,
     end: i64,
-    /// Each with the part that writes it.
+    /// Each point with the part that writes it.
     points: Vec<(u32, Point)>,
     bytes: usize,
 }
@@ -450,7 +450,7 @@ impl PointsFound {
         Ok(())
     }
 
-    /// Leaves the later half for another time, but never a part of a moment.
+    /// Drops the later half, to be read later, without splitting a moment.
     fn halve(&mut self) {
         let middle = self.points.len() / 2;
         let (earlier, (_, median), _) =
@@ -468,7 +468,7 @@ fn unreadable(why: impl std::fmt::Display) -> Error {
     Error::internal(format!("encoded datapoints are not readable: {why}"))
 }
 
-/// Takes the bytes of a field with a length before it from the beginning of others.
+/// Splits a length-prefixed field off the front of `bytes` and returns its content.
 fn take<'b>(bytes: &mut &'b [u8]) -> Result<&'b [u8], Error> {
     let length = decode_varint(bytes).map_err(unreadable)? as usize;
     let taken = bytes.get(..length).ok_or_else(|| unreadable("they end too early"))?;
@@ -498,7 +498,7 @@ impl<'b> Iterator for PointElements<'b> {
     }
 }
 
-/// The moment of an encoded point: its first field, left out if it is 0.
+/// Returns the moment of an encoded point: its first field, which is omitted if it is 0.
 fn moment(mut point: &[u8]) -> Result<i64, Error> {
     const TIMESTAMP: u8 = 1 << 3;
     match point.split_off_first() {
@@ -507,7 +507,7 @@ fn moment(mut point: &[u8]) -> Result<i64, Error> {
     }
 }
 
-/// Calls `each` for the items of a request with the series, and where in the request the list of its points is.
+/// Calls `each` for every item of a request with its series and the place of its points in the request.
 fn for_each_item(
     body: &[u8],
     mut each: impl FnMut(Identity, (usize, usize)) -> Result<(), Error>,

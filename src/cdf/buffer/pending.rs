@@ -1,4 +1,4 @@
-//! What a transaction has written and not sent yet, for its own SELECT, UPDATE and DELETE.
+//! What a transaction has written but not sent, for its own SELECT, UPDATE and DELETE.
 
 use std::sync::Arc;
 
@@ -22,19 +22,19 @@ use crate::cdf::table::Mode;
 /// A write of one item or RAW row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingItem {
-    /// Earlier writes to an item have lower ones, however they name it.
+    /// Increases with write order for each item, however the writes name it.
     pub order: u64,
     pub mode: Mode,
     pub kind: KeyKind,
-    /// The row as it was encoded.
+    /// The encoded row.
     pub fragment: Vec<u8>,
-    /// RAW's database and table.
+    /// The RAW database and table.
     pub raw: Option<(String, String)>,
     /// The view through which an instance is written.
     pub view: Option<Arc<View>>,
 }
 
-/// Everything written to a table but datapoints, earlier writes of a key first.
+/// All writes to a table except datapoints, in write order for each key.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Pending {
     pub items: Vec<PendingItem>,
@@ -46,11 +46,11 @@ impl Pending {
     }
 }
 
-/// The keys that are asked for, as they stand at the beginning of a fragment: `{"externalId":"…"`, and their hashes.
+/// The requested keys as they appear at the beginning of a fragment, `{"externalId":"…"`, and their hashes.
 struct Keys(HashMap<Vec<u8>, u64>);
 
 impl Keys {
-    /// Whether the fragment has one of the keys, or a key of another kind, of which only CDF knows what it means.
+    /// Checks whether the fragment has one of the keys, or a key of another kind that only CDF can resolve.
     fn want(&self, kind: KeyKind, fragment: &[u8]) -> bool {
         if kind != KeyKind::Key {
             return kind != KeyKind::None;
@@ -65,8 +65,8 @@ impl Keys {
 }
 
 impl TransactionBuffer {
-    /// What was written to a resource in the project that a connection reaches, `before` a moment if one is given. With `keys`, the first bytes
-    /// of keyed fragments, rows of other keys are left out.
+    /// Returns what was written to a resource in the project of a connection; only `before` a moment if it is given.
+    /// With `keys`, the first bytes of keyed fragments, rows with other keys are left out.
     pub fn pending(
         &mut self,
         connection: &Arc<Connection>,
@@ -79,7 +79,7 @@ impl TransactionBuffer {
             let hash = fragment::key_hash(&key);
             (key, hash)
         };
-        // An item that is written to by its id may have had another name when it was written to by that.
+        // An item written by id may have been written earlier under a name that it had then.
         let reached = |lane: &&Lane| lane.destination.reaches(connection, resource);
         let by_id = self.lanes.iter().filter(reached).any(Lane::writes_by_id);
         let keys = keys.filter(|_| !by_id).map(|keys| Keys(keys.into_iter().map(with_hash).collect()));
@@ -96,7 +96,7 @@ impl TransactionBuffer {
     }
 }
 
-/// Writes of one kind and wave to a lane.
+/// Writes of one kind and wave in a lane.
 struct PendingChunk<'l> {
     lane: &'l Lane,
     wave: usize,
@@ -105,7 +105,7 @@ struct PendingChunk<'l> {
     place: ChunkPlace<'l>,
 }
 
-/// Where a part of what is pending is.
+/// Where pending writes are stored.
 enum ChunkPlace<'l> {
     Open(&'l Batch),
     Closed(&'l Chunk),
@@ -116,9 +116,9 @@ impl Lane {
         KeyKind::ADDRESSES.iter().zip(self.highest).any(|(kind, wave)| *kind == KeyKind::Id && wave.is_some())
     }
 
-    /// Everything that may hold what is asked for.
+    /// Returns all chunks and batches that may hold what is asked for.
     fn parts(&self, keys: Option<&Keys>, before: Option<Moment>) -> Vec<PendingChunk<'_>> {
-        // A chunk in a temporary file is read only if the trace of its wave says that it may hold a key.
+        // A chunk in a temporary file is read only if its wave's trace may hold one of the keys.
         let may_hold = |chunk: &Chunk| match (keys, self.traces.get(chunk.wave)) {
             (Some(keys), Some(WaveTrace::Keys(trace))) if chunk.header.kind == KeyKind::Key => {
                 keys.any_in(trace) && chunk.keys.as_ref().is_none_or(|filter| keys.any_in(filter))
@@ -141,7 +141,7 @@ impl Lane {
                     place,
                 }
             }));
-            // What was open at that moment is closed since.
+            // Batches that were open at that moment have been closed since.
             let open = segment.open.iter().filter(|_| before.is_none());
             parts.extend(open.map(|open| {
                 let place = ChunkPlace::Open(&open.batch);

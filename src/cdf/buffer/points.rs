@@ -11,10 +11,10 @@ use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::datapoints::{POINTS_PER_REQUEST, SERIES_PER_REQUEST};
 use crate::cdf::table::OnConflict;
 
-/// Bytes of a request body: long strings reach it before they are 100 000.
+/// Maximum size of a request body in bytes: long strings reach it before there are 100 000 points.
 const BODY_BYTES: usize = 8 << 20;
 
-/// How a request names a series. Most external ids are short enough to stand here themselves.
+/// How a request names a series. Most external ids are short enough to be stored inline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum SeriesName {
     ExternalId(CompactString),
@@ -44,7 +44,7 @@ impl SeriesName {
         }
     }
 
-    /// Bytes on the heap.
+    /// Returns the number of bytes on the heap.
     fn bytes(&self) -> usize {
         match self {
             SeriesName::ExternalId(name) if name.is_heap_allocated() => name.capacity(),
@@ -75,8 +75,8 @@ impl SeriesName {
     }
 }
 
-/// A series of the request. Points of thousands of series come in any order, and each of them looks at one of these: it is
-/// one line of the processor's caches.
+/// A series of the request. It fits in one cache line: points of thousands of series arrive in any order, and each
+/// point accesses its series.
 #[derive(Debug)]
 #[repr(align(64))]
 struct BatchSeries {
@@ -84,51 +84,51 @@ struct BatchSeries {
     hash: u64,
     first: i64,
     last: i64,
-    /// First and last moment of what earlier requests hold of the series.
+    /// First and last moment that earlier requests hold of the series.
     earlier: (i64, i64),
 }
 
 const _: () = assert!(size_of::<BatchSeries>() == 64);
 
-/// A point, in the order in which they came.
+/// A point, in order of arrival.
 #[derive(Debug, Clone, Copy, Default)]
 struct LoggedPoint {
     timestamp: i64,
-    /// The bits of its value; or, if it is more than a number, where the log has it encoded: the first byte and the first
-    /// one behind it.
+    /// The bits of the value. If the point has more than a number: the start and exclusive end of its encoding in the
+    /// log.
     value: u64,
     series: u32,
     logged: bool,
 }
 
-/// All of time: of a series whose earlier requests are not known.
+/// All of time, for a series whose earlier requests are unknown.
 pub const ALWAYS: (i64, i64) = (i64::MIN, i64::MAX);
 
-/// The request that points are added to: a list of points in the order in which they came, which is what the processor's
-/// caches like of thousands of series, grouped by series and encoded when it is closed.
+/// The request that points are added to. Points are listed in order of arrival, which suits the processor's caches with
+/// thousands of series. Closing the request groups them by series and encodes them.
 #[derive(Debug, Default)]
 pub struct PointBatch {
     series: Vec<BatchSeries>,
     index: HashTable<u32>,
     entries: Vec<LoggedPoint>,
-    /// Points with more than a moment and a number: elements of their series' lists.
+    /// Points with more than a moment and a number, encoded as elements of their series' lists.
     log: Vec<u8>,
     /// Bytes of long names.
     names: usize,
-    /// A point was not later than the one before it of its series.
+    /// A point was not later than the previous one of its series.
     shuffled: bool,
-    /// How many requests of the lane were closed when this one was begun: after another, what earlier requests hold is
-    /// not known any more.
+    /// Number of closed requests in the lane when this one was begun. After another is closed, `earlier` is out of
+    /// date.
     begun: u64,
 }
 
-/// The hash by which a series is found that is named by its external id.
+/// Returns the hash of a series that is named by its external id.
 #[inline]
 pub fn external_id_hash(external_id: &str) -> u64 {
     hash_bytes(external_id.as_bytes())
 }
 
-/// The hash by which a series is found.
+/// Returns the hash of a series.
 pub fn series_hash(reference: &SeriesRef<'_>) -> u64 {
     match reference {
         SeriesRef::ExternalId(external_id) => external_id_hash(external_id),
@@ -140,7 +140,7 @@ pub fn series_hash(reference: &SeriesRef<'_>) -> u64 {
 }
 
 impl PointBatch {
-    /// `closed`: how many requests of the lane are closed.
+    /// Creates an empty batch. `closed`: number of closed requests in the lane.
     pub fn new(closed: u64) -> PointBatch {
         PointBatch { begun: closed, ..Default::default() }
     }
@@ -149,7 +149,7 @@ impl PointBatch {
         self.entries.len()
     }
 
-    /// Makes room for as much as a full batch had.
+    /// Reserves as much room as a full batch used.
     pub fn reserve(&mut self, like: Room) {
         self.log.reserve(like.bytes);
         self.entries.reserve(like.rows);
@@ -158,12 +158,12 @@ impl PointBatch {
         self.index.reserve(like.keys, |at| series[*at as usize].hash);
     }
 
-    /// What is in it.
+    /// Returns the batch's size.
     pub fn room(&self) -> Room {
         Room { bytes: self.log.len(), rows: self.entries.len(), keys: self.series.len() }
     }
 
-    /// Bytes on the heap.
+    /// Returns the number of bytes on the heap.
     pub fn bytes(&self) -> usize {
         self.log.capacity()
             + self.entries.capacity() * size_of::<LoggedPoint>()
@@ -171,7 +171,7 @@ impl PointBatch {
             + self.names
     }
 
-    /// The most that the points' encoded elements take.
+    /// Returns an upper bound for the size of the encoded points.
     fn encoded(&self) -> usize {
         self.log.len() + self.entries.len() * points::PLAIN_BYTES
     }
@@ -180,24 +180,24 @@ impl PointBatch {
         self.entries.len() >= POINTS_PER_REQUEST || self.encoded() >= BODY_BYTES
     }
 
-    /// Whether a point of the series has room.
+    /// Checks whether there is room for a point of the series.
     pub fn has_room(&self, reference: &SeriesRef<'_>, hash: u64) -> bool {
         !self.is_full() && (self.series.len() < SERIES_PER_REQUEST || self.find(reference, hash).is_some())
     }
 
-    /// Whether everything of `other` has room here too.
+    /// Checks whether there is room for everything in `other`.
     pub fn has_room_for(&self, other: &PointBatch) -> bool {
         self.entries.len() + other.entries.len() <= POINTS_PER_REQUEST
             && self.series.len() + other.series.len() <= SERIES_PER_REQUEST
             && self.encoded() + other.encoded() <= BODY_BYTES
     }
 
-    /// First and last moment of each series, by the series' hash.
+    /// Returns the first and last moment of each series, by the series' hash.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, (i64, i64))> + '_ {
         self.series.iter().map(|series| (series.hash, (series.first, series.last)))
     }
 
-    /// Whether a series has points before and after, or in, a stretch of time.
+    /// Checks whether the span of a series' points overlaps a time range.
     pub fn overlaps(&self, hash: u64, (first, last): (i64, i64)) -> bool {
         self.index.find(hash, |at| self.series[*at as usize].hash == hash).is_some_and(|at| {
             first <= self.series[*at as usize].last && last >= self.series[*at as usize].first
@@ -221,9 +221,9 @@ impl PointBatch {
         at
     }
 
-    /// Adds a point if its series is here and no earlier request holds anything of that moment: the way that nearly all
-    /// points take. `closed` as in [`Self::new`], but now; `held`: whether one does, for a moment at which one may. Gives
-    /// the bytes by which the memory has changed, None if nothing was added.
+    /// Adds a point if its series is in the batch and no earlier request holds that moment. Nearly all points take this
+    /// path. `closed`: as in [`Self::new`], but the current number. `held`: checks whether an earlier request holds a
+    /// moment that it may hold. Returns the change in memory in bytes; None if nothing was added.
     #[inline]
     pub fn push_known(
         &mut self,
@@ -247,8 +247,8 @@ impl PointBatch {
         Some(((self.entries.capacity() - room) * size_of::<LoggedPoint>()) as isize)
     }
 
-    /// Adds one point; `encode` appends it to the log, and leaves the log as it was if it fails. `earlier`: first and last
-    /// moment of what earlier requests hold of a series that is new here.
+    /// Adds a point. `encode` appends it to the log, and leaves the log unchanged if it fails. `earlier`: first and
+    /// last moment that earlier requests hold of a series that is new in this batch.
     pub fn push(
         &mut self,
         reference: &SeriesRef<'_>,
@@ -271,7 +271,7 @@ impl PointBatch {
         Ok(())
     }
 
-    /// Takes note of a point.
+    /// Records a point.
     #[inline]
     fn note(&mut self, at: usize, timestamp: i64, value: u64, logged: bool) {
         self.entries.push(LoggedPoint { timestamp, value, series: at as u32, logged });
@@ -281,7 +281,7 @@ impl PointBatch {
         series.last = series.last.max(timestamp);
     }
 
-    /// Takes over the points of a later batch. The caller has checked that there is room.
+    /// Moves the points of a later batch into this one. The caller has checked that there is room.
     pub fn absorb(&mut self, later: PointBatch) {
         let offset = self.log.len();
         let mut places = Vec::with_capacity(later.series.len());
@@ -309,17 +309,17 @@ impl PointBatch {
         }));
     }
 
-    /// Whether points of a series came in another order than that of time.
+    /// Checks whether points of a series arrived out of time order.
     pub fn is_shuffled(&self) -> bool {
         self.shuffled
     }
 
-    /// Every point's series, by the series' hash, and moment.
+    /// Returns the series' hash and the moment of every point.
     pub fn moments(&self) -> impl Iterator<Item = (u64, i64)> + '_ {
         self.entries.iter().map(|entry| (self.series[entry.series as usize].hash, entry.timestamp))
     }
 
-    /// The points by series, each series' in the order in which they came, and where each series' end.
+    /// Groups the points by series, in order of arrival. Also returns where each series' points end.
     fn grouped(&self) -> (Vec<LoggedPoint>, Vec<usize>) {
         let mut ends = vec![0; self.series.len() + 1];
         for entry in &self.entries {
@@ -328,7 +328,7 @@ impl PointBatch {
         for at in 1..ends.len() {
             ends[at] += ends[at - 1];
         }
-        // Where each series' begin, until all of its points are in their places.
+        // Where each series' points begin, until all points are placed.
         let mut grouped = vec![LoggedPoint::default(); self.entries.len()];
         for entry in &self.entries {
             let end = &mut ends[entry.series as usize];
@@ -338,7 +338,7 @@ impl PointBatch {
         (grouped, ends)
     }
 
-    /// Calls `each` for every series with its points, in order, each moment once.
+    /// Calls `each` for every series with its points in time order, each moment once.
     fn for_each_series(
         &self,
         keep_first: bool,
@@ -350,7 +350,7 @@ impl PointBatch {
         for (series, end) in self.series.iter().zip(ends) {
             let (points, others) = rest.split_at_mut(end - start);
             (rest, start) = (others, end);
-            // A series whose only row was refused has none.
+            // A series has no points if its only row was refused.
             if !points.is_empty() {
                 each(series, &mut PointsInOrder::of(points, &self.log, keep_first))?;
             }
@@ -358,10 +358,10 @@ impl PointBatch {
         Ok(())
     }
 
-    /// Ends the request; also gives the number of points in it.
+    /// Finishes the request. Also returns its number of points.
     ///
     /// # Errors
-    /// `Duplicate` if a moment is written twice and is not to be.
+    /// `Duplicate` if a moment is written twice and that is not allowed.
     pub fn close(self, string: bool, on_conflict: OnConflict) -> Result<(Body, usize), Error> {
         let EncodedPoints { mut bytes, points, twice } =
             self.encode(string, on_conflict == OnConflict::Ignore)?;
@@ -384,7 +384,7 @@ impl PointBatch {
         }
     }
 
-    /// The points as they would be sent.
+    /// Encodes the points as they would be sent.
     pub fn encode(&self, string: bool, keep_first: bool) -> Result<EncodedPoints, Error> {
         let mut bytes = Vec::with_capacity(self.encoded() + self.series.len() * 48);
         let (mut written, mut twice) = (0, None);
@@ -411,27 +411,27 @@ pub struct EncodedPoints {
     twice: Option<(Identity, i64)>,
 }
 
-/// Where in the log something is.
+/// Packs a position in the log.
 fn place(start: usize, end: usize) -> u64 {
     (start as u64) << 32 | end as u64
 }
 
-/// The points of a series ordered by time, each moment once with its last value, or its first: CDF does not say which of
-/// two it keeps.
+/// The points of a series in time order, each moment once with its last or first value. CDF does not say which of two
+/// it keeps.
 struct PointsInOrder<'p> {
     points: &'p [LoggedPoint],
     log: &'p [u8],
-    /// A moment that came more than once.
+    /// A moment that occurs more than once.
     twice: Option<i64>,
 }
 
 impl<'p> PointsInOrder<'p> {
-    /// `points`: in the order in which they came.
+    /// Sorts `points`, which are in order of arrival.
     fn of(points: &'p mut [LoggedPoint], log: &'p [u8], keep_first: bool) -> Self {
         if points.is_sorted_by(|a, b| a.timestamp < b.timestamp) {
             return PointsInOrder { points, log, twice: None };
         }
-        // The sort keeps the order of equal moments; reversing makes "keep the first" mean "keep the last written".
+        // The sort is stable; reversing makes "keep the first" mean "keep the last written".
         if !keep_first {
             points.reverse();
         }
@@ -470,7 +470,7 @@ mod tests {
         let series = SeriesRef::ExternalId("s".into());
         let hash = series_hash(&series);
         for (at, (timestamp, value)) in points.iter().enumerate() {
-            // Those that are more than a number, and those that are not.
+            // Encode points that are only a number, and the others, each in their own way.
             let plain = PlainPoint { external_id: "s", timestamp: *timestamp, value: *value };
             if at % 2 == 0 || batch.push_known(hash, &plain, 0, || false).is_none() {
                 let encode = |out: &mut Vec<u8>| {

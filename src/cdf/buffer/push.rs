@@ -1,5 +1,5 @@
-//! How a row gets into the open request of its wave. Each kind of row has a fast way, for what needs no search, and a way
-//! that finds the wave first.
+//! Adds a row to the open request of its wave. Each kind of row has a fast path, which needs no search, and a slow
+//! path, which finds the wave first.
 
 use super::batch::{Batch, Open};
 use super::lane::{Lane, Outside};
@@ -13,8 +13,8 @@ use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::{Mode, OnConflict};
 
 impl Lane {
-    /// Adds an item if that takes no more than to see that nothing holds its key; gives the bytes by which the memory has
-    /// changed if it has.
+    /// Adds an item if a quick check shows that nothing holds its key. Returns the change in memory in bytes if it was
+    /// added.
     #[inline]
     pub(super) fn push_new_item(
         &mut self,
@@ -47,7 +47,7 @@ impl Lane {
         Some(batch.bytes() as isize - before)
     }
 
-    /// Adds an item; gives the bytes by which the memory has changed. `floor`: the first wave that it may go in.
+    /// Adds an item. Returns the change in memory in bytes. `floor`: the first wave allowed.
     pub(super) fn push_item(
         &mut self,
         subtransaction: Subtransaction,
@@ -63,7 +63,7 @@ impl Lane {
         let segment = self.segment(subtransaction);
         let prefix = &fragment[..encoded.prefix];
         let wave = match encoded.kind {
-            // Waves go one after another, whatever savepoint a row was written in.
+            // Waves are sent one after another, whichever savepoint a row was written in.
             KeyKind::None if !self.destination.resource.has_key() => {
                 self.written += 1;
                 self.written
@@ -103,8 +103,7 @@ impl Lane {
         Ok(batch.bytes() as isize - before + freed)
     }
 
-    /// Adds a plain point if that takes no more than a look at its series; gives the bytes by which the memory has changed
-    /// if it has.
+    /// Adds a plain point if looking at its series is enough. Returns the change in memory in bytes if it was added.
     #[inline]
     pub(super) fn push_known(
         &mut self,
@@ -144,7 +143,7 @@ impl Lane {
         }
     }
 
-    /// Adds a point; gives the bytes by which the memory has changed. `floor`: the first wave that it may go in.
+    /// Adds a point. Returns the change in memory in bytes. `floor`: the first wave allowed.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn push_point(
         &mut self,
@@ -169,7 +168,7 @@ impl Lane {
         {
             let before = self.memory() as isize;
             let room = self.close_full(segment, at, outside)?;
-            // The full batch is closed now: the point may belong behind it.
+            // The full batch is closed now, so the point may have to come after it.
             let next = wave(self);
             at = self.open(segment, next, mode, kind);
             self.segments[segment].open[at].batch.reserve(room);
@@ -186,7 +185,7 @@ impl Lane {
         Ok(batch.bytes() as isize - before + freed)
     }
 
-    /// Adds a stretch of a series' time that is to be deleted; gives the bytes by which the memory has changed.
+    /// Adds a time range of a series to delete. Returns the change in memory in bytes.
     pub(super) fn push_range(
         &mut self,
         subtransaction: Subtransaction,
@@ -218,7 +217,7 @@ impl Lane {
     }
 }
 
-/// First and last moment of what the closed chunks of some waves hold of a series.
+/// Returns the first and last moment that the closed chunks of some waves hold of a series.
 fn earlier(traces: &[WaveTrace], series: u64) -> (i64, i64) {
     let ranges = traces.iter().filter_map(|trace| match trace {
         WaveTrace::Ranges(trace) => trace.range(series),

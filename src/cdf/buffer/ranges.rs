@@ -1,4 +1,4 @@
-//! An open request of stretches of time whose datapoints are to be deleted.
+//! An open request of time ranges whose datapoints are to be deleted.
 
 use hashbrown::HashMap;
 
@@ -11,7 +11,7 @@ use crate::cdf::resource::datapoints::RANGES_PER_REQUEST;
 #[derive(Debug)]
 pub struct RangeBatch {
     body: BodyBuilder,
-    /// First and last moment of each series' stretches.
+    /// First and last moment of each series' ranges.
     spans: HashMap<u64, (i64, i64)>,
 }
 
@@ -34,12 +34,12 @@ impl RangeBatch {
         self.len() >= RANGES_PER_REQUEST
     }
 
-    /// Whether everything of `other` has room here too.
+    /// Checks whether there is room for everything in `other`.
     pub fn has_room_for(&self, other: &RangeBatch) -> bool {
         self.len() + other.len() <= RANGES_PER_REQUEST
     }
 
-    /// First and last moment of each series' stretches, by the series' hash.
+    /// Returns the first and last moment of each series' ranges, by the series' hash.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, (i64, i64))> + '_ {
         self.spans.iter().map(|(series, span)| (*series, *span))
     }
@@ -48,7 +48,7 @@ impl RangeBatch {
         self.spans.get(&series).is_some_and(|span| first <= span.1 && last >= span.0)
     }
 
-    /// Adds a stretch; its end is excluded.
+    /// Adds a time range; its end is exclusive.
     pub fn push(&mut self, series: &SeriesRef<'_>, hash: u64, first: i64, end: i64) {
         let mut fragment = vec![b'{'];
         series.write_json(&mut fragment);
@@ -66,13 +66,13 @@ impl RangeBatch {
         *span = (span.0.min(first), span.1.max(last));
     }
 
-    /// Takes over the stretches of a later batch. The caller has checked that there is room.
+    /// Moves the ranges of a later batch into this one. The caller has checked that there is room.
     pub fn absorb(&mut self, later: RangeBatch) {
         later.body.fragments().for_each(|fragment| self.body.append(fragment));
         later.ranges().for_each(|(series, span)| self.widen(series, span));
     }
 
-    /// The stretches' objects.
+    /// Returns the ranges' objects.
     pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
         self.body.fragments()
     }

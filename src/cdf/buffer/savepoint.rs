@@ -1,4 +1,4 @@
-//! What becomes of a lane's rows when the savepoint ends that they were written in.
+//! What happens to a lane's rows when their savepoint ends.
 
 use super::batch::{Batch, Open};
 use super::body::BODY_BYTES;
@@ -9,7 +9,7 @@ use crate::cdf::error::Error;
 use crate::cdf::table::OnConflict;
 
 impl Lane {
-    /// Gives the rows of an ended subtransaction to its parent.
+    /// Moves the rows of an ended subtransaction to its parent.
     pub(super) fn release(
         &mut self,
         ended: Subtransaction,
@@ -32,7 +32,7 @@ impl Lane {
         };
         self.segments[into].closed.extend(child.closed);
         let mut opened = child.open;
-        // Earlier writes of a key first.
+        // Keep the write order of each key.
         opened.sort_by_key(|open| open.wave);
         for open in opened {
             self.adopt(into, open, budget)?;
@@ -40,10 +40,11 @@ impl Lane {
         Ok(())
     }
 
-    /// Adds a batch that was written after everything in the segment: to an open batch if it may, else beside them.
+    /// Adds a batch that was written after everything in the segment: merged into an open batch if allowed, else
+    /// separately.
     fn adopt(&mut self, into: usize, open: Open, budget: usize) -> Result<(), Error> {
         let mut candidates: Vec<usize> = (0..self.segments[into].open.len()).collect();
-        // The earliest wave that will do: otherwise savepoint after savepoint would add another.
+        // Choose the earliest possible wave: otherwise each savepoint would add another wave.
         candidates.sort_by_key(|at| self.segments[into].open[*at].wave);
         if let Some(at) = candidates.into_iter().find(|at| self.may_join(into, *at, &open)) {
             let merge = self.merge(open.mode);
@@ -69,7 +70,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Whether a later batch has room in an open one, and nothing of it is in a wave after that.
+    /// Checks whether a later batch fits in an open one, and no later wave holds any of its keys or moments.
     fn may_join(&self, into: usize, at: usize, later: &Open) -> bool {
         let open = &self.segments[into].open[at];
         let wave = if self.tied { open.wave == later.wave } else { open.wave <= later.wave };
@@ -85,7 +86,7 @@ impl Lane {
             (Batch::Ranges(batch), Batch::Ranges(later)) => batch.has_room_for(later),
             _ => false,
         };
-        // Two writes of a key are an error then, which only CDF's answer to separate requests brings up.
+        // Two writes of a key are an error in this mode, which CDF reports only for separate requests.
         let refused = open.mode.on_conflict == OnConflict::Error && open.batch.conflicts_with(&later.batch);
         let between = || {
             let others = self.highest_of_others(later.kind);

@@ -1,7 +1,7 @@
-//! What the closed chunks of one wave hold, so that a later write of the same key goes into a later wave.
+//! What the closed chunks of a wave hold, so that a later write of the same key goes into a later wave.
 //!
-//! Waves are sent one after another, chunks of one wave in parallel. A trace may err on the safe side: a key that it
-//! wrongly believes to be there only goes one wave later.
+//! Waves are sent one after another, chunks of a wave in parallel. False positives are harmless: the key only goes one
+//! wave later.
 
 use hashbrown::{HashMap, HashSet};
 
@@ -19,7 +19,7 @@ pub enum KeyTrace {
 
 /// Bits set per key.
 const PROBES: u64 = 4;
-/// A set's bytes per key, its load factor and control bytes included.
+/// Bytes per key of a set, including load factor and control bytes.
 const EXACT_BYTES: usize = 18;
 
 impl Default for KeyTrace {
@@ -36,14 +36,14 @@ impl KeyTrace {
         }
     }
 
-    /// A filter for these keys, in about two bytes each.
+    /// Builds a filter of these keys, about two bytes per key.
     pub fn of(hashes: impl ExactSizeIterator<Item = u64>) -> KeyTrace {
         let mut bits = vec![0; hashes.len().div_ceil(4).next_power_of_two().max(8)];
         hashes.for_each(|hash| set(&mut bits, hash));
         KeyTrace::Bloom { bits }
     }
 
-    /// Makes room for so many keys, if they are kept exactly.
+    /// Reserves room for this many keys, if keys are kept exactly.
     pub fn reserve(&mut self, keys: usize, budget: usize) {
         if let KeyTrace::Exact(hashes) = self {
             if (hashes.len() + keys) * EXACT_BYTES <= budget / 32 {
@@ -82,7 +82,7 @@ fn set(bits: &mut [u64], hash: u64) {
     }
 }
 
-/// All bits of a key lie in one cache line of eight words.
+/// Returns the positions of a key's bits, all in one cache line of eight words.
 fn positions(hash: u64, words: usize) -> impl Iterator<Item = (usize, u64)> {
     let line = (hash as usize) & (words - 1) & !7;
     let high = hash >> 28;
@@ -92,10 +92,11 @@ fn positions(hash: u64, words: usize) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-/// Where the points of each series lie. Of points that come in no order that says little: of these the moments are listed.
+/// Where the points of each series lie. Ranges say little about points that arrive in no order, so their moments are
+/// listed.
 #[derive(Debug, Default)]
 pub struct RangeTrace {
-    /// Of chunks whose moments are not listed.
+    /// Ranges of chunks whose moments are not listed.
     ranges: Ranges,
     listed: Ranges,
     moments: MomentFilters,
@@ -105,7 +106,7 @@ pub struct RangeTrace {
 #[derive(Debug, Default)]
 struct Ranges {
     series: HashMap<u64, (i64, i64), IdentityHash>,
-    /// The series were forgotten when they became too many: every point counts as being here.
+    /// The series were dropped because there were too many: every point counts as present.
     all: bool,
 }
 
@@ -129,7 +130,7 @@ impl Ranges {
         self.get(series).is_some_and(|range| first <= range.1 && last >= range.0)
     }
 
-    /// Adds a series' range. This stays within a sixteenth of `budget` bytes.
+    /// Adds a series' range. The ranges stay within a sixteenth of `budget` bytes.
     fn insert(&mut self, series: u64, (first, last): (i64, i64), budget: usize) {
         if self.all {
             return;
@@ -149,15 +150,15 @@ impl Ranges {
     }
 }
 
-/// Bloom filters for points, each as large as its points need.
+/// Bloom filters of points, each sized for its points.
 #[derive(Debug, Default)]
 struct MomentFilters {
     filters: Vec<Vec<u64>>,
-    /// Points in the last filter.
+    /// Number of points in the last filter.
     points: usize,
 }
 
-/// Points of one filter, and its bits for each.
+/// Points per filter, and bits per point.
 const FILTER_POINTS: usize = 1 << 20;
 const FILTER_BITS: usize = 16;
 
@@ -188,13 +189,13 @@ impl MomentFilters {
 }
 
 fn moment_hash(series: u64, moment: i64) -> u64 {
-    // Multiplied by an odd number, neighbouring moments differ in all the bits that choose a place.
+    // Multiplying by an odd number makes neighbouring moments differ in all bits that choose a position.
     let mixed = (moment as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32) ^ series;
     mixed.wrapping_mul(0xD6E8_FEB8_6659_FD93)
 }
 
 impl RangeTrace {
-    /// Whether something of a series may lie in a stretch of time, its end included.
+    /// Checks whether a series may have points in a time range, its end included.
     pub fn overlaps(&self, series: u64, (first, last): (i64, i64)) -> bool {
         if first == last {
             self.holds(series, first)
@@ -203,14 +204,14 @@ impl RangeTrace {
         }
     }
 
-    /// Whether the series may have a point of that moment.
+    /// Checks whether the series may have a point at that moment.
     pub fn holds(&self, series: u64, moment: i64) -> bool {
         let at = (moment, moment);
         !self.ranges.is_empty() && self.ranges.overlaps(series, at)
             || self.moments.contains(series, moment) && self.listed.overlaps(series, at)
     }
 
-    /// First and last moment of a series' points; None if there are none.
+    /// Returns the first and last moment of a series' points; None if there are none.
     pub fn range(&self, series: u64) -> Option<(i64, i64)> {
         match (self.ranges.get(series), self.listed.get(series)) {
             (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
@@ -223,7 +224,7 @@ impl RangeTrace {
         self.ranges.insert(series, range, budget);
     }
 
-    /// Adds a series' range of which all moments are added with [`Self::insert_moment`].
+    /// Adds a series' range whose moments are all added with [`Self::insert_moment`].
     pub fn insert_listed(&mut self, series: u64, range: (i64, i64), budget: usize) {
         self.listed.insert(series, range, budget);
     }

@@ -1,4 +1,4 @@
-//! The buffer of a transaction: its lanes, and the memory that they take.
+//! The buffer of a transaction: its lanes and their memory.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ use crate::cdf::table::Mode;
 #[derive(Debug)]
 pub struct TransactionBuffer {
     pub(super) lanes: Vec<Lane>,
-    /// Lanes of RAW tables by name: a generic RAW table may write to thousands.
+    /// Lanes of RAW tables by name: a generic RAW table may write to thousands of tables.
     pub(super) raw_lanes: HashMap<(String, String), Vec<usize>>,
     /// Bytes that may stay on the heap.
     pub(super) limit: usize,
     pub(super) memory: usize,
-    /// A failure at a moment when PostgreSQL takes no errors; told at the next one.
+    /// A failure at a moment when PostgreSQL accepts no errors; reported at the next opportunity.
     pub(super) failure: Option<Error>,
     pub(super) moment: Moment,
     pub(super) background: &'static dyn Background,
@@ -42,7 +42,8 @@ pub struct Delivery {
 }
 
 impl TransactionBuffer {
-    /// `limit`: bytes that may stay on the heap. `background`: where full requests are made while others are filled.
+    /// Creates a buffer. `limit`: bytes that may stay on the heap. `background`: where full requests are made while
+    /// others are filled.
     pub fn new(limit: usize, background: &'static dyn Background) -> Self {
         TransactionBuffer {
             lanes: Vec::new(),
@@ -55,7 +56,7 @@ impl TransactionBuffer {
         }
     }
 
-    /// The lane of a destination. It stays the same for the transaction.
+    /// Returns the lane of a destination. It stays the same for the transaction.
     pub fn lane(
         &mut self,
         connection: &Arc<Connection>,
@@ -84,7 +85,7 @@ impl TransactionBuffer {
         })
     }
 
-    /// As [`TransactionBuffer::lane`], of nodes or edges that are written through a view.
+    /// Like [`TransactionBuffer::lane`], for nodes or edges written through a view.
     pub fn lane_of_view(
         &mut self,
         connection: &Arc<Connection>,
@@ -103,7 +104,7 @@ impl TransactionBuffer {
         })
     }
 
-    /// Whether the lane is the destination's.
+    /// Checks whether the lane belongs to the destination.
     pub fn is_lane(&self, lane: usize, connection: &Arc<Connection>, raw: Option<(&str, &str)>) -> bool {
         let destination = &self.lanes[lane].destination;
         destination.is(connection, destination.resource, raw)
@@ -130,8 +131,8 @@ impl TransactionBuffer {
         self.account(delta, spill)
     }
 
-    /// Adds a plain point, and gives true, if its series is in the only open request of the lane and nothing earlier is in
-    /// its way. Otherwise [`Self::push_point`] is to find the place.
+    /// Adds a plain point and returns true if its series is in the only open request of the lane and no earlier write
+    /// is in the way. Otherwise [`Self::push_point`] must find the place.
     #[inline]
     pub fn push_known_point(
         &mut self,
@@ -172,7 +173,7 @@ impl TransactionBuffer {
         self.account(delta, spill)
     }
 
-    /// Adds a stretch of a series' time, its end excluded, that is to be deleted. Milliseconds.
+    /// Adds a time range of a series to delete, in milliseconds; its end is exclusive.
     pub fn push_range(
         &mut self,
         lane: usize,
@@ -209,7 +210,7 @@ impl TransactionBuffer {
         Ok(())
     }
 
-    /// Waits for what is made in the background.
+    /// Waits for requests that are being made in the background.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
         self.closed_mut().try_for_each(Chunk::settle)
     }
@@ -218,9 +219,9 @@ impl TransactionBuffer {
         self.lanes.iter_mut().flat_map(|lane| &mut lane.segments).flat_map(|segment| &mut segment.closed)
     }
 
-    /// Moves closed chunks to temporary files, and open batches too if they are what fills the memory.
+    /// Moves closed chunks to temporary files, and open batches too if they take up the memory.
     fn relieve(&mut self, spill: &mut dyn Spill) -> Result<(), Error> {
-        // What is being made counts as more than what comes of it.
+        // A request being made counts as more memory than the finished one.
         self.settle()?;
         self.memory = self.lanes.iter().map(Lane::memory).sum();
         if self.memory <= self.limit {
@@ -231,7 +232,7 @@ impl TransactionBuffer {
         };
         if self.lanes.iter().map(opened).sum::<usize>() > self.limit / 2 {
             for lane in &mut self.lanes {
-                // Inner segments first: closing looks at what surrounding ones still have open.
+                // Close inner segments first: closing looks at what outer ones still have open.
                 for segment in (0..lane.segments.len()).rev() {
                     lane.close_segment(segment, self.limit)?;
                 }
@@ -244,8 +245,8 @@ impl TransactionBuffer {
         Ok(())
     }
 
-    /// The present, for a reader that must not see what is written later: [`TransactionBuffer::pending`]. What is open
-    /// of the resource is closed, since later writes would be merged into it.
+    /// Returns the present moment, for a reader that must not see later writes: [`TransactionBuffer::pending`]. Closes
+    /// the open batches of the resource, since later writes would be merged into them.
     pub fn moment(
         &mut self,
         connection: &Arc<Connection>,
@@ -264,7 +265,7 @@ impl TransactionBuffer {
         Ok(self.moment)
     }
 
-    /// A subtransaction ended well: its rows are its parent's now.
+    /// Moves the rows of a committed subtransaction to its parent.
     pub fn release(&mut self, ended: Subtransaction, parent: Subtransaction) {
         for lane in &mut self.lanes {
             if let Err(error) = lane.release(ended, parent, self.limit) {
@@ -274,7 +275,7 @@ impl TransactionBuffer {
         self.memory = self.lanes.iter().map(Lane::memory).sum();
     }
 
-    /// A subtransaction was rolled back: its rows were never written.
+    /// Discards the rows of a subtransaction that was rolled back.
     pub fn rollback(&mut self, ended: Subtransaction) {
         for lane in &mut self.lanes {
             lane.segments.retain(|segment| segment.subtransaction < ended);
@@ -290,17 +291,17 @@ impl TransactionBuffer {
         })
     }
 
-    /// Bytes on the heap.
+    /// Returns the number of bytes on the heap.
     pub fn memory(&self) -> usize {
         self.memory
     }
 
-    /// Bytes that may stay on the heap from now on. What is there already leaves it when the next row comes.
+    /// Sets the limit of bytes on the heap. Any excess is moved off the heap when the next row is added.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Everything, as finished requests.
+    /// Closes everything and returns the finished requests.
     pub fn finish(mut self) -> Result<Vec<Delivery>, Error> {
         self.check()?;
         let mut deliveries = Vec::with_capacity(self.lanes.len());
@@ -318,12 +319,12 @@ impl TransactionBuffer {
         Ok(deliveries)
     }
 
-    // Views share instances, and several connections may reach one project, with the credentials of several roles, or with
-    // those that a role had before its user mapping was changed. Rows of such lanes share no request, since each request goes
-    // with the credentials of whoever wrote its rows. So that rows still count one after another, a write goes into a wave
-    // after all that such lanes hold of its item.
+    // Views share instances. Several connections may reach one project, with the credentials of several roles or with
+    // those that a role had before its user mapping was changed. Rows of such lanes share no request, since each
+    // request is sent with the credentials of whoever wrote its rows. To keep the order of writes, a write goes into a
+    // wave after all that such lanes hold of its item.
 
-    /// Adds a lane, and tells those about it that may hold the same items.
+    /// Adds a lane, and links it with the lanes that may hold the same items.
     fn add_lane(&mut self, to: Destination, candidates: &[usize]) -> usize {
         let at = self.lanes.len();
         let mut lane = Lane::to(to, self.moment);
@@ -337,11 +338,11 @@ impl TransactionBuffer {
         at
     }
 
-    /// The first wave after what other lanes hold of an item.
+    /// Returns the first wave after what other lanes hold of an item.
     #[inline]
     fn floor(&self, lane: usize, of: Touched<'_>, mode: Mode, kind: KeyKind) -> usize {
         let kin = &self.lanes[lane].kin;
-        // Rows without a key are about no item that there is.
+        // Rows without a key concern no existing item.
         if kin.is_empty() || kind == KeyKind::None {
             return 0;
         }

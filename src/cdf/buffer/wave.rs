@@ -1,4 +1,4 @@
-//! What the closed requests of one wave hold, and whether something that is written next is among it.
+//! What the closed requests of a wave hold, to check the next write against.
 
 use super::batch::Batch;
 use super::trace::{KeyTrace, RangeTrace};
@@ -17,12 +17,12 @@ impl WaveTrace {
         }
     }
 
-    /// Whether it may hold the key of such a hash.
+    /// Checks whether it may hold a key of this hash.
     pub(super) fn may_hold(&self, hash: u64) -> bool {
         matches!(self, WaveTrace::Keys(trace) if trace.contains(hash))
     }
 
-    /// Whether it may hold a point of a series.
+    /// Checks whether it may hold a point of a series.
     pub(super) fn holds(&self, series: u64, moment: i64) -> bool {
         match self {
             WaveTrace::Ranges(trace) => trace.holds(series, moment),
@@ -30,7 +30,7 @@ impl WaveTrace {
         }
     }
 
-    /// Whether it may hold something that the batch holds too.
+    /// Checks whether it may hold something that the batch also holds.
     pub(super) fn conflicts_with(&self, batch: &Batch) -> bool {
         match (self, batch) {
             (WaveTrace::Keys(trace), Batch::Items(batch)) => batch.hashes().any(|hash| trace.contains(hash)),
@@ -41,7 +41,7 @@ impl WaveTrace {
         }
     }
 
-    /// Adds what a batch holds; `list`: each moment of its points too.
+    /// Adds the content of a batch; `list`: also each moment of its points.
     pub(super) fn add(&mut self, batch: &Batch, list: bool, budget: usize) {
         match (self, batch) {
             (WaveTrace::Keys(trace), Batch::Items(batch)) => {
@@ -60,12 +60,12 @@ impl WaveTrace {
     }
 }
 
-/// What of an item, or of a series, a lane may hold.
+/// The part of an item or series that a lane may hold.
 #[derive(Clone, Copy)]
 pub(super) enum Touched<'k> {
     /// The hash of its key, and the first bytes of its object.
     Item(u64, &'k [u8]),
-    /// The hash of a series, and a stretch of time, its last moment included.
+    /// The hash of a series and a time range, its last moment included.
     Range(u64, (i64, i64)),
 }
 
