@@ -16,7 +16,7 @@ use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::Resource;
 
-/// What a request for a page needs.
+/// The context of a request for a page.
 pub struct Call<'c> {
     pub client: &'c Client,
     pub query: &'c Query,
@@ -30,7 +30,7 @@ impl Call<'_> {
         self.query.table.options.resource
     }
 
-    /// What is read, as errors name it.
+    /// The subject of the read, as errors name it.
     pub fn subject(&self) -> String {
         let options = &self.query.table.options;
         let raw = options.database.as_deref().zip(options.table.as_deref());
@@ -49,19 +49,19 @@ impl Call<'_> {
         self.client.send(&self.query.connection, &request, &self.limits).await
     }
 
-    /// What a request for a list, or for what has some keys, is answered.
+    /// Posts a request for a list, or for items by key, and returns the answer.
     pub async fn post(&self, endpoint: Endpoint, body: &serde_json::Value) -> Result<Value, Error> {
         let response = self.ask(endpoint, body).await;
         response.map_err(|error| self.failed(error))?.document()
     }
 
-    /// As `post`, for callers that know what to do about a refusal.
+    /// As `post`, for callers that handle a refusal themselves.
     pub async fn ask(&self, endpoint: Endpoint, body: &serde_json::Value) -> Result<Response, RequestError> {
         let body = RequestBody::Json(Bytes::from(body.to_string()));
         self.send(endpoint, body, Owed::List).await
     }
 
-    /// As `post`, for GET; None where CDF says that there is no such thing.
+    /// As `post`, for GET. None if CDF says that the thing does not exist.
     pub async fn get(&self, endpoint: Endpoint, owed: Owed) -> Result<Option<Value>, Error> {
         match self.send(endpoint, RequestBody::None, owed).await {
             Ok(response) => response.document().map(Some),
@@ -74,13 +74,13 @@ impl Call<'_> {
         self.failed_for(error, &self.resource().read_capability())
     }
 
-    /// As `failed`, of a request that takes another capability than that of the table's resource.
+    /// As `failed`, for a request that needs another capability than the table's resource.
     pub fn failed_for(&self, error: RequestError, capability: &str) -> Error {
         error.into_error(capability).about(self.subject())
     }
 }
 
-/// Takes an answer's items and the cursor of the next page.
+/// Takes the items of an answer, and the cursor of the next page.
 pub fn take_page(mut answer: Value) -> (Vec<Value>, Option<String>) {
     let cursor = answer["nextCursor"].as_str().filter(|cursor| !cursor.is_empty()).map(str::to_owned);
     match answer["items"].take() {

@@ -12,7 +12,7 @@ pub enum Comparison {
     GreaterOrEqual,
     /// Equal to any of a list.
     AnyOf,
-    /// LIKE, the pattern with backslashes as escapes.
+    /// LIKE, with backslashes as escapes in the pattern.
     Like,
     StartsWith,
     IsNull,
@@ -23,7 +23,7 @@ pub enum Comparison {
     Overlaps,
     /// An array has this element.
     HasElement,
-    /// Of metadata: the value of the first of two texts is the second.
+    /// Metadata: the value of the key, the first of two texts, equals the second text.
     Member,
 }
 
@@ -43,7 +43,7 @@ pub enum Operand {
     List(Vec<Operand>),
 }
 
-/// What the value of a condition is, or the elements of a list are.
+/// The type of a condition's value, or of the elements of its list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperandKind {
     Text,
@@ -58,7 +58,7 @@ pub enum OperandKind {
     Json,
 }
 
-/// `column comparison value`. PostgreSQL checks it again: it only has to save requests and rows.
+/// `column comparison value`. PostgreSQL checks it again, so it only serves to save requests and rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition {
     /// Position of the column in the foreign table.
@@ -83,7 +83,7 @@ pub fn distinct(operand: &Operand) -> Vec<&Operand> {
     operands.iter().filter(|operand| seen.insert(*operand)).collect()
 }
 
-/// The text that everything a LIKE pattern matches begins with.
+/// The literal text at the beginning of a LIKE pattern.
 pub fn literal_prefix(pattern: &str) -> String {
     let mut prefix = String::new();
     let mut characters = pattern.chars();

@@ -1,5 +1,5 @@
-//! Which of some rows exist: in CDF, or by what the transaction has written. For statements that leave existing rows alone,
-//! and say how many were new.
+//! Finds out which rows exist, in CDF or among the transaction's own writes. It serves statements that leave existing rows
+//! alone and count the new ones.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 use crate::cdf::resource::Role;
 use crate::cdf::table::Table;
 
-/// What tells a row apart.
+/// The key of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RowKey {
     Item(Identity),
@@ -67,19 +67,19 @@ impl RowKey {
     }
 }
 
-/// A question for CDF, and what the buffer is asked for besides.
+/// A query for CDF, and the keys that the buffer is asked for.
 pub struct Question {
     pub query: Query,
-    /// As [`TransactionBuffer::pending`] takes them; None: what was written is to be read part by part.
+    /// As [`TransactionBuffer::pending`] takes them; None: own writes are read part by part.
     ///
     /// [`TransactionBuffer::pending`]: crate::cdf::buffer::TransactionBuffer::pending
     pub prefixes: Option<Vec<Vec<u8>>>,
     keys: HashSet<RowKey>,
 }
 
-/// The questions that find out which of these rows exist: as few as CDF allows.
+/// The queries that find out which of these rows exist: as few as CDF allows.
 pub fn questions(table: &Arc<Table>, connection: &Arc<Connection>, keys: &HashSet<RowKey>) -> Vec<Question> {
-    // One for each way in which rows are named, and for each place that a request is about.
+    // One for each way of naming rows, and for each place that a request can address.
     let behind_view = table.options.resource.is_behind_view();
     let mut groups: HashMap<(u8, String, String), Vec<&RowKey>> = HashMap::new();
     for key in keys {
@@ -114,7 +114,7 @@ pub fn questions(table: &Arc<Table>, connection: &Arc<Connection>, keys: &HashSe
         .collect()
 }
 
-/// What the rows of one group have in common.
+/// What the rows of a group share.
 fn conditions(table: &Table, keys: &[&RowKey]) -> Vec<Condition> {
     let mut conditions = Vec::new();
     let mut add = |column: Option<usize>, comparison: Comparison, operand: Operand| {
@@ -188,7 +188,7 @@ fn conditions(table: &Table, keys: &[&RowKey]) -> Vec<Condition> {
     conditions
 }
 
-/// Those of the rows that exist.
+/// Returns the rows that exist.
 pub async fn existing(
     client: Client,
     questions: Vec<Question>,
@@ -219,8 +219,8 @@ async fn read_all(
     Ok(())
 }
 
-/// RAW can be asked for one row, or for all of a table. One row is asked for; for several the table is read, until that has
-/// taken more than a request and only few are left to be asked for one by one.
+/// RAW answers for one row by key, or for a whole table. A single row is asked for by key. For several rows the table is
+/// read, until that has taken more than one request and few rows are left, which are then asked for one by one.
 async fn of_raw_table(
     client: &Client,
     question: Question,
@@ -267,7 +267,7 @@ async fn of_raw_table(
     Ok(())
 }
 
-/// Adds the keys by which a row that was read may be known. `place`: RAW's database and table, if the row does not say.
+/// Adds the keys that identify a row that was read. `place`: RAW's database and table, if the row does not have them.
 pub fn keys_of(table: &Table, row: &Row, place: Option<(&str, &str)>, found: &mut HashSet<RowKey>) {
     let field = |role: Role| table.position_of(role).map(|at| &row[at]);
     let text = |role: Role| field(role).and_then(as_text);

@@ -1,9 +1,9 @@
-//! Values that were read.
+//! Values read from CDF.
 
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::document::Value;
 
-/// A value that was read, to be brought into the column's type.
+/// A value read from CDF, before it is converted to the column's type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Field {
     Null,
@@ -12,12 +12,12 @@ pub enum Field {
     Text(String),
     /// Milliseconds since 1970.
     Millis(i64),
-    /// Anything that CDF has as JSON.
+    /// Any other JSON value.
     Json(Value),
 }
 
 impl Field {
-    /// The value as a row that is written has it.
+    /// The value as a cell of a written row.
     pub fn cell(&self) -> Cell<'_> {
         match self {
             Field::Null => Cell::Null,

@@ -1,7 +1,7 @@
 //! Conditions as filters of `/list` requests.
 //!
-//! What a filter leaves may be more than the conditions do, as PostgreSQL checks them again; it must never be less. So a
-//! condition is left out wherever CDF might refuse its value.
+//! A filter may return more rows than the conditions allow, because PostgreSQL checks them again, but never fewer. So a
+//! condition is left out if CDF might refuse its value.
 
 use hashbrown::HashSet;
 use serde_json::{json, Map, Value};
@@ -16,12 +16,12 @@ use crate::cdf::resource::{
 };
 use crate::cdf::table::Binding;
 
-/// So many requests at most, where a list of values takes one request for each.
+/// The most requests for a list of values that takes one request for each value.
 const REQUESTS: usize = 10;
 /// Labels in a filter (API description, `LabelContainsAnyFilter`).
 const LABELS: usize = 10;
 
-/// Whether the list requests of a column's resource have a filter for such a condition on it.
+/// Whether list requests of the column's resource have a filter for such a condition.
 pub fn filters_on(column: &Column, comparison: Comparison) -> bool {
     use Comparison::*;
     let array = matches!(column.column_type, ColumnType::TextArray | ColumnType::Int8Array);
@@ -46,7 +46,7 @@ pub fn filters_on(column: &Column, comparison: Comparison) -> bool {
     }
 }
 
-/// The filters that together leave all rows which fulfil the conditions, and no row twice. None at all: no row does.
+/// The filters that together return all rows that fulfil the conditions, and no row twice. An empty list: no row does.
 pub fn filters(query: &Query) -> Vec<Map<String, Value>> {
     let mut filters = Filters::default();
     for condition in &query.conditions {
@@ -66,7 +66,7 @@ struct Filters {
     metadata: Map<String, Value>,
     /// UTF-8 bytes of its keys and values.
     metadata_bytes: usize,
-    /// A property, and values of it that take one request each.
+    /// A property, and its values that take one request each.
     alternatives: Option<(&'static str, Vec<Value>)>,
 }
 
@@ -79,7 +79,7 @@ impl Filters {
             (Filter::Equal, operand) => {
                 let values: Option<Vec<Value>> =
                     distinct(operand).into_iter().map(|operand| acceptable(column, operand)).collect();
-                // A value that CDF does not take might be an error.
+                // CDF might refuse a value that it does not take.
                 if let Some(values) = values {
                     self.one_of(property, values)?;
                 }
@@ -143,7 +143,7 @@ impl Filters {
                         self.put("root", (comparison == Comparison::IsNull).into());
                     }
                 }
-                // CDF's own question is whether there is any of them.
+                // CDF filters by whether any of them is there.
                 Comparison::Contains => {
                     let operands = distinct(operand);
                     let first = operands.first().map(|operand| reference(operand));
@@ -191,7 +191,7 @@ impl Filters {
         Some(())
     }
 
-    /// A property that CDF compares with a list. In parts the list leaves no row twice only if a row has just one value.
+    /// A property that CDF compares with a list. A list in parts returns no row twice only if a row has one value.
     fn any_of(&mut self, property: &'static str, values: Vec<Value>, max: usize, single: bool) -> Option<()> {
         match values.len() {
             0 => return None,
@@ -205,8 +205,8 @@ impl Filters {
         Some(())
     }
 
-    /// Only texts are asked for: CDF's metadata has nothing else. A filter has the limits that metadata itself has; pairs that
-    /// would go beyond them are left to PostgreSQL.
+    /// Only texts are used: CDF's metadata has nothing else. A filter has the same limits as metadata; pairs beyond them are
+    /// left to PostgreSQL.
     fn add_metadata(&mut self, operand: &Operand, limits: MetadataLimits) {
         let pairs: Vec<(String, Value)> = match operand {
             Operand::List(pair) => match pair.as_slice() {
@@ -237,7 +237,7 @@ impl Filters {
         }
     }
 
-    /// The first condition on a property counts, if there are several.
+    /// Of several conditions on a property the first counts.
     fn put(&mut self, property: &str, value: Value) {
         self.filter.entry(property).or_insert(value);
     }
@@ -282,7 +282,7 @@ fn acceptable(column: &Column, operand: &Operand) -> Option<Value> {
     }
 }
 
-/// An internal or external id; None for what cannot be one, which nothing refers to.
+/// An internal or external id. None for a value that cannot be one: nothing refers to it.
 fn reference(operand: &Operand) -> Option<Value> {
     match operand {
         Operand::Int(id) => (ID_RANGE.0..=ID_RANGE.1).contains(id).then(|| (*id).into()),
@@ -313,7 +313,7 @@ fn name(element: &Value) -> Option<&str> {
     element.as_str().or_else(|| element["externalId"].as_str())
 }
 
-/// Takes names of the target out of a filter that are not `known`. False if no name is left where there must be one.
+/// Removes names of the target that are not `known` from a filter. False if none is left where one is needed.
 pub fn keep_known(
     filter: &mut Map<String, Value>,
     target: &ReferenceTarget,

@@ -1,4 +1,4 @@
-//! Pages of nodes or edges, through a view: `/byids` for keys, else `/list`.
+//! Pages of nodes or edges through a view: `/byids` for keys, otherwise `/list`.
 
 use std::collections::VecDeque;
 
@@ -32,13 +32,13 @@ pub struct InstancePages {
 enum InstanceStep {
     /// Instances by their keys.
     ByKeys(Vec<Request>),
-    /// Instances that a filter leaves, then those that the other filters leave.
+    /// Instances of one filter, then those of the other filters.
     List {
         filter: Option<Request>,
         cursor: Option<String>,
         others: VecDeque<Option<Request>>,
     },
-    /// What only the transaction knows of.
+    /// Rows that only the transaction knows.
     Rest,
     Done,
 }
@@ -53,7 +53,7 @@ impl InstanceStep {
     }
 }
 
-/// The texts that a column must have one of.
+/// The texts of which a column must have one.
 fn texts(query: &Query, role: Role) -> Option<Vec<&str>> {
     let position = query.table.position_of(role)?;
     let condition = query.conditions.iter().find(|condition| {
@@ -74,17 +74,17 @@ fn texts(query: &Query, role: Role) -> Option<Vec<&str>> {
     Some(texts)
 }
 
-/// The spaces that instances must be in one of. A table without a column for it holds those of the view's own space.
+/// The spaces in which instances must be. A table without a column for the space holds those of the view's own space.
 fn spaces(query: &Query) -> Option<Vec<&str>> {
     match (query.table.position_of(Role::Space), &query.table.view) {
         (None, Some(view)) => Some(vec![&view.name.space]),
-        // CDF refuses a request that names an impossible space; there is nothing in it.
+        // CDF refuses a request with an impossible space name, and such a space holds nothing.
         _ => texts(query, Role::Space)
             .map(|spaces| spaces.into_iter().filter(|space| check_space(space).is_ok()).collect()),
     }
 }
 
-/// The external ids that instances must have one of. CDF refuses a request that names an impossible one.
+/// The external ids of which instances must have one. CDF refuses a request with an impossible one.
 fn external_ids(query: &Query) -> Option<Vec<&str>> {
     let texts = texts(query, Role::ExternalId)?;
     Some(texts.into_iter().filter(|external_id| check_external_id(external_id).is_ok()).collect())
@@ -153,7 +153,7 @@ impl InstancePages {
                 }
                 let answer = call.post(call.resource().list(), &Request::Object(body)).await?;
                 let (mut items, cursor) = take_page(answer);
-                // What is to be changed is looked at as it is by now.
+                // Rows that are to be changed are read in their current state.
                 if call.query.to_change && !items.is_empty() {
                     let key = |item: &Value| json!({ "instanceType": self.instance_type, "space": item["space"].as_str(), "externalId": item["externalId"].as_str() });
                     let keys: Vec<Request> = items.iter().map(key).collect();
@@ -172,7 +172,7 @@ impl InstancePages {
                     self.overlay.add(&more, &view)?;
                     self.step = InstanceStep::Rest;
                 }
-                // What was written may make instances fit the conditions that CDF was not asked for.
+                // Own writes may make further instances fulfil the conditions.
                 let mut items = Vec::new();
                 for keys in self.overlay.keys().chunks(PER_PAGE) {
                     let keys: Vec<Request> = keys
@@ -216,7 +216,7 @@ impl InstancePages {
     }
 }
 
-/// The filters that together leave all instances which fulfil the conditions, and none twice. None at all: none does.
+/// The filters that together return all instances that fulfil the conditions, and none twice. An empty list: none does.
 fn filters(query: &Query, view: &View, instance_type: &str) -> VecDeque<Option<Request>> {
     let Some(mut all) = parts(query, view, instance_type) else {
         return VecDeque::new();
@@ -271,7 +271,7 @@ fn value(property: &Property, part: Part, value: &Value) -> Field {
     };
     match value {
         Value::Null => Field::Null,
-        // Of a JSON property a text is a JSON document too.
+        // In a JSON property a text is a JSON document too.
         Value::String(_) if property.property_type == PropertyType::Json => Field::Json(value.clone()),
         Value::String(text) if property.property_type == PropertyType::Timestamp => moment(text),
         Value::String(text) => Field::Text(text.clone()),
@@ -279,7 +279,7 @@ fn value(property: &Property, part: Part, value: &Value) -> Field {
     }
 }
 
-/// CDF's timestamps are texts, and without a zone UTC.
+/// CDF's timestamps are texts. Without a zone they are UTC.
 fn moment(text: &str) -> Field {
     let parsed = OffsetDateTime::parse(text, &Rfc3339)
         .or_else(|_| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339));

@@ -1,4 +1,4 @@
-//! Pages of assets, events, time series …: `/byids` for a key, else `/list`.
+//! Pages of assets, events, time series …: `/byids` for keys, otherwise `/list`.
 
 use std::collections::VecDeque;
 
@@ -22,23 +22,23 @@ pub struct ItemPages {
     resource: &'static Resource,
     step: ItemStep,
     overlay: ItemOverlay,
-    /// The items are asked for by their keys: what is not among them does not exist. Of a list nothing like it can be said,
-    /// since it may not show yet what was created moments ago.
+    /// The items are asked for by key, so a missing one does not exist. A list does not prove that, because it may not show yet
+    /// what was just created.
     keyed: bool,
-    /// External ids by what they are of and internal id.
+    /// External ids by kind of item and internal id.
     names: HashMap<(&'static str, i64), Option<String>>,
 }
 
 enum ItemStep {
     /// Items by their keys.
     ByKeys(Vec<Request>),
-    /// Items that a filter leaves, then those that the other filters leave.
+    /// Items of one filter, then those of the other filters.
     List {
         filter: Map<String, Request>,
         cursor: Option<String>,
         others: VecDeque<Map<String, Request>>,
     },
-    /// What only the transaction knows of.
+    /// Rows that only the transaction knows.
     Rest,
     Done,
 }
@@ -102,7 +102,7 @@ impl ItemPages {
                     let some = self.by_ids(call, keys).await?;
                     items.extend(self.completed(call, some).await?);
                 }
-                // What CDF does not know by now is new.
+                // Items that CDF does not know now are new.
                 items.extend(rest.fresh);
                 items.extend(self.overlay.rest(call.resource(), true).fresh);
                 items
@@ -145,7 +145,7 @@ impl ItemPages {
         Ok(take_page(call.post(self.resource.by_ids(), &body).await?).0)
     }
 
-    /// The items of a list as they are by now, without those that are gone.
+    /// The items of a list in their current state, without deleted ones.
     async fn as_they_are(&self, call: &Call<'_>, listed: Vec<Value>) -> Result<Vec<Value>, Error> {
         let key = |item: &Value| match (item["id"].as_i64(), item["externalId"].as_str()) {
             (Some(id), _) => Some(json!({ "id": id })),
@@ -249,7 +249,7 @@ impl ItemPages {
     }
 }
 
-/// A property of an item as the column has it.
+/// A property of an item as a field of the column.
 pub(super) fn field_of(column: &Column, value: Value) -> Field {
     if column.empty.is_some_and(|empty| value.to_string() == empty) {
         return Field::Null;
@@ -279,11 +279,11 @@ enum Unknown {
     None,
     /// Here is the filter without them.
     Some(Map<String, Request>),
-    /// So nothing fulfils the filter.
+    /// Nothing fulfils the filter.
     All,
 }
 
-/// What is left of a filter that CDF has refused, perhaps for names it does not know.
+/// The rest of a filter that CDF has refused, perhaps for unknown names.
 async fn without_unknown(call: &Call<'_>, filter: &Map<String, Request>) -> Unknown {
     let mut left = filter.clone();
     for (target, names) in filter::names(filter) {

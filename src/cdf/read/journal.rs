@@ -1,4 +1,4 @@
-//! Pages of a journal: `/list` for one item that its rows are about, and then for the next.
+//! Pages of a journal: `/list` for one subject of its rows after another.
 
 use std::collections::VecDeque;
 
@@ -22,7 +22,7 @@ pub struct JournalPages {
     /// The items that rows are about, and by which property a row names its own.
     of: &'static Owner,
     subject: &'static str,
-    /// Lists that are to be read: each of one item.
+    /// Lists to read, each for one item.
     lists: VecDeque<(Filter, Option<String>)>,
     /// Filters that are to be asked for of every item, and the next page of these.
     every: Option<(Vec<Filter>, Option<String>)>,
@@ -75,7 +75,7 @@ impl JournalPages {
         let (items, next) = match call.ask(self.list.clone(), &list_body(call.query, &filter, cursor)).await {
             Ok(response) => take_page(response.document()?),
             Err(RequestError::Api(api)) if first && matches!(api.status, 400 | 404) && api.of_cdf => {
-                // Perhaps there is no such item, so that nothing is about it.
+                // The item may not exist; then no row is about it.
                 match self.exists(call, &filter).await {
                     Some(false) => return Ok(Vec::new()),
                     _ => return Err(call.failed(RequestError::Api(api))),
@@ -87,7 +87,7 @@ impl JournalPages {
         if next.is_some() {
             self.lists.push_front((filter, next));
         }
-        // CDF does not repeat what was asked for.
+        // CDF's rows do not name the item that was asked for.
         let rows = items.iter().map(|item| row(call.query, item, subject.as_deref()));
         Ok(rows.collect())
     }
@@ -148,7 +148,7 @@ impl JournalPages {
     }
 }
 
-/// A row, `subject` being what it is about if it does not say it itself.
+/// Makes a row. `subject`: the item that it is about, if it does not name it itself.
 fn row(query: &Query, item: &Value, subject: Option<&str>) -> Row {
     let value = |column: &Column| match subject {
         Some(subject) if column.rule == Rule::Subject => Value::from(subject),

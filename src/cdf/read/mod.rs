@@ -1,4 +1,4 @@
-//! Reading: which requests answer a SELECT, page by page.
+//! Reading: the requests that answer a SELECT, page by page.
 
 mod call;
 mod condition;

@@ -1,4 +1,4 @@
-//! What the transaction itself has written, laid over what CDF answers: as if it had been sent already.
+//! Lays the transaction's own writes over CDF's answers, as if they had been sent already.
 
 use hashbrown::{HashMap, HashSet};
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::cdf::table::{Mode, NullHandling, OnConflict, Operation};
 
 type Object = Map;
 
-/// One write, and when it was written among all of them.
+/// One write, and its place in the order of writes.
 #[derive(Debug)]
 struct Write {
     at: u64,
@@ -37,18 +37,17 @@ impl Write {
     }
 }
 
-/// Writes to items, by what they address.
+/// Writes to items, by the key that they address.
 #[derive(Debug, Default)]
 pub struct ItemOverlay {
     writes: HashMap<Identity, Vec<Write>>,
     /// Rows without a key, which are new.
     blind: Vec<Value>,
-    /// Items of CDF that have got another name: asked for by the old one, CDF gives them again.
+    /// Items of CDF that got another name. Asked for by the old name, CDF returns them again.
     renamed: HashSet<i64>,
 }
 
-/// The rows that only the transaction knows of, and those that CDF has to be asked for, since what was written makes
-/// them fit the conditions.
+/// The rows that only the transaction knows, and those to ask CDF for because own writes make them fulfil the conditions.
 #[derive(Debug, Default)]
 pub struct Rest {
     pub ask: Vec<serde_json::Value>,
@@ -105,7 +104,7 @@ impl ItemOverlay {
         }
         let by_id = id.and_then(|id| self.writes.remove(&Identity::Id(id))).unwrap_or_default();
         let mut by_id = by_id.into_iter().peekable();
-        // A name means the item only as long as it is called so.
+        // A name identifies the item only as long as it has that name.
         let (mut name, mut since) = (name_of(&item), 0);
         let mut touched: Vec<Identity> = name.iter().cloned().collect();
         let mut item = Some(item);
@@ -307,11 +306,11 @@ impl InstanceOverlay {
         let key = (text("space"), text("externalId"));
         let Some(writes) = self.writes.remove(&key) else { return Some(item) };
         let item = written(view, Some(item), &writes);
-        // Deleted and written again, it is another one of the same key.
+        // Deleted and written again, it is a new instance with the same key.
         item.map(|item| with_key(item, key))
     }
 
-    /// The keys that CDF has not been seen to have.
+    /// The keys that were not seen in CDF.
     pub fn keys(&self) -> Vec<(String, String)> {
         self.writes.keys().cloned().collect()
     }
@@ -395,7 +394,7 @@ impl SequenceRowOverlay {
         Ok(())
     }
 
-    /// Takes note of a sequence, which has an id and may have an external id: one that is written to in both ways is one.
+    /// Records a sequence's id and external id, so that writes by both names count as writes to one sequence.
     pub fn saw(&mut self, sequence: &Value) {
         let (Some(id), external_id) = (sequence["id"].as_i64(), &sequence["externalId"]) else { return };
         let name = external_id.as_str().map(|name| Identity::ExternalId(name.to_owned()));

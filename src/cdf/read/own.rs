@@ -1,7 +1,7 @@
-//! What the transaction itself has written, as a reader asks for it.
+//! The transaction's own writes, as a reader asks for them.
 //!
-//! A reader runs beside the transaction, which alone may look into its buffer. So it asks, and goes on when whoever has the
-//! buffer has answered; nobody has to hold all that was written at a time.
+//! A reader runs on another thread, and only the transaction's thread may look into the buffer. So the reader asks and waits
+//! for the answer, and nobody has to hold all writes at a time.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,7 +11,7 @@ use crate::cdf::encode::fragment::{key_of_id, key_of_instance, key_of_text, with
 use crate::cdf::error::Error;
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 
-/// A question, and where its answer goes.
+/// A question, and the channel for its answer.
 #[derive(Debug)]
 pub enum Ask {
     Rows { wanted: WantedRows, reply: Reply<PendingItem> },
@@ -20,24 +20,24 @@ pub enum Ask {
 
 type Reply<T> = oneshot::Sender<Result<Vec<T>, Error>>;
 
-/// Where a reader asks; by default of a transaction that has written nothing.
+/// A reader's access to own writes. By default the transaction has written nothing.
 #[derive(Debug, Default)]
 pub struct Own {
     asks: Option<mpsc::UnboundedSender<Ask>>,
     /// The RAW tables that were written to.
     pub places: Vec<(String, String)>,
-    /// Some of what was written is addressed by `id`.
+    /// Whether some writes address items by `id`.
     by_id: bool,
 }
 
 impl Own {
-    /// A reader's end, and that of whoever answers.
+    /// Makes the reader's end and the answering end.
     pub fn channel(places: Vec<(String, String)>, by_id: bool) -> (Own, mpsc::UnboundedReceiver<Ask>) {
         let (asks, receiver) = mpsc::unbounded_channel();
         (Own { asks: Some(asks), places, by_id }, receiver)
     }
 
-    /// Whether nothing was written that is to be asked for.
+    /// Whether there are no writes to ask for.
     pub fn is_empty(&self) -> bool {
         self.asks.is_none()
     }
@@ -90,7 +90,7 @@ impl Own {
         key(item, OwnName::ExternalId).into_iter().chain(by_id)
     }
 
-    /// The next writes that nobody has asked for by their keys, all those of a key together; none at the end.
+    /// The next writes that nobody has asked for by key, all writes of a key together. Empty at the end.
     pub async fn rest(&self, place: Option<&(String, String)>) -> Result<Vec<PendingItem>, Error> {
         self.rows(WantedRows::Rest { place: place.cloned() }).await
     }
@@ -101,7 +101,7 @@ impl Own {
     }
 }
 
-/// By what CDF's item is called.
+/// The names of CDF's item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnName {
     ExternalId,

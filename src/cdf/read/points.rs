@@ -1,4 +1,4 @@
-//! Pages of datapoints: `POST /timeseries/data/list`, for the series asked for or for all there are.
+//! Pages of datapoints: `POST /timeseries/data/list`, for the series asked for or for all series.
 
 use std::collections::VecDeque;
 
@@ -32,11 +32,11 @@ const SERIES_PER_LIST: usize = 1000;
 
 pub struct PointPages {
     string: bool,
-    /// What CDF has of some stretches, still without what the transaction has written to them.
+    /// CDF's points of some stretches, still without the transaction's own writes.
     stretches: VecDeque<SeriesStretch>,
-    /// Series whose points are still to be read; with a cursor, the rest of them.
+    /// Series whose points are still to be read; with a cursor, the rest of their points.
     waiting: VecDeque<Series>,
-    /// Where the list of series goes on, if all are read.
+    /// The cursor of the list of series, if all are read.
     list: Option<Option<String>>,
     /// Milliseconds; the end is exclusive.
     start: i64,
@@ -52,7 +52,7 @@ struct Series {
     from: i64,
 }
 
-/// All points that CDF has of a stretch of a series.
+/// All of CDF's points in a stretch of a series.
 struct SeriesStretch {
     item: ListItem,
     within: Stretch,
@@ -91,7 +91,7 @@ impl SeriesStretch {
     }
 }
 
-/// Brings points in order of time, as CDF gives them, and gives the last moment.
+/// Sorts points by time, as CDF returns them, and returns the last moment.
 fn in_order(points: &mut Option<Points>) -> Option<i64> {
     match points.as_mut()? {
         Points::Numeric(NumericPoints { datapoints }) => {
@@ -153,7 +153,7 @@ impl PointPages {
         let mut items = Vec::with_capacity(batch.len());
         for series in &batch {
             let mut item = series.reference.clone();
-            // By default CDF gives Good points only.
+            // By default CDF returns Good points only.
             item["includeStatus"] = true.into();
             item["ignoreBadDataPoints"] = false.into();
             item["treatUncertainAsBad"] = false.into();
@@ -223,7 +223,7 @@ impl PointPages {
         Ok(rows)
     }
 
-    /// The next points of series that only the transaction knows of; None once all were given.
+    /// The next points of series that only the transaction knows; None at the end.
     async fn rest(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
         if call.own.is_empty() {
             return Ok(None);
@@ -262,8 +262,8 @@ impl PointPages {
     }
 }
 
-/// The answer, which is protobuf as asked for, or JSON where a server has only that. No protobuf message begins with a
-/// brace: it would be the start of a group.
+/// Decodes the answer, which is protobuf as asked for, or JSON if the server has only that. No protobuf message begins with
+/// a brace: that would be the start of a group.
 fn decode(body: &Bytes) -> Result<ListResponse, String> {
     if !body.starts_with(b"{") {
         return ListResponse::decode(body.clone()).map_err(|error| error.to_string());
@@ -359,7 +359,7 @@ impl JsonSeries {
     }
 }
 
-/// A numeric value; those that are not finite are texts in JSON.
+/// A numeric value. In JSON, values that are not finite are texts.
 fn number(value: &Value) -> f64 {
     match value {
         Value::String(text) => text.parse().unwrap_or(f64::NAN),
@@ -392,7 +392,7 @@ fn identities(item: &ListItem) -> Vec<Identity> {
     all
 }
 
-/// A series that CDF has not been seen to have.
+/// A series that was not seen in CDF.
 fn named(identity: &Identity) -> ListItem {
     let mut item = ListItem::default();
     match identity {
@@ -406,7 +406,7 @@ fn named(identity: &Identity) -> ListItem {
 }
 
 fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
-    // What all points of the series have alike.
+    // The fields that all points of the series share.
     let series = |role: Role| match role {
         Role::Id if item.id != 0 => Field::Int(item.id),
         Role::ExternalId if !item.external_id.is_empty() => Field::Text(item.external_id.clone()),

@@ -1,7 +1,7 @@
-//! Conditions on what nodes and edges of a view hold, as filters of `/models/instances/list`.
+//! Conditions on the properties of nodes and edges, as filters of `/models/instances/list`.
 //!
-//! As in [`super::filter`], a filter may leave more than the conditions do and never less, and a condition is left out
-//! wherever CDF might refuse its value.
+//! As in [`super::filter`], a filter may return more than the conditions allow, but never less, and a condition is left out if
+//! CDF might refuse its value.
 
 use serde_json::{json, Map, Value};
 use time::{Date, OffsetDateTime};
@@ -22,7 +22,7 @@ const RELATIONS: usize = 100;
 /// The Julian day of 2000-01-01, where PostgreSQL counts days from.
 const JULIAN_2000: i32 = 2_451_545;
 
-/// What of an instance a column shows, that is no key of it.
+/// The part of an instance that a column shows, apart from its key.
 enum Subject<'t> {
     Value(&'t Property),
     /// A part of a direct relation, or of `type`, `startNode` or `endNode`; how the property and the end are called.
@@ -42,7 +42,7 @@ fn subject(table: &Table, column: usize) -> Option<Subject<'_>> {
     }
 }
 
-/// Whether CDF can be asked by such a condition on a column that is no key.
+/// Whether CDF can filter by such a condition on a column that is not a key.
 pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool {
     use Comparison::*;
     let property = match subject(table, column) {
@@ -66,12 +66,12 @@ pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool 
             is_order(comparison) || comparison == AnyOf
         }
         (PropertyType::Float32 | PropertyType::Timestamp | PropertyType::Date, None) => is_order(comparison),
-        // What an enumeration does not have, and what is no external id, CDF might refuse.
+        // CDF might refuse a value that is not in the enumeration, or not an external id.
         (PropertyType::Reference | PropertyType::Direct | PropertyType::Json, None) => false,
     }
 }
 
-/// What a condition's value must be to be compared with a column in CDF.
+/// The type that a condition's value needs for a comparison in CDF.
 pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
     Some(match subject(table, column)? {
         Subject::Relation(..) => OperandKind::Text,
@@ -88,15 +88,15 @@ pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
     })
 }
 
-/// Whether a filter leaves exactly the rows that fulfil a comparison of this property.
+/// Whether a filter returns exactly the rows that fulfil a comparison of this property.
 pub fn is_exact(property: &Property, comparison: Comparison) -> bool {
     // Reals are asked for with their neighbours.
     property.property_type != PropertyType::Float32
         || matches!(comparison, Comparison::IsNull | Comparison::IsNotNull)
 }
 
-/// Leaves the conditions that a scan's requests really carry: keys are asked for by themselves, and one part of a
-/// relation says nothing alone.
+/// Keeps the conditions that a scan's requests carry: keys are asked for separately, and one part of a relation alone filters
+/// nothing.
 pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T) -> (usize, Comparison)) {
     let is_equal = |condition: &T| matches!(of(condition).1, Comparison::Equal | Comparison::AnyOf);
     let fixed = |role: Role| {
@@ -126,7 +126,7 @@ pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T)
     });
 }
 
-/// The parts that a filter must have all of; None if no instance can fulfil the conditions.
+/// The parts of a filter, all of which must hold; None if no instance can fulfil the conditions.
 pub fn parts(query: &Query, view: &View, instance_type: &str) -> Option<Vec<Value>> {
     let mut parts = PropertyParts::default();
     for condition in &query.conditions {
