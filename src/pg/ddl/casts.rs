@@ -1,7 +1,7 @@
-//! The extension's casts from text to JSON give way to a database's own.
+//! Replaces the extension's casts from text to JSON by a database's own.
 //!
-//! CREATE EXTENSION leaves a cast alone that is there already. A dump has it the other way round: the extension comes before
-//! the casts, so that a cast of the database's own would fail as a duplicate when it is restored.
+//! CREATE EXTENSION keeps a cast that exists already. In a dump the extension comes before the casts, so the database's own
+//! cast would fail as a duplicate when the dump is restored.
 
 use pgrx::pg_sys;
 
@@ -10,7 +10,7 @@ use crate::pg::ours;
 /// catalog/pg_cast.h
 const CAST_RELATION: pg_sys::Oid = pg_sys::Oid::from_u32(2605);
 
-/// Drops the extension's cast between two types, if the statement is to create another one.
+/// Drops the extension's cast between two types, if the statement creates another one.
 ///
 /// # Safety
 /// `tree` is a utility statement that is about to run.
@@ -34,7 +34,7 @@ pub unsafe fn make_way(tree: *mut pg_sys::Node) {
         if !ours::is_member(CAST_RELATION, cast) {
             return;
         }
-        // What belongs to an extension cannot be dropped by itself.
+        // A member of an extension cannot be dropped by itself.
         let membership = pg_sys::DependencyType::DEPENDENCY_EXTENSION as std::ffi::c_char;
         pg_sys::deleteDependencyRecordsForClass(CAST_RELATION, cast, pg_sys::ExtensionRelationId, membership);
         pg_sys::CommandCounterIncrement();

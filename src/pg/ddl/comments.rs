@@ -1,5 +1,5 @@
-//! Comments on the built-in tables and their columns, which IMPORT FOREIGN SCHEMA makes. It may return nothing but CREATE
-//! FOREIGN TABLE; so they are set when such a statement of an IMPORT has run.
+//! Comments on the built-in tables that IMPORT FOREIGN SCHEMA creates, and on their columns. IMPORT may return only CREATE
+//! FOREIGN TABLE, so the comments are set after each such statement of an IMPORT.
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -21,7 +21,7 @@ pub unsafe extern "C-unwind" fn after_utility(
     // SAFETY: the caller's promise: a node's tag tells its type, names are NUL-terminated, and options are DefElem nodes.
     unsafe {
         let tree = (*statement).utilityStmt;
-        // Of foreign tables only those of an IMPORT are made by a part of another statement.
+        // A foreign table is created by a part of another statement only in an IMPORT.
         let by_import = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_SUBCOMMAND;
         if !by_import || (*tree).type_ != pg_sys::NodeTag::T_CreateForeignTableStmt {
             return;
@@ -32,7 +32,7 @@ pub unsafe extern "C-unwind" fn after_utility(
             return;
         }
         let options = pointers::<pg_sys::DefElem>(create.options);
-        // A typed RAW table, and one of a view, has more than the resource.
+        // A typed RAW table, and a table of a view, has further options.
         let [option] = &*options else { return };
         let name = from_server(pg_sys::defGetString(*option));
         let Some(resource) = RESOURCES.iter().find(|resource| resource.name == name) else { return };

@@ -22,7 +22,7 @@ use crate::pg::text::{from_server, from_server_lossy, to_server};
 
 /// The remote schema of the built-in tables.
 const BUILT_IN: &str = "cdf";
-/// What stands before the name of a data-model space, and of a RAW database.
+/// The prefixes of the name of a data-model space, and of a RAW database.
 const SPACE: &str = "space:";
 const RAW: &str = "raw:";
 
@@ -36,8 +36,8 @@ const COLUMNS: usize = pg_sys::MaxHeapAttributeNumber as usize;
 /// Columns that every table of PostgreSQL has already.
 pub const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"];
 
-/// The statements that make the tables of a remote schema. PostgreSQL itself leaves out the tables that LIMIT TO and
-/// EXCEPT exclude, and puts the others into the local schema.
+/// Returns the statements that create the tables of a remote schema. PostgreSQL itself drops the tables that LIMIT TO and
+/// EXCEPT exclude, and creates the others in the local schema.
 ///
 /// # Safety
 /// Called by PostgreSQL, which passes the parsed statement.
@@ -85,7 +85,7 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
     }
 }
 
-/// What the columns are to be called, by the statement's options.
+/// How the columns are named, by the statement's options.
 ///
 /// # Safety
 /// `list` holds a statement's DefElem nodes.
@@ -123,7 +123,7 @@ struct ImportedTables {
 }
 
 impl ImportedTables {
-    /// Whoever limits an import to a table that does not exist would wonder where it is.
+    /// Tells about tables in LIMIT TO that do not exist.
     fn require(&self, schema: &str, names: &[&str]) {
         let missing = self.listed.iter().find(|name| !names.contains(&name.as_str()));
         if let (true, Some(name)) = (self.limited, missing) {
@@ -230,13 +230,13 @@ fn of_database(
     statements
 }
 
-/// Whether another table may well be had where this one cannot.
+/// Whether other tables may still be readable although this one is not.
 fn is_about_one_table(error: &Error) -> bool {
     use Kind::*;
     !matches!(error.kind, CannotConnect | ConnectionLost | NotAuthenticated | Throttled | TimedOut | Internal)
 }
 
-/// Why there can be nothing of this name in the database.
+/// Why the database can hold nothing of this name.
 fn flaw(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("the name is empty"),
@@ -246,7 +246,7 @@ fn flaw(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Tells of a table that cannot be imported: the others are.
+/// Warns about a table that cannot be imported. The others are imported.
 fn can_be_had(what: &str, name: &str) -> bool {
     let flaw = flaw(name);
     if let Some(flaw) = flaw {
@@ -255,7 +255,7 @@ fn can_be_had(what: &str, name: &str) -> bool {
     flaw.is_none()
 }
 
-/// The columns that a table can have, `most` at most. It tells of the others.
+/// The first `most` columns, which a table can have. Warns about the others.
 fn possible<'c, C>(what: &str, columns: &'c [C], name: impl Fn(&C) -> &str, most: usize) -> Vec<&'c C> {
     let mut kept = Vec::with_capacity(columns.len());
     for column in columns {
@@ -286,7 +286,7 @@ fn possible<'c, C>(what: &str, columns: &'c [C], name: impl Fn(&C) -> &str, most
     kept
 }
 
-/// Names that PostgreSQL takes, each once: cut to its length, and numbered where they would be one, or one that is taken.
+/// Makes names that PostgreSQL accepts: cut to its length, and numbered where they would be equal, or are taken.
 /// Names that can stay as they are do.
 fn unique<'n>(names: impl Iterator<Item = &'n str>, taken: &[&str]) -> Vec<String> {
     let names: Vec<&str> = names.collect();
@@ -332,7 +332,7 @@ pub fn column(sql: &mut String, name: &str, cdf_name: &str, sql_type: &str) {
     }
 }
 
-/// Always quoted, since `timestamp` and `value` are words of SQL.
+/// Always quoted, because `timestamp` and `value` are SQL keywords.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

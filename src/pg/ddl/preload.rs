@@ -1,4 +1,4 @@
-//! Which libraries the sessions of a role load at their start.
+//! The libraries that the sessions of a role preload.
 
 use pgrx::pg_sys::AsPgCStr;
 use pgrx::prelude::*;
@@ -56,7 +56,7 @@ fn setting_of(username: &str) -> Result<String, Error> {
     Ok(setting.map_err(spi_error)?.unwrap_or_default())
 }
 
-/// The names of a list of libraries, as PostgreSQL reads it. It loads nothing of a list that it cannot read.
+/// Parses a list of libraries as PostgreSQL does. PostgreSQL loads nothing of a list that it cannot parse.
 pub fn names(setting: &str) -> Vec<String> {
     let mut list = std::ptr::null_mut();
     // SAFETY: the text is a copy, which is changed and which the names point into; they are NUL-terminated.

@@ -1,6 +1,6 @@
 //! Seals and opens the secrets of user mappings, with the keys of the file that `cdf_fdw.secret_key_file` names.
 //!
-//! The file is read and checked each time, and its keys are forgotten as soon as they have done their work.
+//! The file is read and checked each time, and its keys are wiped right after use.
 
 use std::ffi::CStr;
 use std::os::unix::ffi::OsStrExt;
@@ -71,7 +71,7 @@ fn keys() -> Result<Option<SealKeys>, String> {
     if !path.is_absolute() {
         return Err("it is not named by an absolute path".into());
     }
-    // Where a link leads is what counts, and what is opened.
+    // A link is resolved first: its target is checked and opened.
     let path = std::fs::canonicalize(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
         _ => "the operating system's user of the server cannot reach it".to_owned(),

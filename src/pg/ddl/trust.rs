@@ -1,7 +1,7 @@
-//! Whose objects may be relied on, and who may change where the secrets of others are sent.
+//! Decides whose objects are trusted, and who may change where the secrets of others are sent.
 //!
-//! PostgreSQL lets the owner of a server alter it, and each user mapping on it. He cannot read the options of a mapping
-//! that is another's. But whoever says where a secret is sent receives it.
+//! PostgreSQL lets the owner of a server alter it and every user mapping on it. The owner cannot read the options of another
+//! role's mapping, but whoever sets the place that a secret is sent to receives the secret.
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
@@ -32,7 +32,7 @@ pub fn init() {
     }
 }
 
-/// ALTER USER MAPPING by anybody but a superuser: who says where a secret is sent has to give the secret.
+/// Checks ALTER USER MAPPING by anybody but a superuser: whoever sets where a secret is sent must also give the secret.
 ///
 /// # Safety
 /// `statement` is the tree of a utility statement that is about to run.
@@ -78,8 +78,8 @@ pub unsafe fn check_mapping(statement: *mut pg_sys::Node) {
     }
 }
 
-/// A mapping's options, from the validator. If the statement has loaded this library, no hook has seen it, and what it
-/// changes is not known. Then no mapping may take over another's secret for another place.
+/// Checks a mapping's options for the validator. If the statement itself has loaded this library, no hook has seen it, and
+/// its changes are unknown. Then no mapping may keep a stored secret and send it to another place.
 pub fn check_new_mapping(pairs: &[(&str, &str)]) -> Result<(), Error> {
     if statement::sees_statement() || is_superuser() {
         return Ok(());
@@ -104,7 +104,7 @@ pub fn check_new_mapping(pairs: &[(&str, &str)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses options that only superusers may set: each has the server use a file of its machine.
+/// Refuses options that only superusers may set: each makes the server use a file of its machine.
 pub fn check_superuser_options(pairs: &[(&str, &str)]) -> Result<(), Error> {
     match pairs.iter().find(|(name, _)| options::is_for_superusers(name)) {
         Some((name, _)) if !is_superuser() => {
@@ -121,7 +121,7 @@ thread_local! {
     static SEALED_HERE: RefCell<Vec<String>> = RefCell::default();
 }
 
-/// Lets `work` store these texts, some of which it has sealed itself.
+/// Runs `work`, and lets it store these sealed texts.
 pub fn storing<T>(texts: Vec<String>, work: impl FnOnce() -> T) -> T {
     struct Forgotten;
     impl Drop for Forgotten {
@@ -135,8 +135,8 @@ pub fn storing<T>(texts: Vec<String>, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Refuses a sealed secret that anybody but a superuser brings. He may have read it where he may not read the secret, and
-/// could have it opened, and sent where he likes. What is stored already may stay, in a mapping that sends it to the same
+/// Refuses a sealed secret from anybody but a superuser: whoever can read a sealed text could otherwise have it opened and
+/// sent to a place of his choice. What is stored already may stay, in a mapping that sends it to the same
 /// place.
 pub fn check_sealed(pairs: &[(&str, &str)]) -> Result<(), Error> {
     let given = |name: &str| pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
@@ -170,7 +170,7 @@ pub fn check_sealed(pairs: &[(&str, &str)]) -> Result<(), Error> {
     }
 }
 
-/// Why others than superusers cannot change where a stored secret is sent.
+/// Why only superusers can change where a stored secret is sent.
 pub fn cannot_steer(role: pg_sys::Oid) -> Error {
     let names: Vec<&str> = options::steering_mapping().collect();
     Error::new(

@@ -42,7 +42,7 @@ fn check(call: &FunctionCall) -> Result<Vec<Row>, Error> {
     for of_server in registrations.chunk_by(|one, next| one.server == next.server) {
         let held = Held::read(&username, role, &of_server[0])?;
         let (project, id) = (held.project(|_| None)?, held.id());
-        // A secret that cannot be opened is told as one that is refused.
+        // A secret that cannot be opened is reported like a refused one.
         let credentials = held.credentials(|_| None);
         let holder = credentials.as_ref().map_or_else(|_| format!("client \"{id}\""), Credentials::holder);
         let inspection = match credentials {

@@ -1,7 +1,7 @@
-//! What registration, and what changes a registration, has PostgreSQL do: by its own commands, with the caller's rights.
+//! The PostgreSQL commands that registration runs, with the caller's rights.
 //!
-//! Those that carry a secret are handed over as parse trees, so that no text of a statement has it, which an error's
-//! context, a module that logs or counts statements, or pg_stat_activity could show.
+//! Commands with a secret are passed as parse trees, so that the secret is in no statement text that an error's context, a
+//! module that logs or counts statements, or pg_stat_activity could show.
 
 use std::ffi::{c_int, CStr};
 
@@ -60,7 +60,7 @@ pub fn may_administer(caller: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
-/// Runs what only another role may do, which the caller has been found to be allowed to have done. An error ends it, too: the
+/// Runs `work` with another role's rights, after a check that the caller may have it done. An error ends it, too: the
 /// transaction that fails takes its user back.
 pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0 as c_int);
@@ -127,7 +127,7 @@ pub fn map_role(
     Ok(stored.is_some())
 }
 
-/// Gives a mapping these values of options, and takes those that have none. `stored` is what it has, if it is there.
+/// Sets these options of a mapping, and drops those without a value. `stored`: the mapping's options, if it exists.
 pub fn set_options(
     mapping: &SecretHolder,
     mapper: pg_sys::Oid,
@@ -166,7 +166,7 @@ pub fn set_options(
     }
 }
 
-/// Gives a role its password, as a SCRAM verifier whatever password_encryption says.
+/// Sets a role's password, as a SCRAM verifier whatever password_encryption is.
 pub fn set_password(username: &str, password: &SecretString) {
     // SAFETY: encrypt_password takes NUL-terminated strings and returns one in the current memory context, where the
     // nodes are allocated, too.

@@ -12,7 +12,7 @@ use crate::pg::ddl::{options, preload};
 use crate::pg::errors::raise_as;
 use crate::pg::text::to_palloc;
 
-/// How often it is looked, every tenth of a second, whether sessions that are ending are gone.
+/// How often to check, every tenth of a second, whether ending sessions are gone.
 const LEAVING_TRIES: usize = 30;
 
 /// How long a session that is ended may take to be gone.
@@ -32,7 +32,7 @@ sql_function!(
 /// A registration that is being dropped, as it is in the database.
 struct DroppedRegistration {
     registration: Registration,
-    /// Whether another role has its tables here, too. They stay then.
+    /// Whether another role has its tables in the schema, too. They stay then.
     shared: bool,
     schema: Option<pg_sys::Oid>,
     /// Foreign tables of the server in the schema: those to drop.
@@ -58,7 +58,7 @@ fn drop_registrations(username: &str, force: bool) -> Result<(), Error> {
     let drops_role = registrations.iter().any(|registration| registration.made_role);
     let places: Vec<DroppedRegistration> =
         registrations.into_iter().map(|registration| place(role, registration)).collect::<Result<_, _>>()?;
-    // What is in the way is found before any session is ended.
+    // Find what is in the way before any session is ended.
     check_obstacles(username, role, &places, drops_role)?;
     end_sessions(username, role, drops_role, force)?;
 
@@ -208,7 +208,7 @@ fn check_obstacles(
     )
 }
 
-/// The role's sessions: ends them, or refuses to go on. Those in other databases matter only to a role that is dropped.
+/// Ends the role's sessions, or refuses to go on. Sessions in other databases matter only if the role is dropped.
 fn end_sessions(username: &str, role: pg_sys::Oid, everywhere: bool, force: bool) -> Result<(), Error> {
     // What others do, and how to end it, is a superuser's. That the caller may drop the role has been checked.
     let owner = record::owner()?;
@@ -263,7 +263,7 @@ fn end_sessions(username: &str, role: pg_sys::Oid, everywhere: bool, force: bool
     raise_as(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, error)
 }
 
-/// Takes a role's rights on a schema that stays, and on the tables of this extension in it.
+/// Revokes a role's rights on a schema that stays, and on this extension's tables in it.
 fn revoke(role: pg_sys::Oid, name: &str, schema: &str, oid: pg_sys::Oid) -> Result<(), Error> {
     let query = "SELECT convert_to(string_agg(c.oid::regclass::text, ', '), 'UTF8'), \
          (SELECT count(*) FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.oid = $1 AND a.grantee = $2) \
@@ -284,7 +284,7 @@ fn revoke(role: pg_sys::Oid, name: &str, schema: &str, oid: pg_sys::Oid) -> Resu
     Ok(())
 }
 
-/// Takes back what registration has set for a role that stays. Libraries are a superuser's to set.
+/// Resets the settings that registration made for a role that stays. Only superusers can set libraries.
 fn reset_settings(role: pg_sys::Oid, username: &str) -> Result<(), Error> {
     let name = quote_identifier(username);
     let query = "SELECT convert_to(entry, 'UTF8') FROM pg_db_role_setting s, unnest(s.setconfig) entry \

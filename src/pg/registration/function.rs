@@ -1,4 +1,4 @@
-//! SQL functions written against fmgr itself: pgrx takes texts for UTF-8, and the database's may be others.
+//! SQL functions written against fmgr itself, because pgrx takes texts for UTF-8, and the database may have another encoding.
 
 use pgrx::fcinfo::{pg_arg_is_null, pg_getarg_datum_raw};
 use pgrx::prelude::*;

@@ -15,7 +15,7 @@ use crate::cdf::http::route::Route;
 use crate::pg::session::wait;
 use crate::pg::settings;
 
-/// Retries while somebody waits to see whether a URL is right.
+/// The number of retries while a user waits to see whether a URL is right.
 const RETRIES: u32 = 3;
 
 /// Gets a token with these credentials, and asks CDF what it is good for. The outer error is this server's, as of a wait that
@@ -59,7 +59,7 @@ pub fn inspect(
     }))
 }
 
-/// Why the token is of no use for the project, if it is not.
+/// Why the token cannot be used for the project, if it cannot.
 pub fn check_project(inspection: &Inspection, project: &str, holder: &str) -> Result<(), Error> {
     if inspection.projects.iter().any(|accessible| accessible == project) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What is known of registrations: a table of the extension, which a dump has in it, without a secret.
+//! The record of registrations: a table of the extension, which is dumped, and which holds no secret.
 //!
 //! It holds roles as `regrole`. So a role that is renamed keeps its registration, one that is dropped loses it, also to
 //! another that is called so later, and a dump has the names. Only the table's owner may read or write it.
@@ -25,7 +25,7 @@ pub struct Registration {
     pub tables: Vec<String>,
 }
 
-/// Where the registrations are: the table's name, as it stands in SQL, and its owner.
+/// The table of registrations: its quoted name, and its owner.
 fn table() -> Result<(String, pg_sys::Oid), Error> {
     let query = "SELECT convert_to(c.oid::regclass::text, 'UTF8'), c.relowner FROM pg_class c \
          JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e' \
@@ -150,7 +150,7 @@ fn latest_server(role: pg_sys::Oid) -> Result<String, Error> {
     Ok(from_utf8(found.map_err(spi_error)?).unwrap_or_default())
 }
 
-/// Refuses a caller who is neither a superuser nor the registrar.
+/// Refuses callers other than superusers and the registrar.
 pub fn check_registrar(
     username: &str,
     registrations: &[Registration],
@@ -240,7 +240,7 @@ pub fn hand_over(role: pg_sys::Oid, registration: &Registration) -> Result<(), E
     )
 }
 
-/// Lets a registrar call the functions that act on registrations, which nobody else may.
+/// Lets a registrar call the functions that act on registrations.
 pub fn let_manage(registrar: pg_sys::Oid) -> Result<(), Error> {
     if commands::is_superuser(registrar) {
         return Ok(());

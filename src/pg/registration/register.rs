@@ -177,7 +177,7 @@ pub(super) fn plain(secret: String) -> Result<SecretString, Error> {
     }
 }
 
-/// Does it all, or raises an error that undoes it all. What needs no request is checked before the one to CDF.
+/// Registers, or raises an error that undoes everything. What needs no request is checked before the request to CDF.
 pub(super) fn register(wanted: RegistrationRequest) -> Result<Registered, Error> {
     // SAFETY: looks at the session's current role.
     let (caller, may_create) = unsafe {
@@ -210,7 +210,7 @@ pub(super) fn register(wanted: RegistrationRequest) -> Result<Registered, Error>
         Some((server, _)) => options::route(*server)?,
         None => Route::default(),
     };
-    // A key that cannot be used is told before the secret goes anywhere.
+    // An unusable key is reported before the secret is sent anywhere.
     sealing::keys_to_seal()?;
     inspect::check(&wanted.base_url, &wanted.project, &wanted.credentials, route)?;
 
@@ -253,7 +253,7 @@ pub(super) fn register(wanted: RegistrationRequest) -> Result<Registered, Error>
         run(&format!("CREATE SCHEMA {place}"))?;
     }
     let missing = missing_tables(&schema, &wanted, server_oid, caller)?;
-    // Where the role was registered before, what an administrator has since changed stays as it is.
+    // If the role was registered before, later changes of an administrator stay.
     let again = mapped_before && schema_before && (schema == username || has_tables(&schema, &username)?);
     if !missing.is_empty() {
         let (names, naming) = (missing.join(", "), quote_literal(wanted.naming.name()));
@@ -355,7 +355,7 @@ fn existing_server(
     Ok(Some((server, owner)))
 }
 
-/// An object that is neither the caller's nor a superuser's.
+/// The error for an object that is neither the caller's nor a superuser's.
 fn somebody_elses(kind: &str, name: &str, owner: pg_sys::Oid) -> Error {
     Error::new(
         Kind::Forbidden,
@@ -433,7 +433,7 @@ struct Relation {
 }
 
 impl Relation {
-    /// How it calls its columns, if the first that tells says something else than is wanted.
+    /// How the table names its columns, if not as wanted.
     fn other_naming(&self, resource: &Resource, wanted: Naming) -> Option<Naming> {
         let telling = |name: &str| Naming::of_name(name, resource.column(name)?);
         self.columns.lines().find_map(telling).filter(|naming| *naming != wanted)

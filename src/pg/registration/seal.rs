@@ -1,4 +1,4 @@
-//! cdf_seal_secrets: seals what is stored plain or under an older key.
+//! cdf_seal_secrets: seals secrets that are stored plain or under an older key.
 
 use pgrx::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The connection of a role to a server: what the options of the server and of its user mapping come to.
+//! The connection of a role to a server, made from the options of the server and of the user mapping.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -60,8 +60,8 @@ fn mapped_credentials(stored: &Stored, mapping: &SecretHolder) -> Result<Credent
     )
 }
 
-/// The connection of a role to a server. The options are read anew each time: changed ones make a new connection,
-/// so that the token of the old ones is not used any more.
+/// The connection of a role to a server. The options are read each time. Changed options make a new connection, so that the
+/// old token is no longer used.
 pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connection>, Error> {
     // SAFETY: a catalog look-up, which raises an error if there is no such server.
     let (name, stored) = unsafe {
@@ -95,7 +95,7 @@ pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connecti
         let known = connections.get_mut(&(server, mapping));
         let known =
             known.filter(|known| known.connection.base_url == base_url && known.connection.route == route);
-        // A secret is opened once, not by each statement.
+        // A secret is opened once for a connection, not once for each statement.
         if let Some(known) = known.as_ref().filter(|known| known.mapping == stored && known.names == names) {
             return Ok(known.connection.clone());
         }

@@ -12,7 +12,7 @@ pub fn invalid(name: &str, value: &str) -> Error {
     Error::new(Kind::InvalidOption, format!("invalid value for option \"{name}\": {value}"))
 }
 
-/// A value that is none of those that an option may have.
+/// The error for a value that the option does not accept.
 pub fn not_allowed(name: &str, shown: &str, allowed: &[&str]) -> Error {
     invalid(name, shown).hint(format!("Allowed values are: {}.", allowed.join(", ")))
 }

@@ -1,4 +1,4 @@
-//! Every option there is: what it is set on, what it takes, and what it means for secrets.
+//! All options: the object that each is set on, its values, and what it means for secrets.
 
 use pgrx::pg_sys;
 
@@ -16,7 +16,7 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// As PostgreSQL tells a validator: by the catalog that will hold the options. None is the wrapper itself.
+    /// The kind of object, from the catalog that will hold the options. None is the wrapper itself.
     pub fn of_catalog(catalog: pg_sys::Oid) -> Option<Holder> {
         match catalog {
             pg_sys::ForeignServerRelationId => Some(Holder::Server),
@@ -133,7 +133,7 @@ const fn option(name: &'static str, holders: &'static [Holder], takes: Takes) ->
     }
 }
 
-/// Every option there is, in the order in which errors list them.
+/// All options, in the order in which errors list them.
 pub static OPTIONS: &[Descriptor] = &[
     option("base_url", &[Holder::Server], Takes::Url { query: false }).required().steers(),
     option("ca_file", &[Holder::Server], Takes::Path).superuser(),

@@ -1,4 +1,4 @@
-//! The options of a foreign table and its columns: the table that they come to.
+//! Makes a table from the options of a foreign table and its columns.
 
 use pgrx::{pg_sys, PgTupleDesc};
 
@@ -16,7 +16,7 @@ use crate::pg::rights::or_current;
 use crate::pg::session::views;
 use crate::pg::text::column_name;
 
-/// The server of a foreign table and the table's options, the server's applied where the table has none.
+/// The server of a foreign table, and the table's options with the server's as defaults.
 fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
     // SAFETY: both look the object up in the catalogs and raise an error if it is not there; what they return is
     // allocated in the current memory context.

@@ -1,4 +1,4 @@
-//! The URLs that requests go to: the address of a cluster, and of an identity provider.
+//! The URLs that requests go to: those of a cluster, an identity provider, and a proxy.
 
 use url::{Host, Url};
 
@@ -7,7 +7,7 @@ use super::registry::{Takes, OPTIONS};
 use crate::cdf::error::Error;
 use crate::pg::settings;
 
-/// Checks a URL that requests go to. Its text is not repeated in errors: it may hold a password.
+/// Checks a URL that requests go to. Errors do not quote it, because it may hold a password.
 pub fn parse_url(name: &str, value: &str, query: bool, allow_http: bool) -> Result<Url, Error> {
     let example = "Give a URL such as https://westeurope-1.cognitedata.com.";
     let url = Url::parse(value).map_err(|error| invalid(name, &error.to_string()).hint(example))?;
@@ -32,7 +32,7 @@ pub fn parse_url(name: &str, value: &str, query: bool, allow_http: bool) -> Resu
     Ok(url)
 }
 
-/// Checks the address of a proxy. It carries what is encrypted already, so that it may be http://.
+/// Checks the address of a proxy. It may be http://, because it carries only encrypted traffic.
 pub fn parse_proxy(name: &str, value: &str) -> Result<Url, Error> {
     let example = "Give an address such as http://proxy.example.com:3128.";
     let url = Url::parse(value).map_err(|error| invalid(name, &error.to_string()).hint(example))?;
@@ -83,7 +83,7 @@ fn check_base_url(url: &Url) -> Result<(), Error> {
             segments.iter().position(|segment| *segment == "v1").filter(|at| at + 1 == segments.len())
         });
     let Some(api) = api else {
-        // A query or a fragment is none of a server's address, whatever is in it; a password might be.
+        // A server's address has no query or fragment. They are not quoted, because they might hold a password.
         return if url.query().is_some() || url.fragment().is_some() {
             Err(invalid(BASE_URL, "a URL with a query or fragment")
                 .hint(format!("Give only the address of the cluster: {}.", address(url, &segments))))

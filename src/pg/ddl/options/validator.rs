@@ -1,4 +1,4 @@
-//! The validator: whether options may be given together, and where they are given.
+//! The validator: checks options, their combinations, and the objects that they are set on.
 
 use pgrx::prelude::*;
 use pgrx::AnyArray;
@@ -35,7 +35,7 @@ fn cdf_fdw_validator(options: AnyArray, catalog: pg_sys::Oid, call: pg_sys::Func
     let place = Holder::of_catalog(catalog);
     // SAFETY: the extension's script declares an array of texts.
     let options = unsafe { from_array(options.datum()) }.or_raise();
-    // PostgreSQL refuses option names with an equals sign in them.
+    // PostgreSQL refuses option names with an equals sign.
     let pairs = options.iter().filter_map(|option| option.split_once('=')).collect::<Vec<_>>();
     match check(place, &pairs, settings::allow_http()) {
         Ok(()) => {}
@@ -81,7 +81,7 @@ fn check(place: Option<Holder>, pairs: &[(&str, &str)], allow_http: bool) -> Res
     Ok(())
 }
 
-/// What a mapping's tokens are got with: a client's secret or assertion, or a session.
+/// How a mapping gets its tokens: with a client's secret or assertion, or with a session.
 fn check_mapping(pairs: &[(&str, &str)]) -> Result<(), BadOption> {
     const CLIENT: [&str; 7] =
         ["token_url", "client_id", "client_secret", "scope", "audience", "token_auth", ASSERTION_FILE];
@@ -119,7 +119,7 @@ fn check_mapping(pairs: &[(&str, &str)]) -> Result<(), BadOption> {
     }
 }
 
-/// What the resource of a table has to say about the other options, each of them valid by itself.
+/// Checks the options of a table against its resource. Each option is valid by itself.
 fn check_table(pairs: &[(&str, &str)]) -> Result<(), BadOption> {
     let given = |name: &str| pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
     let resource = Resource::get(given("resource").unwrap_or_default())?;
