@@ -1,4 +1,4 @@
-//! The hooks by which statements are seen: each passes on the statement's text, masked where it has a secret.
+//! The hooks that see statements. Each passes on the statement's text with its secrets masked.
 
 use std::ffi::{c_char, c_int, CStr};
 
@@ -11,10 +11,10 @@ use super::names::Session;
 use super::statement::{copied, is_suspect, show_statement, CALLED, SECRET_TREE};
 use crate::pg::ddl::{casts, comments, trust};
 
-/// How often a hook of ours can be put in front again.
+/// How often one of our hooks can be put in front again.
 const LEVELS: usize = 8;
 
-/// A hook of PostgreSQL that is ours: what it calls next, and how it gets in front of hooks that were set after it.
+/// One of our hooks: the hook that it calls next, and how it gets in front of hooks that were set after it.
 ///
 /// Whoever sets a hook later is called earlier, and sees the statement as it came. So the hook is set once more when a
 /// statement with a secret is analysed. Each time it is another function, that calls what it found, so that no hook
@@ -33,7 +33,7 @@ macro_rules! hook {
                 NEXT[level].get().copied().flatten()
             }
 
-            /// Puts the hook in front of all others, if it is not there.
+            /// Puts the hook in front of all others, if it is not in front already.
             pub fn put_in_front() {
                 let ours: [pg_sys::$type; LEVELS] = [
                     Some($function::<0>),
@@ -116,7 +116,7 @@ fn put_in_front() {
     utility::put_in_front();
 }
 
-/// The text to be passed on: the same, or a masked copy.
+/// The text to pass on: unchanged, or a masked copy.
 unsafe fn passed_on(text: *const c_char, location: c_int, length: c_int, execute: bool) -> *const c_char {
     CALLED.set(true);
     // SAFETY: as for `is_suspect`.
@@ -129,7 +129,7 @@ unsafe fn passed_on(text: *const c_char, location: c_int, length: c_int, execute
         }
         let bytes = CStr::from_ptr(text).to_bytes();
         let secrets = find(bytes, Text::Statements, &Session);
-        // Code's own statements are expressions, too, whose texts may be SQL.
+        // Statements of function bodies include expressions, and their texts may be SQL.
         SECRET_TREE.set(!secrets.is_empty() || !find(bytes, Text::Body, &Session).is_empty());
         if secrets.is_empty() {
             return text;

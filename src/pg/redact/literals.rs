@@ -1,5 +1,5 @@
 //! Which literals of a statement hold a client secret: the value of an option, or an argument of a function, by the
-//! grammar of the statement. A comment, a text or a column that mentions one of the names is none of them.
+//! grammar of the statement. A comment, a text or a column that mentions one of the names does not count.
 //!
 //! PostgreSQL's own parser cannot be asked: the server log wants the answer also for a statement that does not parse,
 //! and while an error is being reported, when the parser must not raise another one.
@@ -24,7 +24,7 @@ static FUNCTIONS: &[Function] = &[
     Function { name: "cdf_update_session", secrets: &[(2, "session_key")] },
 ];
 
-/// Texts within texts, and prepared statements, that are followed at most.
+/// The deepest nesting of texts within texts, and of prepared statements, that is followed.
 const DEPTH: usize = 6;
 
 /// What kind of text it is.
@@ -36,7 +36,7 @@ pub enum Text {
     Body,
     /// A message of the server log, which may have SQL in it.
     Message,
-    /// What such a message says of the code that was running.
+    /// The part of such a message about the code that was running.
     Context,
 }
 
@@ -59,11 +59,11 @@ pub trait Names {
 /// The secrets of a text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Secrets {
-    /// Where literals with secrets stand, without their quotes.
+    /// The places of literals with secrets, without their quotes.
     pub ranges: Vec<Range<usize>>,
     /// The parameters (`$1` is 1) that bring secrets.
     pub parameters: Vec<u16>,
-    /// Secrets that have their place in the text, but are put in by whoever uses it.
+    /// Secrets with a place in the text that are filled in by whoever uses it.
     gaps: Vec<Gap>,
 }
 
@@ -91,7 +91,7 @@ impl Secrets {
     }
 }
 
-/// The words by which a text that may hold a secret is known. Each has an underscore.
+/// The words that a text with a secret must have. Each has an underscore.
 fn words() -> &'static [&'static str] {
     static WORDS: OnceLock<Vec<&'static str>> = OnceLock::new();
     WORDS.get_or_init(|| FUNCTIONS.iter().map(|function| function.name).chain(options::secrets()).collect())
@@ -364,7 +364,7 @@ impl Finder<'_> {
         start.min(self.tokens.len())..self.tokens.len()
     }
 
-    /// A quote that is not closed: which literals there were meant to be is anybody's guess.
+    /// A quote is not closed, so the intended literals are unknown.
     fn unclosed(&mut self) {
         // A literal of a function's body may begin in the middle of anything.
         if self.depth > 1 {
@@ -395,7 +395,7 @@ fn format_argument(template: &[u8], place: usize) -> Option<usize> {
                     _ => number + 1,
                 };
                 if at >= place {
-                    // Nothing but quotes may stand between.
+                    // Only quotes may stand between.
                     return template[place..at].iter().all(|byte| b"' ".contains(byte)).then_some(number);
                 }
             }

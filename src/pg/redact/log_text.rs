@@ -1,4 +1,4 @@
-//! Messages of the server log that hold more of a statement than its text: its parameters, its parse tree, or the part of
+//! Messages of the server log that contain more of a statement than its text: its parameters, its parse tree, or the part of
 //! it at which the parser stopped.
 
 use std::ops::Range;

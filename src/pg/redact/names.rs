@@ -1,4 +1,4 @@
-//! What the names in a statement mean: asked in the catalogs, where these can be asked.
+//! The meaning of names in a statement, looked up in the catalogs if that is possible.
 
 use std::ffi::{c_int, CStr, CString};
 
@@ -32,7 +32,7 @@ impl Names for Session {
     }
 }
 
-/// What is known while the catalogs cannot be asked: nothing of functions.
+/// The answers while the catalogs cannot be read: no function is known.
 pub struct Unasked;
 
 impl Names for Unasked {

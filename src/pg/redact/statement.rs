@@ -1,4 +1,4 @@
-//! The statement that the session runs for its client, as it is shown: in pg_stat_activity, and in the server log.
+//! The statement that the session runs for its client, as pg_stat_activity and the server log show it.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, CStr};
@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use super::literals::{find, may_hold, Names, Text};
 use super::names::Session;
 
-/// What is known of the statement that the session runs for its client.
+/// The statement that the session runs for its client.
 #[derive(Clone, Copy, Default)]
 pub struct Shown {
     /// When it began, which tells it from the next one at the same address.
@@ -26,7 +26,7 @@ thread_local! {
     pub static CALLED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the hooks have seen the statement that runs: not, if it is the one that has loaded the library.
+/// Whether the hooks have seen the running statement. They have not if it is the one that loaded the library.
 pub fn sees_statement() -> bool {
     CALLED.get()
 }
@@ -36,7 +36,7 @@ pub fn show_current_statement() {
     show_statement(&Session, false);
 }
 
-/// `again`: also if that has been done, since names may mean something else by now.
+/// `again`: also if it was done before, because names may have another meaning now.
 pub fn show_statement(names: &dyn Names, again: bool) {
     // SAFETY: the session's own variables; the statement's text is NULL or NUL-terminated, and lives as long as the
     // variable points to it. So does the copy, in the memory of the message that brought the statement.

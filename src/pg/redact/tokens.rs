@@ -1,4 +1,4 @@
-//! The tokens of an SQL text, by the rules of PostgreSQL's own lexer. It takes any text, also one that is not SQL.
+//! Splits an SQL text into tokens, by the rules of PostgreSQL's own lexer. It accepts any text, even one that is not SQL.
 
 use std::ops::Range;
 
@@ -149,7 +149,7 @@ impl Lexer<'_> {
         Token { kind: TokenKind::Symbol(self.text[start]), body: start..self.at, closed: true }
     }
 
-    /// Skips blanks and comments, and tells whether there was a line break.
+    /// Skips blanks and comments. Returns whether there was a line break.
     fn skip_blanks(&mut self) -> bool {
         let mut line_break = false;
         loop {

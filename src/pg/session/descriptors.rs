@@ -1,4 +1,4 @@
-//! File descriptors that PostgreSQL does not open itself: those of the I/O thread and of its connections.
+//! Reserves the file descriptors of the I/O thread and its connections, which PostgreSQL does not open itself.
 //!
 //! PostgreSQL keeps as many files open as the process may have descriptors, a few left over. Sockets that it does not know
 //! of would find none any more, or leave none for its own files. So every one is reserved before it is opened, and
@@ -14,9 +14,9 @@ use pgrx::pg_sys;
 const OF_THE_THREAD: usize = 5;
 /// The connection to the identity provider.
 const OF_TOKENS: usize = 1;
-/// Of the third, what is left to PostgreSQL, which takes one for each wait, and to other extensions.
+/// The part of the third that is left to PostgreSQL, which takes one for each wait, and to other extensions.
 const OF_OTHERS: usize = 3;
-/// Idle connections to a server that are kept for the next request, at most.
+/// The most idle connections to a server that are kept for later requests.
 const IDLE: usize = 8;
 
 thread_local! {
@@ -32,7 +32,7 @@ pub fn reserve_for_the_thread() {
     }
 }
 
-/// How many idle connections to a server are kept: fewer where descriptors are few.
+/// How many idle connections to a server are kept: fewer if there are few descriptors.
 pub fn idle_connections() -> usize {
     // SAFETY: a variable that the postmaster has set before it made this process.
     let all = unsafe { pg_sys::max_safe_fds };
@@ -70,7 +70,7 @@ pub fn reserve(requests: usize) -> usize {
     reserved.saturating_sub(spare).clamp(1, requests.max(1))
 }
 
-/// Gives back what idle connections do not hold, at the end of a transaction.
+/// Releases the descriptors that idle connections do not hold, at the end of a transaction.
 pub fn release() {
     while RESERVED.get() > spare() {
         // SAFETY: this is the main thread, and the descriptor was reserved.

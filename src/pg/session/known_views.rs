@@ -1,4 +1,4 @@
-//! Definitions of views that the session knows, since a statement has needed them.
+//! The definitions of views that the session has read.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use crate::cdf::table::view::{View, ViewReference};
 
 /// A definition, and when and how it was asked for.
 struct Definition {
-    /// It keeps the connection from being replaced by another one at the same place.
+    /// Keeps the connection alive, so that no other connection gets the same address.
     connection: Arc<Connection>,
     view: Arc<View>,
     transaction: u64,
@@ -20,7 +20,7 @@ thread_local! {
     static KNOWN: RefCell<HashMap<ViewReference, Definition>> = RefCell::default();
 }
 
-/// The definition of a view, as far as it holds in this transaction. Which version is the newest is asked once in each.
+/// The definition of a view, valid in this transaction. The newest version is looked up once in each transaction.
 pub fn get(connection: &Arc<Connection>, name: &ViewReference, transaction: u64) -> Option<Arc<View>> {
     KNOWN.with_borrow(|known| {
         let known = known.get(name)?;
@@ -35,7 +35,7 @@ pub fn put(connection: &Arc<Connection>, name: &ViewReference, view: Arc<View>, 
     KNOWN.with_borrow_mut(|known| known.insert(name.clone(), definition));
 }
 
-/// Forgets the definition of a view that is not there any more.
+/// Forgets the definition of a view that no longer exists.
 pub fn remove(name: &ViewReference) {
     KNOWN.with_borrow_mut(|known| known.remove(name));
 }

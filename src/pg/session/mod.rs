@@ -1,4 +1,4 @@
-//! What a session has while it lasts: its transaction, its thread, its files, and what it waits for.
+//! The state of a session: its transaction, its thread, its files, and its waits.
 
 pub mod descriptors;
 pub mod known_views;

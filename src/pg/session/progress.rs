@@ -19,10 +19,10 @@ use crate::pg::encoding::encode_lossy;
 use crate::pg::errors::{self, raise_as, tell};
 use crate::pg::settings;
 
-/// When a client that takes nothing is looked at again.
+/// The pause before a client that takes nothing is checked again.
 const FULL: Duration = Duration::from_millis(500);
 
-/// What goes to a FATAL: the end of its message, and its detail.
+/// What is added to a FATAL: the end of its message, and its detail.
 struct Encoded {
     message: CString,
     detail: CString,
@@ -80,7 +80,7 @@ fn client_takes_more() -> bool {
         // What pgrx does not declare begins with the descriptor (libpq/libpq-be.h).
         let socket = *pg_sys::MyProcPort.cast::<pg_sys::pgsocket>();
         let mut poll = libc::pollfd { fd: socket, events: libc::POLLOUT, revents: 0 };
-        // A broken connection counts: writing to it finds out.
+        // A broken connection counts as ready: writing to it finds out.
         libc::poll(&mut poll, 1, 0) != 0
     }
 }
