@@ -129,9 +129,8 @@ impl Writer {
                 }
                 let series = encoder.series(table, row)?;
                 let timestamp = encoder.timestamp(table, row)?;
-                buffer.push_point(lane, subtransaction, mode, &series, timestamp, spill, |out| {
-                    encoder.encode(table, row, timestamp, out)
-                })
+                encoder.encode(table, row, timestamp, &mut self.fragment)?;
+                buffer.push_point(lane, subtransaction, mode, &series, timestamp, &self.fragment, spill)
             }
         }
     }

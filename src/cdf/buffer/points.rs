@@ -255,8 +255,8 @@ impl PointBatch {
         hash: u64,
         timestamp: i64,
         earlier: impl FnOnce() -> (i64, i64),
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        element: &[u8],
+    ) {
         let at = match self.find(reference, hash) {
             Some(at) => at,
             None => {
@@ -266,9 +266,8 @@ impl PointBatch {
             }
         };
         let start = self.log.len();
-        encode(&mut self.log)?;
+        self.log.extend_from_slice(element);
         self.note(at, timestamp, place(start, self.log.len()), true);
-        Ok(())
     }
 
     /// Records a point.
@@ -473,11 +472,9 @@ mod tests {
             // Encode points that are only a number, and the others, each in their own way.
             let plain = PlainPoint { external_id: "s", timestamp: *timestamp, value: *value };
             if at % 2 == 0 || batch.push_known(hash, &plain, 0, || false).is_none() {
-                let encode = |out: &mut Vec<u8>| {
-                    points::write_plain(out, *timestamp, *value);
-                    Ok(())
-                };
-                batch.push(&series, hash, *timestamp, || ALWAYS, encode).unwrap();
+                let mut element = Vec::new();
+                points::write_plain(&mut element, *timestamp, *value);
+                batch.push(&series, hash, *timestamp, || ALWAYS, &element);
             }
         }
         batch

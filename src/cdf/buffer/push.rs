@@ -153,7 +153,7 @@ impl Lane {
         timestamp: i64,
         floor: usize,
         outside: &Outside,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
+        element: &[u8],
     ) -> Result<isize, Error> {
         let hash = points::series_hash(series);
         let kind = series.kind();
@@ -181,7 +181,7 @@ impl Lane {
         };
         let before = batch.bytes() as isize;
         let earlier = || earlier(&self.traces[wave.min(self.traces.len())..], hash);
-        batch.push(series, hash, timestamp, earlier, encode)?;
+        batch.push(series, hash, timestamp, earlier, element);
         Ok(batch.bytes() as isize - before + freed)
     }
 

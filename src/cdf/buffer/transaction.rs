@@ -152,7 +152,7 @@ impl TransactionBuffer {
         }
     }
 
-    /// Adds a point; `encode` appends it to the list of its series.
+    /// Adds a point; `element` is the encoded point, an element of the list of its series.
     #[allow(clippy::too_many_arguments)]
     pub fn push_point(
         &mut self,
@@ -161,15 +161,15 @@ impl TransactionBuffer {
         mode: Mode,
         series: &SeriesRef<'_>,
         timestamp: i64,
+        element: &[u8],
         spill: &mut dyn Spill,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.check()?;
         let of = Touched::Range(points::series_hash(series), (timestamp, timestamp));
         let floor = self.floor(lane, of, mode, series.kind());
         let outside = self.outside();
         let delta =
-            self.lanes[lane].push_point(subtransaction, mode, series, timestamp, floor, &outside, encode)?;
+            self.lanes[lane].push_point(subtransaction, mode, series, timestamp, floor, &outside, element)?;
         self.account(delta, spill)
     }
 
