@@ -469,7 +469,7 @@ mod tests {
         let series = SeriesRef::ExternalId("s".into());
         let hash = series_hash(&series);
         for (at, (timestamp, value)) in points.iter().enumerate() {
-            // Encode points that are only a number, and the others, each in their own way.
+            // Add every second point by the slow way, and the others by the fast one.
             let plain = PlainPoint { external_id: "s", timestamp: *timestamp, value: *value };
             if at % 2 == 0 || batch.push_known(hash, &plain, 0, || false).is_none() {
                 let mut element = Vec::new();

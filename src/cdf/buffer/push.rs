@@ -116,7 +116,7 @@ impl Lane {
             return None;
         }
         let hash = points::external_id_hash(point.external_id);
-        // Touched several the first that takes it: what is later is only what had to be.
+        // Of several open batches the one of the earliest wave: later ones exist only for rows that had to come later.
         let suits = |open: &Open| open.mode == mode && open.kind == KeyKind::Key;
         let target = match &*last.open {
             // Nearly always.
