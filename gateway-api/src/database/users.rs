@@ -174,11 +174,3 @@ pub async fn update_session(
     lease.client().execute(&call, &[&username, &session.id, &session.key.expose_secret()]).await?;
     Ok(())
 }
-
-/// Whether the extension can register sessions.
-pub async fn takes_sessions(lease: &mut Lease<'_>) -> Result<bool, ApiError> {
-    let query = lease.sql(
-        "SELECT EXISTS (SELECT FROM pg_proc WHERE proname = 'cdf_register_session' AND pronamespace = '{ext}'::regnamespace)",
-    );
-    Ok(lease.client().query_one(&query, &[]).await?.try_get(0)?)
-}

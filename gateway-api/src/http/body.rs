@@ -16,6 +16,14 @@ pub const MAX_BODY: usize = 1 << 20;
 /// How long a caller may take to send it.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Reads a body of `{"items": […]}` with 1 to `most` items and nothing else.
+pub async fn items(headers: &HeaderMap, body: Body, most: usize) -> Result<Vec<Fields>, ApiError> {
+    let mut body = read(headers, body).await?;
+    let items = body.items(most)?;
+    body.end()?;
+    Ok(items)
+}
+
 /// Reads a body of JSON, which may be compressed.
 pub async fn read(headers: &HeaderMap, body: Body) -> Result<Fields, ApiError> {
     let too_large =

@@ -60,9 +60,7 @@ pub async fn update(
     body: Body,
 ) -> Answer {
     app.user_of_caller(&headers, &username).await?;
-    let mut body = body::read(&headers, body).await?;
-    let mut items = body.items(MOST)?;
-    body.end()?;
+    let mut items = body::items(&headers, body, MOST).await?;
     let known = raw(&app, &username).await?;
     let mut changes = Vec::new();
     for item in &mut items {
@@ -95,9 +93,7 @@ pub async fn delete(
     body: Body,
 ) -> Answer {
     app.user_of_caller(&headers, &username).await?;
-    let mut body = body::read(&headers, body).await?;
-    let mut items = body.items(MOST)?;
-    body.end()?;
+    let mut items = body::items(&headers, body, MOST).await?;
     let known = raw(&app, &username).await?;
     let mut gone: Vec<&Table> = Vec::new();
     for item in &mut items {

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::Json;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{json, Value};
@@ -12,7 +12,6 @@ use serde_json::{json, Value};
 use super::auth::Caller;
 use super::body::{self, Fields};
 use super::{after, cursor, limit_of, Answer, App, Page, ProjectPath, Shared};
-use crate::cdf::Session;
 use crate::database::users::{self, Home, User};
 use crate::error::ApiError;
 
@@ -71,13 +70,10 @@ pub async fn create(
     body: Body,
 ) -> Answer {
     Caller::of(&headers, &app.cdf).await?.needs(&project)?;
-    let mut body = body::read(&headers, body).await?;
-    let mut items = body.items(1)?;
-    body.end()?;
-    let mut item = items.remove(0);
+    let mut item = body::items(&headers, body, 1).await?.remove(0);
     let nonce = nonce(item.required_object("credentials")?)?;
     item.end()?;
-    let session = session(&app, &project, &nonce).await?;
+    let session = app.cdf.bind_session(&project, &nonce).await?;
     let mut lease = app.database.lease().await?;
     let user = users::register_session(&mut lease, home(&app, &project), &session, NAMING).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -97,16 +93,6 @@ fn nonce(mut credentials: Fields) -> Result<SecretString, ApiError> {
     Ok(SecretString::from(nonce))
 }
 
-/// A nonce is good once: it is looked first whether the session could be kept.
-async fn session(app: &App, project: &str, nonce: &SecretString) -> Result<Session, ApiError> {
-    if !users::takes_sessions(&mut app.database.lease().await?).await? {
-        let why =
-            "The cdf_fdw of this database registers no sessions of CDF. POST /create takes a client secret";
-        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, why));
-    }
-    app.cdf.bind_session(project, nonce).await
-}
-
 pub async fn update(
     State(app): Shared,
     Path(project): ProjectPath,
@@ -114,10 +100,7 @@ pub async fn update(
     body: Body,
 ) -> Answer {
     Caller::of(&headers, &app.cdf).await?.needs(&project)?;
-    let mut body = body::read(&headers, body).await?;
-    let mut items = body.items(1)?;
-    body.end()?;
-    let mut item = items.remove(0);
+    let mut item = body::items(&headers, body, 1).await?.remove(0);
     let username = item.required_text("username")?;
     let mut update = item.required_object("update")?;
     item.end()?;
@@ -128,7 +111,7 @@ pub async fn update(
     if let Some(mut credentials) = credentials {
         let nonce = nonce(credentials.required_object("set")?)?;
         credentials.end()?;
-        let session = session(&app, &project, &nonce).await?;
+        let session = app.cdf.bind_session(&project, &nonce).await?;
         users::update_session(&mut app.database.lease().await?, &username, &session).await?;
         session_id = Some(session.id);
     }
