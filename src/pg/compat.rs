@@ -1,4 +1,4 @@
-//! What differs between the major versions of PostgreSQL. The rest of the code is the same for all of them, but for the
+//! What differs between the major versions of PostgreSQL. All other code is the same for all of them, except for the
 //! signature of one hook (`redact/hooks.rs`).
 
 use std::ffi::CStr;
@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 
 use crate::pg::list::pointers;
 
-/// The role that a table of a query is checked for; InvalidOid: the current one.
+/// Returns the role whose rights on a table of a query are checked; InvalidOid: the current one.
 ///
 /// # Safety
 /// The entry is one of the query's range table, or a partition of the table that the query changes.
@@ -23,7 +23,7 @@ pub unsafe fn checked_as(query: *mut pg_sys::Query, entry: *mut pg_sys::RangeTbl
         {
             let mut entry = entry;
             if (*entry).perminfoindex == 0 {
-                // A partition has none: the rights are those of the table that the statement names.
+                // A partition has none: the rights on the table that the statement names count.
                 let entries = pointers::<pg_sys::RangeTblEntry>((*query).rtable);
                 match usize::try_from((*query).resultRelation - 1).ok().and_then(|at| entries.get(at)) {
                     Some(target) if (**target).perminfoindex != 0 => entry = *target,
@@ -35,7 +35,7 @@ pub unsafe fn checked_as(query: *mut pg_sys::Query, entry: *mut pg_sys::RangeTbl
     }
 }
 
-/// The role that the table of a scan is checked for; InvalidOid: the current one.
+/// Returns the role whose rights on the table of a scan are checked; InvalidOid: the current one.
 ///
 /// # Safety
 /// Both belong to a scan that begins.
@@ -55,7 +55,7 @@ pub unsafe fn scan_checked_as(plan: *mut pg_sys::ForeignScan, estate: *mut pg_sy
     }
 }
 
-/// The role that a table is checked for to which a statement writes; InvalidOid: the current one.
+/// Returns the role whose rights on a table that a statement writes to are checked; InvalidOid: the current one.
 ///
 /// # Safety
 /// Both belong to a statement that begins.
@@ -83,10 +83,10 @@ pub unsafe fn result_checked_as(
     }
 }
 
-/// A path of a scan that gives the table's own columns, in no order.
+/// Makes a path for a scan that returns the table's own columns, in no order.
 ///
 /// # Safety
-/// The relation is being planned; `outer` are the relations that have to be known first.
+/// The relation is being planned; `outer` are the relations that must be known first.
 pub unsafe fn foreign_scan_path(
     root: *mut pg_sys::PlannerInfo,
     baserel: *mut pg_sys::RelOptInfo,
@@ -116,7 +116,7 @@ pub unsafe fn foreign_scan_path(
     }
 }
 
-/// Has PostgreSQL refuse settings with this prefix that nobody has defined.
+/// Makes PostgreSQL refuse unknown settings with this prefix.
 pub fn reserve_prefix(prefix: &'static CStr) {
     // SAFETY: called in the main thread with a NUL-terminated text, which PostgreSQL copies.
     unsafe {
@@ -127,7 +127,7 @@ pub fn reserve_prefix(prefix: &'static CStr) {
     }
 }
 
-/// Writes some of the bytes; gives how many, or a negative number and `errno`. Raises PostgreSQL's own ERROR at
+/// Writes some of the bytes. Returns how many, or a negative number with `errno` set. Raises PostgreSQL's own ERROR at
 /// temp_file_limit.
 ///
 /// # Safety
@@ -153,7 +153,7 @@ pub unsafe fn write_file(file: pg_sys::File, bytes: &[u8], offset: i64) -> isize
     }
 }
 
-/// Reads some of the bytes; gives how many, or a negative number and `errno`.
+/// Reads some of the bytes. Returns how many, or a negative number with `errno` set.
 ///
 /// # Safety
 /// The file is open.
@@ -178,7 +178,7 @@ pub unsafe fn read_file(file: pg_sys::File, bytes: &mut [u8], offset: i64) -> is
     }
 }
 
-/// Bytes per call, which older versions count in an int.
+/// Limits the bytes of a call, which older versions count in an int.
 fn amount(bytes: usize) -> usize {
     bytes.min(1 << 30)
 }

@@ -1,11 +1,11 @@
-//! The database's encoding. Everything on the CDF side is UTF-8; all that goes from one to the other is converted here.
+//! The database's encoding. Everything on the CDF side is UTF-8; texts are converted here in both directions.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
-/// A character takes at most so many times its bytes in another encoding (`MAX_CONVERSION_GROWTH`, mb/pg_wchar.h).
+/// In another encoding a character takes at most this many times its bytes (`MAX_CONVERSION_GROWTH`, mb/pg_wchar.h).
 const GROWTH: usize = 4;
 
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
@@ -16,18 +16,18 @@ fn encoding() -> i32 {
     unsafe { pg_sys::GetDatabaseEncoding() }
 }
 
-/// The name of the database's encoding.
+/// Returns the name of the database's encoding.
 fn encoding_name() -> String {
     // SAFETY: the name is a constant.
     unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()).to_string_lossy().into_owned() }
 }
 
-/// Whether the database's texts have to be converted, or at least may be something else than UTF-8.
+/// Whether the database's texts have to be converted, or at least may not be UTF-8.
 pub fn is_foreign() -> bool {
     encoding() != UTF8
 }
 
-/// Why a text of the database cannot be sent.
+/// Says why a text of the database cannot be sent.
 pub fn not_unicode() -> String {
     format!(
         "the text is not valid in the encoding {}, or has characters that UTF-8 lacks",
@@ -38,16 +38,16 @@ pub fn not_unicode() -> String {
     )
 }
 
-/// Why a text of CDF cannot be read.
+/// Says why a text of CDF cannot be read.
 pub fn not_in_database(text: &str) -> String {
     let shown: String = text.chars().take(100).collect();
     format!("the database's encoding {} lacks a character of \"{shown}\"", encoding_name())
 }
 
-/// A text of the database; None if it is not valid, or has characters that UTF-8 lacks.
+/// Decodes a text of the database; None if it is invalid, or has characters that UTF-8 lacks.
 pub fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
     match encoding() {
-        // SQL_ASCII has bytes beyond ASCII, and does not say what they mean.
+        // SQL_ASCII has bytes beyond ASCII without saying what they mean.
         UTF8 | SQL_ASCII => utf8(bytes).map(Cow::Borrowed),
         _ if is_ascii(bytes) => utf8(bytes).map(Cow::Borrowed),
         encoding => {
@@ -58,7 +58,7 @@ pub fn decode(bytes: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A text in the database's encoding; None if that lacks one of its characters.
+/// Encodes a text for the database; None if its encoding lacks one of the characters.
 pub fn encode(text: &str) -> Option<Cow<'_, [u8]>> {
     match encoding() {
         UTF8 | SQL_ASCII => Some(Cow::Borrowed(text.as_bytes())),
@@ -70,12 +70,12 @@ pub fn encode(text: &str) -> Option<Cow<'_, [u8]>> {
     }
 }
 
-/// As [`encode`], with `?` for what the encoding lacks, and for NUL: for messages, which must not fail on their way.
+/// As [`encode`], but replaces NUL and what the encoding lacks by `?`: messages must not fail on their way.
 pub fn encode_lossy(text: &str) -> CString {
     let mut bytes = Vec::new();
     let text = text.replace('\0', "\u{fffd}");
     let mut rest = text.as_str();
-    // Outside of a transaction there is no catalog to find the conversion in.
+    // Outside a transaction there is no catalog in which to find the conversion.
     // SAFETY: reads variables of the backend.
     let can_convert = unsafe { pg_sys::IsTransactionState() };
     while !rest.is_empty() {
@@ -102,13 +102,13 @@ pub fn encode_lossy(text: &str) -> CString {
     CString::new(bytes).unwrap_or_default()
 }
 
-/// As much of a text as has a form in the other encoding, and how many bytes of it that is.
+/// Converts as much of a text as the other encoding can represent. Returns it, and how many bytes were converted.
 fn convert(bytes: &[u8], from: i32, to: i32) -> (Vec<u8>, usize) {
     let Ok(len) = i32::try_from(bytes.len().saturating_mul(GROWTH) + 1) else {
         return (Vec::new(), 0);
     };
     let mut converted = vec![0; len as usize];
-    // SAFETY: a look-up in the catalogs, and a conversion that does not raise errors, into a buffer that has room.
+    // SAFETY: a catalog look-up, and a conversion that raises no errors into a buffer that is large enough.
     let read = unsafe {
         match pg_sys::FindDefaultConversionProc(from, to) {
             pg_sys::InvalidOid => 0,
@@ -128,7 +128,7 @@ fn convert(bytes: &[u8], from: i32, to: i32) -> (Vec<u8>, usize) {
     (converted, usize::try_from(read).unwrap_or(0))
 }
 
-/// Bytes as a text, if they are UTF-8. Most texts are ASCII, which is seen several times as fast.
+/// Returns bytes as a text if they are UTF-8. Most texts are ASCII, which is checked several times as fast.
 #[inline]
 pub fn utf8(bytes: &[u8]) -> Option<&str> {
     match is_ascii(bytes) {
@@ -138,7 +138,7 @@ pub fn utf8(bytes: &[u8]) -> Option<&str> {
     }
 }
 
-/// Eight bytes at a time: most texts are too short for vector instructions, which the standard library uses.
+/// Checks eight bytes at a time: most texts are too short for the vector instructions that the standard library uses.
 #[inline]
 fn is_ascii(bytes: &[u8]) -> bool {
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);

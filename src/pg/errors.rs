@@ -1,4 +1,4 @@
-//! Rust errors as PostgreSQL's: one ERROR with SQLSTATE, message, DETAIL and HINT.
+//! Raises Rust errors as PostgreSQL's: one ERROR with SQLSTATE, message, DETAIL and HINT.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, CStr, CString};
@@ -12,9 +12,9 @@ use crate::pg::encoding::{encode_lossy, is_foreign};
 
 /// Keeps Rust backtraces out of what users see: pgrx appends a captured one to DETAIL.
 ///
-/// Called once, from `_PG_init`.
+/// `_PG_init` calls this once.
 pub fn init() {
-    // RUST_LIB_BACKTRACE goes before RUST_BACKTRACE, which an administrator may have set for another extension. The
+    // RUST_LIB_BACKTRACE overrides RUST_BACKTRACE, which an administrator may have set for another extension. The
     // backend has one thread at this point, so nobody reads the environment meanwhile.
     std::env::set_var("RUST_LIB_BACKTRACE", "0");
 }
@@ -26,14 +26,14 @@ pub fn raise(error: Error) -> ! {
     raise_as(code, error)
 }
 
-/// As [`raise`], with a SQLSTATE that has no kind on the CDF side, since it is about SQL objects.
+/// As [`raise`], with a SQLSTATE that no kind of the CDF side has, because it is about SQL objects.
 #[track_caller]
 pub fn raise_as(code: PgSqlErrorCode, error: Error) -> ! {
     report(PgLogLevel::ERROR, code, error);
     unreachable!("an ERROR does not return")
 }
 
-/// Tells of an error as PostgreSQL's WARNING, after which the statement goes on.
+/// Reports an error as PostgreSQL's WARNING, after which the statement goes on.
 pub fn warn(error: Error) {
     let code = sqlstate(error.kind.sqlstate());
     let (message, details) = (error.headline(), error.details());
@@ -41,8 +41,8 @@ pub fn warn(error: Error) {
     tell(PgLogLevel::WARNING, code, &message, detail.as_deref(), error.hint.as_deref());
 }
 
-/// Sends a message of another level than ERROR. Unless that is FATAL, the statement goes on, or ends with what PostgreSQL
-/// finds to be due: it serves interrupts at the end of each message, and so may unwind with its own ERROR.
+/// Sends a message of another level than ERROR. Unless that is FATAL, the statement usually goes on. But PostgreSQL
+/// serves interrupts at the end of each message, so this may unwind with an ERROR of PostgreSQL's own.
 pub fn tell(
     level: PgLogLevel,
     code: PgSqlErrorCode,
@@ -54,10 +54,11 @@ pub fn tell(
     let [message, detail, hint] =
         texts.each_ref().map(|text| text.as_deref().map_or(ptr::null(), CStr::as_ptr));
     let (level, code, format) = (level as c_int, code as c_int, c"%s".as_ptr());
-    // What goes to the log by itself needs neither the statement nor what led to it.
+    // A line for the log needs neither the statement nor the context.
     let alone = level == PgLogLevel::LOG as c_int;
-    // SAFETY: this is the main thread, and these are PostgreSQL's functions in the order of its macro ereport. They copy the
-    // NUL-terminated texts. The boundary turns an ERROR into a panic that unwinds Rust frames; the closure owns nothing.
+    // SAFETY: this is the main thread, and these are PostgreSQL's functions in the order in which its macro ereport
+    // calls them. They copy the NUL-terminated texts. The boundary turns an ERROR into a panic that unwinds Rust
+    // frames; the closure owns nothing.
     unsafe {
         pg_sys::ffi::pg_guard_ffi_boundary(|| {
             if errstart(level, ptr::null()) {
@@ -96,7 +97,7 @@ fn report(level: PgLogLevel, code: PgSqlErrorCode, error: Error) {
     report.report(level);
 }
 
-/// Unwraps a result of the CDF side, raising its error.
+/// Unwraps a result of the CDF side, and raises its error.
 pub trait OrRaise<T> {
     fn or_raise(self) -> T;
 }
@@ -115,7 +116,7 @@ impl<T> OrRaise<T> for Result<T, Error> {
 type EncodedTexts = [Option<CString>; 3];
 
 thread_local! {
-    /// The texts of the error that is on its way. The backend has one thread.
+    /// The texts of the error that is being raised. The backend has one thread.
     static ENCODED: Cell<Option<EncodedTexts>> = const { Cell::new(None) };
 }
 
@@ -157,11 +158,11 @@ extern "C-unwind" {
     fn errhint(format: *const c_char, ...) -> c_int;
 }
 
-/// Replaces the texts of the error that is being made.
+/// Replaces the texts of the error that is being raised.
 unsafe extern "C-unwind" fn put_encoded(_arg: *mut std::ffi::c_void) {
     let Some([message, detail, hint]) = ENCODED.take() else { return };
     let format = c"%s".as_ptr();
-    // SAFETY: called while an error is being made, which these functions change; they copy the NUL-terminated texts.
+    // SAFETY: called while an error is being raised, which these functions change; they copy the NUL-terminated texts.
     unsafe {
         if let Some(message) = message {
             errmsg(format, message.as_ptr());
@@ -175,19 +176,20 @@ unsafe extern "C-unwind" fn put_encoded(_arg: *mut std::ffi::c_void) {
     }
 }
 
-/// A copy of the error that is being made, in the current memory context.
+/// Copies the error that is being raised into the current memory context.
 ///
 /// # Safety
-/// Called by a callback for the context of errors.
+/// Only an error context callback may call this.
 pub unsafe fn being_made() -> *mut pg_sys::ErrorData {
-    // SAFETY: the caller's promise. No boundary: what fails here is an error within an error, which PostgreSQL deals with.
+    // SAFETY: the caller's promise. It needs no boundary: an error in it is an error within an error, which PostgreSQL
+    // handles.
     unsafe { CopyErrorData() }
 }
 
-/// Completes the error that is being made, whose message and detail are these: adds `what` and `more`.
+/// Completes the error that is being raised, which has this message and detail: appends `what` and `more`.
 ///
 /// # Safety
-/// Called by a callback for the context of errors, with texts in the database's encoding; `detail` may be null.
+/// Only an error context callback may call this, with texts in the database's encoding; `detail` may be null.
 pub unsafe fn complete(message: &CStr, what: &CStr, detail: *const c_char, more: &CStr) {
     // SAFETY: the caller's promise; these functions copy the NUL-terminated texts.
     unsafe {
@@ -200,12 +202,12 @@ pub unsafe fn complete(message: &CStr, what: &CStr, detail: *const c_char, more:
     }
 }
 
-/// The five characters of a SQLSTATE that PostgreSQL has packed.
+/// Unpacks the five characters of a SQLSTATE.
 pub fn sqlstate_text(packed: c_int) -> String {
     (0..5).map(|at| char::from(b'0' + (packed >> (6 * at) & 0x3f) as u8)).collect()
 }
 
-/// PostgreSQL's messages end at the first NUL, and CDF's words may hold one.
+/// Replaces NULs, at which PostgreSQL's messages would end. CDF's words may hold one.
 fn printable(text: String) -> String {
     if text.contains('\0') {
         text.replace('\0', "\u{fffd}")
@@ -214,7 +216,7 @@ fn printable(text: String) -> String {
     }
 }
 
-/// PostgreSQL packs the five characters of a SQLSTATE, six bits each.
+/// Packs the five characters of a SQLSTATE as PostgreSQL does, six bits each.
 fn sqlstate(text: &str) -> PgSqlErrorCode {
     let packed =
         text.bytes().rev().fold(0, |code, byte| (code << 6) | (isize::from(byte.wrapping_sub(b'0')) & 0x3f));

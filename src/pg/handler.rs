@@ -1,4 +1,4 @@
-//! The wrapper's callbacks, wired up.
+//! Registers the callbacks of the foreign-data wrapper.
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;

@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-/// The cells of a list of pointers.
+/// Returns the cells of a list of pointers.
 ///
 /// # Safety
 /// `list` is null (NIL) or a list of pointers to `T` that lives for `'l` and is not changed meanwhile.
@@ -16,7 +16,7 @@ pub unsafe fn pointers<'l, T>(list: *mut pg_sys::List) -> &'l mut [*mut T] {
     }
 }
 
-/// The elements of a list of integers.
+/// Returns the elements of a list of integers.
 ///
 /// # Safety
 /// `list` is null (NIL) or a list of integers.

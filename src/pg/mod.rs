@@ -21,7 +21,7 @@ use pgrx::prelude::*;
 
 pgrx::pg_module_magic!(name, version);
 
-/// Called once when the library is loaded, by first use or by `session_preload_libraries`.
+/// PostgreSQL calls this once, when it loads the library: at its first use or through `session_preload_libraries`.
 #[pg_guard]
 #[allow(non_snake_case)]
 pub extern "C-unwind" fn _PG_init() {

@@ -13,7 +13,7 @@ pub fn is_member(catalog: pg_sys::Oid, object: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether a wrapper is one of this extension: by its validator, since its name may be changed.
+/// Whether a wrapper is this extension's. Its validator tells, since its name may be changed.
 ///
 /// # Safety
 /// It is the wrapper of a server.
@@ -26,7 +26,7 @@ pub unsafe fn is_wrapper(wrapper: pg_sys::Oid) -> bool {
 }
 
 extern "C-unwind" {
-    /// catalog/pg_inherits.h; the relation itself is among the result.
+    /// catalog/pg_inherits.h; the result includes the relation itself.
     fn find_all_inheritors(
         parent: pg_sys::Oid,
         lock: pg_sys::LOCKMODE,
@@ -34,7 +34,7 @@ extern "C-unwind" {
     ) -> *mut pg_sys::List;
 }
 
-/// A table and all that are its partitions or inherit from it. They are looked at without a lock.
+/// Returns a table and all its partitions or inheriting tables. It looks at them without a lock.
 ///
 /// # Safety
 /// The relation is locked by the statement.
@@ -49,12 +49,12 @@ pub unsafe fn members(relid: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// Whether rows of the table may come to this extension: it is its foreign table, or has one among its partitions.
+/// Whether rows of the table may come to this extension: it is a foreign table of it, or has one among its partitions.
 ///
 /// # Safety
 /// The relation is locked by the statement.
 pub unsafe fn is_table(relid: pg_sys::Oid) -> bool {
-    // SAFETY: catalog look-ups. A partition that disappears meanwhile has no kind any more, and takes no rows.
+    // SAFETY: catalog look-ups. A partition that is dropped meanwhile has no kind any more, and takes no rows.
     unsafe {
         match pg_sys::get_rel_relkind(relid) as u8 {
             pg_sys::RELKIND_FOREIGN_TABLE => is_handled_here(relid),
@@ -69,8 +69,9 @@ pub unsafe fn is_table(relid: pg_sys::Oid) -> bool {
 
 /// Whether the wrapper of a foreign table is this extension's.
 ///
-/// The name of its handler tells. Others must not be called for that: a wrapper need not have one, and a library is not
-/// loaded for a table that the statement does not use. Only a superuser can make a handler.
+/// The name of its handler tells. Other wrappers' handlers must not be called to find out: a wrapper need not have one,
+/// and this must not load the library of a table that the statement does not use. Only a superuser can create a
+/// handler.
 ///
 /// # Safety
 /// The relation is a foreign table.

@@ -1,4 +1,4 @@
-//! Whose rights are used, and who may be relied on.
+//! Whose rights a statement uses, and whose objects may be relied on.
 
 use pgrx::pg_sys;
 use pgrx::spi::quote_identifier;
@@ -6,7 +6,7 @@ use pgrx::spi::quote_identifier;
 use crate::pg::compat;
 use crate::pg::text::from_server;
 
-/// The role whose rights a scan runs with: a view's owner where the table is reached through a view.
+/// Returns the role whose rights a scan runs with: the owner of the view through which the table is reached, if any.
 ///
 /// # Safety
 /// Both belong to a scan that begins.
@@ -15,7 +15,8 @@ pub unsafe fn of_scan(plan: *mut pg_sys::ForeignScan, estate: *mut pg_sys::EStat
     or_current(unsafe { compat::scan_checked_as(plan, estate) })
 }
 
-/// The role whose rights a statement writes to a table with: a view's owner where the table is reached through a view.
+/// Returns the role whose rights a statement writes to a table with: the owner of the view through which the table is
+/// reached, if any.
 ///
 /// # Safety
 /// Both belong to a statement that begins.
@@ -24,7 +25,7 @@ pub unsafe fn of_change(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys::
     or_current(unsafe { compat::result_checked_as(rinfo, estate) })
 }
 
-/// A role, for which InvalidOid may stand where it is the current one.
+/// Returns the role, or the current one for InvalidOid.
 pub fn or_current(user: pg_sys::Oid) -> pg_sys::Oid {
     if user == pg_sys::InvalidOid {
         // SAFETY: reads a variable of the backend.
@@ -34,14 +35,14 @@ pub fn or_current(user: pg_sys::Oid) -> pg_sys::Oid {
     }
 }
 
-/// Whether an object of this owner may be relied on by a role: its own, or a superuser's. Anybody else could change it
+/// Whether a role may rely on an object of this owner: its own, or a superuser's. Anybody else could change the object
 /// afterwards.
 pub fn may_rely_on(owner: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalogs.
     owner == role || unsafe { pg_sys::superuser_arg(owner) }
 }
 
-/// The name of a role, for an error.
+/// Returns the name of a role, for an error.
 pub fn role_name(role: pg_sys::Oid) -> String {
     // SAFETY: the name is a copy in the current memory context, or null for a role that is gone.
     let name = unsafe {
@@ -51,7 +52,7 @@ pub fn role_name(role: pg_sys::Oid) -> String {
     name.map_or("PUBLIC".into(), quote_identifier)
 }
 
-/// Whether a role is still there.
+/// Whether a role still exists.
 pub fn exists(role: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalogs, whose result is a copy, or null.
     unsafe { !pg_sys::GetUserNameFromId(role, true).is_null() }
@@ -59,6 +60,6 @@ pub fn exists(role: pg_sys::Oid) -> bool {
 
 /// Whether the current role is a superuser.
 pub fn is_superuser() -> bool {
-    // SAFETY: looks at the current role.
+    // SAFETY: reads the rights of the current role.
     unsafe { pg_sys::superuser() }
 }

@@ -19,7 +19,7 @@ static LOG_MIN_FLUSH_DURATION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static SECRET_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 
-/// Defines the settings and reserves their prefix. Called once, from `_PG_init`.
+/// Defines the settings and reserves their prefix. `_PG_init` calls this once.
 pub fn init() {
     GucRegistry::define_int_guc(
         c"cdf_fdw.flush_timeout",
@@ -123,12 +123,12 @@ pub fn request_timeout() -> Duration {
     milliseconds(REQUEST_TIMEOUT.get())
 }
 
-/// How often a request is sent again.
+/// How many times a request is sent again.
 pub fn max_retries() -> u32 {
     MAX_RETRIES.get().unsigned_abs()
 }
 
-/// How many requests may be under way at a time.
+/// How many requests may run at a time.
 pub fn max_concurrent_requests() -> usize {
     MAX_CONCURRENT_REQUESTS.get().unsigned_abs() as usize
 }
@@ -143,7 +143,7 @@ pub fn progress_interval() -> Option<Duration> {
     Some(milliseconds(PROGRESS_INTERVAL.get())).filter(|interval| !interval.is_zero())
 }
 
-/// How long a delivery takes at least that is logged; None: none is.
+/// The shortest delivery that is logged; None: no delivery is logged.
 pub fn log_min_flush_duration() -> Option<Duration> {
     match LOG_MIN_FLUSH_DURATION.get() {
         -1 => None,

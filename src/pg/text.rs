@@ -1,4 +1,4 @@
-//! PostgreSQL's names and texts as Rust's, and back.
+//! Converts PostgreSQL's names and texts to Rust's, and back.
 
 use std::borrow::Cow;
 use std::ffi::{c_char, CStr, CString};
@@ -9,7 +9,7 @@ use crate::cdf::error::{Error, Kind};
 use crate::pg::encoding::{decode, encode, not_in_database, not_unicode};
 use crate::pg::errors::raise;
 
-/// A name, an option or another text of the database's own.
+/// Reads a name, an option or another text of the database.
 ///
 /// # Safety
 /// `text` is NUL-terminated and in the database's encoding.
@@ -22,7 +22,7 @@ pub unsafe fn from_server(text: *const c_char) -> String {
     }
 }
 
-/// As [`from_server`], for what only is shown.
+/// As [`from_server`], for text that is only shown.
 ///
 /// # Safety
 /// As for [`from_server`].
@@ -37,12 +37,12 @@ fn refused(bytes: &[u8]) -> Error {
     Error::new(Kind::InvalidEncoding, format!("{}: \"{shown}\"", not_unicode()))
 }
 
-/// The text that a datum of `text`, `varchar` or `jsonb`'s input is.
+/// Reads the text of a datum of type `text` or `varchar`, or of `jsonb`'s input.
 ///
 /// # Safety
 /// The datum is a varlena that holds text in the database's encoding.
 pub unsafe fn from_datum(datum: pg_sys::Datum) -> Result<String, Error> {
-    // SAFETY: the caller's promise; what is unpacked is a copy in the current memory context.
+    // SAFETY: the caller's promise; an unpacked value is a copy in the current memory context.
     let bytes = unsafe {
         let packed = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
         pgrx::varlena::varlena_to_byte_slice(packed)
@@ -50,7 +50,7 @@ pub unsafe fn from_datum(datum: pg_sys::Datum) -> Result<String, Error> {
     decode(bytes).map(Cow::into_owned).ok_or_else(|| refused(bytes))
 }
 
-/// The texts of an array that are not NULL.
+/// Reads the texts of an array that are not NULL.
 ///
 /// # Safety
 /// The datum is an array of `text` or `varchar`.
@@ -76,7 +76,7 @@ pub unsafe fn from_array(datum: pg_sys::Datum) -> Result<Vec<String>, Error> {
     }
 }
 
-/// A text for PostgreSQL, NUL-terminated.
+/// Makes a NUL-terminated text for PostgreSQL.
 ///
 /// # Errors
 /// `InvalidEncoding`, if the database's encoding lacks one of its characters, or if it holds a NUL.
@@ -87,23 +87,23 @@ pub fn to_server(text: &str) -> Result<CString, Error> {
     })
 }
 
-/// As [`to_server`], in the current memory context; an ERROR if it cannot be had.
+/// As [`to_server`], in the current memory context; raises an ERROR if that is impossible.
 pub fn to_palloc(text: &str) -> *mut c_char {
     let text = match to_server(text) {
         Ok(text) => text,
         Err(error) => raise(error),
     };
-    // SAFETY: the text is NUL-terminated; the copy is PostgreSQL's own.
+    // SAFETY: the text is NUL-terminated; PostgreSQL owns the copy.
     unsafe { pg_sys::pstrdup(text.as_ptr()) }
 }
 
-/// The datum of a `text`, in the current memory context.
+/// Makes the datum of a `text` in the current memory context.
 pub fn to_datum(text: &str) -> pg_sys::Datum {
     // SAFETY: the text is NUL-terminated.
     unsafe { pg_sys::cstring_to_text(to_palloc(text)).into() }
 }
 
-/// The name of a relation, without its schema; `?` for one that is gone.
+/// Returns the name of a relation without its schema; `?` if it no longer exists.
 pub fn relation_name(relid: pg_sys::Oid) -> String {
     // SAFETY: a catalog look-up, whose result is a copy, or null.
     unsafe {
@@ -116,7 +116,7 @@ pub fn relation_name(relid: pg_sys::Oid) -> String {
     }
 }
 
-/// The name of a column.
+/// Returns the name of a column.
 pub fn column_name(attribute: &pg_sys::FormData_pg_attribute) -> String {
     // SAFETY: a catalog's name is NUL-terminated.
     unsafe { from_server(attribute.attname.data.as_ptr()) }

@@ -1,7 +1,7 @@
 //! Replaces the extension's casts from text to JSON by a database's own.
 //!
-//! CREATE EXTENSION keeps a cast that exists already. In a dump the extension comes before the casts, so the database's own
-//! cast would fail as a duplicate when the dump is restored.
+//! CREATE EXTENSION keeps a cast that exists already. A dump creates the extension before the casts, so without this
+//! the database's own cast would fail as a duplicate when the dump is restored.
 
 use pgrx::pg_sys;
 
@@ -10,13 +10,13 @@ use crate::pg::ours;
 /// catalog/pg_cast.h
 const CAST_RELATION: pg_sys::Oid = pg_sys::Oid::from_u32(2605);
 
-/// Drops the extension's cast between two types, if the statement creates another one.
+/// Drops the extension's cast between two types if the statement creates another one.
 ///
 /// # Safety
 /// `tree` is a utility statement that is about to run.
 pub unsafe fn make_way(tree: *mut pg_sys::Node) {
-    // SAFETY: the caller's promise; a node's tag tells its type. The types of an extension's cast are its own or, as here,
-    // PostgreSQL's: who may not create a cast between them is left to PostgreSQL's own error.
+    // SAFETY: the caller's promise; a node's tag tells its type. The types of an extension's cast are its own or, as
+    // here, PostgreSQL's; PostgreSQL itself raises the error for users who may not create a cast between them.
     unsafe {
         if (*tree).type_ != pg_sys::NodeTag::T_CreateCastStmt || !pg_sys::superuser() {
             return;

@@ -9,7 +9,7 @@ use crate::pg::list::pointers;
 use crate::pg::ours;
 use crate::pg::text::{from_server, to_palloc};
 
-/// Comments on the table that a statement has made, if it is a built-in one and the statement is part of an IMPORT.
+/// Comments on the table that a statement has created, if it is a built-in one and the statement is part of an IMPORT.
 ///
 /// # Safety
 /// `statement` is a utility statement that has run.
@@ -21,7 +21,7 @@ pub unsafe extern "C-unwind" fn after_utility(
     // SAFETY: the caller's promise: a node's tag tells its type, names are NUL-terminated, and options are DefElem nodes.
     unsafe {
         let tree = (*statement).utilityStmt;
-        // A foreign table is created by a part of another statement only in an IMPORT.
+        // Only an IMPORT creates a foreign table as part of another statement.
         let by_import = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_SUBCOMMAND;
         if !by_import || (*tree).type_ != pg_sys::NodeTag::T_CreateForeignTableStmt {
             return;
@@ -32,7 +32,7 @@ pub unsafe extern "C-unwind" fn after_utility(
             return;
         }
         let options = pointers::<pg_sys::DefElem>(create.options);
-        // A typed RAW table, and a table of a view, has further options.
+        // A typed RAW table, and a table of a view, has more options.
         let [option] = &*options else { return };
         let name = from_server(pg_sys::defGetString(*option));
         let Some(resource) = RESOURCES.iter().find(|resource| resource.name == name) else { return };
@@ -47,7 +47,7 @@ pub unsafe extern "C-unwind" fn after_utility(
 }
 
 /// # Safety
-/// `table` is a table that the current statement has made.
+/// `table` is a table that the current statement has created.
 unsafe fn comment(table: pg_sys::Oid, resource: &Resource) {
     // SAFETY: the caller's promise; the texts are copies, and NUL-terminated.
     unsafe {

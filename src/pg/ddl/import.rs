@@ -22,18 +22,18 @@ use crate::pg::text::{from_server, from_server_lossy, to_server};
 
 /// The remote schema of the built-in tables.
 const BUILT_IN: &str = "cdf";
-/// The prefixes of the name of a data-model space, and of a RAW database.
+/// The prefixes that name a data-model space, and a RAW database.
 const SPACE: &str = "space:";
 const RAW: &str = "raw:";
 
-/// The option that says what columns are called.
+/// The option that chooses the names of columns.
 const NAMING: &str = "naming";
 
 /// Bytes of a name in PostgreSQL.
 const NAME_BYTES: usize = 63;
 /// Columns of a table in PostgreSQL.
 const COLUMNS: usize = pg_sys::MaxHeapAttributeNumber as usize;
-/// Columns that every table of PostgreSQL has already.
+/// The columns that every table has in PostgreSQL.
 pub const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "cmax", "xmax", "cmin", "xmin", "ctid"];
 
 /// Returns the statements that create the tables of a remote schema. PostgreSQL itself drops the tables that LIMIT TO and
@@ -78,14 +78,14 @@ pub unsafe extern "C-unwind" fn import_foreign_schema(
             )
         };
         statements.into_iter().fold(std::ptr::null_mut(), |list, statement: String| {
-            // The names of CDF that hold a NUL, or what the database has no characters for, were left out.
+            // Names of CDF that the database cannot represent, or that hold a NUL, were left out.
             let statement = to_server(&statement).or_raise();
             pg_sys::lappend(list, pg_sys::pstrdup(statement.as_ptr()).cast())
         })
     }
 }
 
-/// How the columns are named, by the statement's options.
+/// Reads the naming of columns from the statement's options.
 ///
 /// # Safety
 /// `list` holds a statement's DefElem nodes.
@@ -115,7 +115,7 @@ fn no_schema(message: String, hint: &str) -> ! {
     raise_as(PgSqlErrorCode::ERRCODE_FDW_SCHEMA_NOT_FOUND, error)
 }
 
-/// Which tables the statement names.
+/// The tables that the statement names.
 struct ImportedTables {
     limited: bool,
     except: bool,
@@ -123,7 +123,7 @@ struct ImportedTables {
 }
 
 impl ImportedTables {
-    /// Tells about tables in LIMIT TO that do not exist.
+    /// Refuses names in LIMIT TO that are no tables.
     fn require(&self, schema: &str, names: &[&str]) {
         let missing = self.listed.iter().find(|name| !names.contains(&name.as_str()));
         if let (true, Some(name)) = (self.limited, missing) {
@@ -142,7 +142,7 @@ impl ImportedTables {
     }
 }
 
-/// A view per table, of a data-model space.
+/// Makes a table for each view of a data-model space.
 fn of_space(
     wanted: &ImportedTables,
     schema: &str,
@@ -175,7 +175,7 @@ fn of_space(
     statements.map(create).collect()
 }
 
-/// A RAW table per table, of a RAW database.
+/// Makes a table for each table of a RAW database.
 fn of_database(
     wanted: &ImportedTables,
     schema: &str,
@@ -236,7 +236,7 @@ fn is_about_one_table(error: &Error) -> bool {
     !matches!(error.kind, CannotConnect | ConnectionLost | NotAuthenticated | Throttled | TimedOut | Internal)
 }
 
-/// Why the database can hold nothing of this name.
+/// Returns why nothing in the database can have this name.
 fn flaw(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("the name is empty"),
@@ -255,7 +255,7 @@ fn can_be_had(what: &str, name: &str) -> bool {
     flaw.is_none()
 }
 
-/// The first `most` columns, which a table can have. Warns about the others.
+/// Returns the first `most` columns that a table can have. Warns about the others.
 fn possible<'c, C>(what: &str, columns: &'c [C], name: impl Fn(&C) -> &str, most: usize) -> Vec<&'c C> {
     let mut kept = Vec::with_capacity(columns.len());
     for column in columns {
@@ -286,7 +286,7 @@ fn possible<'c, C>(what: &str, columns: &'c [C], name: impl Fn(&C) -> &str, most
     kept
 }
 
-/// Makes names that PostgreSQL accepts: cut to its length, and numbered where they would be equal, or are taken.
+/// Makes names that PostgreSQL accepts: cut to its length, and numbered where two would be equal, or one is taken.
 /// Names that can stay as they are do.
 fn unique<'n>(names: impl Iterator<Item = &'n str>, taken: &[&str]) -> Vec<String> {
     let names: Vec<&str> = names.collect();
@@ -318,13 +318,13 @@ fn unique<'n>(names: impl Iterator<Item = &'n str>, taken: &[&str]) -> Vec<Strin
     made
 }
 
-/// A column's definition.
+/// Writes a column's definition.
 fn plain_column(sql: &mut String, name: &str, sql_type: &str) {
     let comma = if sql.ends_with('(') { "" } else { "," };
     write!(sql, "{comma}\n  {} {sql_type}", quoted(name)).expect("a String takes all");
 }
 
-/// The same; where its SQL name is not CDF's name, with the option that says so.
+/// As [`plain_column`], with the option `name` where the SQL name is not CDF's name.
 pub fn column(sql: &mut String, name: &str, cdf_name: &str, sql_type: &str) {
     plain_column(sql, name, sql_type);
     if name != cdf_name {
@@ -337,8 +337,8 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The statement that makes a table of a view; `table` and `server` as they stand in SQL. Without a version it is a table of
-/// the newest one at any time.
+/// Returns the statement that creates a table of a view; `table` and `server` are in SQL form. Without a version the
+/// table always shows the newest one.
 pub fn create_view_table(
     view: &View,
     table: &str,
@@ -347,7 +347,7 @@ pub fn create_view_table(
     version: Option<&str>,
 ) -> String {
     let resource = if view.used_for == UsedFor::Edges { &EDGES } else { &NODES };
-    // The version tells little, and a property may be called like any column of edges.
+    // The version tells users little, and a property may have the name of any column of edges.
     let fixed: Vec<&Column> = resource
         .columns
         .iter()
@@ -355,7 +355,7 @@ pub fn create_view_table(
             column.name != "version" && !(column.name.starts_with("type_") && view.used_for != UsedFor::Edges)
         })
         .collect();
-    // A property that is called as CDF calls a fixed column is what that name means.
+    // If a property is named like a fixed column of CDF, the name means the property.
     let name = |column: &Column| {
         let name = naming.of(column);
         if view.property(&name).is_some() {
@@ -403,7 +403,7 @@ pub fn create_view_table(
     sql
 }
 
-/// The statement that makes a table of a RAW table; `server` as it stands in SQL.
+/// Returns the statement that creates a table of a RAW table; `server` is in SQL form.
 fn create_raw_table(
     database: &str,
     raw: &str,
@@ -429,8 +429,8 @@ fn create_raw_table(
     sql
 }
 
-/// The statement that makes a built-in table; `server` as it stands in SQL. Either name of a column is one that says what
-/// it stands for.
+/// Returns the statement that creates a built-in table; `server` is in SQL form. Either form of a column's name says
+/// what it stands for.
 fn create_table(resource: &Resource, naming: Naming, server: &str) -> String {
     let mut sql = format!("CREATE FOREIGN TABLE {} (", resource.name);
     for made in resource.columns {

@@ -1,4 +1,4 @@
-//! The libraries that the sessions of a role preload.
+//! The libraries that a role's sessions preload.
 
 use pgrx::pg_sys::AsPgCStr;
 use pgrx::prelude::*;
@@ -9,22 +9,22 @@ use crate::pg::list::pointers;
 use crate::pg::registration::commands::spi_error;
 use crate::pg::text::from_server;
 
-/// What a role's sessions have to preload in this database, as a list that stands in SQL; None if they preload this
+/// Returns what a role's sessions have to preload in this database, as a list in SQL form; None if they preload this
 /// library already, or if the caller may not set it.
 pub fn wanted(username: &str) -> Result<Option<String>, Error> {
     let listed = |names: Vec<String>| names.iter().map(quote_literal).collect::<Vec<_>>().join(", ");
     Ok(wanted_names(username)?.map(listed))
 }
 
-/// Whether a setting of a role, which it has no more, is what registration would give it.
+/// Whether a setting that a role had is the one that registration would give it.
 pub fn was_wanted(username: &str, setting: &str) -> Result<bool, Error> {
     Ok(wanted_names(username)?.is_some_and(|wanted| wanted == names(setting)))
 }
 
-/// Without it the first statement of a session is planned before this library is loaded: an ON CONFLICT would look for
-/// a unique index, and a secret would be logged.
+/// As [`wanted`], as names. If the library is not preloaded, the first statement of a session is planned before it is
+/// loaded: an ON CONFLICT would look for a unique index, and a secret would be logged.
 fn wanted_names(username: &str) -> Result<Option<Vec<String>>, Error> {
-    // SAFETY: reads what the session's role may do.
+    // SAFETY: reads the rights of the session's role.
     if unsafe { !pg_sys::superuser() } {
         return Ok(None);
     }
@@ -39,8 +39,8 @@ fn wanted_names(username: &str) -> Result<Option<Vec<String>>, Error> {
     Ok(Some(session.into_iter().chain(["cdf_fdw".to_owned()]).collect()))
 }
 
-/// The setting that a session of the role would have: what was set for it or for all, else what the configuration says.
-/// The caller's own session may have another one.
+/// Returns the setting that a session of the role would have: what was set for it or for all roles, else the
+/// configuration. The caller's own session may have another one.
 fn setting_of(username: &str) -> Result<String, Error> {
     let query = "SELECT coalesce( \
          (SELECT substr(entry, length('session_preload_libraries=') + 1) \
@@ -56,10 +56,10 @@ fn setting_of(username: &str) -> Result<String, Error> {
     Ok(setting.map_err(spi_error)?.unwrap_or_default())
 }
 
-/// Parses a list of libraries as PostgreSQL does. PostgreSQL loads nothing of a list that it cannot parse.
+/// Parses a list of libraries as PostgreSQL does. PostgreSQL loads nothing from a list that it cannot parse.
 pub fn names(setting: &str) -> Vec<String> {
     let mut list = std::ptr::null_mut();
-    // SAFETY: the text is a copy, which is changed and which the names point into; they are NUL-terminated.
+    // SAFETY: the text is a copy that the parser changes and the names point into; they are NUL-terminated.
     unsafe {
         if !pg_sys::SplitDirectoriesString(setting.as_pg_cstr(), b',' as _, &mut list) {
             return Vec::new();

@@ -17,18 +17,18 @@ use crate::pg::settings;
 use crate::pg::text::from_server;
 use crate::seal::{self, SealKeys, SecretPlace};
 
-/// Bytes of the longest key file.
+/// The most bytes of a key file.
 const LONGEST: usize = 64 << 10;
 
-/// How the setting is called.
+/// The name of the setting.
 const SETTING: &str = "cdf_fdw.secret_key_file";
 
-/// How a file of keys is made.
+/// How to make a key file.
 pub const HOW_TO_MAKE: &str =
     "Make the file with: (umask 077; openssl rand -hex 32 > FILE), as the operating system's user of the \
                                PostgreSQL server, outside of the data directory.";
 
-/// The user mapping that a secret is in.
+/// The user mapping that holds a secret.
 #[derive(Debug, Clone)]
 pub struct SecretHolder {
     pub server: String,
@@ -37,7 +37,7 @@ pub struct SecretHolder {
 }
 
 impl SecretHolder {
-    /// `role`: InvalidOid is PUBLIC.
+    /// Makes it; `role` is InvalidOid for PUBLIC.
     pub fn new(server: String, role: pg_sys::Oid) -> SecretHolder {
         // SAFETY: the name is a copy in the current memory context, or null for no role.
         let role_name = unsafe {
@@ -55,14 +55,14 @@ impl SecretHolder {
         SecretPlace { server: &self.server, role: self.role_name.as_deref(), option }
     }
 
-    /// How errors name a secret of it.
+    /// Returns how errors name one of its secrets.
     fn secret(&self, option: &str) -> String {
         let role = self.role_name().map_or("PUBLIC".into(), quote_identifier);
         format!("the {option} of role {role} on server {}", quote_identifier(&self.server))
     }
 }
 
-/// Reads the keys. None: there is no file.
+/// Reads the keys. None: no file is set.
 ///
 /// # Errors
 /// Why the file cannot be used.
@@ -71,7 +71,7 @@ fn keys() -> Result<Option<SealKeys>, String> {
     if !path.is_absolute() {
         return Err("it is not named by an absolute path".into());
     }
-    // A link is resolved first: its target is checked and opened.
+    // Resolve a link first, so that its target is checked and opened.
     let path = std::fs::canonicalize(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
         _ => "the operating system's user of the server cannot reach it".to_owned(),
@@ -82,7 +82,7 @@ fn keys() -> Result<Option<SealKeys>, String> {
         return Err("it is in the data directory, and so in every copy of that".into());
     }
     let (content, file) = small_file::read(&path, LONGEST)?;
-    // SAFETY: has no way to fail.
+    // SAFETY: cannot fail.
     if file.uid() != unsafe { libc::geteuid() } {
         return Err("it does not belong to the operating system's user of the server".into());
     }
@@ -93,7 +93,7 @@ fn keys() -> Result<Option<SealKeys>, String> {
     SealKeys::read(&content).map(Some)
 }
 
-/// The keys with which secrets are sealed. None: they are stored as they are.
+/// Returns the keys with which secrets are sealed. None: they are stored as they are.
 ///
 /// # Errors
 /// `InvalidValue` if the file cannot be used.
@@ -118,7 +118,7 @@ pub fn seal(
         .map_err(|_| Error::internal("the system cannot seal a secret: it has no random numbers"))
 }
 
-/// A secret of a mapping as it is stored: plain, or sealed if there is a key.
+/// Returns the stored form of a mapping's secret: plain, or sealed if there is a key.
 ///
 /// # Errors
 /// As [`keys_to_seal`] and [`seal`].
@@ -129,7 +129,7 @@ pub fn stored(secret: &SecretString, mapping: &SecretHolder, option: &str) -> Re
     }
 }
 
-/// The secret that a mapping has, whether it is sealed or not.
+/// Opens a secret of a mapping, whether it is sealed or not.
 ///
 /// # Errors
 /// `NotAuthenticated` if it cannot be opened.
@@ -148,7 +148,7 @@ pub fn open(stored: &str, mapping: &SecretHolder, option: &str) -> Result<Secret
     open_with(&keys, stored, mapping, option)
 }
 
-/// As [`open`], of a sealed secret.
+/// As [`open`], for a sealed secret.
 pub fn open_with(
     keys: &SealKeys,
     stored: &str,

@@ -23,7 +23,7 @@ use crate::seal;
 
 static PREVIOUS_HOOK: OnceLock<pg_sys::object_access_hook_type> = OnceLock::new();
 
-/// Installs the hook that sees servers being altered. Called once, from `_PG_init`.
+/// Installs the hook that sees changes of servers. `_PG_init` calls this once.
 pub fn init() {
     // SAFETY: the backend has one thread at this point.
     unsafe {
@@ -32,18 +32,19 @@ pub fn init() {
     }
 }
 
-/// Checks ALTER USER MAPPING by anybody but a superuser: whoever sets where a secret is sent must also give the secret.
+/// Checks ALTER USER MAPPING by a role that is no superuser: whoever changes where a secret is sent must also give the
+/// secret.
 ///
 /// # Safety
 /// `statement` is the tree of a utility statement that is about to run.
 pub unsafe fn check_mapping(statement: *mut pg_sys::Node) {
-    // SAFETY: the caller's promise: a statement's names are NUL-terminated, and its options are a list of DefElem.
+    // SAFETY: the caller's promise; a statement's names are NUL-terminated, and its options are a list of DefElem.
     unsafe {
         if (*statement).type_ != pg_sys::NodeTag::T_AlterUserMappingStmt || is_superuser() {
             return;
         }
         let statement = &*statement.cast::<pg_sys::AlterUserMappingStmt>();
-        // Whatever does not exist is PostgreSQL's error.
+        // PostgreSQL raises the error for what does not exist.
         let Some(server) = pg_sys::GetForeignServerByName(statement.servername, true).as_ref() else {
             return;
         };
@@ -66,7 +67,7 @@ pub unsafe fn check_mapping(statement: *mut pg_sys::Node) {
         let steered = options::steering_mapping().any(|name| {
             given.iter().any(|(given, value)| given == name && value.as_deref() != stored.get(name))
         });
-        // A sealed secret is no proof of knowing it.
+        // Giving a sealed secret does not prove that one knows it.
         let gives = |name: &str| {
             let is_plain = |value: &String| !seal::is_sealed(value);
             given.iter().any(|(given, value)| given == name && value.as_ref().is_some_and(is_plain))
@@ -78,8 +79,8 @@ pub unsafe fn check_mapping(statement: *mut pg_sys::Node) {
     }
 }
 
-/// Checks a mapping's options for the validator. If the statement itself has loaded this library, no hook has seen it, and
-/// its changes are unknown. Then no mapping may keep a stored secret and send it to another place.
+/// Checks a mapping's options for the validator. If the statement itself has loaded this library, no hook has seen it,
+/// so what it changes is unknown. Then no mapping may keep a stored secret and send it to another place.
 pub fn check_new_mapping(pairs: &[(&str, &str)]) -> Result<(), Error> {
     if statement::sees_statement() || is_superuser() {
         return Ok(());
@@ -87,7 +88,7 @@ pub fn check_new_mapping(pairs: &[(&str, &str)]) -> Result<(), Error> {
     let given = |name: &str| pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
     // SAFETY: called within a statement, with the catalogs at hand.
     for (server, role) in unsafe { mappings() } {
-        // SAFETY: a mapping has its server; look-ups in the catalogs.
+        // SAFETY: a mapping has a server; these are catalog look-ups.
         if unsafe { !ours::is_wrapper((*pg_sys::GetForeignServer(server)).fdwid) } {
             continue;
         }
@@ -117,11 +118,11 @@ pub fn check_superuser_options(pairs: &[(&str, &str)]) -> Result<(), Error> {
 }
 
 thread_local! {
-    /// Sealed texts that the statement under way has made itself.
+    /// Sealed texts that the running statement has made itself.
     static SEALED_HERE: RefCell<Vec<String>> = RefCell::default();
 }
 
-/// Runs `work`, and lets it store these sealed texts.
+/// Runs `work`, which may store these sealed texts.
 pub fn storing<T>(texts: Vec<String>, work: impl FnOnce() -> T) -> T {
     struct Forgotten;
     impl Drop for Forgotten {
@@ -129,15 +130,14 @@ pub fn storing<T>(texts: Vec<String>, work: impl FnOnce() -> T) -> T {
             SEALED_HERE.with_borrow_mut(Vec::clear);
         }
     }
-    // An error unwinds over it.
+    // An error unwinds through this frame, and the guard forgets the texts then, too.
     let _forgotten = Forgotten;
     SEALED_HERE.set(texts);
     work()
 }
 
-/// Refuses a sealed secret from anybody but a superuser: whoever can read a sealed text could otherwise have it opened and
-/// sent to a place of his choice. What is stored already may stay, in a mapping that sends it to the same
-/// place.
+/// Refuses a sealed secret from a role that is no superuser: otherwise whoever can read a sealed text could have it
+/// opened and sent to a place of his choice. A stored text may stay in a mapping that sends it to the same place.
 pub fn check_sealed(pairs: &[(&str, &str)]) -> Result<(), Error> {
     let given = |name: &str| pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
     let mut sealed = options::secrets()
@@ -170,7 +170,7 @@ pub fn check_sealed(pairs: &[(&str, &str)]) -> Result<(), Error> {
     }
 }
 
-/// Why only superusers can change where a stored secret is sent.
+/// Says why only superusers can change where a stored secret is sent.
 pub fn cannot_steer(role: pg_sys::Oid) -> Error {
     let names: Vec<&str> = options::steering_mapping().collect();
     Error::new(
@@ -185,7 +185,7 @@ pub fn cannot_steer(role: pg_sys::Oid) -> Error {
     .hint("Set client_secret in the same statement, or ask a superuser.")
 }
 
-/// Server and role (InvalidOid: PUBLIC) of every user mapping.
+/// Returns the server and the role (InvalidOid: PUBLIC) of every user mapping.
 ///
 /// # Safety
 /// Called within a statement, with the catalogs at hand.
@@ -204,13 +204,14 @@ pub unsafe fn mappings() -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
     found
 }
 
-/// The rows of a catalog, as values and which of them are null.
+/// Returns the rows of a catalog, as values and null flags.
 unsafe fn scan(
     catalog: pg_sys::Oid,
     snapshot: pg_sys::Snapshot,
     mut row: impl FnMut(&[pg_sys::Datum], &[bool]),
 ) {
-    // SAFETY: a scan of a catalog without its index; each tuple is valid until the next, and has a value for each column.
+    // SAFETY: a scan of a catalog without its index; each tuple is valid until the next one, and has a value for each
+    // column.
     unsafe {
         let relation = pg_sys::table_open(catalog, pg_sys::AccessShareLock as c_int);
         let scan = pg_sys::systable_beginscan(
@@ -237,8 +238,8 @@ unsafe fn scan(
     }
 }
 
-/// What comes next is called without pgrx's guard, which would take most of an error's fields. Nothing in this frame has
-/// to be dropped.
+/// The next hook is called without pgrx's guard, which would drop most of an error's fields. This frame holds nothing
+/// that would have to be dropped.
 unsafe extern "C-unwind" fn access_object(
     access: pg_sys::ObjectAccessType::Type,
     class: pg_sys::Oid,
@@ -246,7 +247,7 @@ unsafe extern "C-unwind" fn access_object(
     part: c_int,
     argument: *mut c_void,
 ) {
-    // SAFETY: PostgreSQL passes an object that it has altered, before the command is over.
+    // SAFETY: PostgreSQL passes an object that it has altered, before the command ends.
     unsafe {
         if access == pg_sys::ObjectAccessType::OAT_POST_ALTER && class == pg_sys::ForeignServerRelationId {
             check_server(object);
@@ -257,14 +258,15 @@ unsafe extern "C-unwind" fn access_object(
     }
 }
 
-/// ALTER SERVER by anybody but a superuser: while others have credentials on it, it stays where it is.
+/// Checks ALTER SERVER by a role that is no superuser: while others have credentials on a server, it must stay where it
+/// is.
 ///
 /// # Safety
-/// The server was altered by a command that is not over yet.
+/// A command that has not ended yet has altered the server.
 #[pg_guard]
 unsafe extern "C-unwind" fn check_server(server: pg_sys::Oid) {
-    // SAFETY: the caller's promise: the catalogs still show the server as it was before, and a snapshot of what the
-    // command itself has done shows it as it is going to be.
+    // SAFETY: the caller's promise; the catalogs still show the server as it was, and a snapshot that includes the
+    // command's own changes shows it as it will be.
     unsafe {
         if is_superuser() {
             return;

@@ -1,16 +1,16 @@
-//! Moments that are written to a column of another type are UTC whatever the session's TimeZone.
+//! Timestamps that are written to a column of another type are UTC, whatever the session's TimeZone.
 //!
-//! Npgsql, psycopg and others bind moments as `timestamp`, and tables may have `timestamp`, `date` and `time` columns.
-//! PostgreSQL would add a cast that goes through the session's TimeZone, so that the same load would mean other moments
-//! in another session. That implicit cast is replaced by one in UTC, in what is written to this extension's tables only;
-//! a cast that the user has written stays.
+//! Npgsql, psycopg and others bind timestamps as `timestamp`, and tables may have `timestamp`, `date` and `time`
+//! columns. PostgreSQL would add a cast that uses the session's TimeZone, so the same load would mean other times in
+//! another session. In what is written to this extension's tables, and only there, that implicit cast is replaced by
+//! one in UTC. A cast that the user has written stays.
 
 use pgrx::pg_sys;
 
 use crate::pg::list::pointers;
 use crate::pg::ours;
 
-/// The implicit casts that look at the session's TimeZone (pg_proc.dat): `timestamptz(timestamp)`, `timestamptz(date)`,
+/// The implicit casts that use the session's TimeZone (pg_proc.dat): `timestamptz(timestamp)`, `timestamptz(date)`,
 /// `timestamp(timestamptz)`, `date(timestamptz)`, `time(timestamptz)`, `timetz(timestamptz)` and `timetz(time)`.
 const TIMESTAMP_TO_TIMESTAMPTZ: u32 = 2028;
 const DATE_TO_TIMESTAMPTZ: u32 = 1174;
@@ -29,7 +29,7 @@ const LOCAL_CASTS: [u32; 7] = [
     TIME_TO_TIMETZ,
 ];
 
-/// A built-in function (pg_proc.dat) and the type that it gives.
+/// A built-in function (pg_proc.dat), and its result type.
 type Function = (u32, pg_sys::Oid);
 
 /// `timestamp(date)`, `date(timestamp)`, `time(timestamp)`, `timetz(timestamptz)`, and `date + time`.
@@ -43,7 +43,7 @@ const TIMESTAMP_AT_ZONE: Function = (2069, pg_sys::TIMESTAMPTZOID);
 const TIMESTAMPTZ_AT_ZONE: Function = (1159, pg_sys::TIMESTAMPOID);
 const TIMETZ_AT_ZONE: Function = (2037, pg_sys::TIMETZOID);
 
-/// Rewrites what a plan hands to the insertion, wherever in it the casts are evaluated.
+/// Rewrites the expressions whose values a plan passes to the insertion, wherever in the plan the casts are evaluated.
 ///
 /// # Safety
 /// `plan` is a plan under construction, or null.
@@ -52,8 +52,8 @@ pub unsafe fn plan_reads_timestamps_as_utc(plan: *mut pg_sys::Plan) {
     unsafe { for_each_value(plan, &mut |expression| *expression = rewritten(*expression)) }
 }
 
-/// As [`plan_reads_timestamps_as_utc`], for what an UPDATE sets: that is computed at the top of its plan, and what is
-/// below may compare with other tables' times.
+/// As [`plan_reads_timestamps_as_utc`], for the values that an UPDATE sets. They are computed at the top of its plan;
+/// below it, expressions may compare with times of other tables.
 ///
 /// # Safety
 /// `plan` is a plan under construction, or null.
@@ -111,12 +111,12 @@ unsafe fn for_each_value(plan: *mut pg_sys::Plan, change: &mut dyn FnMut(&mut *m
     }
 }
 
-/// Rewrites an INSERT or UPDATE before it is planned, where the table is one of this extension's or may route rows to one.
+/// Rewrites an INSERT or UPDATE before it is planned, if the table is one of this extension's or may route rows to one.
 ///
 /// # Safety
 /// `query` is an analysed query.
 pub unsafe fn query_reads_timestamps_as_utc(query: *mut pg_sys::Query) {
-    // SAFETY: the caller's promise: range table entries and targets are of the types that their lists hold.
+    // SAFETY: the caller's promise; range table entries and targets have the types that their lists hold.
     unsafe {
         for common in pointers::<pg_sys::CommonTableExpr>((*query).cteList) {
             let inner = (**common).ctequery;
@@ -152,8 +152,8 @@ unsafe fn for_each_listed(lists: *mut pg_sys::List, change: &mut dyn FnMut(&mut 
     // SAFETY: values are lists of lists of expressions.
     unsafe {
         let lists = pointers::<pg_sys::List>(lists);
-        // All rows have the same types, and most columns none that is of interest: of thousands of rows these are not
-        // looked at.
+        // All rows have the same types, and most columns are of none that matters. Those columns are skipped, as there
+        // may be thousands of rows.
         let first = lists.first().map_or(&mut [] as &mut [_], |first| pointers::<pg_sys::Expr>(*first));
         let columns = (0..first.len()).filter(|at| may_be_a_moment(first[*at]));
         let columns: Vec<usize> = columns.collect();
@@ -166,7 +166,7 @@ unsafe fn for_each_listed(lists: *mut pg_sys::List, change: &mut dyn FnMut(&mut 
     }
 }
 
-/// Whether the expression's type may be, or hold, a moment: true for any but the usual others.
+/// Whether the expression's type may be, or contain, a time: false only for the most common other types.
 unsafe fn may_be_a_moment(expression: *mut pg_sys::Expr) -> bool {
     // SAFETY: an expression is a node, or missing.
     let oid = unsafe { pg_sys::exprType(expression.cast()) };
@@ -186,8 +186,8 @@ unsafe fn may_be_a_moment(expression: *mut pg_sys::Expr) -> bool {
     )
 }
 
-/// Where the expression that a conversion applies to is: below a domain's check, or a conversion to the column's
-/// precision, and for an array in what is done with each element.
+/// Returns the place of the expression that a conversion applies to: below a domain's check or a conversion to the
+/// column's precision, and for an array in what is evaluated for each element.
 unsafe fn inner(expression: *mut pg_sys::Expr) -> Option<*mut *mut pg_sys::Expr> {
     // SAFETY: an expression is a node, whose tag tells its type.
     unsafe {
@@ -213,7 +213,7 @@ unsafe fn inner(expression: *mut pg_sys::Expr) -> Option<*mut *mut pg_sys::Expr>
     }
 }
 
-/// The moment that the expression casts implicitly by the session's TimeZone, and the function by which it does.
+/// Returns the time that the expression casts implicitly in the session's TimeZone, and the function that casts it.
 unsafe fn implicit_cast(expression: *mut pg_sys::Expr) -> Option<(*mut pg_sys::Expr, u32)> {
     // SAFETY: an expression is a node, whose tag tells its type; a cast has an argument.
     unsafe {
@@ -226,7 +226,7 @@ unsafe fn implicit_cast(expression: *mut pg_sys::Expr) -> Option<(*mut pg_sys::E
     }
 }
 
-/// Whether the expression reads a moment in the session's TimeZone.
+/// Whether the expression reads a time in the session's TimeZone.
 ///
 /// # Safety
 /// `expression` is an expression, or null.
@@ -239,12 +239,12 @@ pub unsafe fn is_local_cast(expression: *mut pg_sys::Expr) -> bool {
     }
 }
 
-/// The expression, or its replacement if it is one of the casts, or has one inside.
+/// Returns the expression, or its replacement if it is one of the casts or contains one.
 ///
 /// # Safety
 /// `expression` is an expression, or null.
 pub unsafe fn rewritten(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr {
-    // SAFETY: an expression is a node; what is made here is allocated in the current memory context, as the tree is.
+    // SAFETY: an expression is a node; new nodes are allocated in the current memory context, as the tree is.
     unsafe {
         if expression.is_null() {
             return expression;
@@ -263,7 +263,7 @@ pub unsafe fn rewritten(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr {
             TIMESTAMPTZ_TO_TIME => call(TIMESTAMP_TO_TIME, &[in_utc(argument)]),
             TIMESTAMPTZ_TO_TIMETZ => timetz(argument),
             TIME_TO_TIMETZ => {
-                // Any day will do: in UTC all are alike.
+                // Any day will do: in UTC all days are alike.
                 let day = pg_sys::makeConst(
                     pg_sys::DATEOID,
                     -1,
@@ -282,7 +282,7 @@ pub unsafe fn rewritten(expression: *mut pg_sys::Expr) -> *mut pg_sys::Expr {
     }
 }
 
-/// The zone as a constant.
+/// Makes a constant of the zone.
 unsafe fn utc() -> *mut pg_sys::Expr {
     // SAFETY: both are allocated in the current memory context.
     unsafe {
@@ -300,12 +300,12 @@ unsafe fn utc() -> *mut pg_sys::Expr {
 }
 
 unsafe fn call((oid, result): Function, arguments: &[*mut pg_sys::Expr]) -> *mut pg_sys::Expr {
-    // SAFETY: built-in functions of these OIDs exist in every supported version, and are given what they take.
+    // SAFETY: built-in functions of these OIDs exist in every supported version, and get the arguments that they take.
     unsafe {
         let list = arguments
             .iter()
             .fold(std::ptr::null_mut(), |list, argument| pg_sys::lappend(list, argument.cast()));
-        // A function that takes a text has its collation.
+        // A function with a text argument uses that argument's collation.
         let collation = match pg_sys::exprType(arguments[0].cast()) {
             pg_sys::TEXTOID => pg_sys::DEFAULT_COLLATION_OID,
             _ => pg_sys::InvalidOid,

@@ -1,8 +1,8 @@
 //! The WHERE of `INSERT … ON CONFLICT (key) DO UPDATE SET … WHERE …`.
 //!
-//! The existing row is not read, so the condition must depend on the written row alone. It is evaluated for each row, and a
-//! row that fails it is written as under DO NOTHING. A part that only avoids updates without a change
-//! (`t.c IS DISTINCT FROM EXCLUDED.c`) is left out, since such an update does no harm.
+//! The existing row is not read, so the condition must depend on the written row alone. It is evaluated for each row,
+//! and a row that fails it is written as under DO NOTHING. A part that only avoids updates without a change (`t.c IS
+//! DISTINCT FROM EXCLUDED.c`) is dropped, since such an update does no harm.
 
 use pgrx::pg_sys;
 
@@ -10,7 +10,7 @@ use crate::cdf::error::{Error, Kind};
 use crate::pg::errors::raise;
 use crate::pg::list::pointers;
 
-/// Keeps in the clause what is evaluated for each row, and refuses what cannot be evaluated.
+/// Leaves in the clause what is evaluated for each row, and refuses what cannot be evaluated.
 ///
 /// # Safety
 /// The clause is that of an analysed INSERT; `target` is the number of its table in the range table.
@@ -39,7 +39,7 @@ pub unsafe fn resolve(clause: *mut pg_sys::OnConflictExpr, target: std::ffi::c_i
     }
 }
 
-/// What AND, or OR, combines.
+/// Returns the operands of AND, or of OR.
 unsafe fn parts(
     expression: *mut pg_sys::Node,
     operator: pg_sys::BoolExprType::Type,
@@ -57,8 +57,8 @@ unsafe fn parts(
     }
 }
 
-/// Whether the condition can only be false where all columns that are set have their value already: one of what it
-/// combines by OR is `t.c IS DISTINCT FROM EXCLUDED.c` for each of them.
+/// Whether the condition can only be false where all columns that are set have their value already: it combines by OR,
+/// among others, `t.c IS DISTINCT FROM EXCLUDED.c` for each of them.
 unsafe fn keeps_from_changing_nothing(
     condition: *mut pg_sys::Node,
     clause: *mut pg_sys::OnConflictExpr,
@@ -76,7 +76,7 @@ unsafe fn keeps_from_changing_nothing(
     }
 }
 
-/// The number of the column that a part `t.c IS DISTINCT FROM EXCLUDED.c` compares.
+/// Returns the number of the column that a part `t.c IS DISTINCT FROM EXCLUDED.c` compares.
 unsafe fn compared_column(
     part: *mut pg_sys::Node,
     target: std::ffi::c_int,
@@ -97,7 +97,7 @@ unsafe fn compared_column(
     }
 }
 
-/// The relation and the number of a column, which may be taken as another type of the same form.
+/// Returns the relation and the number of a column, which may be relabelled as a binary compatible type.
 unsafe fn column(mut expression: *mut pg_sys::Node) -> Option<(std::ffi::c_int, i16)> {
     // SAFETY: a node's tag tells its type.
     unsafe {
@@ -112,7 +112,7 @@ unsafe fn column(mut expression: *mut pg_sys::Node) -> Option<(std::ffi::c_int, 
 
 /// Refuses a condition that depends on more than the written row.
 unsafe fn check(condition: *mut pg_sys::Node, target: std::ffi::c_int) {
-    // SAFETY: the caller passes an analysed expression; a PlannerInfo is only needed for what the planner puts into one.
+    // SAFETY: the caller passes an analysed expression; only nodes that the planner adds would need a PlannerInfo.
     unsafe {
         if pg_sys::bms_is_member(target, pg_sys::pull_varnos(std::ptr::null_mut(), condition)) {
             raise(
@@ -147,7 +147,7 @@ extern "C-unwind" {
     ) -> *mut pg_sys::List;
 }
 
-/// The condition that each row of a statement is checked against.
+/// The condition that is evaluated for each row of a statement.
 pub struct ConflictCondition {
     state: *mut pg_sys::ExprState,
     context: *mut pg_sys::ExprContext,
@@ -155,17 +155,17 @@ pub struct ConflictCondition {
 
 impl ConflictCondition {
     /// # Safety
-    /// Both are those of a statement that begins, to be run.
+    /// Both belong to a statement that is about to run.
     pub unsafe fn of_statement(
         mtstate: *mut pg_sys::ModifyTableState,
         rinfo: *mut pg_sys::ResultRelInfo,
     ) -> Option<ConflictCondition> {
-        // SAFETY: the caller's promise: the relations are open. The executor frees both with the statement.
+        // SAFETY: the caller's promise; the relations are open. The executor frees both with the statement.
         unsafe {
             let mut list = planned(mtstate)?;
             let root = (*rinfo).ri_RootResultRelInfo;
             if !root.is_null() {
-                // A partition has its columns in an order of its own.
+                // A partition may have its columns in another order.
                 let (to, from) = ((*rinfo).ri_RelationDesc, (*root).ri_RelationDesc);
                 list = pg_sys::ffi::pg_guard_ffi_boundary(|| {
                     map_partition_varattnos(list, pg_sys::INNER_VAR as std::ffi::c_int, to, from)
@@ -181,7 +181,7 @@ impl ConflictCondition {
     /// # Safety
     /// `slot` holds a row of the statement's table, and the statement is running.
     pub unsafe fn holds(&self, slot: *mut pg_sys::TupleTableSlot) -> bool {
-        // SAFETY: the caller's promise. As for the executor, EXCLUDED is the inner side. An error of the expression leaves
+        // SAFETY: the caller's promise. As in the executor, EXCLUDED is the inner side. An error in the expression ends
         // the statement.
         unsafe {
             let Some(evaluate) = (*self.state).evalfunc else { return true };
@@ -196,12 +196,12 @@ impl ConflictCondition {
     }
 }
 
-/// The part of the condition that the planner has left; None: it always holds.
+/// Returns the part of the condition that the planner has left; None: it always holds.
 ///
 /// # Safety
-/// `mtstate` is a statement's.
+/// `mtstate` belongs to a statement.
 pub unsafe fn planned(mtstate: *mut pg_sys::ModifyTableState) -> Option<*mut pg_sys::List> {
-    // SAFETY: the caller's promise: the plan of a ModifyTableState that has one is a ModifyTable, and a condition of a plan a
+    // SAFETY: the caller's promise; a ModifyTableState that has a plan has a ModifyTable, and a plan's condition is a
     // list that AND combines.
     unsafe {
         let plan = (*mtstate).ps.plan.cast::<pg_sys::ModifyTable>();

@@ -1,5 +1,5 @@
-//! Defaults of columns that COPY does not name. COPY computes them itself, so that no planner hook sees them: those that
-//! would go through the session's TimeZone ([`super::coerce`]) are computed again, in UTC.
+//! Defaults of columns that COPY does not name. COPY computes them itself, out of sight of the planner hook. Those that
+//! use the session's TimeZone ([`super::coerce`]) are computed again, in UTC.
 
 use pgrx::pg_sys;
 
@@ -8,20 +8,20 @@ use crate::cdf::error::{Error, Kind};
 use crate::pg::errors::raise;
 use crate::pg::text::column_name;
 
-/// A column's position, and what gives its value.
+/// A column's position, and the expression of its default.
 pub type Default = (usize, *mut pg_sys::ExprState);
 
-/// The defaults of a COPY that have to be computed again.
+/// Returns the defaults of a COPY that have to be computed again.
 ///
 /// # Safety
-/// Both belong to a COPY that begins to write to this relation, which may be a partition of the one that it names.
+/// Both belong to a COPY that begins to write to this relation, which may be a partition of the one that COPY names.
 pub unsafe fn in_utc(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys::EState) -> Vec<Default> {
-    // SAFETY: the caller's promise: the relations are open, and have their tuple descriptors.
+    // SAFETY: the caller's promise; the relations are open, and have their tuple descriptors.
     unsafe {
         let root = (*rinfo).ri_RootResultRelInfo;
         let named = if root.is_null() { rinfo } else { root };
         let columns = pg_sys::ExecGetInsertedCols(named, estate);
-        // COPY names one column at least. Whoever else writes without a plan gives whole rows.
+        // COPY names at least one column. Any other writer without a plan passes whole rows.
         if columns.is_null() {
             return Vec::new();
         }
@@ -53,7 +53,7 @@ pub unsafe fn in_utc(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys::ESt
                     .hint("Name the column in COPY, or write AT TIME ZONE 'UTC' into its default."),
                 );
             }
-            // A partition has its columns in an order of its own.
+            // A partition may have its columns in another order.
             let number =
                 pg_sys::get_attnum((*(*rinfo).ri_RelationDesc).rd_id, attribute.attname.data.as_ptr());
             if let Ok(at) = usize::try_from(i32::from(number) - 1) {
@@ -69,8 +69,8 @@ pub unsafe fn in_utc(rinfo: *mut pg_sys::ResultRelInfo, estate: *mut pg_sys::ESt
 /// # Safety
 /// `slot` holds a row of the relation that [`in_utc`] was called for, and `estate` is that of its statement.
 pub unsafe fn put(defaults: &[Default], slot: *mut pg_sys::TupleTableSlot, estate: *mut pg_sys::EState) {
-    // SAFETY: the caller's promise: the slot's arrays have as many elements as the relation has columns. An error of an
-    // expression leaves the statement.
+    // SAFETY: the caller's promise; the slot's arrays have one element per column of the relation. An error in an
+    // expression ends the statement.
     unsafe {
         let columns = (*(*slot).tts_tupleDescriptor).natts;
         if i32::from((*slot).tts_nvalid) < columns {

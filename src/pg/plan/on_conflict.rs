@@ -1,8 +1,8 @@
 //! `INSERT … ON CONFLICT (key) DO NOTHING | DO UPDATE SET c = EXCLUDED.c [WHERE …]`.
 //!
-//! PostgreSQL looks for a unique index behind the columns, which a foreign table has none of. Where they are the key of
-//! one of this extension's tables, the clause becomes DO NOTHING without columns before the query is planned: PostgreSQL
-//! passes that on to the wrapper, which does what the clause says. What DO UPDATE sets stays in the clause.
+//! PostgreSQL looks for a unique index on the columns, and a foreign table has none. If they are the key of one of this
+//! extension's tables, the clause becomes DO NOTHING without columns before the query is planned. PostgreSQL passes
+//! that on to the wrapper, which does what the clause says. What DO UPDATE sets stays in the clause.
 
 use pgrx::spi::quote_identifier;
 use pgrx::{pg_sys, PgSqlErrorCode};
@@ -17,13 +17,13 @@ use crate::pg::list::{integers, pointers};
 use crate::pg::ours;
 use crate::pg::text::relation_name;
 
-/// Rewrites the ON CONFLICT clause of an INSERT into a foreign table of this extension, or into a partitioned table all of
-/// whose parts are such tables, and of those in its WITH.
+/// Rewrites the ON CONFLICT clause of an INSERT into a foreign table of this extension, or into a partitioned table all
+/// of whose partitions are such tables, and those of the INSERTs in its WITH.
 ///
 /// # Safety
 /// `query` is an analysed query.
 pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
-    // SAFETY: the caller's promise: lists hold what the analysis puts there.
+    // SAFETY: the caller's promise; lists hold what the analysis puts there.
     unsafe {
         for common in pointers::<pg_sys::CommonTableExpr>((*query).cteList) {
             let inner = (**common).ctequery;
@@ -39,7 +39,8 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
         let Some(target) = entries.get((*query).resultRelation as usize - 1) else {
             return;
         };
-        // DO NOTHING without columns is what the rest becomes. Of a constraint PostgreSQL says that it has no index.
+        // The clause is DO NOTHING without columns already, or names a constraint: then PostgreSQL says that it does
+        // not exist.
         if (*clause).arbiterElems.is_null() || (*clause).constraint != pg_sys::InvalidOid {
             return;
         }
@@ -60,18 +61,20 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
             conflict_condition::resolve(clause, (*query).resultRelation, &columns.unwrap_or_default());
             (*clause).action = pg_sys::OnConflictAction::ONCONFLICT_NOTHING;
         }
-        // A key that holds for all rows holds for those of a predicate, too.
+        // A key that holds for all rows also holds for those of a predicate.
         (*clause).arbiterElems = std::ptr::null_mut();
         (*clause).arbiterWhere = std::ptr::null_mut();
     }
 }
 
-/// The foreign tables that rows of an INSERT into a table go to; None if there are others, or if they are not this extension's.
+/// Returns the foreign tables that rows of an INSERT into a table go to; None if some go elsewhere, or to tables that
+/// are not this extension's.
 ///
 /// # Safety
 /// The statement has locked the table.
 unsafe fn leaves(relid: pg_sys::Oid) -> Option<Vec<pg_sys::Oid>> {
-    // SAFETY: catalog look-ups; the parts are locked before they are looked at, as they are when rows go to them.
+    // SAFETY: catalog look-ups; partitions are locked before they are looked at, as they are when rows are routed to
+    // them.
     unsafe {
         match pg_sys::get_rel_relkind(relid) as u8 {
             pg_sys::RELKIND_FOREIGN_TABLE => ours::is_table(relid).then(|| vec![relid]),
@@ -94,7 +97,7 @@ unsafe fn leaves(relid: pg_sys::Oid) -> Option<Vec<pg_sys::Oid>> {
     }
 }
 
-/// Where a part of a table has columns of that table. A part has all of them, in an order of its own.
+/// Returns the positions of a table's columns in a partition. A partition has all of them, perhaps in another order.
 unsafe fn of_leaf(columns: &[usize], named: pg_sys::Oid, leaf: pg_sys::Oid) -> Vec<usize> {
     if named == leaf {
         return columns.to_vec();
@@ -109,7 +112,7 @@ unsafe fn of_leaf(columns: &[usize], named: pg_sys::Oid, leaf: pg_sys::Oid) -> V
     }
 }
 
-/// Positions of the columns between the parentheses; None if there is something else.
+/// Returns the positions of the columns between the parentheses; None if there is something else between them.
 unsafe fn conflict_target(clause: *mut pg_sys::OnConflictExpr) -> Option<Vec<usize>> {
     // SAFETY: a clause's target is a list of InferenceElem, whose expressions are nodes.
     unsafe {
@@ -125,8 +128,8 @@ unsafe fn conflict_target(clause: *mut pg_sys::OnConflictExpr) -> Option<Vec<usi
     }
 }
 
-/// Says which columns the parentheses may name. PostgreSQL would only say that there is no unique constraint, which a foreign
-/// table never has.
+/// Says which columns the parentheses may name. PostgreSQL would only say that there is no unique constraint, and a
+/// foreign table never has one.
 fn refuse_target(relid: pg_sys::Oid, table: &Table, columns: Option<Vec<usize>>) -> ! {
     let list = |columns: &Vec<usize>| {
         let names: Vec<String> = columns.iter().map(|at| quote_identifier(&table.names[*at])).collect();
@@ -160,7 +163,7 @@ fn refuse_target(relid: pg_sys::Oid, table: &Table, columns: Option<Vec<usize>>)
     raise_as(PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE, error)
 }
 
-/// Each column may only get the value that the row brings for it: others would have to be computed from rows that are
+/// Checks that each column only gets the value that the row brings for it. Other values would depend on rows that are
 /// not read.
 unsafe fn check_assignments(clause: *mut pg_sys::OnConflictExpr) {
     // SAFETY: what DO UPDATE sets is a list of TargetEntry, whose expressions are nodes.
@@ -193,17 +196,17 @@ unsafe fn check_assignments(clause: *mut pg_sys::OnConflictExpr) {
     }
 }
 
-/// What a statement does with rows that exist, and which columns these get if not all. None: what the table's options
-/// say. COPY has no plan.
+/// Returns what a statement does with rows that exist, and which of their columns it updates if not all. None: the
+/// table's options decide. COPY has no plan.
 ///
 /// # Safety
-/// Both are a statement's.
+/// Both belong to a statement.
 pub unsafe fn of_statement(
     mtstate: *mut pg_sys::ModifyTableState,
     rinfo: *mut pg_sys::ResultRelInfo,
     table: &Table,
 ) -> Option<(OnConflict, Option<Vec<usize>>)> {
-    // SAFETY: the caller's promise; the plan of a ModifyTableState that has one is a ModifyTable, and relations of a
+    // SAFETY: the caller's promise; a ModifyTableState that has a plan has a ModifyTable, and the relations of a
     // ResultRelInfo are open.
     unsafe {
         let plan = (*mtstate).ps.plan.cast::<pg_sys::ModifyTable>();

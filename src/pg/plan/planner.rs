@@ -1,4 +1,4 @@
-//! The one planner hook: what of an INSERT into this extension's tables PostgreSQL would plan otherwise.
+//! The one planner hook: changes what PostgreSQL would plan otherwise of an INSERT into this extension's tables.
 
 use std::sync::OnceLock;
 
@@ -9,9 +9,9 @@ use super::{coerce, on_conflict, system_columns};
 
 static PREVIOUS_PLANNER: OnceLock<pg_sys::planner_hook_type> = OnceLock::new();
 
-/// Installs the hook. Called once, from `_PG_init`.
+/// Installs the hook. `_PG_init` calls this once.
 pub fn init() {
-    // SAFETY: the backend has one thread at this point; the hook of another extension is called on.
+    // SAFETY: the backend has one thread at this point; the hook of another extension is called in turn.
     unsafe {
         PREVIOUS_PLANNER.get_or_init(|| pg_sys::planner_hook);
         pg_sys::planner_hook = Some(planner);
@@ -19,8 +19,8 @@ pub fn init() {
 }
 
 extern "C-unwind" {
-    /// optimizer/planner.h, as it is: with pgrx's guard around it each error would be made anew, without its position, and
-    /// with a message that is UTF-8 whatever the database's encoding is.
+    /// optimizer/planner.h, without pgrx's guard: the guard would raise each error anew, without its position, and with
+    /// a message in UTF-8 whatever the database's encoding is.
     #[link_name = "standard_planner"]
     fn postgres_planner(
         query: *mut pg_sys::Query,
@@ -30,7 +30,7 @@ extern "C-unwind" {
     ) -> *mut pg_sys::PlannedStmt;
 }
 
-/// Has no guard of its own: an error of the planner goes over this frame, which has nothing in it that would have to be
+/// Has no guard of its own: an error of the planner jumps over this frame, which holds nothing that would have to be
 /// dropped.
 unsafe extern "C-unwind" fn planner(
     query: *mut pg_sys::Query,

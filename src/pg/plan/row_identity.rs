@@ -1,8 +1,8 @@
-//! What UPDATE and DELETE find a row again by: columns that the plan's rows carry beside the statement's own.
+//! The columns by which UPDATE and DELETE find a row again. The plan's rows carry them beside the statement's own.
 //!
-//! A plan over a partitioned table, or one that others inherit from, carries those of all its tables side by side. Tables
-//! share one of the same name, which PostgreSQL only lets them do where it is the same column of the same type. So a name
-//! says all of that, and a table that does not share it finds NULL under it.
+//! A plan over a partitioned or inherited table carries those of all its tables side by side. Tables share a column of
+//! the same name, which PostgreSQL allows only where it is the same column of the same type. So the name encodes all of
+//! that, and a table that does not share the column finds NULL there.
 
 use std::ffi::{CStr, CString};
 
@@ -18,14 +18,14 @@ use crate::pg::list::pointers;
 use crate::pg::ours;
 use crate::pg::scan::key_text;
 
-/// The whole row as it was, for the RETURNING of a DELETE.
+/// The whole old row, for the RETURNING of a DELETE.
 const OLD_ROW: &CStr = c"cdf_row";
 
-/// The name under which the executor itself looks for the whole row, for row triggers. Where one foreign table of a
+/// The name under which the executor itself looks for the whole row, for row triggers. If one foreign table of a
 /// statement has it, it must not be NULL for any other.
 const WHOLE_ROW: &CStr = c"wholerow";
 
-/// The name of a key column.
+/// Returns the name under which a key column is carried.
 ///
 /// # Safety
 /// `attribute` is a column.
@@ -42,7 +42,7 @@ unsafe fn key_name(attribute: *const pg_sys::FormData_pg_attribute) -> CString {
     CString::new(format!("cdf_key_{number}_{of}_{modifier}_{collation}")).unwrap_or_default()
 }
 
-/// A column of a table; null if there is none at the position.
+/// Returns a column of a table; null if there is none at the position.
 ///
 /// # Safety
 /// The result lives as long as the descriptor.
@@ -57,7 +57,7 @@ pub unsafe fn attribute(
     }
 }
 
-/// The key columns, for a DELETE with RETURNING the whole row, and what row triggers of other tables want.
+/// Adds the key columns, the whole row for a DELETE with RETURNING, and what row triggers of other tables need.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn add_foreign_update_targets(
     root: *mut pg_sys::PlannerInfo,
@@ -80,10 +80,10 @@ pub unsafe extern "C-unwind" fn add_foreign_update_targets(
             key_text::add_target(root, rtindex);
         }
         if (*query).commandType != pg_sys::CmdType::CMD_DELETE {
-            // PostgreSQL has an UPDATE carry the whole row by itself.
+            // PostgreSQL itself has an UPDATE carry the whole row.
             return;
         }
-        // As PostgreSQL declares it: rows of another table are of another type.
+        // Declared as PostgreSQL does: rows of another table have another type.
         let whole = || pg_sys::makeVar(rtindex as i32, 0, pg_sys::RECORDOID, -1, pg_sys::InvalidOid, 0);
         if !(*query).returningList.is_null() {
             pg_sys::add_row_identity_var(root, whole(), rtindex, OLD_ROW.as_ptr());
@@ -94,12 +94,13 @@ pub unsafe extern "C-unwind" fn add_foreign_update_targets(
     }
 }
 
-/// Whether another foreign table that a DELETE goes over has row triggers, for which PostgreSQL adds the whole row.
+/// Whether another foreign table that a DELETE covers has row triggers, for which PostgreSQL adds the whole row.
 ///
 /// # Safety
 /// `query` is being planned, and has a target.
 unsafe fn triggers_elsewhere(query: *mut pg_sys::Query, this: pg_sys::Oid) -> bool {
-    // SAFETY: the caller's promise. A table is locked before it is looked at; one that is gone by then is none.
+    // SAFETY: the caller's promise. A table is locked before it is looked at; one that is dropped by then counts as
+    // none.
     unsafe {
         let entries = pointers::<pg_sys::RangeTblEntry>((*query).rtable);
         let Some(target) = entries.get((*query).resultRelation as usize - 1) else {
@@ -123,12 +124,12 @@ unsafe fn triggers_elsewhere(query: *mut pg_sys::Query, this: pg_sys::Oid) -> bo
     }
 }
 
-/// Where a plan's rows have what a row is found again by.
+/// Where a plan's rows hold the columns that identify a row.
 #[derive(Debug, Default)]
 pub struct Places {
     /// The key columns, and the number of each in the plan's rows.
     pub keys: Vec<(usize, i16)>,
-    /// The whole row as it was; 0 if the plan does not carry it.
+    /// The whole old row; 0 if the plan does not carry it.
     pub whole: i16,
 }
 

@@ -1,9 +1,9 @@
-//! `ctid`, `xmin`, `xmax`, `cmin`, `cmax` of a foreign table, which its rows have none of.
+//! `ctid`, `xmin`, `xmax`, `cmin`, `cmax`, which rows of a foreign table do not have.
 //!
-//! The executor would give the same value for each row: a condition on it would hold for all of them, and a DELETE by it
+//! The executor would use the same value for each row: a condition on it would hold for all of them, and a DELETE by it
 //! would empty the table. So a statement that uses one is refused when it is planned, whatever it does with it, and
-//! through whatever view or parent it gets at it. Only where a SELECT merely shows it, as tools do that browse tables, it
-//! is NULL.
+//! through whatever view or parent it reaches the table. Only where a SELECT merely shows it, as tools that browse
+//! tables do, it is NULL.
 
 use pgrx::pg_sys;
 
@@ -26,7 +26,7 @@ const NUMBERS: [(i32, &str); 5] = [
     (pg_sys::MaxCommandIdAttributeNumber, "cmax"),
 ];
 
-/// Says that there is no such column, and what rows are found by.
+/// Says that there is no such column, and which columns identify rows.
 ///
 /// # Safety
 /// `relid` is a table.
@@ -52,7 +52,7 @@ fn column(name: &str) -> String {
     format!("system column \"{name}\"")
 }
 
-/// The system columns of a range table entry that an expression, or a list of them, mentions.
+/// Returns the system columns of a range table entry that an expression, or a list of them, mentions.
 ///
 /// # Safety
 /// `node` is null or an expression.
@@ -64,13 +64,13 @@ unsafe fn mentioned(node: *mut pg_sys::Node, entry: pg_sys::Index) -> pg_sys::Re
 }
 
 /// # Safety
-/// The set is one of [`mentioned`].
+/// The set comes from [`mentioned`].
 unsafe fn has(set: pg_sys::Relids, number: i32) -> bool {
     // SAFETY: the caller's promise.
     unsafe { pg_sys::bms_is_member(number - pg_sys::FirstLowInvalidHeapAttributeNumber, set) }
 }
 
-/// The first that an expression mentions.
+/// Returns the first that an expression mentions.
 ///
 /// # Safety
 /// As for [`mentioned`].
@@ -82,7 +82,7 @@ unsafe fn first(node: *mut pg_sys::Node, entry: pg_sys::Index) -> Option<&'stati
     }
 }
 
-/// The system column that an expression is, and its table's range table entry.
+/// Returns the system column that an expression is, and its table's range table entry.
 ///
 /// # Safety
 /// `expression` is null or a node.
@@ -101,10 +101,10 @@ unsafe fn plain(expression: *mut pg_sys::Expr) -> Option<(pg_sys::Index, i32)> {
     }
 }
 
-/// Refuses a scan for what cannot be had, and has NULL shown where it is only shown.
+/// Refuses a scan that needs a system column, and shows NULL where it is only shown.
 ///
-/// PostgreSQL asks for a scan of each foreign table that a statement reads, when its conditions and the columns that are
-/// needed of it are known: nothing of a query is out of sight here but what is said of the rows that it writes.
+/// PostgreSQL plans a scan for each foreign table that a statement reads when the conditions on it and its needed
+/// columns are known. So this sees everything in a query except what it says of the rows that it writes.
 ///
 /// # Safety
 /// The planner is planning the relation, and knows its conditions.
@@ -114,7 +114,7 @@ pub unsafe fn check_scan(
     relid: pg_sys::Oid,
     table: &Table,
 ) {
-    // SAFETY: the caller's promise: targets are expressions, conditions RestrictInfo nodes.
+    // SAFETY: the caller's promise; targets are expressions, conditions RestrictInfo nodes.
     unsafe {
         let entry = (*baserel).relid;
         for condition in pointers::<pg_sys::RestrictInfo>((*baserel).baserestrictinfo) {
@@ -126,7 +126,8 @@ pub unsafe fn check_scan(
                 refuse(relid, Some(table), &column(name));
             }
         }
-        // Of a condition that it takes for true, as that a system column is not NULL, PostgreSQL 17 makes none of these.
+        // PostgreSQL 17 makes none of these for a condition that it takes for true, such as that a system column is not
+        // NULL.
         if let Some(named) = named(root, baserel) {
             if let Some(name) = first((*(*root).parse).jointree.cast(), (*named).relid) {
                 refuse(relid, Some(table), &column(name));
@@ -141,7 +142,7 @@ pub unsafe fn check_scan(
                 None | Some(Usage::Other) => refuse(relid, Some(table), &column(name)),
             }
         }
-        // From the end: where one goes, those before it keep their places.
+        // From the end, so that removing one does not move those before it.
         for (at, named) in shown.into_iter().rev() {
             show_null(root, baserel, named, at);
         }
@@ -151,17 +152,17 @@ pub unsafe fn check_scan(
 /// What a query does with a system column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Usage {
-    /// It is in the output of the outermost SELECT, as it is, of the table that the query names. That may be one that the
-    /// foreign table is a part of: then it is NULL for all of its rows.
+    /// It is in the output of the outermost SELECT, unchanged, of the table that the query names. The foreign table may
+    /// be a partition of that one; then it is NULL for all rows.
     Shown(*mut pg_sys::RelOptInfo),
-    /// PostgreSQL itself asks for it, to lock rows of a parent's other tables by it, and never looks at a foreign one's. Or
-    /// this extension does, to find a row again ([`key_text`]).
+    /// PostgreSQL itself needs it, to lock rows of a parent's other tables, and never looks at that of a foreign table.
+    /// Or this extension needs it, to find a row again ([`key_text`]).
     RowMark,
     Other,
 }
 
-/// The table that the query names, of which a foreign table is, or is a part. None if that is no table: a part of UNION ALL,
-/// whose output the query may use as it likes.
+/// Returns the table that the query names: the foreign table, or one that it is a partition of. None if that is no
+/// table but a part of UNION ALL, whose output the query may use in any way.
 ///
 /// # Safety
 /// The planner is planning the relation.
@@ -169,7 +170,7 @@ unsafe fn named(
     root: *mut pg_sys::PlannerInfo,
     baserel: *mut pg_sys::RelOptInfo,
 ) -> Option<*mut pg_sys::RelOptInfo> {
-    // SAFETY: the caller's promise: the planner's arrays go by the numbers of range table entries.
+    // SAFETY: the caller's promise; the planner's arrays are indexed by range table entry.
     unsafe {
         let mut named = baserel;
         while (*named).reloptkind != pg_sys::RelOptKind::RELOPT_BASEREL {
@@ -188,11 +189,11 @@ unsafe fn named(
 }
 
 /// # Safety
-/// The planner is planning the relation, of which the column is needed.
+/// The planner is planning the relation, and needs the column of it.
 unsafe fn usage(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo, number: i32) -> Usage {
     // SAFETY: the caller's promise.
     unsafe {
-        // What is needed, and for what, is known of this one.
+        // The planner records for this table which columns are needed, and for what.
         let Some(named) = named(root, baserel) else { return Usage::Other };
         let query = (*root).parse;
         let needed = *(*named).attr_needed.add((number - i32::from((*named).min_attr)) as usize);
@@ -205,7 +206,7 @@ unsafe fn usage(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo
             && (*root).parent_root.is_null()
             && (*query).commandType == pg_sys::CmdType::CMD_SELECT
             && (*query).setOperations.is_null()
-            // Who locks rows and asks where they are means to change them by that.
+            // A query that locks rows and asks for their place means to change them by it.
             && (*query).rowMarks.is_null();
         let mut usage =
             if key_text::may_be_target(root, baserel) { Usage::RowMark } else { Usage::Shown(named) };
@@ -226,12 +227,12 @@ unsafe fn usage(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo
     }
 }
 
-/// Whether PostgreSQL has added a target by itself, to lock rows by it.
+/// Whether PostgreSQL has added a target itself, to lock rows by it.
 ///
 /// # Safety
 /// The target is one of the query that is being planned.
 unsafe fn is_row_mark(root: *mut pg_sys::PlannerInfo, target: *mut pg_sys::TargetEntry) -> bool {
-    // SAFETY: the caller's promise; names of targets are NUL-terminated.
+    // SAFETY: the caller's promise; the names of targets are NUL-terminated.
     unsafe {
         let Some(name) = (*target).resname.as_ref().filter(|_| (*target).resjunk) else { return false };
         let name = std::ffi::CStr::from_ptr(name).to_bytes();
@@ -241,11 +242,11 @@ unsafe fn is_row_mark(root: *mut pg_sys::PlannerInfo, target: *mut pg_sys::Targe
     }
 }
 
-/// Shows NULL in the output instead of a column, which then is needed no more. `named` is the table that the query names,
-/// `at` where the scan's targets have the column.
+/// Shows NULL in the output instead of a column, which is then no longer needed. `named` is the table that the query
+/// names, `at` the column's place among the scan's targets.
 ///
 /// # Safety
-/// The planner is planning the query's scans; it has not yet decided how the output is computed.
+/// The planner is planning the query's scans, and has not yet decided how the output is computed.
 unsafe fn show_null(
     root: *mut pg_sys::PlannerInfo,
     baserel: *mut pg_sys::RelOptInfo,
@@ -270,16 +271,17 @@ unsafe fn show_null(
         *(*named).attr_needed.add((number - i32::from((*named).min_attr)) as usize) = std::ptr::null_mut();
         match std::ptr::eq(named, baserel) {
             true => (*reltarget).exprs = pg_sys::list_delete_nth_cell((*reltarget).exprs, at as i32),
-            // Parts of a table have the same targets, one by one.
+            // The partitions of a table have the same targets in the same order.
             false => *target = null(),
         }
     }
 }
 
-/// Refuses what a plan says of the rows that it writes: RETURNING, and the checks of views and of policies.
+/// Refuses system columns in what a plan evaluates on the rows that it writes: RETURNING, and the checks of views and
+/// policies.
 ///
 /// # Safety
-/// The plan is under construction; `entry` is its table of that position.
+/// The plan is under construction; `entry` is its table at that position.
 pub unsafe fn check_written(
     plan: *mut pg_sys::ModifyTable,
     entry: pg_sys::Index,
@@ -287,7 +289,7 @@ pub unsafe fn check_written(
     relid: pg_sys::Oid,
     table: &Table,
 ) {
-    // SAFETY: the caller's promise: both are lists of lists, one for each table.
+    // SAFETY: the caller's promise; both are lists of lists, one for each table.
     unsafe {
         for lists in [(*plan).returningLists, (*plan).withCheckOptionLists] {
             let list = pointers::<pg_sys::Node>(lists).get(position);
@@ -298,13 +300,13 @@ pub unsafe fn check_written(
     }
 }
 
-/// Refuses `INSERT … RETURNING ctid` of a partitioned table with partitions of this extension: which of them get rows is
-/// not known before.
+/// Refuses `INSERT … RETURNING ctid` of a partitioned table that has partitions of this extension: which of them get
+/// rows is not known in advance.
 ///
 /// # Safety
 /// `query` is an analysed query.
 pub unsafe fn check_inserted(query: *mut pg_sys::Query) {
-    // SAFETY: the caller's promise: lists hold what the analysis puts there.
+    // SAFETY: the caller's promise; lists hold what the analysis puts there.
     unsafe {
         for common in pointers::<pg_sys::CommonTableExpr>((*query).cteList) {
             let inner = (**common).ctequery;
@@ -332,13 +334,13 @@ pub unsafe fn check_inserted(query: *mut pg_sys::Query) {
 /// As [`check_inserted`], for a statement that was planned before the library was loaded.
 ///
 /// # Safety
-/// Both are of a statement that begins, and the row goes to the table of `rinfo`.
+/// Both belong to a statement that begins, and the row goes to the table of `rinfo`.
 pub unsafe fn check_routed(
     mtstate: *mut pg_sys::ModifyTableState,
     rinfo: *mut pg_sys::ResultRelInfo,
     table: &Table,
 ) {
-    // SAFETY: the caller's promise. What a partition returns is said in terms of the first table that the plan changes.
+    // SAFETY: the caller's promise. RETURNING of a partition refers to the first table that the plan changes.
     unsafe {
         let returning = (*rinfo).ri_returningList;
         let first_table = (*mtstate).resultRelInfo;

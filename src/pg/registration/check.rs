@@ -1,4 +1,4 @@
-//! cdf_check_credentials: what a registered role may do in CDF, before a load finds out that it may not.
+//! cdf_check_credentials: what a registered role may do in CDF, so that a load is not the first to find out.
 
 use pgrx::prelude::*;
 
@@ -14,13 +14,13 @@ use crate::cdf::http::credentials::Credentials;
 use crate::cdf::resource::Resource;
 
 sql_function!(
-    /// Rows about the token, the project, and each right that each table needs.
+    /// Returns rows about the token, the project, and each right that each table needs.
     cdf_check_credentials,
     pg_finfo_cdf_check_credentials,
     |call| call.rows(&check(call)?)
 );
 
-/// subject, item, needed, ok, message
+/// The columns subject, item, needed, ok and message.
 type Row = [ResultValue; 5];
 
 fn row(subject: &str, item: &str, needed: Option<&str>, ok: bool, message: String) -> Row {
@@ -29,7 +29,7 @@ fn row(subject: &str, item: &str, needed: Option<&str>, ok: bool, message: Strin
     [text(subject), text(item), needed, ResultValue::Flag(ok), ResultValue::Text(Some(message))]
 }
 
-/// All that an error says.
+/// Returns all parts of an error as one text.
 fn told(error: &Error) -> String {
     let parts = std::iter::once(error.headline()).chain(error.details()).chain(error.hint.clone());
     parts.collect::<Vec<_>>().join(" ")
@@ -69,7 +69,7 @@ fn check(call: &FunctionCall) -> Result<Vec<Row>, Error> {
         rows.push(row("project", &project, None, in_project.is_ok(), message));
         for registration in of_server {
             for table in tables(registration)? {
-                // The same name may be in another schema.
+                // Another schema may have a table of the same name.
                 let item = match registrations.len() {
                     1 => table.name.clone(),
                     _ => format!("{}.{}", registration.schema, table.name),
@@ -81,7 +81,7 @@ fn check(call: &FunctionCall) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-/// The rows about one table.
+/// Adds the rows about one table.
 fn of_table(
     rows: &mut Vec<Row>,
     table: &CheckedTable,

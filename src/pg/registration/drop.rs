@@ -1,4 +1,4 @@
-//! cdf_drop_credentials: everything that registration has made goes, and nothing else.
+//! cdf_drop_credentials: drops everything that registration has made, and nothing else.
 
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -12,14 +12,14 @@ use crate::pg::ddl::{options, preload};
 use crate::pg::errors::raise_as;
 use crate::pg::text::to_palloc;
 
-/// How often to check, every tenth of a second, whether ending sessions are gone.
+/// How many times to check, every tenth of a second, whether sessions that are ending are gone.
 const LEAVING_TRIES: usize = 30;
 
-/// How long a session that is ended may take to be gone.
+/// How long a session that is terminated may take to end.
 const END_TIMEOUT_MS: i64 = 10_000;
 
 sql_function!(
-    /// Drops a role's user mappings, its tables and schemas, and the role itself, as far as registration has made them.
+    /// Drops a role's user mappings, tables and schemas, and the role itself, as far as registration has made them.
     cdf_drop_credentials,
     pg_finfo_cdf_drop_credentials,
     |call| {
@@ -29,13 +29,13 @@ sql_function!(
     }
 );
 
-/// A registration that is being dropped, as it is in the database.
+/// A registration that is being dropped, as the database has it.
 struct DroppedRegistration {
     registration: Registration,
-    /// Whether another role has its tables in the schema, too. They stay then.
+    /// Whether another role has its tables in the schema, too. Then they stay.
     shared: bool,
     schema: Option<pg_sys::Oid>,
-    /// Foreign tables of the server in the schema: those to drop.
+    /// The server's foreign tables in the schema: those to drop.
     tables: Vec<OwnedTable>,
 }
 
@@ -46,7 +46,7 @@ struct OwnedTable {
 }
 
 impl DroppedRegistration {
-    /// The schema, if it goes, too.
+    /// Returns the schema, if it is dropped, too.
     fn dropped_schema(&self) -> Option<pg_sys::Oid> {
         self.schema.filter(|_| self.registration.made_schema && !self.shared)
     }
@@ -58,7 +58,7 @@ fn drop_registrations(username: &str, force: bool) -> Result<(), Error> {
     let drops_role = registrations.iter().any(|registration| registration.made_role);
     let places: Vec<DroppedRegistration> =
         registrations.into_iter().map(|registration| place(role, registration)).collect::<Result<_, _>>()?;
-    // Find what is in the way before any session is ended.
+    // Find what prevents the drop before any session is ended.
     check_obstacles(username, role, &places, drops_role)?;
     end_sessions(username, role, drops_role, force)?;
 
@@ -100,7 +100,8 @@ fn place(role: pg_sys::Oid, registration: Registration) -> Result<DroppedRegistr
     let schema = (schema != pg_sys::InvalidOid).then_some(schema);
     let mut tables = Vec::new();
     if let (Some(schema), false) = (schema, shared) {
-        // In a schema of its own, all tables of the server are the registration's; elsewhere those that it has made.
+        // In a schema of its own, all tables of the server belong to the registration; elsewhere only those that it has
+        // made.
         let query = "SELECT c.oid, convert_to(c.oid::regclass::text, 'UTF8') FROM pg_class c \
              JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver \
              WHERE c.relnamespace = $1 AND s.srvname = convert_from($2, 'UTF8') \
@@ -124,7 +125,7 @@ fn place(role: pg_sys::Oid, registration: Registration) -> Result<DroppedRegistr
     Ok(DroppedRegistration { registration, shared, schema, tables })
 }
 
-/// Refuses to drop what others rely on, or the role while it has anything of its own.
+/// Refuses to drop what others depend on, or the role while it has objects of its own.
 fn check_obstacles(
     username: &str,
     role: pg_sys::Oid,
@@ -136,7 +137,8 @@ fn check_obstacles(
     let dropped: Vec<pg_sys::Oid> = places.iter().filter_map(DroppedRegistration::dropped_schema).collect();
     let schemas: Vec<pg_sys::Oid> = places.iter().filter_map(|place| place.schema).collect();
     let servers: Vec<Vec<u8>> = places.iter().map(|place| utf8(&place.registration.server)).collect();
-    // A view depends on a table by its rule. A role's rights on the tables and schemas of its registrations go with them.
+    // A view depends on a table by its rule. The role's rights on the tables and schemas of its registrations are
+    // dropped with them.
     let query = "WITH gone AS ( \
            SELECT c.oid FROM pg_class c WHERE c.oid = ANY ($2)), \
          own AS ( \
@@ -208,9 +210,10 @@ fn check_obstacles(
     )
 }
 
-/// Ends the role's sessions, or refuses to go on. Sessions in other databases matter only if the role is dropped.
+/// Ends the role's sessions, or refuses to. Sessions in other databases matter only if the role is dropped.
 fn end_sessions(username: &str, role: pg_sys::Oid, everywhere: bool, force: bool) -> Result<(), Error> {
-    // What others do, and how to end it, is a superuser's. That the caller may drop the role has been checked.
+    // Only a superuser may see what other sessions do, and end them. It was checked already that the caller may drop
+    // the role.
     let owner = record::owner()?;
     let list = || -> Result<Vec<i32>, Error> {
         let query = "SELECT pid FROM pg_stat_activity WHERE usesysid = $1 AND pid <> pg_backend_pid() \
@@ -224,7 +227,7 @@ fn end_sessions(username: &str, role: pg_sys::Oid, everywhere: bool, force: bool
         Ok(pids.map_err(spi_error)?.into_iter().flatten().collect())
     };
     let mut left = list()?.len();
-    // A session whose client has left is about to end. DROP DATABASE waits for such ones, too.
+    // A session whose client has left is about to end. DROP DATABASE waits for such sessions, too.
     for _ in 0..LEAVING_TRIES {
         if left == 0 || force {
             break;
@@ -236,7 +239,7 @@ fn end_sessions(username: &str, role: pg_sys::Oid, everywhere: bool, force: bool
     if left > 0 && force {
         left = 0;
         for pid in list()? {
-            // Not within the query above, whose conditions PostgreSQL may look at in any order.
+            // Not within the query above, because PostgreSQL may evaluate its conditions in any order.
             let ended = commands::as_role(owner, || {
                 Spi::connect(|client| {
                     let query = "SELECT pg_terminate_backend($1, $2)";

@@ -1,4 +1,4 @@
-//! Trying credentials: a token, and what CDF says that it is good for.
+//! Tries credentials: gets a token, and asks CDF what the token may do.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,8 +18,8 @@ use crate::pg::settings;
 /// The number of retries while a user waits to see whether a URL is right.
 const RETRIES: u32 = 3;
 
-/// Gets a token with these credentials, and asks CDF what it is good for. The outer error is this server's, as of a wait that
-/// was cancelled, the inner one CDF's or the identity provider's.
+/// Gets a token with these credentials, and asks CDF what it may do. The outer error comes from this server, for
+/// instance if the wait was cancelled; the inner one comes from CDF or the identity provider.
 pub fn inspect(
     base_url: &Url,
     project: &str,
@@ -36,7 +36,7 @@ pub fn inspect(
         errand: Errand::of(&activity),
     };
     let client = wait::client()?;
-    // A connection of its own has no token yet.
+    // A new connection has no token yet.
     let connection =
         Arc::new(Connection::new(base_url.clone(), project.to_owned(), credentials.clone()).by(route));
     let inspection = wait::run(&activity, async move { client.inspect_token(&connection, &limits).await })?;
@@ -48,9 +48,9 @@ pub fn inspect(
                 .trace(Some(api.trace()))
                 .hint("Check base_url, scope and audience.")
         }
-        // There is no user mapping yet, which the client's own hint would name.
+        // The client's own hint would name a user mapping, which does not exist yet.
         error => match error.into_error("") {
-            // What is wrong with a file has a hint of its own.
+            // A problem with a file has a hint of its own.
             error if error.kind == Kind::NotAuthenticated && error.trace.is_some() => {
                 error.hint(format!("Check {}.", credentials.options()))
             }
@@ -59,7 +59,7 @@ pub fn inspect(
     }))
 }
 
-/// Why the token cannot be used for the project, if it cannot.
+/// Says why the token cannot be used for the project, if it cannot.
 pub fn check_project(inspection: &Inspection, project: &str, holder: &str) -> Result<(), Error> {
     if inspection.projects.iter().any(|accessible| accessible == project) {
         return Ok(());
@@ -76,7 +76,7 @@ pub fn check_project(inspection: &Inspection, project: &str, holder: &str) -> Re
     .hint("Add the client to a group of the project in CDF, or check the project's name."))
 }
 
-/// Whether credentials are good for a project, before they are stored.
+/// Checks whether credentials work for a project, before they are stored.
 pub fn check(base_url: &Url, project: &str, credentials: &Credentials, route: Route) -> Result<(), Error> {
     let inspection = inspect(base_url, project, credentials, route)??;
     check_project(&inspection, project, &credentials.holder())

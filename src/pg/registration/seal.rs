@@ -41,7 +41,7 @@ fn seal() -> Result<i64, Error> {
     let mut count = 0;
     // SAFETY: called within a statement, with the catalogs at hand.
     for (server, role) in unsafe { trust::mappings() } {
-        // SAFETY: a mapping has its server, which has its wrapper.
+        // SAFETY: a mapping has a server, and the server a wrapper.
         let name = unsafe {
             let server = &*pg_sys::GetForeignServer(server);
             if !ours::is_wrapper(server.fdwid) {
@@ -55,7 +55,7 @@ fn seal() -> Result<i64, Error> {
         for option in options::secrets() {
             let Some(value) = stored.get(option) else { continue };
             let secret = match is_sealed(value) {
-                // What cannot be opened now is an error, not left for later.
+                // A secret that cannot be opened now is an error, and is not left for later.
                 true => {
                     let secret = sealing::open_with(&keys, value, &mapping, option)?;
                     if keys.is_current(value) {

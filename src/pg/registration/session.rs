@@ -1,5 +1,5 @@
-//! cdf_register_session and cdf_update_session: registrations that get their tokens from a session of CDF. What calls them is
-//! cdf-gateway-api, which has a session for the nonce that it is given.
+//! cdf_register_session and cdf_update_session: registrations that get their tokens from a CDF session. They are called
+//! by cdf-gateway-api, which creates a session from the nonce that it receives.
 
 use pgrx::prelude::*;
 
@@ -13,7 +13,7 @@ use crate::cdf::http::credentials::{CdfSession, Credentials};
 use crate::cdf::resource::Naming;
 use crate::pg::ddl::{options, sealing};
 
-/// The server of registrations that name none.
+/// The default server of registrations.
 const SERVER: &str = "cdf";
 
 sql_function!(
@@ -65,7 +65,7 @@ sql_function!(
     }
 );
 
-/// The session whose id is the argument with this number, and whose key is the next one.
+/// Returns the session whose id is the argument with this number, and whose key is the next argument.
 fn session(call: &FunctionCall, number: usize) -> Result<Credentials, Error> {
     let id = call.required(number, "session_id")?;
     let id = id
@@ -74,7 +74,7 @@ fn session(call: &FunctionCall, number: usize) -> Result<Credentials, Error> {
     Ok(Credentials::Session(CdfSession { id, key: plain(call.required(number + 1, "session_key")?)? }))
 }
 
-/// Whoever may register with a client may with a session.
+/// Refuses callers who may not register with a client: the same rule holds for sessions.
 fn check_may_register() -> Result<(), Error> {
     let query = "SELECT bool_and(has_function_privilege($1, p.oid, 'EXECUTE')) FROM pg_proc p \
          JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' \

@@ -64,20 +64,20 @@ impl TablePlace {
         let table = call.required(1, "tablename")?;
         check_name("table", &table)?;
         let (role, mut registrations) = record::find_one(&username)?;
-        // Of several schemas, that of the role's own name.
+        // Of several schemas, that with the role's own name.
         let at = registrations.iter().position(|registration| registration.schema == username);
         let registration = registrations.swap_remove(at.unwrap_or(0));
         let held = Held::read(&username, role, &registration)?;
         Ok(TablePlace { username, role, registration, held, table })
     }
 
-    /// The table's name, as it stands in SQL.
+    /// Returns the table's name in SQL form.
     fn name(&self) -> String {
         format!("{}.{}", quote_identifier(&self.registration.schema), quote_identifier(&self.table))
     }
 
-    /// Makes the table by the statement that `statement` gives, and lets the role use it. It belongs to the registrar, as the
-    /// built-in ones do.
+    /// Creates the table by the statement that `statement` returns, and grants the role its use. The table belongs to
+    /// the registrar, as the built-in ones do.
     fn create(
         self,
         statement: impl FnOnce(&TablePlace, pg_sys::Oid) -> Result<String, Error>,
@@ -93,7 +93,7 @@ impl TablePlace {
             quote_identifier(&self.username)
         ))?;
         record::add_table(self.role, &self.registration, &self.table)?;
-        // SAFETY: look-ups by NUL-terminated names, of what has just been made.
+        // SAFETY: look-ups by NUL-terminated names, of objects that were just created.
         let relation = unsafe {
             let schema = pg_sys::get_namespace_oid(to_palloc(&self.registration.schema), false);
             pg_sys::get_relname_relid(to_palloc(&self.table), schema)
@@ -102,7 +102,7 @@ impl TablePlace {
     }
 }
 
-/// PostgreSQL would cut a longer name.
+/// Refuses a name that PostgreSQL would cut.
 fn check_name(what: &str, name: &str) -> Result<(), Error> {
     if name.len() < pg_sys::NAMEDATALEN as usize {
         return Ok(());
@@ -111,7 +111,7 @@ fn check_name(what: &str, name: &str) -> Result<(), Error> {
         .hint(format!("PostgreSQL takes names of up to {} bytes.", pg_sys::NAMEDATALEN - 1)))
 }
 
-/// The types of CDF's API for such tables, as SQL has them, too.
+/// The column types of CDF's table API, which SQL has under the same names.
 const TYPES: [&str; 16] = [
     "TEXT",
     "VARCHAR",
@@ -131,7 +131,7 @@ const TYPES: [&str; 16] = [
     "BYTEA",
 ];
 
-/// Names and SQL types of columns, as CDF's table API has them: `{"title": {"type": "TEXT"}}`.
+/// Parses names and SQL types of columns in the form of CDF's table API: `{"title": {"type": "TEXT"}}`.
 fn columns(json: &str) -> Result<Vec<(String, &'static str)>, Error> {
     let example = "Give an object such as {\"title\": {\"type\": \"TEXT\"}}.";
     let invalid = |why: String| Error::new(Kind::InvalidValue, why).hint(example);
@@ -165,7 +165,7 @@ fn raw_table(
     key: &str,
 ) -> String {
     let has = |wanted: &str| columns.iter().any(|(name, _)| name == wanted);
-    // Without the column that is to be it, the row's key has a column of its own.
+    // If no column is named as the row's key, the key gets a column of its own.
     let key = if has(key) { key } else { RAW_KEY };
     let mut sql = format!("CREATE FOREIGN TABLE {} (", place.name());
     if !has(key) {
@@ -187,7 +187,7 @@ fn raw_table(
 }
 
 fn view_table(place: &TablePlace, role: pg_sys::Oid, name: &ViewReference) -> Result<String, Error> {
-    // With the role's credentials: what it cannot read would be of no use to it.
+    // With the role's credentials: a view that the role cannot read would be of no use to it.
     let connection = options::connection(place.held.server, role)?;
     let (definitions, activity) =
         views::definitions(&connection, format!("for the definition of view {name}"))?;
@@ -204,7 +204,7 @@ fn view_table(place: &TablePlace, role: pg_sys::Oid, name: &ViewReference) -> Re
     Ok(import::create_view_table(&view, &place.name(), naming, &server, name.version.as_deref()))
 }
 
-/// How the registration's other tables call their columns.
+/// Returns how the registration's other tables name their columns.
 fn naming(registration: &Registration) -> Result<Naming, Error> {
     let query = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver \

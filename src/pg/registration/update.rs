@@ -1,4 +1,4 @@
-//! cdf_update_credentials: other credentials for a registered role, tried with CDF before they are stored.
+//! cdf_update_credentials: new credentials for a registered role, tried with CDF before they are stored.
 
 use super::function::{self, sql_function, FunctionCall};
 use super::record::{self, Registration};
@@ -17,7 +17,7 @@ use pgrx::prelude::*;
 use url::Url;
 
 sql_function!(
-    /// Replaces what is given of a role's credentials.
+    /// Replaces the given parts of a role's credentials.
     cdf_update_credentials,
     pg_finfo_cdf_update_credentials,
     |call| {
@@ -38,8 +38,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Reads it. The server may be the registrar's, the caller's or a superuser's: anybody else could have the secret sent
-    /// elsewhere.
+    /// Reads it. The server must belong to the registrar, the caller or a superuser: anybody else could have the secret
+    /// sent elsewhere.
     pub fn read(username: &str, role: pg_sys::Oid, registration: &Registration) -> Result<Held, Error> {
         let name = &registration.server;
         let missing = |what: String| {
@@ -71,9 +71,9 @@ impl Held {
         Ok(Held { server, owner, base_url, route, holder, mapping })
     }
 
-    /// The credentials, each part from `given` if that has it.
+    /// Returns the credentials, with the parts that `given` has in place of the stored ones.
     pub fn credentials(&self, given: impl Fn(&str) -> Option<String>) -> Result<Credentials, Error> {
-        // A client's secret takes the place of an assertion, and a client that of a session.
+        // A client's secret replaces an assertion, and a client replaces a session.
         let replaced = |name: &str| match name {
             "session_id" | "session_key" => {
                 ["client_secret", "client_id", "token_url"].into_iter().any(|name| given(name).is_some())
@@ -91,20 +91,20 @@ impl Held {
         )
     }
 
-    /// The project, from `given` if that has it.
+    /// Returns the project, from `given` if it has one.
     pub fn project(&self, given: impl Fn(&str) -> Option<String>) -> Result<String, Error> {
         given("project")
             .or_else(|| self.mapping.text("project"))
             .ok_or_else(|| Error::new(Kind::InvalidOption, "the user mapping has no project"))
     }
 
-    /// Who gets tokens by the mapping, as far as that is known without a key: a client, or a session.
+    /// Returns who gets tokens by the mapping, as far as that is known without a key: a client, or a session.
     pub fn id(&self) -> String {
         self.mapping.text("client_id").or_else(|| self.mapping.text("session_id")).unwrap_or_default()
     }
 }
 
-/// The parameters after username, in their order; they are called as the options of a user mapping.
+/// The parameters after username, in order; they are named like the options of a user mapping.
 const PARAMETERS: [&str; 6] = ["client_secret", "client_id", "token_url", "scope", "project", "audience"];
 
 fn update(call: &FunctionCall) -> Result<(), Error> {

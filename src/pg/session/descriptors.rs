@@ -1,26 +1,26 @@
 //! Reserves the file descriptors of the I/O thread and its connections, which PostgreSQL does not open itself.
 //!
-//! PostgreSQL keeps as many files open as the process may have descriptors, a few left over. Sockets that it does not know
-//! of would find none any more, or leave none for its own files. So every one is reserved before it is opened, and
-//! PostgreSQL closes files for it that it can open again. It gives a third of all to such uses; with fewer than are
-//! wanted, fewer requests go at a time.
+//! PostgreSQL keeps as many files open as the process may have descriptors, except for a few. Sockets that it does not
+//! know of would find none left, or leave none for its own files. So each is reserved before it is opened, and
+//! PostgreSQL closes files for it that it can reopen. It allows a third of all descriptors for such uses; if that is
+//! too few, fewer requests run at a time.
 
 use std::cell::Cell;
 
 use pgrx::pg_sys;
 
-/// What the I/O thread has open for as long as the process lives: both ends of a socket pair, and of the runtime an epoll
+/// What the I/O thread keeps open as long as the process lives: both ends of a socket pair, and the runtime's epoll
 /// instance, its duplicate and an event counter.
 const OF_THE_THREAD: usize = 5;
 /// The connection to the identity provider.
 const OF_TOKENS: usize = 1;
-/// The part of the third that is left to PostgreSQL, which takes one for each wait, and to other extensions.
+/// The part of the third that is left to PostgreSQL, which needs one for each wait, and to other extensions.
 const OF_OTHERS: usize = 3;
-/// The most idle connections to a server that are kept for later requests.
+/// The most idle connections to a server that are kept.
 const IDLE: usize = 8;
 
 thread_local! {
-    /// Descriptors that are reserved for connections. The backend's main thread is the only one that reserves.
+    /// Descriptors that are reserved for connections. Only the backend's main thread reserves.
     static RESERVED: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -32,20 +32,21 @@ pub fn reserve_for_the_thread() {
     }
 }
 
-/// How many idle connections to a server are kept: fewer if there are few descriptors.
+/// Returns how many idle connections to a server are kept: fewer if descriptors are scarce.
 pub fn idle_connections() -> usize {
-    // SAFETY: a variable that the postmaster has set before it made this process.
+    // SAFETY: the postmaster set this variable before it forked this process.
     let all = unsafe { pg_sys::max_safe_fds };
-    // Of the third that is for such uses, a quarter.
+    // A quarter of the third that such uses may have.
     usize::try_from(all / 3 / 4).unwrap_or_default().clamp(1, IDLE)
 }
 
-/// What stays open between requests.
+/// The number of descriptors that stay open between requests.
 fn spare() -> usize {
     idle_connections() + OF_TOKENS
 }
 
-/// Reserves descriptors for so many requests at a time, as far as there are enough; gives for how many: for one at least.
+/// Reserves descriptors for this many requests at a time, as far as there are enough. Returns for how many, which is at
+/// least one.
 pub fn reserve(requests: usize) -> usize {
     let (spare, mut reserved) = (spare(), RESERVED.get());
     if reserved < spare + requests {
@@ -60,7 +61,7 @@ pub fn reserve(requests: usize) -> usize {
             }
         }
     }
-    // Without these nothing could be delivered at all: PostgreSQL closes files for them in any case.
+    // Nothing could be delivered without these, so PostgreSQL closes files for them in any case.
     while reserved < 1 + OF_TOKENS {
         // SAFETY: this is the main thread.
         unsafe { pg_sys::ReserveExternalFD() };
@@ -70,7 +71,7 @@ pub fn reserve(requests: usize) -> usize {
     reserved.saturating_sub(spare).clamp(1, requests.max(1))
 }
 
-/// Releases the descriptors that idle connections do not hold, at the end of a transaction.
+/// Releases the descriptors that idle connections do not need, at the end of a transaction.
 pub fn release() {
     while RESERVED.get() > spare() {
         // SAFETY: this is the main thread, and the descriptor was reserved.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::table::view::{View, ViewReference};
 
-/// A definition, and when and how it was asked for.
+/// A definition, and when and through what it was read.
 struct Definition {
     /// Keeps the connection alive, so that no other connection gets the same address.
     connection: Arc<Connection>,
@@ -20,7 +20,8 @@ thread_local! {
     static KNOWN: RefCell<HashMap<ViewReference, Definition>> = RefCell::default();
 }
 
-/// The definition of a view, valid in this transaction. The newest version is looked up once in each transaction.
+/// Returns the definition of a view that is valid in this transaction. The newest version is looked up once per
+/// transaction.
 pub fn get(connection: &Arc<Connection>, name: &ViewReference, transaction: u64) -> Option<Arc<View>> {
     KNOWN.with_borrow(|known| {
         let known = known.get(name)?;
@@ -29,7 +30,7 @@ pub fn get(connection: &Arc<Connection>, name: &ViewReference, transaction: u64)
     })
 }
 
-/// Keeps a definition that CDF has just given.
+/// Keeps a definition that CDF has just returned.
 pub fn put(connection: &Arc<Connection>, name: &ViewReference, view: Arc<View>, transaction: u64) {
     let definition = Definition { connection: connection.clone(), view, transaction };
     KNOWN.with_borrow_mut(|known| known.insert(name.clone(), definition));
@@ -40,7 +41,7 @@ pub fn remove(name: &ViewReference) {
     KNOWN.with_borrow_mut(|known| known.remove(name));
 }
 
-/// Forgets all definitions: a transaction has failed, perhaps because one of them is not what CDF has any more.
+/// Forgets all definitions. A failed transaction does this, since one of them may be out of date.
 pub fn forget() {
     KNOWN.with(|known| {
         if let Ok(mut known) = known.try_borrow_mut() {

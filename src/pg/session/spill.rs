@@ -1,7 +1,7 @@
-//! Chunks in a PostgreSQL temporary file: counted by temp_file_limit, gone at the end of the transaction.
+//! Chunks in a PostgreSQL temporary file: temp_file_limit counts it, and it is removed at the end of the transaction.
 //!
-//! Chunks are large, so the file is written without a buffer between. A buffered file (BufFile) would keep what it
-//! could not write, and fail again at a COMMIT after the savepoint that brought it was rolled back.
+//! Chunks are large, so the file needs no buffer. A buffered file (BufFile) would keep what it could not write, and
+//! fail again at COMMIT even after the savepoint that wrote it was rolled back.
 
 use std::io::Error as IoError;
 
@@ -12,11 +12,11 @@ use crate::cdf::error::{Error, Kind};
 use crate::cdf::seen::{PageStore, PAGE};
 use crate::pg::compat;
 
-/// The temporary file of the transaction, created when it is first written to.
+/// The transaction's temporary file, created by the first write.
 #[derive(Debug)]
 pub struct TemporaryFile {
     file: Option<pg_sys::File>,
-    /// Where the next chunk goes. What a failed write has left behind it is written over.
+    /// Where the next chunk goes. It overwrites what a failed write has left behind.
     end: i64,
 }
 
@@ -25,7 +25,7 @@ impl TemporaryFile {
         TemporaryFile { file: None, end: 0 }
     }
 
-    /// Closes the file before a commit, at whose end PostgreSQL would warn of a leaked file.
+    /// Closes the file before a commit; otherwise PostgreSQL would warn of a leaked file at the end of it.
     pub fn close(&mut self) {
         if let Some(file) = self.file.take() {
             // SAFETY: the file was opened in this transaction, which still runs, and is not used afterwards.
@@ -34,15 +34,15 @@ impl TemporaryFile {
         self.end = 0;
     }
 
-    /// Forgets the file at an abort, where PostgreSQL removes it by itself.
+    /// Forgets the file at an abort, where PostgreSQL removes it itself.
     pub fn forget(&mut self) {
         *self = TemporaryFile::new();
     }
 
     fn open(&mut self) -> pg_sys::File {
         *self.file.get_or_insert_with(|| {
-            // The file must outlive the subtransaction and the statement that happen to write first.
-            // SAFETY: a transaction is running, so both owners exist; the current one is put back before anything else
+            // The file must outlive the subtransaction and the statement that write to it first.
+            // SAFETY: a transaction is running, so both owners exist; the current one is restored before anything else
             // runs, and an error in between aborts the (sub)transaction, which sets it anew.
             unsafe {
                 let owner = pg_sys::CurrentResourceOwner;
@@ -79,15 +79,15 @@ impl Spill for TemporaryFile {
 
 /// A statement's own temporary file, in pages.
 ///
-/// The statement closes it when it ends. PostgreSQL removes it where an error ends the statement, so that it must not be
-/// closed again when the statement's memory goes.
+/// The statement closes it when it ends. If an error ends the statement, PostgreSQL removes the file, and it must not
+/// be closed again when the statement's memory is freed.
 #[derive(Debug, Default)]
 pub struct StatementFile {
     file: Option<pg_sys::File>,
 }
 
 impl StatementFile {
-    /// Closes the file. The statement has ended without an error.
+    /// Closes the file after the statement has ended without an error.
     pub fn close(&mut self) {
         if let Some(file) = self.file.take() {
             // SAFETY: the file was opened by this statement, and is not used afterwards.
@@ -104,7 +104,7 @@ impl PageStore for StatementFile {
 
     fn write(&mut self, page: u64, from: &[u8; PAGE]) -> Result<(), Error> {
         let file = *self.file.get_or_insert_with(|| {
-            // SAFETY: a statement is running, whose resources the current owner holds.
+            // SAFETY: a statement is running, and the current owner holds its resources.
             unsafe {
                 pg_sys::PrepareTempTablespaces();
                 pg_sys::OpenTemporaryFile(false)
@@ -123,9 +123,9 @@ fn full(why: &IoError) -> Error {
 fn write_all(file: pg_sys::File, bytes: &[u8], offset: i64) -> Result<(), Error> {
     let mut done = 0;
     while done < bytes.len() {
-        // SAFETY: the file is open: it is closed with what holds it.
+        // SAFETY: the file is open; its owner closes it.
         match unsafe { compat::write_file(file, &bytes[done..], offset + done as i64) } {
-            // As PostgreSQL reads it: a write that stops short without saying why has found the disk full.
+            // PostgreSQL reads this the same way: a short write without a reason means that the disk is full.
             0 => return Err(full(&IoError::from_raw_os_error(libc::ENOSPC))),
             written if written < 0 => return Err(full(&IoError::last_os_error())),
             written => done += written as usize,
@@ -137,7 +137,7 @@ fn write_all(file: pg_sys::File, bytes: &[u8], offset: i64) -> Result<(), Error>
 fn read_all(file: pg_sys::File, bytes: &mut [u8], offset: i64) -> Result<(), Error> {
     let mut done = 0;
     while done < bytes.len() {
-        // SAFETY: the file is open: it is closed with what holds it.
+        // SAFETY: the file is open; its owner closes it.
         match unsafe { compat::read_file(file, &mut bytes[done..], offset + done as i64) } {
             read if read > 0 => done += read as usize,
             0 => return Err(Error::internal("the temporary file is shorter than what was written")),

@@ -45,7 +45,7 @@ thread_local! {
         const { RefCell::new(State { registered: false, subtransaction: 0, buffer: None, file: TemporaryFile::new(), delivery: None, ended: 0, set_aside: 0 }) };
 }
 
-/// Gets ready for rows of the current transaction: called before the first [`write`] of a statement.
+/// Prepares the session for rows of the current transaction. Each statement calls it before its first [`write`].
 pub fn begin() {
     STATE.with_borrow_mut(|state| {
         if !state.registered {
@@ -56,19 +56,19 @@ pub fn begin() {
             }
             state.registered = true;
         }
-        // The library may have been loaded inside of a subtransaction, whose beginning went unnoticed.
+        // The library may have been loaded inside a subtransaction, whose start no callback has seen.
         // SAFETY: a transaction is running.
         state.subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
     });
 }
 
-/// A number that the current transaction does not share with another one of the session.
+/// Returns a number that no other transaction of this session has.
 pub fn number() -> u64 {
     begin();
     STATE.with_borrow(|state| state.ended)
 }
 
-/// Gives the place that rows are written to, to `write`.
+/// Calls `write` with the place that rows are written to.
 pub fn write<R>(write: impl FnOnce(Target<'_>) -> R) -> R {
     STATE.with_borrow_mut(|state| {
         let limit = settings::buffer_memory().saturating_sub(state.set_aside);
@@ -78,15 +78,15 @@ pub fn write<R>(write: impl FnOnce(Target<'_>) -> R) -> R {
     })
 }
 
-/// Memory that a statement uses for itself, while it is there: a part of `cdf_fdw.buffer_memory`, which the buffer has
-/// the less of.
+/// Memory that a statement reserves for its own use while this value lives. It comes out of `cdf_fdw.buffer_memory`, so
+/// the buffer may use that much less.
 #[derive(Debug)]
 pub struct SetAside {
     pub bytes: usize,
 }
 
 impl SetAside {
-    /// An eighth of what is left, so that any number of statements leaves the buffer some.
+    /// Reserves an eighth of what is left, so that however many statements do so, the buffer keeps some memory.
     pub fn new() -> SetAside {
         let mut bytes = 0;
         with_state(|state| {
@@ -112,14 +112,14 @@ impl State {
     }
 }
 
-/// The present, for a scan that must not see what its own statement writes.
+/// Returns the present, for a scan that must not see what its own statement writes.
 pub fn moment(connection: &Arc<Connection>, resource: &'static Resource) -> Result<Moment, Error> {
     begin();
     write(|target| target.buffer.moment(connection, resource))
 }
 
-/// What the transaction has written to a resource over a connection (`before` a moment, if there is one), as far as it
-/// concerns the keys (all, without).
+/// Returns what the transaction has written to a resource over a connection: to these keys, or to all without any, and
+/// only `before` a moment if one is given.
 pub fn pending(
     connection: &Arc<Connection>,
     resource: &'static Resource,
@@ -132,7 +132,7 @@ pub fn pending(
     })
 }
 
-/// What a reader [asks](answer) for of what the transaction has written.
+/// The transaction's writes that a reader [asks](answer) for part by part.
 pub enum OwnWrites {
     Rows(OwnRows),
     Points(OwnPoints),
@@ -144,7 +144,7 @@ impl OwnWrites {
         matches!(self, OwnWrites::Rows(rows) if rows.by_id())
     }
 
-    /// The RAW tables that were written to.
+    /// Returns the RAW tables that were written to.
     pub fn places(&self) -> Vec<(String, String)> {
         match self {
             OwnWrites::Rows(rows) => rows.places(),
@@ -153,8 +153,8 @@ impl OwnWrites {
     }
 }
 
-/// What the transaction has written to the resource of a query, `before` a moment if there is one. It is put into the query,
-/// or is given to be [asked](answer) for, where all of it might be too much for the memory.
+/// Gives a query what the transaction has written to its resource, `before` a moment if one is given. The writes go
+/// into the query; where all of them might not fit into memory, they are returned to be [asked](answer) for instead.
 pub fn own_writes(query: &mut Query, before: Option<Moment>) -> Result<Option<OwnWrites>, Error> {
     STATE.with_borrow_mut(|state| {
         let Some(buffer) = &mut state.buffer else { return Ok(None) };
@@ -173,13 +173,13 @@ pub fn own_writes(query: &mut Query, before: Option<Moment>) -> Result<Option<Ow
     })
 }
 
-/// Answers what a reader asks of what the transaction has written.
+/// Answers a reader's question about the transaction's own writes.
 pub fn answer(own: &mut OwnWrites, ask: Ask) {
     STATE.with_borrow_mut(|state| {
         let ended = || Error::internal("rows of a transaction that has ended");
         let buffer = state.buffer.as_ref().ok_or_else(ended);
         let file = &mut state.file;
-        // Nobody wants the answer of a reader that is gone.
+        // A reader that is gone needs no answer, so a failed `send` is no error.
         match (own, ask) {
             (OwnWrites::Rows(own), Ask::Rows { wanted, reply }) => {
                 let _ = reply.send(buffer.and_then(|buffer| buffer.answer(own, wanted, file)));
@@ -187,13 +187,13 @@ pub fn answer(own: &mut OwnWrites, ask: Ask) {
             (OwnWrites::Points(own), Ask::Points { wanted, reply }) => {
                 let _ = reply.send(buffer.and_then(|buffer| buffer.answer_points(own, wanted, file)));
             }
-            // A question that is dropped is an error to the reader.
+            // Dropping the question makes it an error for the reader.
             (OwnWrites::Rows(_), Ask::Points { .. }) | (OwnWrites::Points(_), Ask::Rows { .. }) => {}
         }
     });
 }
 
-/// The limits of a request that is made now, for this activity.
+/// Returns the limits of a request that starts now, as part of this activity.
 pub fn limits(activity: &Arc<Activity>) -> Limits {
     let timeout = settings::flush_timeout();
     Limits {
@@ -255,8 +255,8 @@ unsafe extern "C-unwind" fn subxact_callback(
     });
 }
 
-/// A backend that is terminated in the middle of a row aborts its transaction with the row's frames still on the stack,
-/// and then exits: what they hold needs no clearing.
+/// Changes the state unless it is borrowed. It is borrowed only if the backend is terminated in the middle of a row:
+/// the transaction then aborts with the row's frames on the stack, and the process exits, so nothing needs clearing.
 fn with_state(change: impl FnOnce(&mut State)) {
     STATE.with(|state| {
         if let Ok(mut state) = state.try_borrow_mut() {
@@ -271,7 +271,7 @@ extern "C-unwind" {
 }
 
 fn pre_commit() {
-    // Taken out: whatever happens below, the session does not keep the rows.
+    // Take the rows out of the session first: whatever happens below, the session does not keep them.
     let (buffer, mut file) = STATE.with_borrow_mut(|state| {
         (state.buffer.take(), std::mem::replace(&mut state.file, TemporaryFile::new()))
     });
@@ -287,8 +287,8 @@ fn pre_commit() {
     result.or_raise();
 }
 
-/// Logs the delivery that has ended, if it has taken as long as `cdf_fdw.log_min_flush_duration` says, and if it has not been
-/// logged. `result`: the error that it has ended with, if any; None if something outside of it has ended it.
+/// Logs the delivery that has just ended if it took at least `cdf_fdw.log_min_flush_duration` and was not logged yet.
+/// `result` is the delivery's error, if any; None if something outside of the delivery ended it.
 fn log_delivery(result: Option<Option<&Error>>) {
     let mut delivery = None;
     with_state(|state| delivery = state.delivery.take());
@@ -305,8 +305,8 @@ fn log_delivery(result: Option<Option<&Error>>) {
         (None, None) => "ended from outside".to_owned(),
     };
     let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
-    // SAFETY: a counter of the backend, which an ERROR puts back to 0. What is delivered is not to be aborted by a cancel that
-    // a message gives the occasion for.
+    // SAFETY: a counter of the backend, which an ERROR resets to 0. Sending a message serves interrupts, and a cancel
+    // then would abort a transaction whose rows are already delivered.
     unsafe { pg_sys::InterruptHoldoffCount += 1 };
     tell(PgLogLevel::LOG, code, &delivery.log_line(&ended), None, None);
     // SAFETY: as above.
@@ -315,9 +315,9 @@ fn log_delivery(result: Option<Option<&Error>>) {
 
 /// Raises the serialization failure of a transaction that cannot be serialized, before anything is sent.
 ///
-/// PostgreSQL makes this check after the callbacks. Once it is passed, the transaction counts as prepared, as one of
-/// PREPARE TRANSACTION does: of a conflict that comes up while rows are delivered, others are the victims. When
-/// PostgreSQL makes the check again, it finds nothing new.
+/// PostgreSQL makes this check after the callbacks. Once it has passed, the transaction counts as prepared, like one
+/// after PREPARE TRANSACTION: in a conflict that arises while rows are delivered, the other transaction is the victim.
+/// When PostgreSQL repeats the check, it finds nothing new.
 fn check_serializable() {
     // SAFETY: a transaction is about to commit, its deferred triggers have run, and this is the main thread. The boundary
     // turns a PostgreSQL error into a panic that unwinds Rust frames.
@@ -330,7 +330,7 @@ fn check_serializable() {
 
 fn deliver(buffer: TransactionBuffer, file: &mut TemporaryFile) -> Result<(), Error> {
     let activity = Activity::delivery();
-    // What has ended an earlier wait is no cause of this one's end.
+    // Forget what ended an earlier wait, so that it is not taken for the cause of this one's end.
     progress::ended_by();
     with_state(|state| state.delivery = Some(activity.clone()));
     let context = Context::new(wait::client()?, limits(&activity));
@@ -350,7 +350,7 @@ fn pre_prepare() {
             .hint("Rows are delivered at COMMIT, and CDF cannot take part in a two-phase commit."),
         );
     }
-    // A savepoint that was rolled back may have written to it.
+    // A savepoint that was rolled back may have written to the file.
     STATE.with_borrow_mut(|state| state.file.close());
 }
 

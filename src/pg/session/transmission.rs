@@ -1,22 +1,23 @@
-//! Settings that decide how values look as text. What a type's output function prints for CDF, and what its input function
-//! is given from there, must not hang on the session's: a range of dates would come back as other dates.
+//! Settings that decide how values look as text. What a type's output function prints for CDF, and what its input
+//! function reads from there, must not depend on the session's settings: a range of dates would come back as other
+//! dates.
 
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-/// What the text of a type's values hangs on.
+/// What the text of a type's values depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TextForm {
     /// Nothing.
     Fixed,
-    /// Formats of moments, intervals, numbers and bytes.
+    /// The formats of timestamps, intervals, numbers and bytes.
     Formats,
-    /// As well, which names need their schema in front.
+    /// The formats, and which names need their schema.
     Names,
 }
 
-/// The settings under which texts are exchanged. `ISO` leaves the order of day and month in what is read as it is.
+/// The settings under which texts are exchanged. `ISO` leaves the order of day and month in input as it is.
 static FORMATS: [(&CStr, &CStr); 9] = [
     (c"DateStyle", c"ISO"),
     (c"IntervalStyle", c"postgres"),
@@ -31,9 +32,9 @@ static FORMATS: [(&CStr, &CStr); 9] = [
 const SEARCH_PATH: (&CStr, &CStr) = (c"search_path", c"pg_catalog");
 
 impl TextForm {
-    /// What a type's text form hangs on.
+    /// Returns what a type's text form depends on.
     pub fn of(oid: pg_sys::Oid) -> TextForm {
-        // SAFETY: look-ups in the catalogs, of a type that a column has; what it consists of has types, too.
+        // SAFETY: catalog look-ups of a column's type and of the types that it consists of.
         unsafe {
             let oid = pg_sys::getBaseType(oid);
             match oid {
@@ -68,7 +69,7 @@ impl TextForm {
             }
             let element = pg_sys::get_element_type(oid);
             if element != pg_sys::InvalidOid {
-                // array_nulls decides what a NULL in an array is read as.
+                // array_nulls decides how a NULL in an array is read.
                 return TextForm::of(element).max(TextForm::Formats);
             }
             match pg_sys::get_typtype(oid) as u8 {
@@ -76,7 +77,7 @@ impl TextForm {
                 pg_sys::TYPTYPE_RANGE => TextForm::of(pg_sys::get_range_subtype(oid)).max(TextForm::Formats),
                 pg_sys::TYPTYPE_MULTIRANGE => TextForm::of(pg_sys::get_multirange_range(oid)),
                 pg_sys::TYPTYPE_COMPOSITE => TextForm::of_composite(oid),
-                // What comes with PostgreSQL looks at formats only.
+                // The types that come with PostgreSQL depend on the formats only.
                 _ if oid.to_u32() < pg_sys::FirstNormalObjectId => TextForm::Formats,
                 _ => TextForm::Names,
             }
@@ -95,8 +96,8 @@ impl TextForm {
         }
     }
 
-    /// Fixes the settings, as far as the session has others, until [`Fixed::end`]. An ERROR in between resets them with its
-    /// transaction.
+    /// Sets the settings, where the session has other values, until [`Fixed::end`]. An ERROR in between resets them
+    /// with its transaction.
     pub fn fix(self) -> Fixed {
         let mut level = None;
         if self >= TextForm::Formats {
@@ -109,22 +110,22 @@ impl TextForm {
     }
 }
 
-/// Settings that are fixed; None if the session had them so.
+/// Settings that were set; None if the session had these values already.
 #[must_use]
 pub struct Fixed(Option<std::ffi::c_int>);
 
 impl Fixed {
-    /// Gives the session its own settings back.
+    /// Restores the session's own settings.
     pub fn end(self) {
         if let Some(level) = self.0 {
-            // SAFETY: the level is the one that `fix` has opened, and none was opened since that is still open.
+            // SAFETY: `fix` has opened this level, and no level that was opened later is still open.
             unsafe { pg_sys::AtEOXact_GUC(true, level) }
         }
     }
 }
 
 fn fix((name, value): &(&'static CStr, &'static CStr), level: &mut Option<std::ffi::c_int>) {
-    // SAFETY: the settings exist in every version, and take these values from anybody; names and values are
+    // SAFETY: the settings exist in every version, and everybody may give them these values; names and values are
     // NUL-terminated.
     unsafe {
         let current = pg_sys::GetConfigOption(name.as_ptr(), false, false);
@@ -145,7 +146,8 @@ fn fix((name, value): &(&'static CStr, &'static CStr), level: &mut Option<std::f
     }
 }
 
-/// Whether a setting says the same: of `DateStyle` the format, and of `extra_float_digits` that all digits are printed.
+/// Whether the current value has the same effect: for `DateStyle` the format counts, for `extra_float_digits` that all
+/// digits are printed.
 fn is_so(current: &[u8], wanted: &[u8]) -> bool {
     match wanted {
         b"ISO" => current.starts_with(wanted),

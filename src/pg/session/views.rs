@@ -9,7 +9,7 @@ use crate::cdf::http::connection::Connection;
 use crate::cdf::table::view::{Definitions, View, ViewReference};
 use crate::cdf::table::Table;
 
-/// What asks CDF for definitions, and what for: "for the definition of view a".
+/// Returns what asks CDF for definitions. `what` names the purpose: "for the definition of view a".
 pub fn definitions(
     connection: &Arc<Connection>,
     what: String,
@@ -19,9 +19,9 @@ pub fn definitions(
     Ok((Definitions { client: wait::client()?, connection, limits }, activity))
 }
 
-/// Binds a table to its view. A definition that is known from an earlier statement and does not fit is asked for again:
-/// the view may have got new properties. Which version is the newest is asked once in each transaction, so that all its
-/// statements mean the same one.
+/// Binds a table to its view. If a definition that is known from an earlier statement does not fit, CDF is asked again:
+/// the view may have new properties. Which version is the newest is asked once per transaction, so that all its
+/// statements use the same one.
 pub fn bind(
     connection: &Arc<Connection>,
     name: &ViewReference,

@@ -19,15 +19,15 @@ use crate::pg::ddl::sealing::{self, SecretHolder};
 use crate::pg::rights::role_name;
 use crate::pg::text::from_server;
 
-/// A connection is known by its server and its user mapping.
+/// Identifies a connection: a server and a user mapping.
 type ConnectionKey = (pg_sys::Oid, pg_sys::Oid);
 
 thread_local! {
-    /// The connections that this session has used, which hold their tokens. The backend has one thread.
+    /// The connections that this session has used, with their tokens. The backend has one thread.
     static CONNECTIONS: RefCell<HashMap<ConnectionKey, MadeConnection>> = RefCell::default();
 }
 
-/// A connection, and what it was made of, with its secrets as they are stored.
+/// A connection, and the options that it was made from, with their secrets as stored.
 struct MadeConnection {
     mapping: Stored,
     /// The names that a sealed secret is bound to.
@@ -35,7 +35,7 @@ struct MadeConnection {
     connection: Arc<Connection>,
 }
 
-/// The way to CDF and to the identity provider that the options of a server say.
+/// Returns the route to CDF and to the identity provider that a server's options define.
 fn route_of(server: &Stored) -> Result<Route, Error> {
     Ok(Route {
         ca_file: server.get("ca_file").map(|path| CaFile::at(path.into())),
@@ -43,13 +43,13 @@ fn route_of(server: &Stored) -> Result<Route, Error> {
     })
 }
 
-/// As [`route_of`], by the server's number.
+/// As [`route_of`], by the server's OID.
 pub fn route(server: pg_sys::Oid) -> Result<Route, Error> {
     // SAFETY: a catalog look-up, which raises an error if there is no such server.
     route_of(&unsafe { Stored::read((*pg_sys::GetForeignServer(server)).options) })
 }
 
-/// The credentials of a mapping, its secrets opened.
+/// Returns the credentials of a mapping with its secrets opened.
 ///
 /// # Errors
 /// `NotAuthenticated` if a secret is sealed and cannot be opened; `InvalidOption`.
@@ -60,8 +60,8 @@ fn mapped_credentials(stored: &Stored, mapping: &SecretHolder) -> Result<Credent
     )
 }
 
-/// The connection of a role to a server. The options are read each time. Changed options make a new connection, so that the
-/// old token is no longer used.
+/// Returns the connection of a role to a server. The options are read each time. Changed options make a new connection,
+/// so that the old token is no longer used.
 pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connection>, Error> {
     // SAFETY: a catalog look-up, which raises an error if there is no such server.
     let (name, stored) = unsafe {
@@ -87,7 +87,7 @@ pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connecti
     let project = stored.required("project", Holder::UserMapping)?.to_owned();
     let holder = SecretHolder::new(name, role);
     let names = (holder.server.clone(), holder.role_name().map(str::to_owned));
-    // Whether its scheme is allowed may have changed.
+    // http:// may have been allowed or forbidden since.
     if let Some(token_url) = stored.get("token_url") {
         url("token_url", token_url)?;
     }
@@ -95,13 +95,13 @@ pub fn connection(server: pg_sys::Oid, user: pg_sys::Oid) -> Result<Arc<Connecti
         let known = connections.get_mut(&(server, mapping));
         let known =
             known.filter(|known| known.connection.base_url == base_url && known.connection.route == route);
-        // A secret is opened once for a connection, not once for each statement.
+        // A secret is opened once per connection, not once per statement.
         if let Some(known) = known.as_ref().filter(|known| known.mapping == stored && known.names == names) {
             return Ok(known.connection.clone());
         }
         let credentials = mapped_credentials(&stored, &holder)?;
         if let Some(known) = known {
-            // The same secret may be sealed anew.
+            // The same secret may have been sealed again.
             if known.connection.project == project && known.connection.credentials == credentials {
                 (known.mapping, known.names) = (stored, names);
                 return Ok(known.connection.clone());

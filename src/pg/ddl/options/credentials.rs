@@ -1,4 +1,4 @@
-//! The options of a user mapping: the credentials that they come to, and back.
+//! Converts the options of a user mapping to credentials, and back.
 
 use pgrx::pg_sys;
 use secrecy::SecretString;
@@ -11,7 +11,7 @@ use super::values::{parse_number, token_auth};
 use crate::cdf::error::Error;
 use crate::cdf::http::credentials::{CdfSession, Credentials, OidcClient, Proof, TokenAuth};
 
-/// The credentials that options come to. `option` gives them by name, and `secret` those that are secrets.
+/// Makes credentials from options. `option` returns an option by its name, `secret` one that is a secret.
 pub fn credentials(
     option: impl Fn(&str) -> Option<String>,
     secret: impl Fn(&str) -> Result<Option<SecretString>, Error>,
@@ -38,8 +38,8 @@ pub fn credentials(
     }))
 }
 
-/// What a mapping with these credentials has of the options that credentials come from, and what it does not have. Secrets
-/// are stored as `store` says.
+/// Returns the options that these credentials give a mapping, and those that it must not have. `store` makes the stored
+/// form of a secret.
 pub fn values(
     credentials: &Credentials,
     store: impl Fn(&str, &SecretString) -> Result<String, Error>,
@@ -72,10 +72,10 @@ pub fn values(
     ])
 }
 
-/// The mapping of exactly this role (InvalidOid: PUBLIC) on a server: its OID and options.
+/// Returns the OID and options of the mapping of exactly this role (InvalidOid: PUBLIC) on a server.
 pub fn user_mapping(server: pg_sys::Oid, user: pg_sys::Oid) -> Option<(pg_sys::Oid, Stored)> {
-    // SAFETY: look-ups in the catalogs. GetUserMapping raises an error if it finds none, and falls back to PUBLIC,
-    // which the look-up before it excludes.
+    // SAFETY: catalog look-ups. GetUserMapping raises an error if it finds none, and falls back to PUBLIC; the look-up
+    // before it excludes both.
     unsafe {
         let exists = pg_sys::SearchSysCacheExists(
             pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER as _,

@@ -2,12 +2,12 @@
 
 use crate::cdf::error::{Error, Kind};
 
-/// An option that has to be given.
+/// The error for a missing option.
 pub fn missing(name: &str, place: &str) -> Error {
     Error::new(Kind::InvalidOption, format!("option \"{name}\" is required for {place}"))
 }
 
-/// A value that an option cannot have.
+/// The error for a value that an option cannot have.
 pub fn invalid(name: &str, value: &str) -> Error {
     Error::new(Kind::InvalidOption, format!("invalid value for option \"{name}\": {value}"))
 }

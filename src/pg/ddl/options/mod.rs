@@ -1,5 +1,5 @@
-//! The options of servers, user mappings, foreign tables and columns: which there are, what they take, and what they
-//! come to for a table and for a connection.
+//! The options of servers, user mappings, foreign tables and columns: which exist, what values they take, and what
+//! tables and connections are made of them.
 
 pub mod connection;
 pub mod credentials;

@@ -16,7 +16,7 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// The kind of object, from the catalog that will hold the options. None is the wrapper itself.
+    /// Returns the kind of object, from the catalog that will hold the options. None is the wrapper itself.
     pub fn of_catalog(catalog: pg_sys::Oid) -> Option<Holder> {
         match catalog {
             pg_sys::ForeignServerRelationId => Some(Holder::Server),
@@ -41,16 +41,16 @@ impl Holder {
 #[derive(Debug, Clone, Copy)]
 pub enum Takes {
     Text,
-    /// Text of so many characters at most.
+    /// A text of at most this many characters.
     Name(usize),
     Bool,
-    /// `query`: whether the URL may have one.
+    /// A URL; `query`: whether it may have one.
     Url {
         query: bool,
     },
     OneOf(&'static [&'static str]),
     Resource,
-    /// The absolute path of a file of the server's machine.
+    /// The absolute path of a file on the server's machine.
     Path,
     /// A whole number above 0.
     Number,
@@ -86,7 +86,7 @@ pub struct Descriptor {
     pub required: bool,
     /// Never shown.
     pub secret: bool,
-    /// Decides where secrets and tokens are sent.
+    /// It decides where secrets and tokens are sent.
     pub steers: bool,
     /// Only superusers may set it.
     pub superuser: bool,
@@ -164,12 +164,12 @@ pub static OPTIONS: &[Descriptor] = &[
     option("name", &[Holder::Column], Takes::Text),
 ];
 
-/// The names of the options that hold a secret.
+/// Returns the names of the options that hold a secret.
 pub fn secrets() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().filter(|option| option.secret).map(|option| option.name)
 }
 
-/// The names of a user mapping's options that come to what is sent to be known by: secrets, and a file that holds one.
+/// Returns the names of a user mapping's options that prove the sender's identity: secrets, and a file that holds one.
 pub fn proofs() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().filter(|option| option.secret || option.name == ASSERTION_FILE).map(|option| option.name)
 }
@@ -179,15 +179,15 @@ pub fn is_for_superusers(name: &str) -> bool {
     OPTIONS.iter().any(|option| option.name == name && option.superuser)
 }
 
-/// The option for a file with an assertion, which stands for a secret.
+/// The option that names a file with an assertion, used instead of a secret.
 pub const ASSERTION_FILE: &str = "client_assertion_file";
 
-/// The names of a server's options that decide where tokens and rows are sent.
+/// Returns the names of a server's options that decide where tokens and rows are sent.
 pub fn steering_server() -> impl Iterator<Item = &'static str> {
     steering(Holder::Server)
 }
 
-/// The names of a user mapping's options that decide where its secrets are sent.
+/// Returns the names of a user mapping's options that decide where its secrets are sent.
 pub fn steering_mapping() -> impl Iterator<Item = &'static str> {
     steering(Holder::UserMapping)
 }

@@ -19,7 +19,7 @@ impl Stored {
     /// `list` is a List of DefElem, as GetForeignServer and its like return them.
     pub unsafe fn read(list: *mut pg_sys::List) -> Stored {
         let text = |text: *const c_char| {
-            // SAFETY: a DefElem's name is NUL-terminated, and so is what defGetString makes of its value.
+            // SAFETY: a DefElem's name is NUL-terminated, and so is the result of defGetString.
             unsafe { from_server(text) }
         };
         // SAFETY: the caller's promise.
@@ -40,7 +40,7 @@ impl Stored {
         self.get(name).map(str::to_owned)
     }
 
-    /// The validator requires it, but a wrapper may have been without one.
+    /// Returns an option that must be there. The validator requires it, but a wrapper may have been without one.
     pub fn required(&self, name: &str, place: Holder) -> Result<&str, Error> {
         self.get(name).ok_or_else(|| missing(name, place.noun()))
     }

@@ -16,10 +16,10 @@ use crate::pg::rights::or_current;
 use crate::pg::session::views;
 use crate::pg::text::column_name;
 
-/// The server of a foreign table, and the table's options with the server's as defaults.
+/// Returns the server of a foreign table, and the table's options with the server's as defaults.
 fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
-    // SAFETY: both look the object up in the catalogs and raise an error if it is not there; what they return is
-    // allocated in the current memory context.
+    // SAFETY: both look the object up in the catalogs and raise an error if it is missing; the results are in the
+    // current memory context.
     let (server, stored, defaults) = unsafe {
         let table = pg_sys::GetForeignTable(relid);
         let server = pg_sys::GetForeignServer((*table).serverid);
@@ -55,8 +55,8 @@ fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
     Ok((server, options))
 }
 
-/// The server of a foreign table, and what the table is to CDF, its columns bound. The definition of a view is asked for
-/// with the rights of `user`.
+/// Returns the server of a foreign table, and the table as CDF sees it, with its columns bound. The definition of a
+/// view is read with the rights of `user`.
 ///
 /// # Safety
 /// `relation` is an open foreign table.
@@ -94,12 +94,12 @@ pub unsafe fn table_definition(
     Ok((server, table))
 }
 
-/// As [`table_definition`], of a table that the planner has locked. InvalidOid as `user`: the current role.
+/// As [`table_definition`], for a table that the planner has locked. InvalidOid as `user`: the current role.
 ///
 /// # Safety
 /// The relation is a locked foreign table.
 pub unsafe fn open_table(relid: pg_sys::Oid, user: pg_sys::Oid) -> Table {
-    // SAFETY: the relation is locked by the query, so that it can be opened without a lock of its own.
+    // SAFETY: the query has locked the relation, so it can be opened without another lock.
     unsafe {
         let relation = pg_sys::RelationIdGetRelation(relid);
         if relation.is_null() {

@@ -1,4 +1,4 @@
-//! The URLs that requests go to: those of a cluster, an identity provider, and a proxy.
+//! Checks the URLs that requests go to: those of a cluster, an identity provider, and a proxy.
 
 use url::{Host, Url};
 
@@ -7,7 +7,7 @@ use super::registry::{Takes, OPTIONS};
 use crate::cdf::error::Error;
 use crate::pg::settings;
 
-/// Checks a URL that requests go to. Errors do not quote it, because it may hold a password.
+/// Parses a URL that requests go to. Errors do not quote it, because it may hold a password.
 pub fn parse_url(name: &str, value: &str, query: bool, allow_http: bool) -> Result<Url, Error> {
     let example = "Give a URL such as https://westeurope-1.cognitedata.com.";
     let url = Url::parse(value).map_err(|error| invalid(name, &error.to_string()).hint(example))?;
@@ -32,7 +32,7 @@ pub fn parse_url(name: &str, value: &str, query: bool, allow_http: bool) -> Resu
     Ok(url)
 }
 
-/// Checks the address of a proxy. It may be http://, because it carries only encrypted traffic.
+/// Parses the address of a proxy. It may be http://, because it carries only encrypted traffic.
 pub fn parse_proxy(name: &str, value: &str) -> Result<Url, Error> {
     let example = "Give an address such as http://proxy.example.com:3128.";
     let url = Url::parse(value).map_err(|error| invalid(name, &error.to_string()).hint(example))?;
@@ -52,10 +52,10 @@ pub fn parse_proxy(name: &str, value: &str) -> Result<Url, Error> {
 
 const BASE_URL: &str = "base_url";
 
-/// Refuses addresses that are somewhere in CDF's API, in its web application, or a scope: all paths are appended to the
-/// address of the cluster. What stands before the API may be a proxy's.
+/// Refuses addresses inside CDF's API or of its web application, and scopes: requests append their paths to the address
+/// of the cluster. A path before that of the API may be a proxy's.
 fn check_base_url(url: &Url) -> Result<(), Error> {
-    // The parser has lower-case names of hosts.
+    // The parser has lower-cased host names.
     let host = url.host_str().unwrap_or_default();
     if host == "fusion.cognite.com" || host.ends_with(".fusion.cognite.com") {
         let cluster = url.query_pairs().find(|(name, _)| name == "cluster").map(|(_, cluster)| cluster);
@@ -83,7 +83,7 @@ fn check_base_url(url: &Url) -> Result<(), Error> {
             segments.iter().position(|segment| *segment == "v1").filter(|at| at + 1 == segments.len())
         });
     let Some(api) = api else {
-        // A server's address has no query or fragment. They are not quoted, because they might hold a password.
+        // A server's address has no query or fragment. Errors do not quote them, because they might hold a password.
         return if url.query().is_some() || url.fragment().is_some() {
             Err(invalid(BASE_URL, "a URL with a query or fragment")
                 .hint(format!("Give only the address of the cluster: {}.", address(url, &segments))))
@@ -98,7 +98,7 @@ fn check_base_url(url: &Url) -> Result<(), Error> {
     .hint(format!("Give only the address of the cluster: {}.", address(url, &segments[..api]))))
 }
 
-/// Scheme, host, port, and a part of the path.
+/// Returns scheme, host, port, and part of the path.
 fn address(url: &Url, segments: &[&str]) -> String {
     let mut address = url.origin().ascii_serialization();
     for segment in segments {
@@ -117,7 +117,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// A URL under an option's rules, by the option's name.
+/// Parses a URL under the rules of the option of this name.
 pub fn url(name: &'static str, value: &str) -> Result<Url, Error> {
     let query = OPTIONS.iter().any(|o| o.name == name && matches!(o.takes, Takes::Url { query: true }));
     parse_url(name, value, query, settings::allow_http())

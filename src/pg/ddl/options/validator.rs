@@ -13,12 +13,12 @@ use crate::pg::errors::{raise, raise_as, OrRaise};
 use crate::pg::settings;
 use crate::pg::text::from_array;
 
-/// Why options are refused: by SQLSTATE.
+/// Why options are refused; each reason has its SQLSTATE.
 #[derive(Debug, PartialEq)]
 enum BadOption {
-    /// HV00D: there is no such option in this place.
+    /// HV00D: the option does not exist here.
     Name(Error),
-    /// HV00J: its value cannot be used, or it is missing.
+    /// HV00J: its value cannot be used, or is missing.
     Value(Error),
 }
 
@@ -28,8 +28,8 @@ impl From<Error> for BadOption {
     }
 }
 
-/// The validator of the foreign-data wrapper: `options` are all that the object is going to have. Everybody may call it,
-/// so it does nothing but to check them.
+/// The validator of the foreign-data wrapper: `options` are all that the object is going to have. Everybody may call
+/// it, so it does nothing but check them.
 #[pg_extern]
 fn cdf_fdw_validator(options: AnyArray, catalog: pg_sys::Oid, call: pg_sys::FunctionCallInfo) {
     let place = Holder::of_catalog(catalog);
@@ -42,7 +42,7 @@ fn cdf_fdw_validator(options: AnyArray, catalog: pg_sys::Oid, call: pg_sys::Func
         Err(BadOption::Name(error)) => raise_as(PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME, error),
         Err(BadOption::Value(error)) => raise(error),
     }
-    // SAFETY: the call's own information. A command calls the validator without an expression, unlike a query.
+    // SAFETY: the call's own information. A command, unlike a query, calls the validator without an expression.
     let by_command = unsafe { (*(*call).flinfo).fn_expr.is_null() };
     if by_command {
         trust::check_superuser_options(&pairs).or_raise();
@@ -81,7 +81,7 @@ fn check(place: Option<Holder>, pairs: &[(&str, &str)], allow_http: bool) -> Res
     Ok(())
 }
 
-/// How a mapping gets its tokens: with a client's secret or assertion, or with a session.
+/// Checks how a mapping gets its tokens: with a client's secret or assertion, or with a session.
 fn check_mapping(pairs: &[(&str, &str)]) -> Result<(), BadOption> {
     const CLIENT: [&str; 7] =
         ["token_url", "client_id", "client_secret", "scope", "audience", "token_auth", ASSERTION_FILE];
@@ -119,7 +119,7 @@ fn check_mapping(pairs: &[(&str, &str)]) -> Result<(), BadOption> {
     }
 }
 
-/// Checks the options of a table against its resource. Each option is valid by itself.
+/// Checks a table's options against its resource. Each option is valid by itself.
 fn check_table(pairs: &[(&str, &str)]) -> Result<(), BadOption> {
     let given = |name: &str| pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| *value);
     let resource = Resource::get(given("resource").unwrap_or_default())?;
@@ -153,7 +153,7 @@ fn check_table(pairs: &[(&str, &str)]) -> Result<(), BadOption> {
     Ok(())
 }
 
-/// The names of a place's options, as errors list them.
+/// Returns the names of the options of an object, as errors list them.
 fn names(place: Holder, which: impl Fn(&Descriptor) -> bool) -> String {
     let names: Vec<&str> =
         OPTIONS.iter().filter(|o| o.holders.contains(&place) && which(o)).map(|option| option.name).collect();

@@ -1,4 +1,4 @@
-//! What an option may be set to.
+//! The values that options accept.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::cdf::resource::{Naming, Resource};
 use crate::cdf::table::{NullHandling, OnConflict, OnUnfit};
 use crate::seal;
 
-/// Whether an option may have a value.
+/// Checks whether an option accepts a value.
 pub fn check_value(option: &Descriptor, value: &str, allow_http: bool) -> Result<(), Error> {
     match option.takes {
         Takes::Text | Takes::Name(_) | Takes::Resource | Takes::Path if value.is_empty() => {
@@ -69,7 +69,7 @@ pub fn parse_number(name: &str, value: &str) -> Result<u64, Error> {
         .ok_or_else(|| invalid(name, &format!("\"{value}\"")).hint("Give a whole number above 0."))
 }
 
-/// What an option says that takes one of some names.
+/// Parses the value of an option that takes one of several names.
 fn one_of<T>(
     name: &str,
     value: &str,
@@ -79,27 +79,27 @@ fn one_of<T>(
     parse(value).ok_or_else(|| not_allowed(name, &format!("\"{value}\""), allowed))
 }
 
-/// What the option `naming` of IMPORT FOREIGN SCHEMA, and of registration, says.
+/// Parses the option `naming` of IMPORT FOREIGN SCHEMA and of registration.
 pub fn naming(value: &str) -> Result<Naming, Error> {
     one_of("naming", value, Naming::parse, Naming::NAMES)
 }
 
-/// What an option `on_conflict` says.
+/// Parses the option `on_conflict`.
 pub fn on_conflict(value: &str) -> Result<OnConflict, Error> {
     one_of("on_conflict", value, OnConflict::parse, OnConflict::NAMES)
 }
 
-/// What an option `null_handling` says.
+/// Parses the option `null_handling`.
 pub fn null_handling(value: &str) -> Result<NullHandling, Error> {
     one_of("null_handling", value, NullHandling::parse, NullHandling::NAMES)
 }
 
-/// What an option `on_unfit` says.
+/// Parses the option `on_unfit`.
 pub fn on_unfit(value: &str) -> Result<OnUnfit, Error> {
     one_of("on_unfit", value, OnUnfit::parse, OnUnfit::NAMES)
 }
 
-/// What an option `token_auth` says.
+/// Parses the option `token_auth`.
 pub fn token_auth(value: &str) -> Result<TokenAuth, Error> {
     one_of("token_auth", value, TokenAuth::parse, TokenAuth::NAMES)
 }
