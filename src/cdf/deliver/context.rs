@@ -8,8 +8,8 @@ use super::fresh::Fresh;
 use crate::cdf::http::client::Client;
 use crate::cdf::http::request::Limits;
 
-/// An external id: the connection that it is looked up over (projects have their own, and a role sees its own part of one),
-/// where, and itself.
+/// An external id to look up: the connection (projects have their own items, and a role sees only some of them), the
+/// path, and the external id itself.
 pub(super) type ReferenceName = (usize, &'static str, String);
 
 /// What all requests of a flush share.
@@ -17,7 +17,7 @@ pub struct Context {
     pub client: Client,
     pub limits: Limits,
     pub(super) fresh: Fresh,
-    /// Internal ids that were looked up.
+    /// Internal ids that were looked up already.
     ids: Mutex<HashMap<ReferenceName, i64>>,
 }
 
@@ -31,7 +31,7 @@ impl Context {
         self.fresh.idle = true;
     }
 
-    /// Internal ids that were looked up.
+    /// Returns the internal ids that were looked up already.
     pub(super) fn ids(&self) -> MutexGuard<'_, HashMap<ReferenceName, i64>> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Creation of items, all at once or one by one, as the resource takes them.
+//! Creates items, many per request or one by one, as the resource takes them.
 
 use hashbrown::HashSet;
 
@@ -35,7 +35,7 @@ impl Transfer<'_> {
     ) -> Result<Vec<usize>, Error> {
         let refuse_existing = self.request.header.mode.on_conflict == OnConflict::Error;
         let mut existing = Vec::new();
-        // If items are created one by one, one look-up first tells which of them exist.
+        // If items are created one by one, a look-up first tells which of them exist.
         if items.create == Create::One && !all.is_empty() {
             let found = self.look_up(body, &all).await?;
             (existing, all) = all.into_iter().partition(|at| found.contains(at));
@@ -49,7 +49,7 @@ impl Transfer<'_> {
         Ok(creation.existing)
     }
 
-    /// The parts in which items are created.
+    /// Splits the rows into the parts that create them.
     fn creation(&self, items: &Items, all: Vec<usize>) -> Search {
         match items.create {
             Create::Many => Search::new(all, self.request.header.has_parents),
@@ -93,7 +93,7 @@ struct Creation<'b> {
 
 impl RowRequests for Creation<'_> {
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
-        // After a lost answer, a repeated request would be refused because of its own rows.
+        // Sent again after a lost answer, the request would be refused because of its own rows.
         let resend = if self.refuse_existing { Resend::OnlyIfNotReceived } else { Resend::Always };
         transfer.create_request(self.items, self.body, part, resend)
     }

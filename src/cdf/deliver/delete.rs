@@ -1,4 +1,4 @@
-//! Deletions. What is gone already counts as deleted: the statement has told how many rows it found.
+//! Deletions. What is missing already counts as deleted: the statement has told how many rows it found.
 
 use hashbrown::HashMap;
 use serde_json::{json, Value};
@@ -29,7 +29,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Deletes what a request names, all but what CDF says is missing.
+    /// Deletes what a request names, except for what CDF says is missing.
     async fn delete_all(&mut self, endpoint: Endpoint) -> Result<(), Error> {
         let body = &self.request.body;
         self.send_rows(Search::new(all(body), false), body, &mut Deletion { endpoint, body }).await
@@ -83,7 +83,7 @@ impl RowRequests for Deletion<'_> {
     ) -> Result<Meaning, Error> {
         let api = match error {
             RequestError::Api(api) if !api.missing.is_empty() => api,
-            // RAW says so in words where there is no such table.
+            // RAW says only in words that a table does not exist.
             RequestError::Api(api) if api.is_absent() => {
                 transfer.acknowledge(part.len());
                 return Ok(Meaning::Again(Vec::new()));
@@ -137,8 +137,8 @@ impl RowRequests for AssetDeletion<'_> {
     }
 }
 
-/// What a refusal of a deletion means that may name what is missing: that is gone already, and the others are deleted
-/// without it.
+/// Handles the refusal of a deletion, which may name what is missing: those items are deleted already, and the others
+/// are sent again without them.
 pub(super) fn without_missing(
     transfer: &Transfer<'_>,
     body: &Body,
@@ -158,11 +158,11 @@ fn without_gone(transfer: &Transfer<'_>, mut part: Vec<usize>, gone: &[usize]) -
     Meaning::Again(part)
 }
 
-/// How many of an asset's ancestors are among those that are deleted.
+/// Returns how many of an asset's ancestors are among the deleted assets.
 fn depth(id: i64, parents: &HashMap<i64, Option<i64>>) -> usize {
     let mut depth = 0;
     let mut at = id;
-    // CDF has no cycles; a bound keeps an answer that has one from hanging the flush.
+    // CDF has no cycles; the bound keeps an answer with a cycle from hanging the flush.
     while let Some(Some(parent)) = parents.get(&at).filter(|_| depth <= parents.len()) {
         depth += 1;
         at = *parent;

@@ -1,4 +1,4 @@
-//! What the user is told of rows that are not delivered. What a single shape alone may say stands with that shape.
+//! The errors for rows that are not delivered. Errors that only one shape can raise are in that shape's file.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::cdf::error::{ApiError, Error, Fate, Kind, Noun, RequestError};
 use crate::cdf::resource::Items;
 
 impl Destination {
-    /// The resource, and where in RAW, as errors name it.
+    /// Returns the resource, and the place in RAW, as errors name it.
     pub fn name(&self) -> String {
         let raw = self.raw.as_ref().map(|(database, table)| (database.as_str(), table.as_str()));
         self.resource.named(self.view.as_deref().map(|view| &view.name as _), raw)
@@ -17,17 +17,17 @@ impl Destination {
 }
 
 impl Transfer<'_> {
-    /// The name of a built-in column, as the table that the rows came from calls it.
+    /// Returns the name that the rows' table gives a built-in column.
     pub(super) fn column_name(&self, name: &'static str) -> Cow<'static, str> {
         self.destination.resource.column_name(name, self.request.header.mode.naming)
     }
 
-    /// An error that follows from CDF's last answers.
+    /// Makes an error that follows from CDF's last answers.
     pub(super) fn error(&self, kind: Kind, message: impl Into<String>) -> Error {
         self.with_answer(Error::new(kind, message).about(self.destination.name())).trace(self.trace())
     }
 
-    /// Adds what CDF has answered.
+    /// Adds CDF's last answer.
     fn with_answer(&self, error: Error) -> Error {
         match &self.answer {
             Some(api) => error
@@ -37,7 +37,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// The error of a refused request, with the rows it is about.
+    /// Makes the error of a refused request, with the rows that it is about.
     pub(super) fn refused(&self, api: ApiError, noun: Noun, rows: Vec<String>, of: usize) -> Error {
         let about_content = api.is_about_content();
         let error = api.into_error(&self.destination.resource.write_capability());
@@ -49,7 +49,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// The error for a request without success; `rows`: how many its `names` stand for.
+    /// Makes the error of a request without success; `rows`: how many rows its `names` stand for.
     pub(super) fn failed(
         &mut self,
         error: RequestError,
@@ -70,12 +70,12 @@ impl Transfer<'_> {
         }
     }
 
-    /// The error of a look-up that has no answer.
+    /// Makes the error of a look-up that got no answer.
     pub(super) fn unread(&self, error: RequestError) -> Error {
         error.into_error(&self.destination.resource.read_capability()).about(self.destination.name())
     }
 
-    /// The error for rows that an UPDATE has read and that are not there any more.
+    /// Makes the error for rows that an UPDATE has read and that no longer exist.
     pub(super) fn gone(&self, body: &Body, rows: &[usize]) -> Error {
         let noun = self.destination.resource.noun;
         self.error(Kind::MissingReference, format!("a {noun} that was to be updated is gone"))
@@ -83,7 +83,7 @@ impl Transfer<'_> {
             .hint("Something else has deleted it since the statement has read it. Run the load again.")
     }
 
-    /// The error for rows that the table's option on_conflict does not let through.
+    /// Makes the error for rows that exist although the table's option on_conflict is `error`.
     pub(super) fn exists(&self, body: &Body, rows: &[usize]) -> Error {
         let noun = self.destination.resource.noun;
         self.error(Kind::Duplicate, format!("the {noun} exists in CDF already"))
@@ -91,7 +91,7 @@ impl Transfer<'_> {
             .hint("The table's option on_conflict is \"error\".")
     }
 
-    /// The error for rows that can only be an update, of what is not there.
+    /// Makes the error for rows that can only update an item, which does not exist.
     pub(super) fn incomplete(&self, items: &Items, body: &Body, rows: &[usize]) -> Error {
         let required: Vec<_> = items.required.iter().map(|name| self.column_name(name)).collect();
         let noun = self.destination.resource.noun;

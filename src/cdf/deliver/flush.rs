@@ -1,4 +1,4 @@
-//! Delivery of a transaction: which requests go when, how many at a time, and what is told if one fails.
+//! Delivers a transaction: decides which requests go when and how many at a time, and reports failures.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,19 +14,19 @@ use crate::cdf::activity::Counters;
 use crate::cdf::buffer::{Destination, Spill, TransactionBuffer};
 use crate::cdf::error::Error;
 
-/// A request under way; its result comes with the place of its destination.
+/// A request that is being sent; it returns the index of its destination, and what became of it.
 pub type Job = Pin<Box<dyn Future<Output = (usize, Receipt)> + Send>>;
 
 /// Where jobs run.
 pub trait JobRunner {
     fn start(&mut self, job: Job);
     fn in_flight(&self) -> usize;
-    /// Waits until one job ends. It may not return if the wait is interrupted.
+    /// Waits until one job ends. It may unwind instead if the wait is interrupted.
     fn next(&mut self) -> Result<(usize, Receipt), Error>;
 }
 
-/// Delivers everything in the buffer, in the order that the resources need. An error tells what CDF refused and what it had
-/// acknowledged by then.
+/// Delivers everything in the buffer, in the order that the resources need. An error tells what CDF refused and what it
+/// had acknowledged by then.
 pub fn flush(
     buffer: TransactionBuffer,
     in_parallel: usize,
@@ -62,7 +62,7 @@ pub fn flush(
     }
 }
 
-/// Orders assets so that parents come before children, also if several connections write the assets of one project.
+/// Orders assets so that parents come before children, even if several connections write the assets of one project.
 fn arrange_assets(
     progress: &[Progress],
     planned: &mut [Planned],
@@ -109,7 +109,7 @@ fn run(
         if runner.in_flight() == 0 {
             return Ok(failures);
         }
-        // After a failure, wait for the requests under way: the error must tell what they wrote.
+        // After a failure, wait for the running requests: the error must tell what they wrote.
         let (destination, receipt) = runner.next()?;
         let progress = &mut progress[destination];
         schedule.ended(progress.destination.resource.turn);
@@ -137,9 +137,9 @@ fn start(
 struct Progress {
     destination: Arc<Destination>,
     rows: usize,
-    /// What became of those that were not acknowledged.
+    /// The rows that were not acknowledged.
     unacknowledged: Count,
-    /// Those that were acknowledged, and the live counters.
+    /// The rows that were acknowledged, and the live counters.
     counters: Arc<Counters>,
 }
 
@@ -169,7 +169,7 @@ fn tell(failures: Vec<Error>, progress: &[Progress]) -> Error {
     let others: Vec<Error> = failures.collect();
     for other in &others {
         error.unsure |= other.unsure;
-        // The same refusal, for other rows.
+        // The same refusal, but for other rows.
         let alike =
             other.kind == error.kind && other.subject == error.subject && other.message == error.message;
         if let (true, Some(mine), Some(more)) = (alike, &mut error.rows, &other.rows) {

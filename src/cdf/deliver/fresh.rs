@@ -1,4 +1,4 @@
-//! What a flush has written moments ago. CDF may not find it yet: points, children and references then wait for it.
+//! What a flush has just written. CDF may not find it yet, so points, children and references wait for it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,19 +13,20 @@ use crate::cdf::error::{ApiError, Error, Identity};
 use crate::cdf::hash::{self, hash_bytes};
 use crate::cdf::resource::paths;
 
-/// Items that are remembered, in 5 MB. Beyond that every item may be one of this flush, so that none is forgotten.
+/// The most items that are remembered, in 5 MB. Beyond that, every item counts as written by this flush, so that none
+/// is missed.
 const MOST: usize = 1 << 18;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Pauses before what CDF does not find counts as missing: 13 seconds.
+/// The pauses before an item that CDF does not find counts as missing: 13 seconds in all.
 const PAUSES: u32 = 10;
 
 /// What this flush has written.
 #[derive(Debug, Default)]
 pub(super) struct Fresh {
     keys: Mutex<WrittenKeys>,
-    /// Nothing in the flush refers to anything else in it, unless a series is created for its points.
+    /// Whether nothing in the flush refers to anything else in it. Series that are created for points are not counted.
     pub(super) idle: bool,
 }
 
@@ -33,9 +34,9 @@ pub(super) struct Fresh {
 #[derive(Debug, Default)]
 struct WrittenKeys {
     keys: HashSet<u64, hash::IdentityHash>,
-    /// Those that nobody has asked for since they were written: most flushes never ask.
+    /// Items that were added since the last question. Most flushes never ask.
     unsorted: Vec<u64>,
-    /// More than it remembers.
+    /// Whether there were more items than are remembered.
     overflown: bool,
 }
 
@@ -56,13 +57,13 @@ impl WrittenKeys {
         self.overflown || self.keys.contains(&key)
     }
 
-    /// Puts what was written since the last question where it is found.
+    /// Moves the items that were added since the last question to where they are looked up.
     fn sort(&mut self) {
         self.keys.extend(self.unsorted.drain(..));
     }
 }
 
-/// An item within a scope, as one number.
+/// Returns a hash of an item within a scope.
 fn key(scope: u64, identity: &Identity) -> u64 {
     let mut text = Vec::new();
     match identity {
@@ -77,7 +78,7 @@ fn hashed(scope: u64, identity: &[u8]) -> u64 {
     scope.rotate_left(1) ^ hash_bytes(identity)
 }
 
-/// The pauses in which CDF may come to find an item.
+/// The pauses that give CDF time to find an item.
 pub(super) struct Patience {
     deadline: Instant,
     pauses: u32,
@@ -88,7 +89,7 @@ impl Patience {
         Patience { deadline, pauses: 0 }
     }
 
-    /// The next pause; None when there has been enough of them, or no time is left.
+    /// Returns the next pause; None after the last one, or if no time is left.
     pub(super) fn next(&mut self) -> Option<Duration> {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.pauses).min(LONGEST_PAUSE);
         let in_time = Instant::now().checked_add(pause).is_some_and(|end| end < self.deadline);
@@ -99,7 +100,7 @@ impl Patience {
     }
 }
 
-/// The items at a path of the project that a destination's rows go to, whichever role writes them.
+/// Returns the scope of the items at a path of a destination's project, whichever role writes them.
 fn scope(destination: &Destination, path: &str) -> u64 {
     let connection = &destination.connection;
     [connection.base_url.as_str(), &connection.project, path]
@@ -112,7 +113,7 @@ impl Fresh {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of rows that CDF has acknowledged.
+    /// Remembers rows that CDF has acknowledged.
     pub(super) fn remember(
         &self,
         destination: &Destination,
@@ -127,7 +128,7 @@ impl Fresh {
         let mut fresh = self.keys();
         for at in rows {
             let fragment = body.fragment(*at);
-            // Nearly all of them, at a fraction of the cost.
+            // The fast path, which serves nearly all rows.
             if let Some(text) = external_id(fragment) {
                 fresh.add(hashed(scope, text));
             } else if let Some(identity) = key_of(body, *at)? {
@@ -137,7 +138,7 @@ impl Fresh {
         Ok(())
     }
 
-    /// Takes note of series that were created for their points.
+    /// Remembers series that were created for their points.
     pub(super) fn remember_series<'n>(
         &self,
         destination: &Destination,
@@ -150,7 +151,7 @@ impl Fresh {
         }
     }
 
-    /// Takes note of the id of an item, if the item is one of this flush: CDF names it by that as well.
+    /// Remembers the id of an item if this flush has written the item: CDF's answers may name it by id.
     pub(super) fn remember_id(&self, destination: &Destination, path: &str, external_id: &str, id: i64) {
         if self.has(destination, path, &Identity::ExternalId(external_id.to_owned())) {
             self.keys().add(key(scope(destination, path), &Identity::Id(id)));
@@ -162,7 +163,7 @@ impl Fresh {
         self.keys().has(key(scope(destination, path), identity))
     }
 
-    /// Whether CDF has refused a request because it does not find what this flush has written.
+    /// Whether CDF has refused a request because it does not find yet what this flush has written.
     pub(super) fn is_missed(&self, destination: &Destination, api: &ApiError) -> bool {
         if !api.of_cdf || !matches!(api.status, 400 | 404 | 422) {
             return false;
@@ -178,7 +179,7 @@ impl Fresh {
     }
 }
 
-/// What a refusal may be about that names it in words only, as in `Invalid dataSetIds: 1, 2` and `Reference to unknown
+/// Returns the items that a refusal names in words only, as in `Invalid dataSetIds: 1, 2` and `Reference to unknown
 /// parent with externalId a`.
 fn named_in_words(message: &str) -> Vec<Identity> {
     let mut named = Vec::new();
@@ -221,7 +222,7 @@ mod tests {
         let mut fresh = WrittenKeys::default();
         (0..MOST as u64).for_each(|key| fresh.add(key));
         assert!(fresh.has(7) && !fresh.has(MOST as u64));
-        // One that is known takes no room.
+        // An item that is already there takes no room.
         fresh.add(7);
         assert!(!fresh.has(MOST as u64));
         fresh.add(MOST as u64);

@@ -1,7 +1,7 @@
-//! Assets in an order in which CDF takes them: parents before their children.
+//! Arranges assets in an order that CDF takes: parents before their children.
 //!
-//! CDF resolves `parentExternalId` among the items of one request and what exists already, so a parent that comes in a
-//! later request, or at the same time, is unknown.
+//! CDF resolves `parentExternalId` only among the items of the same request and those that exist already. A parent that
+//! comes in a later request, or in one at the same time, is unknown.
 
 use std::rc::Rc;
 
@@ -15,35 +15,35 @@ use crate::cdf::hash::IdentityHash;
 use crate::cdf::resource::assets::ASSETS;
 use crate::cdf::table::Operation;
 
-/// One asset: where it is, and what it must come after.
+/// One asset: where it is, and which assets it must come after.
 #[derive(Debug, Clone, Copy)]
 struct Node {
     chunk: u32,
     item: u32,
     bytes: u32,
-    /// The asset written earlier under the same key.
+    /// The earlier write of the same key.
     previous: Option<u32>,
-    /// The first write of its parent, if this transaction writes it.
+    /// The first write of its parent, if this transaction writes the parent.
     parent: Option<u32>,
 }
 
-/// The nodes of one key: the first that writes it, and the last of all so far. Small, because a map of all keys has no room
-/// in the processor's caches.
+/// The nodes of one key: its first write, and its last so far. They are small because a map of all keys does not fit
+/// into the processor's caches.
 #[derive(Debug, Clone, Copy)]
 struct Writes {
     first: u32,
     last: u32,
 }
 
-/// In place of a node.
+/// Stands for no node.
 const NONE: u32 = u32::MAX;
 
 fn some(node: u32) -> Option<u32> {
     (node != NONE).then_some(node)
 }
 
-/// Arranges the chunks of some destinations, which reach the same assets, so that every parent is in an earlier wave, or
-/// earlier in the same request. Chunks stay their destination's.
+/// Arranges the chunks of destinations that share assets so that every parent is in an earlier wave, or earlier in the
+/// same request. Chunks keep their destination.
 ///
 /// # Errors
 /// `InvalidValue` for a cycle; its members are named.
@@ -86,7 +86,7 @@ fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> 
             let mut previous = None;
             if chunks[at].header.kind != KeyKind::None {
                 let writes = writes.entry(*key).or_insert(Writes { first: NONE, last: NONE });
-                // A child comes after its parent is there, not after it is gone.
+                // A child must come after its parent is created, not after it is deleted.
                 if chunks[at].header.mode.operation != Operation::Delete && writes.first == NONE {
                     writes.first = node;
                 }
@@ -111,7 +111,8 @@ fn collect(chunks: &[Chunk], spill: &mut dyn Spill) -> Result<Vec<Node>, Error> 
     Ok(nodes)
 }
 
-/// The step of each node: one after its parent's, and one after the earlier write of itself. Or the nodes of a cycle.
+/// Returns the step of each node: one after its parent's step and one after the earlier write of its key. Or the nodes
+/// of a cycle.
 fn levels(nodes: &[Node]) -> Result<Vec<u32>, Vec<u32>> {
     const UNKNOWN: u32 = u32::MAX;
     const ON_PATH: u32 = u32::MAX - 1;
@@ -169,14 +170,14 @@ fn describe(cycle: Vec<u32>, nodes: &[Node], chunks: &[Chunk], spill: &mut dyn S
     error
 }
 
-/// A request that is being put together.
+/// A request that is being assembled.
 #[derive(Debug, Default)]
 struct Group {
     nodes: Vec<u32>,
     bytes: usize,
 }
 
-/// What arranges the nodes of chunks.
+/// Arranges the nodes of chunks.
 struct Arrangement<'c> {
     chunks: &'c [Chunk],
     /// The destination of each chunk.
@@ -194,7 +195,7 @@ impl Arrangement<'_> {
         &self.chunks[self.node(at).chunk as usize]
     }
 
-    /// Where it is among all.
+    /// Returns the place of a node among all rows: its chunk, and its position there.
     fn place(&self, at: u32) -> (u32, u32) {
         (self.node(at).chunk, self.node(at).item)
     }
@@ -203,7 +204,7 @@ impl Arrangement<'_> {
         self.owners[self.node(at).chunk as usize]
     }
 
-    /// Whether two may share a request.
+    /// Whether two nodes may share a request.
     fn alike(&self, a: u32, b: u32) -> bool {
         if self.owner(a) != self.owner(b) {
             return false;
@@ -212,8 +213,8 @@ impl Arrangement<'_> {
         a.mode == b.mode && a.kind == b.kind && a.deferred == b.deferred
     }
 
-    /// The nodes that are sent after one another. Small steps that follow each other share a request, parents first; a
-    /// large one is a wave of its own.
+    /// Returns the waves of nodes, which are sent one after another. Small steps that follow each other share a
+    /// request, parents first; a large step is a wave of its own.
     fn waves(&self, steps: &[u32]) -> Vec<Vec<u32>> {
         let mut by_step = vec![Vec::new(); steps.iter().max().map_or(0, |last| *last as usize + 1)];
         (0..self.nodes.len() as u32).for_each(|at| by_step[steps[at as usize] as usize].push(at));
@@ -243,10 +244,10 @@ impl Arrangement<'_> {
         waves
     }
 
-    /// A wave's requests.
+    /// Splits a wave into requests.
     fn requests(&self, mut wave: Vec<u32>) -> Vec<Group> {
-        // Members that fit one request keep their order, parents first. Others are all of one step: in the order of the
-        // chunks, so that one that is in a temporary file is read back once, and not for each request.
+        // Members that fit one request keep their order, parents first. Others all belong to one step: they are sorted
+        // by chunk, so that a chunk in a temporary file is read back once and not for each request.
         if wave.len() > self.per_request {
             wave.sort_by_key(|at| self.place(*at));
         } else {
@@ -272,8 +273,8 @@ impl Arrangement<'_> {
     }
 }
 
-/// Chunks in the order of the steps. Their bodies are put together when they are sent, while others are under way.
-/// With each its destination.
+/// Makes chunks in the order of the steps, each with its destination. Their bodies are assembled when they are sent,
+/// while other requests are running.
 fn rebuild(
     chunks: Vec<Chunk>,
     owners: &[usize],
@@ -304,7 +305,7 @@ mod tests {
     use crate::cdf::hash::hash_bytes;
     use crate::cdf::table::Mode;
 
-    /// As `super::arrange`, of one destination.
+    /// As `super::arrange`, for one destination.
     fn arrange(chunks: Vec<Chunk>, per_request: usize, spill: &mut dyn Spill) -> Result<Vec<Chunk>, Error> {
         super::arrange(vec![chunks], per_request, spill).map(|mut all| all.pop().unwrap())
     }

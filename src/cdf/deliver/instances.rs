@@ -1,4 +1,4 @@
-//! Nodes and edges: CDF applies a request whole or not at all, and again to the same end.
+//! Nodes and edges: CDF applies a request as a whole or not at all, and applying it twice does no harm.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::InstanceEnd;
 use crate::cdf::table::{OnConflict, Operation};
 
-/// How often a request is sent again that CDF refuses because others write the same instances just then.
+/// How often a request is sent again if CDF refuses it because others are writing the same instances.
 const CONFLICTS: u32 = 8;
 
 impl Transfer<'_> {
     pub(super) async fn instances(&mut self, edges: bool) -> Result<(), Error> {
         let (body, mode) = (&self.request.body, self.request.header.mode);
         let all = all(body);
-        // What an existing instance gets is less than what a new one does.
+        // An existing instance may get less than a new one.
         let existing = match (mode.operation, mode.on_conflict) {
             (Operation::Upsert, OnConflict::UpdateListed) => self.existing(edges, body, &all).await?,
             _ => HashMap::new(),
@@ -45,13 +45,13 @@ impl Transfer<'_> {
         self.send_rows(Search::new(all, false), body, &mut application).await
     }
 
-    /// Deletes instances. CDF does not mind those that are gone.
+    /// Deletes instances. CDF ignores those that do not exist.
     pub(super) async fn delete_instances(&mut self, edges: bool) -> Result<(), Error> {
         let body = &self.request.body;
         self.send_rows(Search::new(all(body), false), body, &mut InstanceDeletion { edges, body }).await
     }
 
-    /// Those of the rows that exist in CDF, as it has them.
+    /// Returns those of the rows that exist in CDF, with CDF's values.
     async fn existing(
         &self,
         edges: bool,
@@ -76,12 +76,12 @@ impl Transfer<'_> {
     }
 }
 
-/// Applies rows: an instance that is not there is created, and one that is gets the properties of its row.
+/// Applies rows: a missing instance is created, and an existing one gets the properties of its row.
 struct Application<'b> {
     edges: bool,
     body: &'b Body,
     on_conflict: OnConflict,
-    /// What CDF has of the rows that give it less if it exists.
+    /// CDF's values of the rows that give an instance less if it exists.
     existing: HashMap<usize, Value>,
     /// Requests that were sent again because others wrote the same instances.
     conflicts: u32,
@@ -89,7 +89,7 @@ struct Application<'b> {
 
 impl RowRequests for Application<'_> {
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
-        // Sent again after a lost answer, rows would be refused because of themselves.
+        // Sent again after a lost answer, rows would be refused because of their own first attempt.
         let resend = match self.on_conflict {
             OnConflict::Error => Resend::OnlyIfNotReceived,
             _ => Resend::Always,
@@ -106,7 +106,7 @@ impl RowRequests for Application<'_> {
         transfer.remember(self.body, part)
     }
 
-    /// A conflict is about instances that exist already, or that others write at the same time.
+    /// Handles a conflict: the instances exist already, or others are writing them at the same time.
     async fn refused(
         &mut self,
         transfer: &mut Transfer<'_>,
@@ -136,7 +136,7 @@ impl RowRequests for Application<'_> {
 }
 
 impl Application<'_> {
-    /// The body of the request for some of the rows.
+    /// Returns the body of the request for some of the rows.
     fn body(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Vec<u8>, Error> {
         let view = transfer.destination.view.as_ref();
         let view = view.ok_or_else(|| Error::internal("instances without a view"))?;
@@ -164,7 +164,7 @@ impl Application<'_> {
                 Some(_) => row.into_existing()?,
                 None => row.into_new(),
             };
-            // CDF wants an edge's ends with every write of it.
+            // CDF wants an edge's ends with every write of the edge.
             for (_, end) in ends.iter().filter(|(member, _)| row.get(member).is_none()) {
                 if let Some(kept) = found.map(|found| &found[*end]).filter(|kept| !kept.is_null()) {
                     out.push(b',');
@@ -185,7 +185,7 @@ impl Application<'_> {
                     None => properties.push((member, value)),
                 }
             }
-            // A row that has nothing but its keys: CDF takes no source without a property.
+            // The row has nothing but its keys, and CDF takes no source without a property.
             if properties.is_empty() {
                 out.push(b'}');
                 continue;
@@ -218,7 +218,7 @@ impl RowRequests for InstanceDeletion<'_> {
     }
 }
 
-/// A request that names the instances of some rows.
+/// Returns the body of a request that names the instances of some rows.
 fn naming(edges: bool, body: &Body, rows: &[usize]) -> Result<Vec<u8>, Error> {
     let mut items = Vec::with_capacity(rows.len());
     for at in rows {
@@ -238,7 +238,7 @@ fn instance_type(edges: bool) -> &'static str {
     }
 }
 
-/// The space and external id of an encoded row.
+/// Returns the space and external id of an encoded row.
 fn name(body: &Body, at: usize) -> Result<(String, String), Error> {
     match key_of(body, at)? {
         Some(Identity::Instance { space, external_id }) => Ok((space, external_id)),

@@ -1,4 +1,4 @@
-//! Items: create → 409 → update, and the rows that are new, gone, or there already.
+//! Items: create, on 409 update, and what to do with rows that are new, gone, or exist already.
 
 use hashbrown::HashSet;
 
@@ -13,7 +13,8 @@ use crate::cdf::http::response::Response;
 use crate::cdf::resource::Items;
 use crate::cdf::table::{OnConflict, Operation};
 
-/// The most rounds of splitting off existing or missing items. Each round makes progress unless others write the same keys.
+/// The most rounds of splitting off existing or missing items. Each round makes progress unless others write the same
+/// keys.
 const ROUNDS: usize = 20;
 
 impl Transfer<'_> {
@@ -32,7 +33,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Rows that address items by internal id: they exist already, so that only `update` may write them.
+    /// Writes rows that address items by internal id. Such items exist, so only `update` may write them.
     async fn by_id(&mut self, body: &Body, all: Vec<usize>) -> Result<(), Error> {
         let on_conflict = self.request.header.mode.on_conflict;
         if matches!(on_conflict, OnConflict::Update | OnConflict::UpdateListed) {
@@ -49,7 +50,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Rows that an UPDATE has read. If one is gone, the statement has reported a wrong row count.
+    /// Writes rows that an UPDATE has read. If an item is gone, the statement has reported a wrong row count.
     async fn update_existing(&mut self, body: &Body, all: Vec<usize>) -> Result<(), Error> {
         let missing = self.update(body, all).await?;
         if missing.is_empty() {
@@ -71,7 +72,7 @@ impl Transfer<'_> {
 
     async fn upsert(&mut self, items: &Items, body: &Body, all: Vec<usize>) -> Result<(), Error> {
         let header = self.request.header;
-        // An item that lacks a value needed for creation can only be updated: CDF would refuse the whole create request.
+        // A row without a value that creation needs can only update an item: CDF would refuse the whole create request.
         let (mut pending, mut existing) = (all, Vec::new());
         if !items.required.is_empty() && !header.complete {
             let parsed = Parsed::all(body)?;
@@ -115,7 +116,7 @@ impl Transfer<'_> {
             .hint("Something else creates and deletes the same external ids. Run the load again when it has ended."))
     }
 
-    /// Rows of items that CDF cannot update. A repeated write must be equal to what exists.
+    /// Writes rows of items that CDF cannot update. A repeated write must equal what exists.
     async fn unchanged(&mut self, body: &Body, rows: &[usize]) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
@@ -134,7 +135,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Rows that cannot create an item and must not change one: only its existence is checked.
+    /// Handles rows that cannot create an item and must not change one: it only checks that the item exists.
     async fn settle_incomplete(&mut self, items: &Items, body: &Body, rows: &[usize]) -> Result<(), Error> {
         let found = self.look_up(body, rows).await?;
         let lost: Vec<usize> = rows.iter().copied().filter(|at| !found.contains(at)).collect();

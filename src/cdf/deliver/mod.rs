@@ -1,5 +1,5 @@
-//! Delivery of a transaction. [`flush`] decides which requests go when, [`deliver`] takes one of them to its shape, which
-//! sends it part by part (`send`): what CDF is asked, and what its refusals mean.
+//! Delivers a transaction. [`flush`] decides which requests go when; [`deliver`] passes one of them to the code for its
+//! shape, which sends it part by part (`send`) and knows what CDF's refusals mean.
 
 mod body;
 mod context;
@@ -43,7 +43,7 @@ async fn deliver(context: Arc<Context>, request: WriteRequest) -> Receipt {
 }
 
 impl Transfer<'_> {
-    /// As its shape does.
+    /// Delivers the request as its shape does.
     async fn dispatch(&mut self) -> Result<(), Error> {
         if self.request.header.mode.operation == Operation::Delete {
             return self.delete().await;

@@ -1,4 +1,4 @@
-//! Datapoints: series that are missing are created or named, and refused requests are split by series.
+//! Datapoints: missing series are created or named, and refused requests are split by series.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ use crate::cdf::resource::datapoints::POINTS_PER_REQUEST;
 use crate::cdf::resource::timeseries::TIMESERIES;
 use crate::cdf::table::OnConflict;
 
-/// Series that are created in one request.
+/// The most series that one request creates.
 const SERIES_PER_REQUEST: usize = 1000;
 
 impl Transfer<'_> {
@@ -42,7 +42,7 @@ impl Transfer<'_> {
         self.send_parts(&mut Insertion::new(string, PointPart { bytes, rows })).await
     }
 
-    /// Creates series of the kind that the points need, with their external id as name.
+    /// Creates series of the type that the points need, with their external ids as names.
     async fn create_series(&mut self, missing: &[Identity], string: bool) -> Result<(), Error> {
         let mut names = Vec::new();
         for series in missing {
@@ -60,7 +60,7 @@ impl Transfer<'_> {
         self.send_parts(&mut SeriesCreation { string, open }).await
     }
 
-    /// Fails if a series already has a point at a moment of one of these.
+    /// Fails if a series already has a point at the timestamp of one of these points.
     async fn refuse_existing(&self, bytes: &[u8]) -> Result<(), Error> {
         let (mut named, mut count) = (Vec::new(), 0);
         for item in &decoded(bytes)?.items {
@@ -81,7 +81,7 @@ impl Transfer<'_> {
             .hint("The table's option on_conflict is \"error\"."))
     }
 
-    /// The moments at which the series already has points, between the first and the last of these.
+    /// Returns the timestamps at which the series already has points, between the first and the last of these points.
     async fn existing_moments(&self, item: &wire::InsertionItem) -> Result<HashSet<i64>, Error> {
         let moments = moments(item);
         match (moments.iter().min(), moments.iter().max()) {
@@ -90,7 +90,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// The points at moments at which their series has none yet, and their number.
+    /// Returns the points at timestamps where their series has none yet, and their number.
     async fn without_existing(&self, bytes: &[u8]) -> Result<(Bytes, usize), Error> {
         let mut request = decoded(bytes)?;
         for item in &mut request.items {
@@ -109,7 +109,7 @@ impl Transfer<'_> {
         Ok((request.encode_to_vec().into(), request.items.iter().map(count).sum()))
     }
 
-    /// The moments at which a series has points within a stretch of time. Milliseconds; the end is excluded.
+    /// Returns the timestamps of a series' points in a stretch of time. Milliseconds; the end is excluded.
     async fn moments(&self, series: &Identity, start: i64, end: i64) -> Result<HashSet<i64>, Error> {
         let mut moments = HashSet::new();
         let mut item = match series {
@@ -119,7 +119,7 @@ impl Transfer<'_> {
                 json!({ "instanceId": { "space": space, "externalId": external_id } })
             }
         };
-        // By default CDF returns Good points only.
+        // By default CDF returns only Good points.
         item["ignoreBadDataPoints"] = false.into();
         item["treatUncertainAsBad"] = false.into();
         loop {
@@ -141,7 +141,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// The error for series that do not exist, and cannot or may not be created.
+    /// Makes the error for series that do not exist, and that cannot or must not be created.
     fn missing_series(&self, api: ApiError, create_missing: bool) -> Error {
         let names = api.missing.iter().take(NAMED_ROWS).map(|series| series.to_string()).collect();
         let why = format!("the time series does not exist in CDF: {}", api.message);
@@ -174,7 +174,7 @@ struct PointPart {
 }
 
 /// Writes points. Missing series are created if that is allowed. A request that is refused for another reason is halved
-/// until it has one series, which is then to blame.
+/// until one series is left, which is to blame.
 struct Insertion {
     string: bool,
     open: VecDeque<PointPart>,
@@ -186,7 +186,7 @@ struct Insertion {
     culprits: Vec<String>,
     /// The first refusal that series are to blame for.
     refusal: Option<ApiError>,
-    /// The refusal holds for every part, so no further part is sent.
+    /// Whether a refusal holds for every part, so that no further part is sent.
     stopped: bool,
 }
 
@@ -296,10 +296,10 @@ impl PartSource for Insertion {
     }
 }
 
-/// Creates time series. A series that exists is no error: another request of this flush, or somebody else, was faster.
+/// Creates time series. It is no error if a series exists: another request of this flush, or somebody else, was faster.
 struct SeriesCreation {
     string: bool,
-    /// External ids.
+    /// The external ids that are still to be created, by request.
     open: VecDeque<Vec<String>>,
 }
 
@@ -353,7 +353,7 @@ impl PartSource for SeriesCreation {
     }
 }
 
-/// The request in two: half of its series each, or half of the points of its only one if points may be parted.
+/// Splits a request in two: half of its series each, or half of the points of its only series if `points` allows that.
 fn halves(request: &wire::InsertionRequest, points: bool) -> Option<[wire::InsertionRequest; 2]> {
     let half = |items: &[wire::InsertionItem]| wire::InsertionRequest { items: items.to_vec() };
     let [item] = &*request.items else {
@@ -394,7 +394,7 @@ fn identity(item: &wire::InsertionItem) -> Identity {
     }
 }
 
-/// Milliseconds.
+/// Returns the timestamps of a series' points, in milliseconds.
 fn moments(item: &wire::InsertionItem) -> Vec<i64> {
     match &item.points {
         Some(wire::Points::Numeric(points)) => points.datapoints.iter().map(|p| p.timestamp).collect(),

@@ -1,4 +1,4 @@
-//! Which requests go when: tasks of one slot in parallel, slots one after another.
+//! Which requests go when: the tasks of one slot run in parallel, the slots one after another.
 
 use std::collections::VecDeque;
 
@@ -9,12 +9,12 @@ use crate::cdf::table::Operation;
 /// When a task may start, compared in this order: whether it is a final deletion, its resource's turn, its wave.
 type TaskSlot = (bool, i8, usize);
 
-/// A request that waits for its slot: one chunk, or some that are looked at together.
+/// A request that waits for its slot: one chunk, or several that are handled together.
 pub(super) struct Task {
     slot: TaskSlot,
-    /// How many requests of its kind CDF takes at a time.
+    /// The most requests of its resource that CDF takes at a time.
     at_once: usize,
-    /// The place of its destination.
+    /// The index of its destination.
     pub(super) destination: usize,
     pub(super) chunks: Vec<Chunk>,
 }
@@ -23,12 +23,12 @@ pub(super) struct Task {
 #[derive(Default)]
 pub(super) struct Planned {
     pub(super) writes: Vec<Chunk>,
-    /// Final deletions: nothing of the same items is written after them.
+    /// Final deletions, after which nothing is written to the same items.
     pub(super) deletions: Vec<Chunk>,
 }
 
-/// Splits off the final deletions of each delivery. They wait until everything else is written, so that points go before
-/// their series, and children leave a parent before it is deleted.
+/// Splits the final deletions off each delivery. They wait until everything else is written, so that points are deleted
+/// before their series, and children leave a parent before it is deleted.
 pub(super) fn plan(deliveries: &mut [Delivery]) -> Vec<Planned> {
     let last: Vec<Option<usize>> = deliveries.iter().map(|each| last_write(each, deliveries)).collect();
     let is_final =
@@ -41,7 +41,7 @@ pub(super) fn plan(deliveries: &mut [Delivery]) -> Vec<Planned> {
     parted.collect()
 }
 
-/// The last wave that writes something that a delivery's deletions may concern. Views may share instances.
+/// Returns the last wave that writes items which a delivery's deletions may concern. Views may share instances.
 fn last_write(delivery: &Delivery, all: &[Delivery]) -> Option<usize> {
     let related = all.iter().filter(|other| other.destination.shares_items_with(&delivery.destination));
     let chunks = related.flat_map(|other| &other.chunks);
@@ -73,7 +73,7 @@ impl Schedule {
         self.queues.iter_mut().for_each(|queue| queue.tasks.make_contiguous().sort_by_key(|task| task.slot));
     }
 
-    /// The next task that may start now.
+    /// Returns the next task that may start now.
     pub(super) fn next(&mut self) -> Option<Task> {
         let [others, raw, last] = &mut self.queues;
         if let Some(task) = others.next().or_else(|| raw.next()) {
@@ -112,17 +112,17 @@ fn add_tasks(
     }
 }
 
-/// Tasks of which those of one slot go in parallel, slots one after another.
+/// Tasks of one or more resources. Those of one slot run in parallel, the slots one after another.
 #[derive(Default)]
 struct Queue {
     tasks: VecDeque<Task>,
     in_flight: usize,
-    /// Of what is in flight.
+    /// The slot of the running tasks.
     slot: Option<TaskSlot>,
 }
 
 impl Queue {
-    /// The next task that may start now.
+    /// Returns the next task that may start now.
     fn next(&mut self) -> Option<Task> {
         let Task { slot, at_once, .. } = *self.tasks.front()?;
         if self.in_flight >= at_once {

@@ -1,5 +1,5 @@
-//! RAW rows: CDF replaces rows whole, so that every request may be sent again, and what keeps columns of an existing row
-//! has to read them first.
+//! RAW rows: CDF replaces whole rows, so every request may be sent again, and a write that keeps columns of an existing
+//! row has to read the row first.
 
 use std::borrow::Cow;
 
@@ -24,7 +24,7 @@ use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::raw::{RawPlace, ROWS_PER_PAGE};
 use crate::cdf::table::{NullHandling, OnConflict, Operation};
 
-/// Up to so many rows are read one by one, as far as URLs can name them, more by reading the table.
+/// Up to this many rows are read one by one, if URLs can name them. For more, the table is read.
 const SINGLE_READS: usize = 50;
 
 impl Transfer<'_> {
@@ -42,7 +42,7 @@ impl Transfer<'_> {
         self.send_rows(Search::new(all, false), body, &mut replacement).await
     }
 
-    /// The table that the rows are in.
+    /// Returns the table that the rows are in.
     pub(super) fn raw_table(&self) -> Result<RawPlace<'_>, Error> {
         match &self.destination.raw {
             Some((database, table)) => Ok(RawPlace::of(database, table)),
@@ -50,7 +50,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Those of the rows that CDF does not have yet; the others stay as they are, or are an error.
+    /// Returns those of the rows that CDF does not have yet. The others stay as they are, or are an error.
     async fn not_existing(&self, place: RawPlace<'_>) -> Result<Vec<usize>, Error> {
         let (body, on_conflict) = (&self.request.body, self.request.header.mode.on_conflict);
         let keys = keys_of(body)?;
@@ -64,11 +64,11 @@ impl Transfer<'_> {
         Ok(new)
     }
 
-    /// The rows with the columns that they do not write as CDF has them.
+    /// Completes the rows with CDF's values in the columns that they do not write.
     async fn with_existing_columns(&self, place: RawPlace<'_>) -> Result<Body, Error> {
         let (body, mode) = (&self.request.body, self.request.header.mode);
         let keys = keys_of(body)?;
-        // Rows that a statement has read are there, whether a list shows them or not.
+        // A statement has read these rows, so they exist, whether a list shows them or not.
         let known = mode.operation == Operation::Update;
         let mut existing = self.read_rows(place, &keys, known).await?;
         let lost: Vec<String> =
@@ -111,8 +111,9 @@ impl Transfer<'_> {
         Ok(made.build())
     }
 
-    /// The columns of those of the rows that exist, as CDF has written them: what is not changed goes back byte for byte.
-    /// `known`: they were there moments ago, so that one that the list of the table does not show is asked for by its key.
+    /// Returns the columns of those rows that exist, as CDF has written them: what is not changed is sent back byte for
+    /// byte. `known`: the rows existed moments ago, so one that the list of the table does not show is asked for by its
+    /// key.
     async fn read_rows(
         &self,
         place: RawPlace<'_>,
@@ -143,7 +144,7 @@ impl Transfer<'_> {
         Ok(rows)
     }
 
-    /// Reads rows one by one, as far as URLs can name them; takes these out of those that are wanted.
+    /// Reads rows one by one, if URLs can name them, and removes them from those that are wanted.
     async fn read_by_keys(
         &self,
         place: RawPlace<'_>,
@@ -162,7 +163,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// What an endpoint gives; None where CDF says that there is no such thing.
+    /// Reads an endpoint; None if CDF says that it does not exist.
     async fn get(&self, endpoint: Endpoint, owed: Owed) -> Result<Option<Response>, Error> {
         let request = Request { endpoint, body: RequestBody::None, resend: Resend::Always, owed };
         match self.context.client.send(&self.destination.connection, &request, &self.limits).await {
@@ -173,7 +174,7 @@ impl Transfer<'_> {
     }
 }
 
-/// Writes rows whole, whatever there is under their keys.
+/// Writes whole rows, whatever exists under their keys.
 struct Replacement<'b> {
     endpoint: Endpoint,
     body: &'b Body,
@@ -186,7 +187,7 @@ impl RowRequests for Replacement<'_> {
     }
 }
 
-/// A page of rows as CDF answers it.
+/// A page of rows in CDF's answer.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawPage<'a> {
@@ -203,7 +204,7 @@ struct RawRow<'a> {
     columns: &'a RawValue,
 }
 
-/// The rows' keys.
+/// Returns the rows' keys.
 fn keys_of(body: &Body) -> Result<Vec<String>, Error> {
     (0..body.items.len())
         .map(|at| {

@@ -2,16 +2,16 @@
 
 use crate::cdf::error::Error;
 
-/// What became of a request, apart from the rows that CDF has acknowledged: its errand counts those.
+/// What became of a request, except for the rows that CDF has acknowledged: its errand counts those.
 #[derive(Debug)]
 pub struct Receipt {
-    /// Rows that CDF may have taken without saying so.
+    /// Rows that CDF may have accepted without saying so.
     pub unknown: usize,
-    /// Rows of which it has acknowledged some cells.
+    /// Rows of which CDF has acknowledged some cells.
     pub in_part: usize,
     /// Time series that were created for their points.
     pub created: usize,
-    /// Whether the rows have no key: sent again, they would exist twice.
+    /// Whether the rows have no key: sent again, they would be created twice.
     pub blind: bool,
     pub error: Option<Error>,
 }

@@ -1,4 +1,4 @@
-//! References by external id where CDF takes only internal ids: looked up in batches, once per transaction.
+//! References by external id to items that CDF takes only by internal id: looked up in batches, once per transaction.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use crate::cdf::http::owed::Owed;
 use crate::cdf::resource::{ReferenceTarget, Resource, Rule};
 
 impl Transfer<'_> {
-    /// Which connection an external id is looked up over.
+    /// Identifies the connection over which an external id is looked up.
     fn whose(&self) -> usize {
         Arc::as_ptr(&self.destination.connection) as usize
     }
 
-    /// The body with external ids replaced by internal ones where CDF takes only those.
+    /// Returns the body with external ids replaced by internal ids where CDF takes only those.
     pub(super) async fn resolve(&self) -> Result<Body, Error> {
         let (body, resource) = (&self.request.body, self.destination.resource);
         let parsed = Parsed::all(body)?;
@@ -48,12 +48,12 @@ impl Transfer<'_> {
         Ok(made.build())
     }
 
-    /// Whether the id of what is referred to was looked up already.
+    /// Whether the id of the referenced item was looked up already.
     fn is_known(&self, to: &ReferenceTarget, name: &str) -> bool {
         self.context.ids().contains_key(&(self.whose(), to.path, name.to_owned()))
     }
 
-    /// Whether this flush has written what is referred to.
+    /// Whether this flush has written the referenced item.
     fn is_written(&self, to: &ReferenceTarget, name: &str) -> bool {
         let identity = Identity::ExternalId(name.to_owned());
         self.context.fresh.has(self.destination, to.path, &identity)
@@ -111,7 +111,7 @@ impl Transfer<'_> {
         })
     }
 
-    /// Asks CDF for the ids of these names.
+    /// Asks CDF for the ids of these external ids.
     async fn ask_for_ids(&self, to: &'static ReferenceTarget, names: &[String]) -> Result<(), Error> {
         for part in names.chunks(1000) {
             let items: Vec<Value> = part.iter().map(|name| json!({ "externalId": name })).collect();
@@ -131,8 +131,8 @@ impl Transfer<'_> {
     }
 }
 
-/// Appends an object with external ids replaced by internal ones where CDF takes only those, also in what an existing item
-/// gets of it.
+/// Appends an object with external ids replaced by internal ids where CDF takes only those, also in the values for an
+/// existing item.
 fn write_resolved(
     resource: &Resource,
     properties: &Properties<'_>,
@@ -163,7 +163,7 @@ fn write_resolved(
             kept.push((property, value));
         }
     }
-    // A NULL id column beside a reference asks for clearing what the reference sets.
+    // NULL in an id column asks to clear what the reference beside it sets.
     kept.retain(|(property, _)| replaced.iter().all(|(target, _)| target != property));
     kept.extend(replaced.iter().map(|(target, value)| (*target, &**value)));
     kept.extend(existing.iter().map(|value| (EXISTING, &**value)));
@@ -171,7 +171,7 @@ fn write_resolved(
     Ok(())
 }
 
-/// The reference that a property holds: where to, the property that CDF knows, and the external ids.
+/// Returns the reference that a property holds: to what, under which property CDF knows it, and the external ids.
 #[allow(clippy::type_complexity)]
 fn reference(
     resource: &Resource,

@@ -1,4 +1,4 @@
-//! One request to deliver: the chunks that it is made of, put together.
+//! One request to deliver, assembled from its chunks.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl WriteRequest {
         Ok(WriteRequest { destination, header, rows, body, errand })
     }
 
-    /// Whether the rows have no key: sent again, they would exist twice.
+    /// Whether the rows have no key: sent again, they would be created twice.
     pub fn is_blind(&self) -> bool {
         is_blind(self.header)
     }
@@ -49,7 +49,7 @@ fn is_blind(header: Header) -> bool {
     header.kind == KeyKind::None && header.mode.operation != Operation::Delete
 }
 
-/// All rows of a body.
+/// Returns the positions of all rows of a body.
 pub(super) fn all(body: &Body) -> Vec<usize> {
     (0..body.items.len()).collect()
 }

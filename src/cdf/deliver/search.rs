@@ -1,4 +1,5 @@
-//! Who is to blame when CDF refuses a whole request: the rows that its answer names, or those found by halving.
+//! Finds out which rows are to blame when CDF refuses a whole request: those that its answer names, or those found by
+//! halving.
 
 use std::collections::VecDeque;
 
@@ -16,11 +17,11 @@ pub(super) struct Search {
     /// The first refusal that rows are to blame for.
     refusal: Option<ApiError>,
     requests: usize,
-    /// Rows of the request.
+    /// The number of rows in the request.
     rows: usize,
-    /// Rows that were not looked at when the search ended.
+    /// The number of rows that were not checked when the search ended.
     left: usize,
-    /// Items are in an order that matters: after the first culprit, others may fail because of it.
+    /// Whether the items' order matters: after the first culprit, others may fail because of it.
     ordered: bool,
 }
 
@@ -28,7 +29,7 @@ pub(super) struct Search {
 pub(super) struct Blame {
     pub(super) api: ApiError,
     pub(super) culprits: Vec<usize>,
-    /// How far the search got, if not all rows were looked at.
+    /// How far the search got, if it did not check all rows.
     pub(super) remark: Option<String>,
 }
 
@@ -47,7 +48,7 @@ impl Search {
         search
     }
 
-    /// As [`Search::new`], every row by itself from the start.
+    /// As [`Search::new`], with every row in a part of its own from the start.
     pub(super) fn one_by_one(all: Vec<usize>) -> Self {
         let mut search = Search::new(Vec::new(), false);
         search.rows = all.len();
@@ -55,7 +56,7 @@ impl Search {
         search
     }
 
-    /// The next part to send.
+    /// Returns the next part to send.
     pub(super) fn next(&mut self) -> Option<Vec<usize>> {
         self.open.pop_front()
     }
@@ -67,7 +68,7 @@ impl Search {
         }
     }
 
-    /// Handles a refusal: blames the rows that the answer names, or queues the halves to be sent by themselves.
+    /// Handles a refusal: blames the rows that the answer names, or queues the two halves to be sent separately.
     pub(super) fn refused(
         &mut self,
         part: Vec<usize>,
@@ -100,7 +101,7 @@ impl Search {
         Ok(())
     }
 
-    /// What CDF has refused so far, and the rows concerned.
+    /// Returns CDF's refusal so far, and the rows that it concerns.
     pub(super) fn refused_so_far(&self) -> Option<(&ApiError, &[usize])> {
         self.refusal.as_ref().map(|api| (api, self.culprits.as_slice()))
     }
@@ -109,7 +110,7 @@ impl Search {
         self.culprits.len() >= NAMED_ROWS
     }
 
-    /// The rows to blame, once the search has ended.
+    /// Returns the rows to blame, after the search has ended.
     pub(super) fn blame(&mut self) -> Option<Blame> {
         let api = self.refusal.take()?;
         let culprits = std::mem::take(&mut self.culprits);

@@ -1,5 +1,5 @@
-//! The loop that sends a request part by part. The whole request is the first part: parts are what remains to be sent, or to
-//! be tried by itself, after CDF has refused some of it.
+//! Sends a request part by part. The first part is the whole request. Once CDF has refused some of it, the parts are
+//! what remains to be sent, or to be tried separately.
 
 use super::body::{named, names};
 use super::search::{Blame, Search};
@@ -9,14 +9,14 @@ use crate::cdf::error::{Error, RequestError, ROWS};
 use crate::cdf::http::request::Request;
 use crate::cdf::http::response::Response;
 
-/// What is sent part by part, and what CDF's answers mean to it.
+/// What is sent part by part, and how CDF's answers are handled.
 pub(super) trait PartSource {
     type Part;
 
-    /// The next part and its request, which says what CDF owes for it.
+    /// Returns the next part and its request, which says what answer CDF owes.
     fn next(&mut self, transfer: &Transfer<'_>) -> Result<Option<(Self::Part, Request)>, Error>;
 
-    /// CDF has acknowledged the part.
+    /// Handles a part that CDF has acknowledged.
     fn taken(
         &mut self,
         transfer: &mut Transfer<'_>,
@@ -24,7 +24,7 @@ pub(super) trait PartSource {
         answer: &Response,
     ) -> Result<(), Error>;
 
-    /// CDF has refused the part, or has not answered. An error ends the sending.
+    /// Handles a part that CDF has refused or not answered. An error ends the sending.
     async fn refused(
         &mut self,
         transfer: &mut Transfer<'_>,
@@ -32,7 +32,7 @@ pub(super) trait PartSource {
         error: RequestError,
     ) -> Result<(), Error>;
 
-    /// The result when no part is left.
+    /// Returns the result when no part is left.
     fn ended(&mut self, transfer: &Transfer<'_>) -> Result<(), Error>;
 }
 
@@ -59,14 +59,14 @@ impl Transfer<'_> {
     }
 }
 
-/// How a shape sends rows, and what CDF's answers mean to it.
+/// How a shape sends rows, and how it handles CDF's answers.
 pub(super) trait RowRequests {
     /// Splits a part into the rows that fit into one request and those that follow.
     fn fitting(&self, part: Vec<usize>) -> Result<(Vec<usize>, Vec<usize>), Error> {
         Ok((part, Vec::new()))
     }
 
-    /// The request for some rows, which says what CDF owes for them.
+    /// Returns the request for some rows, which says what answer CDF owes.
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error>;
 
     /// Handles rows that CDF has acknowledged.
@@ -74,7 +74,7 @@ pub(super) trait RowRequests {
         Ok(())
     }
 
-    /// What it means that CDF has refused the rows, or has not answered.
+    /// Says what it means that CDF has refused the rows or not answered.
     async fn refused(
         &mut self,
         _transfer: &mut Transfer<'_>,
@@ -84,21 +84,21 @@ pub(super) trait RowRequests {
         Ok(Meaning::Refused(part, error))
     }
 
-    /// The error for the rows that are to blame.
+    /// Makes the error for the rows that are to blame.
     fn blamed(&self, transfer: &Transfer<'_>, body: &Body, blame: Blame) -> Error {
         transfer.blamed(body, blame)
     }
 }
 
-/// What a failed request means to its rows.
+/// What a failed request means for its rows.
 pub(super) enum Meaning {
-    /// The failure is handled, except for these rows: they are sent again.
+    /// The failure is handled, except for these rows, which are sent again.
     Again(Vec<usize>),
     /// Some of these rows are refused.
     Refused(Vec<usize>, RequestError),
 }
 
-/// Rows of a body, sent as a shape does.
+/// Rows of a body, sent in the way of a shape.
 struct RowParts<'b, R> {
     search: Search,
     body: &'b Body,
@@ -148,7 +148,7 @@ impl<R: RowRequests> PartSource for RowParts<'_, R> {
 }
 
 impl Transfer<'_> {
-    /// Continues after a part failed: with its halves if CDF has refused it, otherwise not at all.
+    /// Handles a part that failed: queues its halves if CDF has refused it, and gives up otherwise.
     pub(super) fn narrow(
         &mut self,
         search: &mut Search,
@@ -175,7 +175,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// The error for the rows that are to blame.
+    /// Makes the error for the rows that are to blame.
     pub(super) fn blamed(&self, body: &Body, blame: Blame) -> Error {
         let names = named(body, &blame.culprits);
         let mut error = self.refused(blame.api, ROWS, names, blame.culprits.len());

@@ -1,6 +1,6 @@
-//! Rows of sequences, in requests as CDF takes them: a request names each sequence once, with one list of columns.
+//! Rows of sequences, in the requests that CDF takes: a request names each sequence once, with one list of columns.
 //!
-//! A null clears its cell, so that rows with different columns cannot share a list: they go in requests of their own.
+//! A null clears its cell, so rows with different columns cannot share a list; they go in separate requests.
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ use crate::cdf::resource::sequence_rows::{
 use crate::cdf::table::OnConflict;
 
 impl Transfer<'_> {
-    /// CDF writes cells, so that every request may be sent again.
+    /// Writes rows. CDF writes single cells, so every request may be sent again.
     pub(super) async fn sequence_rows(&mut self) -> Result<(), Error> {
         let (body, on_conflict) = (&self.request.body, self.request.header.mode.on_conflict);
         let parsed = Parsed::all(body)?;
@@ -44,7 +44,7 @@ impl Transfer<'_> {
         self.send_parts(&mut CellWrites::new(body, &parsed, &columns, search)).await
     }
 
-    /// Deletes rows. Those that are gone already count as deleted.
+    /// Deletes rows. Rows that do not exist count as deleted.
     pub(super) async fn delete_sequence_rows(&mut self) -> Result<(), Error> {
         let body = &self.request.body;
         let parsed = Parsed::all(body)?;
@@ -52,7 +52,7 @@ impl Transfer<'_> {
         self.send_rows(search, body, &mut RowDeletion { body, parsed: &parsed }).await
     }
 
-    /// Those of the rows that their sequence has already, in their order.
+    /// Returns those of the rows that exist in their sequence, in order.
     async fn existing_rows(&self, parsed: &Parsed<'_>) -> Result<Vec<usize>, Error> {
         let mut existing = Vec::new();
         for ((name, key), rows) in by_sequence(parsed, 0..parsed.items.len())? {
@@ -62,7 +62,7 @@ impl Transfer<'_> {
             let (first, last) = (numbers.clone().min().unwrap_or(0), numbers.max().unwrap_or(0));
             let mut request = json!({ "start": first, "limit": ROWS_PER_REQUEST });
             request[name] = serde_json::from_str(key).unwrap_or_default();
-            // The end is exclusive; the largest row number needs none.
+            // The end is exclusive; after the largest row number none is needed.
             if let Some(end) = last.checked_add(1) {
                 request["end"] = end.into();
             }
@@ -72,7 +72,7 @@ impl Transfer<'_> {
                 let asked = self.ask(SEQUENCE_ROWS.list(), body, Owed::SequenceRows).await;
                 let answer = match asked {
                     Ok(answer) => answer,
-                    // The write itself will say that the sequence is missing.
+                    // The write itself will report that the sequence is missing.
                     Err(RequestError::Api(api)) if !api.missing.is_empty() || api.is_absent() => break,
                     Err(error) => return Err(self.unread(error)),
                 };
@@ -91,7 +91,7 @@ impl Transfer<'_> {
     }
 }
 
-/// Writes cells. A part of the rows may take several requests, each of which has some of the cells of its rows.
+/// Writes cells. A part of the rows may take several requests, each with some of the cells of its rows.
 struct CellWrites<'p> {
     body: &'p Body,
     parsed: &'p Parsed<'p>,
@@ -99,12 +99,12 @@ struct CellWrites<'p> {
     search: Search,
     /// Rows of which some cells are acknowledged.
     begun: HashSet<usize>,
-    /// The part that is under way, and its requests that are still to be sent.
+    /// The current part, and its requests that are still to be sent.
     part: Vec<usize>,
     requests: VecDeque<CellRequest<'p>>,
-    /// How many of the part's requests are still to be sent after the last one that has cells of a row.
+    /// By row: how many of the part's requests are left after the last one that has cells of the row.
     after: HashMap<usize, usize>,
-    /// Rows of the part whose last cells are still to be sent.
+    /// Rows of the part whose last cells are not acknowledged yet.
     open: HashSet<usize>,
 }
 
@@ -123,7 +123,7 @@ impl<'p> CellWrites<'p> {
         }
     }
 
-    /// Begins with the next part; false if there is none.
+    /// Starts the next part; false if there is none.
     fn begin(&mut self) -> Result<bool, Error> {
         let Some(part) = self.search.next() else { return Ok(false) };
         self.requests = insertions(self.parsed, self.columns, &part)?.into();
@@ -139,7 +139,7 @@ impl<'p> CellWrites<'p> {
 }
 
 impl PartSource for CellWrites<'_> {
-    /// The rows that a request has cells of.
+    /// The rows that have cells in a request.
     type Part = Vec<usize>;
 
     fn next(&mut self, _: &Transfer<'_>) -> Result<Option<(Vec<usize>, Request)>, Error> {
@@ -166,7 +166,7 @@ impl PartSource for CellWrites<'_> {
         Ok(())
     }
 
-    /// The other rows whose last cells were not sent go on by themselves.
+    /// Continues with the part's other rows whose last cells were not sent.
     async fn refused(
         &mut self,
         transfer: &mut Transfer<'_>,
@@ -197,7 +197,7 @@ struct RowDeletion<'p> {
 }
 
 impl RowRequests for RowDeletion<'_> {
-    /// A request may name so many sequences.
+    /// Splits a part at the most sequences that a request may name.
     fn fitting(&self, part: Vec<usize>) -> Result<(Vec<usize>, Vec<usize>), Error> {
         let mut sequences = by_sequence(self.parsed, part)?;
         let later = sequences.split_off(sequences.len().min(ITEMS_PER_REQUEST));
@@ -222,10 +222,10 @@ impl RowRequests for RowDeletion<'_> {
     }
 }
 
-/// The property that refers to a sequence, and its value as JSON.
+/// The property that names a sequence, and its value as JSON.
 type SequenceKey<'p> = (&'p str, &'p str);
 
-/// The sequences in the order in which they come up, with the numbers and places of their rows.
+/// The sequences in the order of their first row, with the numbers and positions of their rows.
 type Sequences<'p> = Vec<(SequenceKey<'p>, Vec<(&'p str, usize)>)>;
 
 fn by_sequence<'p>(
@@ -249,14 +249,14 @@ fn by_sequence<'p>(
     Ok(sequences)
 }
 
-/// A row's number, its place, and its values by column, in the order of the columns.
+/// A row's number, its position, and its values sorted by column.
 struct Cells<'p> {
     number: &'p str,
     at: usize,
     values: Vec<(&'p str, &'p str)>,
 }
 
-/// What a request has of one sequence: rows that all have values in the same columns.
+/// The rows of one sequence in a request: all of them have values in the same columns.
 #[derive(Debug)]
 struct SequenceItem<'p> {
     sequence: SequenceKey<'p>,
@@ -292,7 +292,7 @@ impl<'p> CellRequest<'p> {
         self.items.push(item);
     }
 
-    /// The places of the rows that it has cells of.
+    /// Returns the positions of the rows that have cells in the request.
     fn rows(&self) -> impl Iterator<Item = usize> + '_ {
         self.items.iter().flat_map(|item| item.rows.iter().map(|row| row.at))
     }
@@ -321,12 +321,12 @@ impl<'p> CellRequest<'p> {
     }
 }
 
-/// The columns of every row, each with its value.
+/// Returns the columns of every row, with their values.
 fn columns<'b>(parsed: &Parsed<'b>) -> Result<Vec<Properties<'b>>, Error> {
     parsed.items.iter().map(Properties::columns).collect()
 }
 
-/// The requests for some rows.
+/// Makes the requests for some rows.
 fn insertions<'p>(
     parsed: &'p Parsed<'_>,
     columns: &'p [Properties<'_>],
@@ -338,7 +338,7 @@ fn insertions<'p>(
         for (number, at) in rows {
             cells.push(Cells { number, at, values: values(&columns[at]) });
         }
-        // A request has one item of a sequence: the next one goes into a later request.
+        // A request has at most one item per sequence: the next one goes into a later request.
         let mut first = 0;
         for item in items(sequence, &cells) {
             let room =
@@ -354,8 +354,8 @@ fn insertions<'p>(
     Ok(requests)
 }
 
-/// The values of a row. The order of its columns means nothing, and so they come in one; of two of one name the last
-/// counts.
+/// Returns the values of a row, sorted by column, since the order of columns has no meaning. Of two values under one
+/// name the last counts.
 fn values<'p>(columns: &'p Properties<'_>) -> Vec<(&'p str, &'p str)> {
     let mut values: Vec<(&str, &str)> =
         columns.0.iter().map(|(name, value)| (&**name, value.get())).collect();
@@ -365,12 +365,12 @@ fn values<'p>(columns: &'p Properties<'_>) -> Vec<(&'p str, &'p str)> {
     values
 }
 
-/// Lists of columns of one sequence that may be sent one after another. Where there are more, rows do not travel whole.
+/// The most column lists of one sequence that are sent one after another. With more lists, rows are split into cells.
 const LISTS_OF_COLUMNS: usize = 32;
 
-/// The rows of a sequence as items: rows with the same columns together, so that a row is written whole or not at all;
-/// where that makes many items, columns that the same rows have. A null clears, so that no item may have a column that
-/// one of its rows leaves alone.
+/// Arranges the rows of a sequence as items: rows with the same columns share one, so that a row is written as a whole
+/// or not at all. If that makes too many items, columns with the same rows share one instead. A null clears its cell,
+/// so no item may have a column that one of its rows does not write.
 fn items<'p>(sequence: SequenceKey<'p>, rows: &[Cells<'p>]) -> Vec<SequenceItem<'p>> {
     let mut by_columns: HashMap<Vec<&str>, Vec<usize>> = HashMap::new();
     for (at, row) in rows.iter().enumerate() {
@@ -391,7 +391,7 @@ fn items<'p>(sequence: SequenceKey<'p>, rows: &[Cells<'p>]) -> Vec<SequenceItem<
             groups = by_rows.into_iter().map(|(rows, columns)| (columns, rows)).collect();
         }
     }
-    // Hash tables have no order of their own; the same rows make the same requests.
+    // Hash tables have no order of their own; sorting makes the same requests from the same rows.
     for (columns, _) in &mut groups {
         columns.sort_unstable();
     }
@@ -421,7 +421,7 @@ fn items<'p>(sequence: SequenceKey<'p>, rows: &[Cells<'p>]) -> Vec<SequenceItem<
     items
 }
 
-/// The body of the request that deletes some rows.
+/// Returns the body of the request that deletes some rows.
 fn deletion(parsed: &Parsed<'_>, rows: &[usize]) -> Result<Vec<u8>, Error> {
     let mut body = b"{\"items\":[".to_vec();
     for (at, ((name, key), rows)) in by_sequence(parsed, rows.iter().copied())?.iter().enumerate() {
@@ -452,7 +452,7 @@ mod tests {
         requests.iter().map(|request| serde_json::from_slice(&request.body()).unwrap()).collect()
     }
 
-    /// Every cell of the requests, checked against CDF's limits on them.
+    /// Returns every cell of the requests, and checks CDF's limits on them.
     fn cells(requests: &[Value]) -> Vec<(Value, i64, String, Value)> {
         let mut cells = Vec::new();
         for request in requests {
@@ -527,10 +527,10 @@ mod tests {
         assert_eq!(cells(&found).len(), 8 * 128);
     }
 
-    /// A row's sequence and values: `None` where the row does not list the column.
+    /// A row's sequence and values; `None` where the row does not list the column.
     type AnyRow = (usize, Vec<Option<bool>>);
 
-    /// Rows of up to 1300 sequences with up to 400 columns; each row lists all of them, or as many as chance will have.
+    /// Makes rows of up to 1300 sequences with up to 400 columns; a row lists all columns, or a random number of them.
     fn any_rows() -> impl Strategy<Value = Vec<AnyRow>> {
         (1..1300usize, 1..400usize, 0.01..1.0f64, 1..900usize).prop_flat_map(
             |(sequences, width, listed, count)| {
@@ -550,7 +550,7 @@ mod tests {
                 let sequence = format!("s{sequence}");
                 let mut columns: Vec<(String, Value)> = Vec::new();
                 for (at, value) in values.iter().enumerate() {
-                    // No row is without a column.
+                    // Every row has a column.
                     if value.is_some() || columns.is_empty() && at + 1 == values.len() {
                         let value = if *value == Some(true) { json!(number) } else { Value::Null };
                         columns.push((format!("c{at:03}"), value));

@@ -1,4 +1,4 @@
-//! Definitions of the columns of sequences: an update makes those of an existing sequence what a row says.
+//! The columns of sequences: an update changes those of an existing sequence to what a row defines.
 
 use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
@@ -10,19 +10,19 @@ use crate::cdf::buffer::Body;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::Rule;
 
-/// What becomes of the columns of some existing sequences.
+/// The changes to the columns of existing sequences.
 #[derive(Default)]
 pub(super) struct ColumnChanges {
-    /// `{"add":[…],"remove":[…],"modify":[…]}` by row; of rows whose sequence has these columns already there is none.
+    /// `{"add":[…],"remove":[…],"modify":[…]}` by row; rows whose sequence has these columns already have none.
     pub(super) changes: HashMap<usize, Vec<u8>>,
-    /// Rows that define columns of a sequence that exists.
+    /// Rows that define columns of an existing sequence.
     pub(super) existing: HashSet<usize>,
-    /// Rows that define columns of a sequence that does not exist.
+    /// Rows that define columns of a missing sequence.
     pub(super) missing: Vec<usize>,
 }
 
 impl Transfer<'_> {
-    /// Compares the columns that the rows define with those that CDF has, in one request for all of them.
+    /// Compares the columns that the rows define with CDF's, in one request for all of them.
     pub(super) async fn column_changes(
         &self,
         parsed: &Parsed<'_>,
@@ -74,8 +74,8 @@ impl Transfer<'_> {
     }
 }
 
-/// The update that makes the columns `wanted` of those that a sequence `has`; None if it has them. An error is the column
-/// whose type would have to change.
+/// Returns the update that makes the columns `wanted` of those that a sequence `has`; None if they are equal. The error
+/// is a column whose type would have to change.
 fn change(wanted: &[Value], has: &[Value]) -> Result<Option<Value>, Value> {
     let same = |a: &Value, b: &Value| a["externalId"] == b["externalId"];
     let (mut added, mut modified) = (Vec::new(), Vec::new());
@@ -103,7 +103,7 @@ fn change(wanted: &[Value], has: &[Value]) -> Result<Option<Value>, Value> {
     Ok((!change.is_empty()).then_some(Value::Object(change)))
 }
 
-/// What an update has to set and to clear of a column.
+/// Returns what an update has to set and clear in a column.
 fn modification(wanted: &Value, now: &Value) -> Map<String, Value> {
     let mut update = Map::new();
     for name in ["name", "description"].into_iter().filter(|name| wanted[*name] != now[*name]) {
@@ -113,7 +113,7 @@ fn modification(wanted: &Value, now: &Value) -> Map<String, Value> {
         };
         update.insert(name.to_owned(), patch);
     }
-    // CDF has empty metadata where none was given.
+    // CDF returns empty metadata where none was given.
     let none = Map::new();
     let pairs = |column: &Value| column["metadata"].as_object().unwrap_or(&none).clone();
     if pairs(wanted) != pairs(now) {

@@ -1,24 +1,24 @@
-//! What became of a transaction's rows: how many CDF has acknowledged, and of how many only CDF knows.
+//! What became of a transaction's rows: how many CDF has acknowledged, and for how many the outcome is unknown.
 
 use crate::cdf::buffer::Destination;
 
-/// Of the rows that go to one destination.
+/// The rows that go to one destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Count {
-    /// What the rows are, as a message counts them: `events`.
+    /// What a message calls the rows: `events`.
     pub noun: String,
-    /// Where they go, in full.
+    /// The full name of their destination.
     pub name: String,
     pub rows: usize,
-    /// Acknowledged.
+    /// Acknowledged rows.
     pub accepted: usize,
-    /// Under way in requests without an answer that says what became of them.
+    /// Rows in requests without an answer that tells their outcome.
     pub unknown: usize,
-    /// Those of the accepted that have no key.
+    /// Accepted rows without a key.
     pub blind: usize,
-    /// Those of the unknown that have no key.
+    /// Rows of unknown outcome without a key.
     pub blind_unknown: usize,
-    /// Not acknowledged as a whole, but some of their cells.
+    /// Rows that were not acknowledged as a whole, but some of their cells.
     pub in_part: usize,
     /// Time series that were created for their points.
     pub created: usize,
@@ -31,7 +31,7 @@ impl Count {
     }
 }
 
-/// What had been accepted, in a few words: `2000 of 5000 events accepted, 1000 more may have been accepted`.
+/// Summarizes what had been accepted: `2000 of 5000 events accepted, 1000 more may have been accepted`.
 pub fn brief(counts: &[&Count]) -> String {
     let sum = |of: fn(&Count) -> usize| counts.iter().map(|count| of(count)).sum::<usize>();
     let (accepted, unknown, created) = (sum(|c| c.accepted), sum(|c| c.unknown), sum(|c| c.created));
@@ -62,7 +62,7 @@ pub fn brief(counts: &[&Count]) -> String {
     text
 }
 
-/// The same in full, destination by destination.
+/// Tells the same in full, by destination.
 pub fn line(counts: &[&Count]) -> String {
     let list = |of: fn(&Count) -> usize| {
         let some = counts.iter().filter(|count| of(count) > 0);
@@ -93,7 +93,7 @@ pub fn line(counts: &[&Count]) -> String {
     text
 }
 
-/// What follows for another run of the same load.
+/// Says what happens if the same load runs again.
 pub fn advice(counts: &[&Count]) -> Option<String> {
     let sum = |of: fn(&Count) -> usize| counts.iter().map(|count| of(count)).sum::<usize>();
     let rows = |count: usize| format!("{count} row{} without external_id", if count == 1 { "" } else { "s" });

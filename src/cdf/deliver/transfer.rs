@@ -1,4 +1,4 @@
-//! A request that is being delivered: what it is sent with, and what has become of its rows so far.
+//! A request that is being delivered: what it needs, and what has become of its rows so far.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -27,13 +27,14 @@ pub(super) struct Transfer<'c> {
     pub(super) unknown: usize,
     pub(super) in_part: usize,
     pub(super) created: usize,
-    /// CDF's last refusal that was handled. An error that follows from it quotes it.
+    /// The last refusal by CDF that was handled. An error that follows from it quotes it.
     pub(super) answer: Option<ApiError>,
     /// CDF's last answer, for errors that follow from it.
     trace: Mutex<Option<Trace>>,
 }
 
-/// What is posted: where to, the body as JSON, whether it may be sent again, and what acknowledges it.
+/// Makes a POST request from the endpoint, a JSON body, whether it may be sent again, and the answer that acknowledges
+/// it.
 pub(super) fn json_post(endpoint: Endpoint, body: impl Into<Bytes>, resend: Resend, owed: Owed) -> Request {
     let body = request::RequestBody::Json(body.into());
     Request { endpoint, body, resend, owed }
@@ -54,7 +55,7 @@ impl<'c> Transfer<'c> {
         }
     }
 
-    /// What became of the rows.
+    /// Returns what became of the rows.
     pub(super) fn ended(self, error: Option<Error>) -> Receipt {
         let error = error.map(|error| error.about(self.destination.name()));
         let Transfer { unknown, in_part, created, request, .. } = self;
@@ -98,7 +99,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Asks CDF for something that may be asked for again.
+    /// Asks CDF for something, in a request that may be sent again.
     pub(super) async fn ask(
         &self,
         endpoint: Endpoint,
@@ -108,7 +109,7 @@ impl Transfer<'_> {
         self.send(&json_post(endpoint, body, Resend::Always, owed)).await
     }
 
-    /// Pauses, so that CDF may find what was just written.
+    /// Pauses, to give CDF time to find what was just written.
     pub(super) async fn wait_for_fresh(&self, pause: Duration) {
         const WHY: &str = "CDF does not find yet what was just written";
         let pauses = self.limits.errand.pauses(pause, WHY.to_owned());
@@ -117,7 +118,7 @@ impl Transfer<'_> {
         self.limits.errand.repeats(WHY);
     }
 
-    /// CDF's last answer, for errors that follow from it.
+    /// Returns CDF's last answer, for errors that follow from it.
     pub(super) fn trace(&self) -> Option<Trace> {
         self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,4 +1,4 @@
-//! Updates of items that exist.
+//! Updates existing items.
 
 use hashbrown::HashSet;
 
@@ -18,7 +18,7 @@ use crate::cdf::http::retry::Resend;
 const UNKNOWN_OUTCOMES: usize = 3;
 
 impl Transfer<'_> {
-    /// Updates items. Returns those that do not exist.
+    /// Updates items. Returns the rows whose items do not exist.
     pub(super) async fn update(&mut self, body: &Body, all: Vec<usize>) -> Result<Vec<usize>, Error> {
         let parsed = &Parsed::existing(body)?;
         let mut columns = self.column_changes(parsed, body, &all).await?;
@@ -38,17 +38,17 @@ impl Transfer<'_> {
 /// Updates items.
 struct Update<'b> {
     body: &'b Body,
-    /// The part of the rows that existing items get.
+    /// The rows as existing items get them.
     parsed: &'b Parsed<'b>,
     columns: ColumnChanges,
     /// Rows whose items do not exist.
     missing: Vec<usize>,
-    /// Answers to updates of columns that were lost.
+    /// The number of lost answers to updates of columns.
     lost_answers: usize,
 }
 
 impl Update<'_> {
-    /// What the row changes; None if that is nothing.
+    /// Returns what the row changes; None if that is nothing.
     fn patch(&self, transfer: &Transfer<'_>, at: usize) -> Option<Vec<u8>> {
         let columns = self.columns.changes.get(&at).map(Vec::as_slice);
         self.parsed.update(at, transfer.destination.resource, transfer.request.header.kind, columns)
@@ -64,7 +64,7 @@ impl Update<'_> {
         self.parsed.check_immutable(rows, answer, transfer.destination.resource, naming)
     }
 
-    /// Rows that change nothing: all that matters is whether their items exist.
+    /// Handles rows that change nothing: it only matters whether their items exist.
     async fn leave(&mut self, transfer: &Transfer<'_>, mut rows: Vec<usize>) -> Result<(), Error> {
         // Items whose columns were compared are known to exist.
         let all = rows.len();
@@ -86,8 +86,8 @@ impl Update<'_> {
         part.iter().any(|at| self.columns.changes.contains_key(at))
     }
 
-    /// After a lost answer: what became of the rows shows in the columns that CDF has now. The rows that are to be sent
-    /// again.
+    /// Finds out after a lost answer what became of the rows, from the columns that CDF has now. Returns the rows that
+    /// have to be sent again.
     async fn compare_again(
         &mut self,
         transfer: &mut Transfer<'_>,

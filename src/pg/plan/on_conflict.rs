@@ -39,7 +39,7 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
         let Some(target) = entries.get((*query).resultRelation as usize - 1) else {
             return;
         };
-        // The clause is DO NOTHING without columns already, or names a constraint: then PostgreSQL says that it does
+        // DO NOTHING without columns needs no change. PostgreSQL itself refuses a constraint, which has no index here.
         // not exist.
         if (*clause).arbiterElems.is_null() || (*clause).constraint != pg_sys::InvalidOid {
             return;
