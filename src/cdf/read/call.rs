@@ -30,7 +30,7 @@ impl Call<'_> {
         self.query.table.options.resource
     }
 
-    /// The subject of the read, as errors name it.
+    /// Returns the subject of the read, as errors name it.
     pub fn subject(&self) -> String {
         let options = &self.query.table.options;
         let raw = options.database.as_deref().zip(options.table.as_deref());

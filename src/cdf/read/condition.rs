@@ -19,7 +19,7 @@ pub enum Comparison {
     IsNotNull,
     /// An array has all elements of a list; metadata has all pairs of an object.
     Contains,
-    /// An array has one of a list.
+    /// An array has at least one element of a list.
     Overlaps,
     /// An array has this element.
     HasElement,
@@ -32,7 +32,7 @@ pub enum Comparison {
 pub enum Operand {
     Text(String),
     Int(i64),
-    /// The bits of a double.
+    /// A double, as its bits.
     Float(u64),
     /// Microseconds since 1970.
     Micros(i64),
@@ -49,7 +49,7 @@ pub enum OperandKind {
     Text,
     Int,
     Double,
-    /// Compared with a column of reals: a double too.
+    /// A real; it is compared as a double.
     Real,
     Time,
     /// An integer, the days since 2000.
@@ -58,7 +58,7 @@ pub enum OperandKind {
     Json,
 }
 
-/// `column comparison value`. PostgreSQL checks it again, so it only serves to save requests and rows.
+/// `column comparison value`. PostgreSQL checks the condition again, so it only serves to save requests and rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition {
     /// Position of the column in the foreign table.
@@ -73,7 +73,7 @@ pub fn is_order(comparison: Comparison) -> bool {
     matches!(comparison, Equal | Less | LessOrEqual | Greater | GreaterOrEqual)
 }
 
-/// The values of a condition, each once.
+/// Returns the values of a condition, each once.
 pub fn distinct(operand: &Operand) -> Vec<&Operand> {
     let operands = match operand {
         Operand::List(operands) => operands.as_slice(),
@@ -83,7 +83,7 @@ pub fn distinct(operand: &Operand) -> Vec<&Operand> {
     operands.iter().filter(|operand| seen.insert(*operand)).collect()
 }
 
-/// The literal text at the beginning of a LIKE pattern.
+/// Returns the literal text at the beginning of a LIKE pattern.
 pub fn literal_prefix(pattern: &str) -> String {
     let mut prefix = String::new();
     let mut characters = pattern.chars();

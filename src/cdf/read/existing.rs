@@ -32,13 +32,13 @@ pub enum RowKey {
         table: String,
         key: String,
     },
-    /// A point of a series, by its milliseconds; a row of a sequence, by its number.
+    /// A point of a series, by its milliseconds; or a row of a sequence, by its number.
     At(Identity, i64),
 }
 
 impl RowKey {
-    /// The key of an encoded row, from the beginning of its fragment that holds it, and the RAW database and table that
-    /// the row goes to. None: there is none.
+    /// Returns the key of an encoded row, if it has one. `prefix` is the beginning of the row's fragment, which holds
+    /// the key; `place` the RAW database and table that the row goes to.
     pub fn of_fragment(prefix: &[u8], place: Option<(&str, &str)>) -> Option<RowKey> {
         let object: Value = serde_json::from_slice(&key_object(prefix)).ok()?;
         if let Some((database, table)) = place {
@@ -56,7 +56,7 @@ impl RowKey {
         })
     }
 
-    /// The bytes that an encoded row of the key begins with, where the buffer finds rows by them.
+    /// Returns the bytes that an encoded row of this key begins with; the buffer finds rows by them.
     fn prefix(&self) -> Option<Vec<u8>> {
         let (member, text) = match self {
             RowKey::Item(Identity::ExternalId(name)) => (KeyMember::ExternalId, name),
@@ -67,7 +67,7 @@ impl RowKey {
     }
 }
 
-/// A query for CDF, and the keys that the buffer is asked for.
+/// A query for CDF, and the keys to ask the buffer for.
 pub struct Question {
     pub query: Query,
     /// As [`TransactionBuffer::pending`] takes them; None: own writes are read part by part.
@@ -77,9 +77,9 @@ pub struct Question {
     keys: HashSet<RowKey>,
 }
 
-/// The queries that find out which of these rows exist: as few as CDF allows.
+/// Returns the queries that find out which of these rows exist: as few as CDF allows.
 pub fn questions(table: &Arc<Table>, connection: &Arc<Connection>, keys: &HashSet<RowKey>) -> Vec<Question> {
-    // One for each way of naming rows, and for each place that a request can address.
+    // One query for each way of naming rows, and for each place that a request can address.
     let behind_view = table.options.resource.is_behind_view();
     let mut groups: HashMap<(u8, String, String), Vec<&RowKey>> = HashMap::new();
     for key in keys {
@@ -114,7 +114,7 @@ pub fn questions(table: &Arc<Table>, connection: &Arc<Connection>, keys: &HashSe
         .collect()
 }
 
-/// What the rows of a group share.
+/// Returns the conditions that the rows of a group share.
 fn conditions(table: &Table, keys: &[&RowKey]) -> Vec<Condition> {
     let mut conditions = Vec::new();
     let mut add = |column: Option<usize>, comparison: Comparison, operand: Operand| {
@@ -219,8 +219,9 @@ async fn read_all(
     Ok(())
 }
 
-/// RAW answers for one row by key, or for a whole table. A single row is asked for by key. For several rows the table is
-/// read, until that has taken more than one request and few rows are left, which are then asked for one by one.
+/// Reads rows of a RAW table. RAW answers for one row by key, or for a whole table. A single row is asked for by key.
+/// For several rows the table is read; once that has taken more than one request and few rows are left, those are asked
+/// for one by one.
 async fn of_raw_table(
     client: &Client,
     question: Question,

@@ -3,7 +3,7 @@
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::document::Value;
 
-/// A value read from CDF, before it is converted to the column's type.
+/// A value read from CDF, before its conversion to the column's type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Field {
     Null,
@@ -17,7 +17,7 @@ pub enum Field {
 }
 
 impl Field {
-    /// The value as a cell of a written row.
+    /// Returns the value as a cell of a written row.
     pub fn cell(&self) -> Cell<'_> {
         match self {
             Field::Null => Cell::Null,

@@ -1,7 +1,7 @@
 //! Conditions as filters of `/list` requests.
 //!
-//! A filter may return more rows than the conditions allow, because PostgreSQL checks them again, but never fewer. So a
-//! condition is left out if CDF might refuse its value.
+//! PostgreSQL checks the conditions again, so a filter may return more rows than they allow, but never fewer. A
+//! condition whose value CDF might refuse is therefore left out.
 
 use hashbrown::HashSet;
 use serde_json::{json, Map, Value};
@@ -16,9 +16,9 @@ use crate::cdf::resource::{
 };
 use crate::cdf::table::Binding;
 
-/// The most requests for a list of values that takes one request for each value.
+/// The most requests for a list of values, if each value takes one.
 const REQUESTS: usize = 10;
-/// Labels in a filter (API description, `LabelContainsAnyFilter`).
+/// The most labels in a filter (API description, `LabelContainsAnyFilter`).
 const LABELS: usize = 10;
 
 /// Whether list requests of the column's resource have a filter for such a condition.
@@ -46,7 +46,8 @@ pub fn filters_on(column: &Column, comparison: Comparison) -> bool {
     }
 }
 
-/// The filters that together return all rows that fulfil the conditions, and no row twice. An empty list: no row does.
+/// Returns the filters that together find all rows that fulfil the conditions, and no row twice. An empty list: no row
+/// fulfils them.
 pub fn filters(query: &Query) -> Vec<Map<String, Value>> {
     let mut filters = Filters::default();
     for condition in &query.conditions {
@@ -64,14 +65,14 @@ struct Filters {
     filter: Map<String, Value>,
     ranges: Vec<(&'static str, Moments)>,
     metadata: Map<String, Value>,
-    /// UTF-8 bytes of its keys and values.
+    /// UTF-8 bytes of the keys and values of the metadata.
     metadata_bytes: usize,
-    /// A property, and its values that take one request each.
+    /// A property, and those of its values that take one request each.
     alternatives: Option<(&'static str, Vec<Value>)>,
 }
 
 impl Filters {
-    /// None if no row can fulfil the condition.
+    /// Adds a condition. None if no row can fulfil it.
     fn add(&mut self, column: &Column, condition: &Condition) -> Option<()> {
         let property = column.property;
         let comparison = condition.comparison;
@@ -79,7 +80,7 @@ impl Filters {
             (Filter::Equal, operand) => {
                 let values: Option<Vec<Value>> =
                     distinct(operand).into_iter().map(|operand| acceptable(column, operand)).collect();
-                // CDF might refuse a value that it does not take.
+                // Without values, CDF might refuse one of them.
                 if let Some(values) = values {
                     self.one_of(property, values)?;
                 }
@@ -143,7 +144,7 @@ impl Filters {
                         self.put("root", (comparison == Comparison::IsNull).into());
                     }
                 }
-                // CDF filters by whether any of them is there.
+                // CDF's filter only asks whether the row has any of them.
                 Comparison::Contains => {
                     let operands = distinct(operand);
                     let first = operands.first().map(|operand| reference(operand));
@@ -178,7 +179,7 @@ impl Filters {
         Some(())
     }
 
-    /// A property that must be equal to one of these.
+    /// Adds a property that must equal one of these values.
     fn one_of(&mut self, property: &'static str, mut values: Vec<Value>) -> Option<()> {
         match values.len() {
             0 => return None,
@@ -191,7 +192,8 @@ impl Filters {
         Some(())
     }
 
-    /// A property that CDF compares with a list. A list in parts returns no row twice only if a row has one value.
+    /// Adds a property that CDF compares with a list. Parts of a list return no row twice only if a row has a `single`
+    /// value.
     fn any_of(&mut self, property: &'static str, values: Vec<Value>, max: usize, single: bool) -> Option<()> {
         match values.len() {
             0 => return None,
@@ -205,8 +207,8 @@ impl Filters {
         Some(())
     }
 
-    /// Only texts are used: CDF's metadata has nothing else. A filter has the same limits as metadata; pairs beyond them are
-    /// left to PostgreSQL.
+    /// Adds pairs of metadata. Only texts are used, since CDF's metadata has nothing else. A filter has the same limits
+    /// as metadata; PostgreSQL checks the pairs beyond them.
     fn add_metadata(&mut self, operand: &Operand, limits: MetadataLimits) {
         let pairs: Vec<(String, Value)> = match operand {
             Operand::List(pair) => match pair.as_slice() {
@@ -237,7 +239,7 @@ impl Filters {
         }
     }
 
-    /// Of several conditions on a property the first counts.
+    /// Adds a property. Of several conditions on one property the first counts.
     fn put(&mut self, property: &str, value: Value) {
         self.filter.entry(property).or_insert(value);
     }
@@ -245,7 +247,7 @@ impl Filters {
     fn finish(mut self) -> Vec<Map<String, Value>> {
         for (property, moments) in std::mem::take(&mut self.ranges) {
             if let Some(range) = moments.json() {
-                // What is compared is not null.
+                // A value that is compared is not null.
                 self.filter.insert(property.into(), range);
             }
         }
@@ -267,7 +269,7 @@ impl Filters {
     }
 }
 
-/// A value that CDF takes in such a property.
+/// Returns the value of a condition as CDF takes it in such a property, if it does.
 fn acceptable(column: &Column, operand: &Operand) -> Option<Value> {
     match (operand, column.rule) {
         (Operand::Text(text), Rule::Text { min, max } | Rule::ImmutableText { min, max }) => {
@@ -282,7 +284,7 @@ fn acceptable(column: &Column, operand: &Operand) -> Option<Value> {
     }
 }
 
-/// An internal or external id. None for a value that cannot be one: nothing refers to it.
+/// Returns an internal or external id. None for a value that cannot be one: nothing refers to it.
 fn reference(operand: &Operand) -> Option<Value> {
     match operand {
         Operand::Int(id) => (ID_RANGE.0..=ID_RANGE.1).contains(id).then(|| (*id).into()),
@@ -291,7 +293,8 @@ fn reference(operand: &Operand) -> Option<Value> {
     }
 }
 
-/// External ids in a filter, each list with where to look them up: CDF may refuse one that is unknown.
+/// Returns the external ids in a filter, each list with the items that they name: CDF may refuse a filter with an
+/// unknown one.
 pub fn names(filter: &Map<String, Value>) -> Vec<(&'static ReferenceTarget, Vec<String>)> {
     let mut found = Vec::new();
     for (property, target) in NAMED {
@@ -305,7 +308,7 @@ pub fn names(filter: &Map<String, Value>) -> Vec<(&'static ReferenceTarget, Vec<
     found
 }
 
-/// Properties of filters that may hold external ids of other items.
+/// The properties of filters that may hold external ids of other items.
 static NAMED: [(&str, &ReferenceTarget); 3] =
     [("dataSetIds", &DATA_SET), ("parentExternalIds", &ASSET), ("assetExternalIds", &ASSET)];
 
@@ -313,7 +316,8 @@ fn name(element: &Value) -> Option<&str> {
     element.as_str().or_else(|| element["externalId"].as_str())
 }
 
-/// Removes names of the target that are not `known` from a filter. False if none is left where one is needed.
+/// Removes the target's external ids that are not `known` from a filter. Returns false if a property that needs one has
+/// none left.
 pub fn keep_known(
     filter: &mut Map<String, Value>,
     target: &ReferenceTarget,

@@ -20,7 +20,7 @@ use crate::cdf::resource::{Column, ColumnType, Role};
 use crate::cdf::table::view::{Property, PropertyType, View};
 use crate::cdf::table::{Binding, Part};
 
-/// Instances per request, CDF's maximum.
+/// Instances per request, at most.
 const PER_PAGE: usize = 1000;
 
 pub struct InstancePages {
@@ -38,13 +38,13 @@ enum InstanceStep {
         cursor: Option<String>,
         others: VecDeque<Option<Request>>,
     },
-    /// Rows that only the transaction knows.
+    /// Rows that only the transaction has.
     Rest,
     Done,
 }
 
 impl InstanceStep {
-    /// The first page of the first of these filters.
+    /// Returns the step for the first page of the first of these filters.
     fn list(mut filters: VecDeque<Option<Request>>) -> InstanceStep {
         match filters.pop_front() {
             Some(filter) => InstanceStep::List { filter, cursor: None, others: filters },
@@ -53,7 +53,7 @@ impl InstanceStep {
     }
 }
 
-/// The texts of which a column must have one.
+/// Returns the texts of which the column of a role must have one.
 fn texts(query: &Query, role: Role) -> Option<Vec<&str>> {
     let position = query.table.position_of(role)?;
     let condition = query.conditions.iter().find(|condition| {
@@ -74,17 +74,18 @@ fn texts(query: &Query, role: Role) -> Option<Vec<&str>> {
     Some(texts)
 }
 
-/// The spaces in which instances must be. A table without a column for the space holds those of the view's own space.
+/// Returns the spaces in which instances must be. A table without a column for the space holds those of the view's own
+/// space.
 fn spaces(query: &Query) -> Option<Vec<&str>> {
     match (query.table.position_of(Role::Space), &query.table.view) {
         (None, Some(view)) => Some(vec![&view.name.space]),
-        // CDF refuses a request with an impossible space name, and such a space holds nothing.
+        // CDF refuses a request with an impossible space name, and no such space exists.
         _ => texts(query, Role::Space)
             .map(|spaces| spaces.into_iter().filter(|space| check_space(space).is_ok()).collect()),
     }
 }
 
-/// The external ids of which instances must have one. CDF refuses a request with an impossible one.
+/// Returns the external ids of which instances must have one. CDF refuses a request with an impossible one.
 fn external_ids(query: &Query) -> Option<Vec<&str>> {
     let texts = texts(query, Role::ExternalId)?;
     Some(texts.into_iter().filter(|external_id| check_external_id(external_id).is_ok()).collect())
@@ -109,7 +110,7 @@ impl InstancePages {
         Ok(InstancePages { instance_type, step, overlay })
     }
 
-    /// Instances by their keys.
+    /// Reads instances by their keys.
     async fn by_ids(
         &self,
         call: &Call<'_>,
@@ -172,7 +173,7 @@ impl InstancePages {
                     self.overlay.add(&more, &view)?;
                     self.step = InstanceStep::Rest;
                 }
-                // Own writes may make further instances fulfil the conditions.
+                // Own writes may have made more instances fulfil the conditions.
                 let mut items = Vec::new();
                 for keys in self.overlay.keys().chunks(PER_PAGE) {
                     let keys: Vec<Request> = keys
@@ -216,7 +217,8 @@ impl InstancePages {
     }
 }
 
-/// The filters that together return all instances that fulfil the conditions, and none twice. An empty list: none does.
+/// Returns the filters that together find all instances that fulfil the conditions, and none twice. An empty list: none
+/// fulfils them.
 fn filters(query: &Query, view: &View, instance_type: &str) -> VecDeque<Option<Request>> {
     let Some(mut all) = parts(query, view, instance_type) else {
         return VecDeque::new();
@@ -248,7 +250,7 @@ fn filters(query: &Query, view: &View, instance_type: &str) -> VecDeque<Option<R
     }
 }
 
-/// A column that every instance has.
+/// Returns the value of a column that every instance has.
 fn fixed(column: &Column, item: &Value) -> Field {
     let value = match column.property.split_once('.') {
         Some((end, part)) => &item[end][part],
@@ -271,7 +273,7 @@ fn value(property: &Property, part: Part, value: &Value) -> Field {
     };
     match value {
         Value::Null => Field::Null,
-        // In a JSON property a text is a JSON document too.
+        // In a JSON property, a text is a JSON document, too.
         Value::String(_) if property.property_type == PropertyType::Json => Field::Json(value.clone()),
         Value::String(text) if property.property_type == PropertyType::Timestamp => moment(text),
         Value::String(text) => Field::Text(text.clone()),
@@ -279,7 +281,7 @@ fn value(property: &Property, part: Part, value: &Value) -> Field {
     }
 }
 
-/// CDF's timestamps are texts. Without a zone they are UTC.
+/// Reads one of CDF's timestamps, which are texts. Without a zone they are UTC.
 fn moment(text: &str) -> Field {
     let parsed = OffsetDateTime::parse(text, &Rfc3339)
         .or_else(|_| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339));

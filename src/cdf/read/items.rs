@@ -15,17 +15,17 @@ use crate::cdf::error::{Error, RequestError};
 use crate::cdf::resource::{Column, ColumnType, ReferenceTarget, Resource, Rule};
 use crate::cdf::table::Binding;
 
-/// Items per list request, CDF's maximum.
+/// Items per list request, at most.
 pub(super) const PER_LIST: usize = 1000;
 
 pub struct ItemPages {
     resource: &'static Resource,
     step: ItemStep,
     overlay: ItemOverlay,
-    /// The items are asked for by key, so a missing one does not exist. A list does not prove that, because it may not show yet
-    /// what was just created.
+    /// Whether items are asked for by key. Then a missing one does not exist. A list does not prove that, because it
+    /// may not show yet what was just created.
     keyed: bool,
-    /// External ids by kind of item and internal id.
+    /// External ids, by resource and internal id.
     names: HashMap<(&'static str, i64), Option<String>>,
 }
 
@@ -38,13 +38,13 @@ enum ItemStep {
         cursor: Option<String>,
         others: VecDeque<Map<String, Request>>,
     },
-    /// Rows that only the transaction knows.
+    /// Rows that only the transaction has.
     Rest,
     Done,
 }
 
 impl ItemStep {
-    /// The first page of the first of these filters.
+    /// Returns the step for the first page of the first of these filters.
     fn list(mut filters: VecDeque<Map<String, Request>>) -> ItemStep {
         match filters.pop_front() {
             Some(filter) => ItemStep::List { filter, cursor: None, others: filters },
@@ -72,7 +72,7 @@ impl ItemPages {
         let items = match std::mem::replace(&mut self.step, ItemStep::Done) {
             ItemStep::Done => return Ok(None),
             ItemStep::ByKeys(keys) if keys.is_empty() => {
-                // What is asked for by name was put into the query, and what only the transaction knows of has no id.
+                // The query has the own writes by name already, and an item that only the transaction has has no id.
                 self.step = if call.own.is_empty() { ItemStep::Rest } else { ItemStep::Done };
                 return Ok(Some(Vec::new()));
             }
@@ -83,7 +83,7 @@ impl ItemPages {
                 self.overlaid(call, items).await?
             }
             ItemStep::Rest => {
-                // All that was written to these keys: of the items that CDF has of them, nothing more is to be asked.
+                // All that was written to these keys. Items that CDF has under them were read already.
                 let more = call.own.rest(None).await?;
                 if !more.is_empty() {
                     self.overlay.add(&more)?;
@@ -102,7 +102,7 @@ impl ItemPages {
                     let some = self.by_ids(call, keys).await?;
                     items.extend(self.completed(call, some).await?);
                 }
-                // Items that CDF does not know now are new.
+                // Items that CDF does not know by now are new.
                 items.extend(rest.fresh);
                 items.extend(self.overlay.rest(call.resource(), true).fresh);
                 items
@@ -139,13 +139,13 @@ impl ItemPages {
         Ok(Some(items.into_iter().map(|item| self.row(call.query, item)).collect()))
     }
 
-    /// Items by their keys.
+    /// Reads items by their keys.
     async fn by_ids(&self, call: &Call<'_>, keys: &[Request]) -> Result<Vec<Value>, Error> {
         let body = json!({ "items": keys, "ignoreUnknownIds": true });
         Ok(take_page(call.post(self.resource.by_ids(), &body).await?).0)
     }
 
-    /// The items of a list in their current state, without deleted ones.
+    /// Reads the items of a list in their current state, without deleted ones.
     async fn as_they_are(&self, call: &Call<'_>, listed: Vec<Value>) -> Result<Vec<Value>, Error> {
         let key = |item: &Value| match (item["id"].as_i64(), item["externalId"].as_str()) {
             (Some(id), _) => Some(json!({ "id": id })),
@@ -159,13 +159,13 @@ impl ItemPages {
         }
     }
 
-    /// Items with what the transaction has written to them.
+    /// Returns items with what the transaction has written to them.
     async fn overlaid(&mut self, call: &Call<'_>, items: Vec<Value>) -> Result<Vec<Value>, Error> {
         self.overlay.add(&call.own.of_items(&items, own::item_key).await?)?;
         Ok(self.applied(call, items))
     }
 
-    /// As `overlaid`, of items of which the overlay holds what was written to one of their names.
+    /// As `overlaid`, for items of which the overlay already has the writes to one of their names.
     async fn completed(&mut self, call: &Call<'_>, items: Vec<Value>) -> Result<Vec<Value>, Error> {
         self.overlay.add(&call.own.of_items_anew(&items, own::item_key).await?)?;
         Ok(self.applied(call, items))
@@ -210,7 +210,7 @@ impl ItemPages {
         field_of(column, value)
     }
 
-    /// External ids of what the items refer to by internal id, where a column wants them.
+    /// Looks up external ids for the internal ids in the items, if a column shows them.
     async fn look_up_names(&mut self, call: &Call<'_>, items: &[Value]) -> Result<(), Error> {
         for (at, binding) in call.query.table.bindings.iter().enumerate() {
             let Some(Binding::Column(column)) = binding else {
@@ -249,7 +249,7 @@ impl ItemPages {
     }
 }
 
-/// A property of an item as a field of the column.
+/// Returns a property of an item as a field of the column.
 pub(super) fn field_of(column: &Column, value: Value) -> Field {
     if column.empty.is_some_and(|empty| value.to_string() == empty) {
         return Field::Null;
@@ -274,16 +274,16 @@ pub(super) fn list_body(query: &Query, filter: &Map<String, Request>, cursor: Op
     Request::Object(body)
 }
 
-/// Which of a filter's names CDF does not know.
+/// Which of a filter's external ids CDF does not know.
 enum Unknown {
     None,
-    /// Here is the filter without them.
+    /// The filter without them.
     Some(Map<String, Request>),
     /// Nothing fulfils the filter.
     All,
 }
 
-/// The rest of a filter that CDF has refused, perhaps for unknown names.
+/// Asks which external ids of a refused filter CDF does not know: they may be why it was refused.
 async fn without_unknown(call: &Call<'_>, filter: &Map<String, Request>) -> Unknown {
     let mut left = filter.clone();
     for (target, names) in filter::names(filter) {
@@ -291,7 +291,7 @@ async fn without_unknown(call: &Call<'_>, filter: &Map<String, Request>) -> Unkn
         let mut known = HashSet::new();
         for part in keys.chunks(PER_LIST) {
             let body = json!({ "items": part, "ignoreUnknownIds": true });
-            // CDF's first answer says more than that this look-up is not allowed.
+            // CDF's first answer is more useful than that this look-up is not allowed.
             let Ok(answer) = call.post(target.by_ids(), &body).await else {
                 return Unknown::None;
             };

@@ -1,4 +1,4 @@
-//! Pages of a journal: `/list` for one subject of its rows after another.
+//! Pages of a journal: a `/list` request for each item that its rows are about.
 
 use std::collections::VecDeque;
 
@@ -19,14 +19,14 @@ type Filter = Map<String, Request>;
 
 pub struct JournalPages {
     list: Endpoint,
-    /// The items that rows are about, and by which property a row names its own.
+    /// The items that rows are about, and the property by which a row names its item.
     of: &'static Owner,
     subject: &'static str,
     /// Lists to read, each for one item.
     lists: VecDeque<(Filter, Option<String>)>,
-    /// Filters that are to be asked for of every item, and the next page of these.
+    /// Filters to ask for with every item, and the next page of the items.
     every: Option<(Vec<Filter>, Option<String>)>,
-    /// What the transaction has written comes last.
+    /// Whether the transaction's own rows are still to come; they come last.
     own: bool,
 }
 
@@ -64,7 +64,7 @@ impl JournalPages {
         Ok(None)
     }
 
-    /// A page of the rows that are about one item.
+    /// Reads a page of the rows about one item.
     async fn page(
         &mut self,
         call: &Call<'_>,
@@ -75,7 +75,7 @@ impl JournalPages {
         let (items, next) = match call.ask(self.list.clone(), &list_body(call.query, &filter, cursor)).await {
             Ok(response) => take_page(response.document()?),
             Err(RequestError::Api(api)) if first && matches!(api.status, 400 | 404) && api.of_cdf => {
-                // The item may not exist; then no row is about it.
+                // The item may not exist; then there are no rows about it.
                 match self.exists(call, &filter).await {
                     Some(false) => return Ok(Vec::new()),
                     _ => return Err(call.failed(RequestError::Api(api))),
@@ -92,7 +92,7 @@ impl JournalPages {
         Ok(rows.collect())
     }
 
-    /// Whether the item of a filter exists; None if CDF does not say.
+    /// Whether the item of a filter exists; None if CDF does not tell.
     async fn exists(&self, call: &Call<'_>, filter: &Filter) -> Option<bool> {
         let body =
             json!({ "items": [{ "externalId": filter.get(self.subject)? }], "ignoreUnknownIds": true });
@@ -100,7 +100,7 @@ impl JournalPages {
         Some(!take_page(answer.document().ok()?).0.is_empty())
     }
 
-    /// Adds a list for each item of a page of all that there are.
+    /// Adds a list for each item on a page of all items.
     async fn subjects(
         &mut self,
         call: &Call<'_>,
@@ -129,7 +129,7 @@ impl JournalPages {
         Ok(())
     }
 
-    /// The rows that the transaction has written.
+    /// Returns the rows that the transaction has written.
     async fn own_rows(&mut self, call: &Call<'_>) -> Result<Vec<Row>, Error> {
         let mut pending = call.query.pending.items.clone();
         loop {
@@ -148,7 +148,7 @@ impl JournalPages {
     }
 }
 
-/// Makes a row. `subject`: the item that it is about, if it does not name it itself.
+/// Makes a row. `subject`: the item that it is about, if the row does not name it.
 fn row(query: &Query, item: &Value, subject: Option<&str>) -> Row {
     let value = |column: &Column| match subject {
         Some(subject) if column.rule == Rule::Subject => Value::from(subject),

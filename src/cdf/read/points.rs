@@ -23,9 +23,9 @@ use crate::cdf::resource::datapoints;
 use crate::cdf::resource::Role;
 use crate::cdf::table::Binding;
 
-/// Points per request, CDF's maximum over all its series.
+/// Points per request, at most, over all its series.
 const POINTS: usize = 100_000;
-/// Series per request, CDF's maximum.
+/// Series per request, at most.
 const SERIES: usize = 100;
 /// Series per page of their list.
 const SERIES_PER_LIST: usize = 1000;
@@ -34,21 +34,21 @@ pub struct PointPages {
     string: bool,
     /// CDF's points of some stretches, still without the transaction's own writes.
     stretches: VecDeque<SeriesStretch>,
-    /// Series whose points are still to be read; with a cursor, the rest of their points.
+    /// Series whose points are still to be read; the cursor, if any, leads to the rest of their points.
     waiting: VecDeque<Series>,
-    /// The cursor of the list of series, if all are read.
+    /// The cursor of the list of series, if all series are read.
     list: Option<Option<String>>,
     /// Milliseconds; the end is exclusive.
     start: i64,
     end: i64,
-    /// Points of each series per request. It stays the same while there are cursors.
+    /// Points per series and request. The number must not change while there are cursors.
     per_series: usize,
 }
 
 struct Series {
     reference: Value,
     cursor: Option<String>,
-    /// The first moment that was not read yet.
+    /// The first timestamp that was not read yet.
     from: i64,
 }
 
@@ -59,7 +59,7 @@ struct SeriesStretch {
 }
 
 impl SeriesStretch {
-    /// The series without points.
+    /// Returns the series without points.
     fn names(&self) -> ListItem {
         let ListItem { id, external_id, is_string, instance_id, .. } = &self.item;
         ListItem {
@@ -71,7 +71,7 @@ impl SeriesStretch {
         }
     }
 
-    /// Splits off the points that CDF has before a moment.
+    /// Splits off CDF's points before a timestamp.
     fn points_until(&mut self, moment: i64) -> Option<Points> {
         fn earlier<P>(points: &mut Vec<P>, count: usize) -> Vec<P> {
             let later = points.split_off(count);
@@ -91,7 +91,7 @@ impl SeriesStretch {
     }
 }
 
-/// Sorts points by time, as CDF returns them, and returns the last moment.
+/// Sorts points by time, as CDF returns them, and returns the last timestamp.
 fn in_order(points: &mut Option<Points>) -> Option<i64> {
     match points.as_mut()? {
         Points::Numeric(NumericPoints { datapoints }) => {
@@ -153,7 +153,7 @@ impl PointPages {
         let mut items = Vec::with_capacity(batch.len());
         for series in &batch {
             let mut item = series.reference.clone();
-            // By default CDF returns Good points only.
+            // By default CDF returns only Good points.
             item["includeStatus"] = true.into();
             item["ignoreBadDataPoints"] = false.into();
             item["treatUncertainAsBad"] = false.into();
@@ -178,8 +178,8 @@ impl PointPages {
             let cursor = std::mem::take(&mut item.next_cursor);
             let more = !cursor.is_empty();
             if more || !call.own.is_empty() {
-                // A cursor goes with the reference that it was given for. Unknown series are left out of an answer, so
-                // that places do not tell which series an item is of.
+                // A cursor belongs to the reference that it was returned for. Answers leave out unknown series, so
+                // positions do not tell which series an item belongs to.
                 let asked = batch.iter().find(|series| refers_to(&series.reference, &item));
                 let Some(Series { reference, from, .. }) = asked else {
                     return Err(response.unreadable("it has a series that was not asked for"));
@@ -202,8 +202,8 @@ impl PointPages {
         Ok(Some(rows))
     }
 
-    /// What the transaction has written to the series and stretches of a page, laid over what CDF has there: as much of it
-    /// as is told at a time.
+    /// Lays what the transaction has written to the series and stretches of a page over CDF's points: as much of it as
+    /// comes in one answer.
     async fn lay_over(&mut self, call: &Call<'_>) -> Result<Vec<Row>, Error> {
         let wanted = self.stretches.iter().map(|stretch| (identities(&stretch.item), stretch.within));
         let told = call.own.points(WantedPoints::Of(wanted.collect())).await?;
@@ -223,7 +223,7 @@ impl PointPages {
         Ok(rows)
     }
 
-    /// The next points of series that only the transaction knows; None at the end.
+    /// Returns the next points of series that only the transaction has; None at the end.
     async fn rest(&mut self, call: &Call<'_>) -> Result<Option<Vec<Row>>, Error> {
         if call.own.is_empty() {
             return Ok(None);
@@ -262,8 +262,8 @@ impl PointPages {
     }
 }
 
-/// Decodes the answer, which is protobuf as asked for, or JSON if the server has only that. No protobuf message begins with
-/// a brace: that would be the start of a group.
+/// Decodes the answer: protobuf, as asked for, or JSON if the server has only that. No protobuf message begins with a
+/// brace, which would be the start of a group.
 fn decode(body: &Bytes) -> Result<ListResponse, String> {
     if !body.starts_with(b"{") {
         return ListResponse::decode(body.clone()).map_err(|error| error.to_string());
@@ -359,7 +359,7 @@ impl JsonSeries {
     }
 }
 
-/// A numeric value. In JSON, values that are not finite are texts.
+/// Parses a numeric value. In JSON, values that are not finite are texts.
 fn number(value: &Value) -> f64 {
     match value {
         Value::String(text) => text.parse().unwrap_or(f64::NAN),
@@ -367,7 +367,7 @@ fn number(value: &Value) -> f64 {
     }
 }
 
-/// Whether the reference of a request is the answer's series.
+/// Whether the reference in a request means the series of an answer.
 fn refers_to(reference: &Value, item: &ListItem) -> bool {
     match (&reference["externalId"], &reference["id"]) {
         (Value::String(external_id), _) => *external_id == item.external_id,
@@ -379,7 +379,7 @@ fn refers_to(reference: &Value, item: &ListItem) -> bool {
     }
 }
 
-/// Every way in which the series can be addressed.
+/// Returns every way in which the series can be addressed.
 fn identities(item: &ListItem) -> Vec<Identity> {
     let mut all = vec![Identity::Id(item.id)];
     if !item.external_id.is_empty() {
@@ -392,7 +392,7 @@ fn identities(item: &ListItem) -> Vec<Identity> {
     all
 }
 
-/// A series that was not seen in CDF.
+/// Makes a series that CDF has not shown.
 fn named(identity: &Identity) -> ListItem {
     let mut item = ListItem::default();
     match identity {
@@ -429,7 +429,7 @@ fn append(rows: &mut Vec<Row>, query: &Query, mut item: ListItem) {
     let template: Row = roles.iter().map(|role| series(*role)).collect();
     let row = |timestamp: i64, value: Field, status: Option<Status>| {
         let mut row = template.clone();
-        // CDF leaves the status of Good points out.
+        // CDF leaves out the status of Good points.
         let status = status.unwrap_or_else(|| Status { code: 0, symbol: "Good".into() });
         for (field, role) in row.iter_mut().zip(&roles) {
             match *role {

@@ -1,7 +1,7 @@
 //! Conditions on the properties of nodes and edges, as filters of `/models/instances/list`.
 //!
-//! As in [`super::filter`], a filter may return more than the conditions allow, but never less, and a condition is left out if
-//! CDF might refuse its value.
+//! As in [`super::filter`], a filter may return more than the conditions allow, but never less, and a condition whose
+//! value CDF might refuse is left out.
 
 use serde_json::{json, Map, Value};
 use time::{Date, OffsetDateTime};
@@ -15,17 +15,17 @@ use crate::cdf::resource::Role;
 use crate::cdf::table::view::{Property, PropertyType, View};
 use crate::cdf::table::{Binding, Part, Table};
 
-/// Values in one filter (API description, `RawPropertyValueV3`, an array of texts, booleans or numbers).
+/// The most values in one filter (API description, `RawPropertyValueV3`, an array of texts, booleans or numbers).
 pub const VALUES: usize = 1000;
-/// Direct relations in one filter (the same place, an array of direct relations).
+/// The most direct relations in one filter (the same place, an array of direct relations).
 const RELATIONS: usize = 100;
-/// The Julian day of 2000-01-01, where PostgreSQL counts days from.
+/// The Julian day of 2000-01-01, from which PostgreSQL counts days.
 const JULIAN_2000: i32 = 2_451_545;
 
-/// The part of an instance that a column shows, apart from its key.
+/// The part of an instance that a column shows, except for its key.
 enum Subject<'t> {
     Value(&'t Property),
-    /// A part of a direct relation, or of `type`, `startNode` or `endNode`; how the property and the end are called.
+    /// A part of a direct relation, or of `type`, `startNode` or `endNode`, with the name of the property or member.
     Relation(&'t str, Part),
 }
 
@@ -52,7 +52,7 @@ pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool 
     };
     let of = property.property_type;
     if matches!(comparison, IsNull | IsNotNull) {
-        // A JSON document may itself be null, which is NULL here.
+        // A JSON document may itself be null, which is NULL in PostgreSQL.
         return of != PropertyType::Json;
     }
     match (of, property.list) {
@@ -66,12 +66,12 @@ pub fn filters_on(table: &Table, column: usize, comparison: Comparison) -> bool 
             is_order(comparison) || comparison == AnyOf
         }
         (PropertyType::Float32 | PropertyType::Timestamp | PropertyType::Date, None) => is_order(comparison),
-        // CDF might refuse a value that is not in the enumeration, or not an external id.
+        // CDF might refuse a value that is not in the enumeration, or that is no external id.
         (PropertyType::Reference | PropertyType::Direct | PropertyType::Json, None) => false,
     }
 }
 
-/// The type that a condition's value needs for a comparison in CDF.
+/// Returns the type that a condition's value needs for a comparison in CDF.
 pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
     Some(match subject(table, column)? {
         Subject::Relation(..) => OperandKind::Text,
@@ -90,13 +90,13 @@ pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
 
 /// Whether a filter returns exactly the rows that fulfil a comparison of this property.
 pub fn is_exact(property: &Property, comparison: Comparison) -> bool {
-    // Reals are asked for with their neighbours.
+    // Filters on reals include the neighbouring values.
     property.property_type != PropertyType::Float32
         || matches!(comparison, Comparison::IsNull | Comparison::IsNotNull)
 }
 
-/// Keeps the conditions that a scan's requests carry: keys are asked for separately, and one part of a relation alone filters
-/// nothing.
+/// Keeps only the conditions that a scan's requests carry: keys are asked for separately, and one part of a relation
+/// alone filters nothing.
 pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T) -> (usize, Comparison)) {
     let is_equal = |condition: &T| matches!(of(condition).1, Comparison::Equal | Comparison::AnyOf);
     let fixed = |role: Role| {
@@ -126,7 +126,7 @@ pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T)
     });
 }
 
-/// The parts of a filter, all of which must hold; None if no instance can fulfil the conditions.
+/// Returns the parts of a filter, all of which must hold; None if no instance can fulfil the conditions.
 pub fn parts(query: &Query, view: &View, instance_type: &str) -> Option<Vec<Value>> {
     let mut parts = PropertyParts::default();
     for condition in &query.conditions {
@@ -145,7 +145,7 @@ pub fn parts(query: &Query, view: &View, instance_type: &str) -> Option<Vec<Valu
     parts.finish()
 }
 
-/// A property as filters name it.
+/// Returns a property as filters name it.
 fn reference(view: &View, property: &str) -> Value {
     json!([view.name.space, format!("{}/{}", view.name.external_id, view.name.version), property])
 }
@@ -153,7 +153,7 @@ fn reference(view: &View, property: &str) -> Value {
 #[derive(Default)]
 struct PropertyParts {
     parts: Vec<Value>,
-    /// Bounds by the property that they are on.
+    /// Bounds, by the property that they limit.
     ranges: Vec<(Value, Map<String, Value>)>,
     relations: Vec<RelationPart>,
 }
@@ -165,7 +165,7 @@ struct RelationPart {
 }
 
 impl PropertyParts {
-    /// None if no value can fulfil the condition.
+    /// Adds a condition. None if no value can fulfil it.
     fn add(&mut self, reference: &Value, property: &Property, condition: &Condition) -> Option<()> {
         use Comparison::*;
         let Condition { comparison, operand, .. } = condition;
@@ -242,7 +242,7 @@ impl PropertyParts {
         self.parts.push(if exists { filter } else { json!({ "not": filter }) });
     }
 
-    /// The value is one of these.
+    /// Adds that the value is one of these.
     fn any_of(&mut self, reference: &Value, mut values: Vec<Value>, most: usize) -> Option<()> {
         match values.len() {
             0 => return None,
@@ -255,7 +255,7 @@ impl PropertyParts {
         Some(())
     }
 
-    /// Bounds from both sides go into one range; a second one from the same side is left to PostgreSQL.
+    /// Adds a bound. Bounds from both sides go into one range; PostgreSQL checks a second one from the same side.
     fn bound(&mut self, reference: &Value, bound: &str, value: Value) {
         let Some(at) = self.ranges.iter().position(|(other, _)| other == reference) else {
             self.ranges.push((reference.clone(), Map::from_iter([(bound.to_owned(), value)])));
@@ -293,7 +293,7 @@ fn is_range(property: &Property) -> bool {
     matches!(property.property_type, PropertyType::Float32 | PropertyType::Timestamp | PropertyType::Date)
 }
 
-/// The values of a condition, each once, as CDF takes them; None if one of them might be an error there.
+/// Returns the values of a condition, each once, as CDF takes them; None if CDF might refuse one of them.
 fn values(property: &Property, operand: &Operand) -> Option<Vec<Value>> {
     distinct(operand).into_iter().map(|operand| value(property, operand)).collect()
 }
@@ -311,7 +311,7 @@ fn value(property: &Property, operand: &Operand) -> Option<Value> {
     }
 }
 
-/// The bounds that a comparison sets, none where CDF might refuse them; None if no value is within them.
+/// Returns the bounds that a comparison sets: none where CDF might refuse them. None if no value is within them.
 fn bounds(
     property: &Property,
     comparison: Comparison,
@@ -347,7 +347,7 @@ fn bounds(
                 _ => both(date(*days), None),
             }
         }
-        // CDF may compare with the nearest real, or with the double that is written.
+        // CDF may compare with the nearest real, or with the double as it is written.
         (PropertyType::Float32, Operand::Float(bits)) => {
             let real = f64::from_bits(*bits) as f32;
             let number = |real: f32| serde_json::Number::from_f64(f64::from(real)).map(Value::Number);
@@ -371,7 +371,7 @@ fn bounds(
     }
 }
 
-/// A moment as CDF writes it; None out of the years 1 to 9999.
+/// Writes a timestamp as CDF does; None outside the years 1 to 9999.
 fn moment(millis: i64) -> Option<Value> {
     let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()?;
     (1..=9999).contains(&moment.year()).then(|| crate::cdf::encode::property::moment(moment).into())

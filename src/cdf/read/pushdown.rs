@@ -1,11 +1,11 @@
-//! Which conditions CDF is asked by: of items as [`filter`] says, of instances as [`properties`] does.
+//! Which conditions go into requests: for items as [`filter`] says, for instances as [`properties`] does.
 
 use super::condition::{is_order, Comparison, OperandKind};
 use super::{filter, properties};
 use crate::cdf::resource::{ColumnType, Filter, Role, Rule};
 use crate::cdf::table::{Binding, Part, Table};
 
-/// Whether CDF can be asked for the rows of a table by such a condition.
+/// Whether such a condition can narrow down a request for the rows of a table.
 pub fn filters_on(table: &Table, at: usize, comparison: Comparison) -> bool {
     let equal = comparison == Comparison::Equal;
     let one_of = equal || comparison == Comparison::AnyOf;
@@ -30,7 +30,7 @@ pub fn filters_on(table: &Table, at: usize, comparison: Comparison) -> bool {
         }
 }
 
-/// What a condition's value must be to be compared with a column in CDF.
+/// Returns the type that a condition's value needs to be compared with a column in CDF.
 pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
     Some(match table.bindings[column].as_ref()? {
         Binding::RawColumn { .. } => OperandKind::Text,
@@ -46,10 +46,10 @@ pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
     })
 }
 
-/// Whether a filter leaves exactly the rows that fulfil such a condition, for any value that CDF takes.
+/// Whether a filter returns exactly the rows that fulfil such a condition, for any value that CDF takes.
 pub fn is_exact(table: &Table, column: usize, comparison: Comparison) -> bool {
     match (&table.bindings[column], comparison) {
-        // Wildcards may stand anywhere in the pattern, and pairs that are not text are not asked for.
+        // Wildcards may stand anywhere in the pattern, and pairs that are no texts are not asked for.
         (_, Comparison::Like) => false,
         (Some(Binding::Property { property, part: Part::Whole }), comparison) => {
             properties::is_exact(property, comparison)
@@ -59,13 +59,13 @@ pub fn is_exact(table: &Table, column: usize, comparison: Comparison) -> bool {
     }
 }
 
-/// Leaves the conditions that the requests of a scan really carry: keys are asked for by themselves.
+/// Keeps only the conditions that the requests of a scan really carry: keys are asked for by themselves.
 pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T) -> (usize, Comparison)) {
     let resource = table.options.resource;
     if resource.is_behind_view() {
         return properties::keep_effective(table, conditions, of);
     }
-    // Rows of something else are asked for by all of it.
+    // Rows of another item are asked for by all of its conditions.
     if !resource.has_key() || resource.owner.is_some() || resource.is_in_raw_tables() {
         return;
     }
@@ -74,7 +74,7 @@ pub fn keep_effective<T>(table: &Table, conditions: &mut Vec<T>, of: impl Fn(&T)
         matches!(comparison, Comparison::Equal | Comparison::AnyOf)
             && matches!(&table.bindings[column], Some(Binding::Column(column)) if matches!(column.rule, Rule::Id | Rule::ExternalId))
     };
-    // By id, as the reader chooses.
+    // Prefer the id, as the reader does.
     let by_id = |condition: &T| matches!(&table.bindings[of(condition).0], Some(Binding::Column(column)) if column.rule == Rule::Id);
     if let Some(first) = conditions
         .iter()

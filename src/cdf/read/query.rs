@@ -1,4 +1,4 @@
-//! What a SELECT wants of a foreign table.
+//! What a SELECT wants from a foreign table.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::cdf::resource::raw::KEY_CHARS;
 use crate::cdf::resource::{Role, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
 use crate::cdf::table::Table;
 
-/// What the requests of a scan gave.
+/// The results of a scan's requests.
 #[derive(Debug, Default)]
 pub struct Statistics {
     pub requests: AtomicU64,
@@ -21,7 +21,7 @@ pub struct Statistics {
     pub rows: AtomicU64,
 }
 
-/// What a SELECT wants of one foreign table.
+/// What a SELECT wants from one foreign table.
 #[derive(Debug, Clone)]
 pub struct Query {
     pub table: Arc<Table>,
@@ -29,17 +29,17 @@ pub struct Query {
     pub conditions: Vec<Condition>,
     /// Whether each column is needed.
     pub needed: Vec<bool>,
-    /// So many rows are probably enough.
+    /// How many rows are probably enough.
     pub limit: Option<usize>,
-    /// The rows are to be changed. CDF's lists are moments behind: what they show is asked for again by its keys, so that
-    /// nothing is changed by what it was.
+    /// The rows are to be changed. CDF's lists lag behind by moments, so what they show is read again by key: a change
+    /// must not be based on an old state.
     pub to_change: bool,
-    /// What the transaction itself has written to the table's resource, if the reader does not [ask](own::Own) for it.
+    /// What the transaction itself has written to the table's resource, unless the reader [asks](own::Own) for it.
     pub pending: Pending,
 }
 
 impl Query {
-    /// What is read, as errors name it.
+    /// Returns what is read, as errors name it.
     pub fn name(&self) -> String {
         let (database, table) = self.raw_place();
         self.table
@@ -48,7 +48,7 @@ impl Query {
             .named(self.table.view.as_deref().map(|view| &view.name as _), database.zip(table))
     }
 
-    /// The value that the column of a role must be equal to.
+    /// Returns the value that the column of a role must equal.
     pub(super) fn equal(&self, role: Role) -> Option<&Operand> {
         let position = self.table.position_of(role)?;
         self.conditions
@@ -64,9 +64,9 @@ impl Query {
         }
     }
 
-    /// The keys that rows must have one of, as CDF names them in requests; None if no condition says so.
+    /// Returns the keys of which rows must have one, as requests name them; None if no condition names keys.
     pub(super) fn keys(&self) -> Option<Vec<serde_json::Value>> {
-        // Of what has no other key CDF takes no empty one.
+        // CDF takes no empty external id for items that have no other key.
         let shortest = usize::from(self.table.options.resource.needs_external_id());
         let named = |role: Role, property: &str| {
             let position = self.table.position_of(role)?;
@@ -82,7 +82,7 @@ impl Query {
             let mut seen = HashSet::new();
             for operand in operands.iter().filter(|operand| seen.insert(*operand)) {
                 keys.push(match operand {
-                    // No item has a name or an id that CDF does not take.
+                    // CDF takes no other external ids and ids, so no item has them.
                     Operand::Text(text) if (shortest..=EXTERNAL_ID_CHARS).contains(&text.chars().count()) => {
                         json!({ property: text })
                     }
@@ -95,7 +95,7 @@ impl Query {
         named(Role::Id, "id").or_else(|| named(Role::ExternalId, "externalId"))
     }
 
-    /// The beginnings of encoded rows that have one of the keys asked for; None if the query is not by key.
+    /// Returns the beginnings of encoded rows that have one of the wanted keys; None if the query is not by key.
     pub fn key_prefixes(&self) -> Option<Vec<Vec<u8>>> {
         let prefix =
             |property: &str, value: &serde_json::Value| format!("{{\"{property}\":{value}").into_bytes();
@@ -107,7 +107,7 @@ impl Query {
                 .collect(),
             Shape::Raw => {
                 let key = self.raw_key()?;
-                // No row has a key that CDF does not take, and escaping might make six times as much of it.
+                // No row has a key that CDF does not take, and escaping makes such a key up to six times as long.
                 let possible = key.len() <= KEY_CHARS || key.chars().count() <= KEY_CHARS;
                 Some(possible.then(|| prefix("key", &key.into())).into_iter().collect())
             }
@@ -115,14 +115,14 @@ impl Query {
         }
     }
 
-    /// The RAW database and the table that rows must be in, as far as they are one.
+    /// Returns the RAW database and table that rows must be in, if the conditions leave only one.
     pub fn raw_place(&self) -> (Option<&str>, Option<&str>) {
         let options = &self.table.options;
         let database = options.database.as_deref().or_else(|| self.equal_text(Role::RawDatabase));
         (database, options.table.as_deref().or_else(|| self.equal_text(Role::RawTable)))
     }
 
-    /// The only RAW key that the conditions leave.
+    /// Returns the only RAW key that the conditions allow.
     fn raw_key(&self) -> Option<&str> {
         let key = self.table.position_of(Role::RawKey);
         self.conditions.iter().find_map(|condition| match &condition.operand {
@@ -135,12 +135,12 @@ impl Query {
         })
     }
 
-    /// Whether the column of a role is wanted.
+    /// Whether the query needs the column of a role.
     pub(super) fn needs(&self, role: Role) -> bool {
         self.table.position_of(role).is_some_and(|at| self.needed[at])
     }
 
-    /// Rows per request: what is probably enough, and what CDF gives at most.
+    /// Returns the rows per request: what is probably enough, up to CDF's maximum.
     pub(super) fn page(&self, most: usize) -> usize {
         self.limit.unwrap_or(most).clamp(1, most)
     }

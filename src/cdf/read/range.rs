@@ -1,14 +1,14 @@
-//! Ranges of time that conditions leave.
+//! Ranges of time that conditions allow.
 
 use serde_json::{Map, Value};
 
 use super::condition::Comparison;
 use crate::cdf::resource::ID_RANGE;
 
-/// The last moment that a JSON number surely holds, in milliseconds since 1970.
+/// The last timestamp that a JSON number holds exactly, in milliseconds since 1970.
 const LAST_MILLIS: i64 = ID_RANGE.1;
 
-/// Milliseconds between which a time is, both inclusive.
+/// A range of time in milliseconds, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moments {
     pub first: i64,
@@ -16,10 +16,10 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Any time that CDF gives to what it makes.
+    /// Every time that CDF itself may set.
     pub const ALL: Moments = Moments { first: 0, last: i64::MAX };
 
-    /// Takes a condition into account. CDF's times are whole milliseconds, so this loses nothing.
+    /// Applies a condition. CDF's times are whole milliseconds, so this loses nothing.
     pub fn narrow(&mut self, comparison: Comparison, micros: i64) {
         let floor = micros.div_euclid(1000);
         let ceiling = floor + i64::from(micros.rem_euclid(1000) != 0);
@@ -39,7 +39,7 @@ impl Moments {
         self.first > self.last
     }
 
-    /// The range as filters have it; None if it leaves everything.
+    /// Returns the range in the form of filters; None if it excludes nothing.
     pub fn json(self) -> Option<Value> {
         let mut range = Map::new();
         if self.first > 0 {

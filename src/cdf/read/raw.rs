@@ -1,4 +1,4 @@
-//! Pages of RAW rows: of one table, or of all tables that the conditions leave.
+//! Pages of RAW rows: of one table, or of all tables that the conditions allow.
 
 use std::collections::VecDeque;
 
@@ -21,9 +21,9 @@ use crate::cdf::resource::raw::{
 use crate::cdf::resource::Role;
 use crate::cdf::table::Binding;
 
-/// Databases and tables per request, CDF's maximum.
+/// Databases and tables per request, at most.
 const NAMES: usize = 1000;
-/// Rows that are rather asked for one by one than found in the whole table.
+/// Up to this many rows are asked for one by one rather than found in the whole table.
 pub(super) const KEYS: usize = 20;
 
 pub struct RawPages {
@@ -32,22 +32,22 @@ pub struct RawPages {
     tables: VecDeque<(String, String)>,
     /// The only keys wanted.
     keys: Option<Vec<String>>,
-    /// How many of them the list of a table has shown so far.
+    /// How many of them the list of the table has shown so far.
     found: usize,
-    /// Between which the rows were last changed.
+    /// The range of time in which the rows were last changed.
     changed: Moments,
-    /// The parameter `columns`: CDF sends only those.
+    /// The parameter `columns`: CDF sends only these.
     projection: Option<String>,
 }
 
 enum RawStep {
-    /// Which databases and tables there are.
+    /// Lists the databases and tables.
     Discover { database: Option<String>, table: Option<String> },
     /// Rows of a table.
     Rows { database: String, table: String, cursor: Option<String> },
-    /// One row of a table after the other, the last one first.
+    /// Single rows of a table, the last one first.
     ByKeys { database: String, table: String, rows: Vec<Endpoint> },
-    /// What only the transaction knows of a table's rows.
+    /// The rows of a table that only the transaction has.
     Rest { database: String, table: String },
 }
 
@@ -75,7 +75,7 @@ impl RawPages {
             | RawStep::Rest { database, table } => can_exist(Some(database), Some(table)),
         };
         let overlay = RawOverlay::new(&query.pending.items)?;
-        // What is merged into a row, or listed with it, needs all of its columns.
+        // Rows that are merged or listed with own writes need all columns.
         let projection = if query.pending.is_empty() && own.is_empty() { projection(query) } else { None };
         let changed = changed(query);
         Ok(RawPages {
@@ -134,7 +134,7 @@ impl RawPages {
         }
     }
 
-    /// The requests for the rows that are wanted, if few are and URLs can name all of them.
+    /// Returns the requests for the wanted rows, if they are few and URLs can name all of them.
     fn rows_by_key(&self, place: RawPlace<'_>) -> Option<Vec<Endpoint>> {
         self.keys.as_ref()?.iter().map(|key| place.row(key)).collect()
     }
@@ -157,7 +157,7 @@ impl RawPages {
             };
             self.tables.extend(tables.into_iter().map(|table| (database.clone(), table)));
         }
-        // Tables that are to be created.
+        // Tables that this transaction is going to create.
         let fits = |place: &&(String, String)| {
             wanted.0.as_ref().is_none_or(|database| *database == place.0)
                 && wanted.1.as_ref().is_none_or(|table| *table == place.1)
@@ -175,7 +175,7 @@ impl RawPages {
         table: String,
         cursor: Option<String>,
     ) -> Result<Vec<Row>, Error> {
-        // Where rows are looked for by their keys, few of a page are of use.
+        // If rows are looked for by their keys, only few on a page are of use.
         let limit = if self.keys.is_some() { ROWS_PER_PAGE } else { call.query.page(ROWS_PER_PAGE) };
         let mut page = RawPlace::of(&database, &table).rows().with("limit", limit);
         // CDF's minimum is exclusive.
@@ -187,7 +187,7 @@ impl RawPages {
         }
         if let Some(columns) = &self.projection {
             let projected = page.clone().with("columns", columns);
-            // Beyond that CDF sends all columns.
+            // If the list of columns is longer, CDF sends all columns.
             page = if projected.length() <= LONGEST - CURSOR { projected } else { page };
         }
         let page = page.with_cursor(cursor.as_deref());
@@ -206,7 +206,7 @@ impl RawPages {
         self.overlaid(call, (database, table), items).await
     }
 
-    /// The rows, with what the transaction has written to them.
+    /// Returns the rows with what the transaction has written to them.
     async fn overlaid(
         &mut self,
         call: &Call<'_>,
@@ -221,7 +221,7 @@ impl RawPages {
     }
 }
 
-/// Names of all databases, or of all tables of one.
+/// Returns the names of all databases, or of all tables of one.
 async fn names(call: &Call<'_>, endpoint: Endpoint) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     let mut cursor: Option<String> = None;
@@ -236,7 +236,7 @@ async fn names(call: &Call<'_>, endpoint: Endpoint) -> Result<Vec<String>, Error
     }
 }
 
-/// The keys that the conditions ask for, if they are few.
+/// Returns the keys that the conditions ask for, if they are few.
 fn keys(query: &Query) -> Option<Vec<String>> {
     let key = query.table.position_of(Role::RawKey);
     query.conditions.iter().filter(|condition| Some(condition.column) == key).find_map(|condition| {
@@ -260,7 +260,7 @@ fn keys(query: &Query) -> Option<Vec<String>> {
     })
 }
 
-/// When rows must have been changed last.
+/// Returns the range of time in which rows must have been changed last.
 fn changed(query: &Query) -> Moments {
     let mut moments = Moments::ALL;
     let column = query.table.position_of(Role::Changed);
@@ -272,7 +272,7 @@ fn changed(query: &Query) -> Moments {
     moments
 }
 
-/// The columns that CDF has to send. Names are separated by commas, and `,` alone means none.
+/// Returns the columns that CDF has to send. Commas separate the names, and `,` alone means none.
 fn projection(query: &Query) -> Option<String> {
     let names: Vec<&str> = if query.table.options.table.is_some() {
         query
@@ -304,7 +304,7 @@ fn row(query: &Query, database: &str, table: &str, mut item: Value) -> Row {
         }
         match binding {
             None | Some(Binding::Property { .. }) => Field::Null,
-            // Whatever the RAW column of the same name holds: a row is found again by its key.
+            // Whatever the RAW column of the same name holds, a row is found again by its key.
             Some(Binding::RawColumn { key: true, .. }) => text(&item["key"]),
             Some(Binding::RawColumn { name, .. }) => {
                 match item["columns"].as_object().and_then(|columns| columns.get_next(name, &mut place)) {

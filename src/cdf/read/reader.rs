@@ -1,4 +1,4 @@
-//! Reads rows page by page, each shape of them in its own way.
+//! Reads rows page by page, in the way of their shape.
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -32,15 +32,15 @@ enum Source {
 }
 
 impl Reader {
-    /// Makes no request yet.
+    /// Makes a reader, without any request yet.
     ///
     /// # Errors
-    /// `Internal` if what the transaction has written cannot be read.
+    /// `Internal` if the transaction's own writes cannot be read.
     pub fn new(client: Client, query: Query) -> Result<Self, Error> {
         Reader::counting(client, query, Own::default(), Arc::default())
     }
 
-    /// As `new`, adding to a scan's statistics. `own`: where to ask for what the transaction has written.
+    /// As `new`, but adds to a scan's statistics. `own`: where to ask for the transaction's own writes.
     pub fn counting(
         client: Client,
         query: Query,
@@ -58,7 +58,7 @@ impl Reader {
         Ok(Reader { client, query, own, source, statistics })
     }
 
-    /// The next rows; None when there are no more. A page may be empty.
+    /// Returns the next rows; None when there are no more. A page may be empty.
     pub async fn page(&mut self, limits: Limits) -> Result<Option<Vec<Row>>, Error> {
         let before = self.statistics.requests.load(Ordering::Relaxed);
         let (query, own, requests) = (&self.query, &self.own, &self.statistics.requests);
@@ -74,7 +74,7 @@ impl Reader {
         let page = page.map_err(|error| error.about(call.subject()));
         if let Ok(Some(rows)) = &page {
             call.limits.errand.read(rows.len());
-            // What only the transaction knows of comes without a request.
+            // Rows that only the transaction has come without a request.
             let received = self.statistics.requests.load(Ordering::Relaxed) > before;
             self.statistics.pages.fetch_add(u64::from(received), Ordering::Relaxed);
             self.statistics.rows.fetch_add(rows.len() as u64, Ordering::Relaxed);

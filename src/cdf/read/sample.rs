@@ -1,4 +1,4 @@
-//! What a RAW database holds, for whoever wants tables of it: its tables, and the types that their columns seem to have.
+//! Samples a RAW database, to create tables for it: its tables, and the types that their columns seem to have.
 
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
@@ -9,17 +9,17 @@ use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::resource::raw::{self, RawPlace};
 use crate::cdf::table::view::Definitions;
 
-/// Rows of each part of a table that its columns are guessed from.
+/// The rows of each part of a table from which its columns are guessed.
 const SAMPLE: usize = 1000;
-/// Parts of a larger table.
+/// The number of parts of a larger table.
 const PARTS: usize = 10;
-/// Names per page, CDF's maximum.
+/// Names per page, at most.
 const NAMES: usize = 1000;
 
-/// A column of a RAW table, and the SQL type that takes all values of the sample.
+/// A column of a RAW table, and the SQL type that takes all its values in the sample.
 pub type SampledColumn = (String, &'static str);
 
-/// The tables of a RAW database; None if there is no such database.
+/// Returns the tables of a RAW database; None if the database does not exist.
 pub async fn tables(of: &Definitions, database: &str) -> Result<Option<Vec<String>>, Error> {
     let mut names = Vec::new();
     let mut cursor: Option<String> = None;
@@ -37,8 +37,8 @@ pub async fn tables(of: &Definitions, database: &str) -> Result<Option<Vec<Strin
     }
 }
 
-/// The columns of a sample of a RAW table's rows, in the order in which they come up: the first rows, and of a larger table
-/// the first ones of several parts of it.
+/// Returns the columns in a sample of a RAW table's rows, in the order of their appearance: the first rows, and of a
+/// larger table the first rows of several parts.
 pub async fn columns(of: &Definitions, database: &str, table: &str) -> Result<Vec<SampledColumn>, Error> {
     let place = RawPlace::of(database, table);
     let rows = place.rows().with("limit", SAMPLE);
@@ -46,14 +46,14 @@ pub async fn columns(of: &Definitions, database: &str, table: &str) -> Result<Ve
     let mut more = columns.add(get(of, rows.clone()).await?);
     if more.is_some() {
         let cursors = place.cursors().with("numberOfCursors", PARTS);
-        // What is wrong, if it is not this, the next request says.
+        // If this request fails for another reason, the next one tells.
         let parts = get(of, cursors).await.ok().flatten().unwrap_or_default();
         for cursor in parts["items"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             more = None;
             columns.add(get(of, rows.clone().with_cursor(Some(cursor))).await?);
         }
     }
-    // Where there are no parts to be had, one page after the other.
+    // If CDF returns no parts, read one page after the other.
     for _ in 0..PARTS {
         let Some(cursor) = more else { break };
         more = columns.add(get(of, rows.clone().with_cursor(Some(&cursor))).await?);
@@ -65,7 +65,7 @@ pub async fn columns(of: &Definitions, database: &str, table: &str) -> Result<Ve
 struct SampledColumns(Vec<(String, Found)>);
 
 impl SampledColumns {
-    /// Adds a page of rows; gives the cursor of the next one.
+    /// Adds a page of rows. Returns the cursor of the next page.
     fn add(&mut self, page: Option<Value>) -> Option<String> {
         let page = page?;
         for row in page["items"].as_array().into_iter().flatten() {
@@ -81,7 +81,7 @@ impl SampledColumns {
     }
 }
 
-/// None where CDF says that there is no such thing.
+/// Reads an endpoint; None if CDF says that it does not exist.
 async fn get(of: &Definitions, endpoint: Endpoint) -> Result<Option<Value>, Error> {
     match of.get(endpoint).await {
         Ok(answer) => Ok(Some(answer)),
@@ -90,23 +90,23 @@ async fn get(of: &Definitions, endpoint: Endpoint) -> Result<Option<Value>, Erro
     }
 }
 
-/// What kinds of values a column was found to have; none, if all are null.
+/// The kinds of values that a column was found to have; none if all are null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Found(u16);
 
 impl Found {
     const BOOLEAN: u16 = 1;
-    /// Whole numbers that a double holds.
+    /// Whole numbers that a double holds exactly.
     const INTEGER: u16 = 2;
-    /// Whole numbers of 64 bits that it does not.
+    /// Whole numbers of 64 bits that a double does not hold exactly.
     const WIDE: u16 = 4;
     const DOUBLE: u16 = 8;
-    /// Numbers of which a double loses digits.
+    /// Numbers that lose digits as a double.
     const DIGITS: u16 = 16;
     const TIME: u16 = 32;
     const TEXT: u16 = 64;
     const DOCUMENT: u16 = 128;
-    /// A document with a NUL or with half of a surrogate pair in it, or nested deeper than a stack may be high.
+    /// A document with a NUL or with half of a surrogate pair in it, or nested too deeply for the stack.
     const ODD: u16 = 256;
 
     fn of(value: &Value) -> Found {
@@ -136,7 +136,7 @@ impl Found {
         Found(self.0 | other.0)
     }
 
-    /// The type that takes all of them; text where they do not agree.
+    /// Returns the type that takes all these kinds; text if none else does.
     fn sql_type(self) -> &'static str {
         const NUMBERS: u16 = Found::INTEGER | Found::WIDE | Found::DOUBLE | Found::DIGITS;
         let has = |kinds: u16| self.0 & kinds != 0;
@@ -154,7 +154,7 @@ impl Found {
     }
 }
 
-/// Whether a double, printed in the shortest way that gives it back, has the number's digits.
+/// Whether a double, printed in the shortest way that reads back as the same double, has the number's digits.
 fn is_double(number: &str) -> bool {
     let significant = |text: &str| {
         let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
@@ -168,11 +168,11 @@ fn is_double(number: &str) -> bool {
 
 /// Whether PostgreSQL's jsonb cannot hold a document.
 fn is_odd(document: &str) -> bool {
-    // How high PostgreSQL's stack may be is a setting; this much it always takes.
+    // The depth of PostgreSQL's stack is a setting; this much always fits.
     const LEVELS: usize = 1000;
     let (mut levels, mut most) = (0usize, 0);
     for byte in document.bytes() {
-        // In a text these make it look deeper than it is, which does no harm: json holds it as well.
+        // Brackets in a text make the document look deeper than it is. That does no harm: json holds it as well.
         match byte {
             b'{' | b'[' => levels += 1,
             b'}' | b']' => levels = levels.saturating_sub(1),
@@ -180,7 +180,7 @@ fn is_odd(document: &str) -> bool {
         }
         most = most.max(levels);
     }
-    // An escaped backslash before them is not told apart.
+    // This does not tell an escaped backslash before them apart.
     let escapes = |escape: &str| document.contains(escape);
     most > LEVELS || escapes("\\u0000") || escapes("\\ud") || escapes("\\uD")
 }

@@ -23,14 +23,14 @@ use crate::cdf::table::Binding;
 const SEQUENCES_PER_LIST: usize = 1000;
 
 pub struct SequenceRowPages {
-    /// Sequences whose rows are still to be read; with a cursor, the rest of them.
+    /// Sequences whose rows are still to be read; the cursor, if any, leads to the rest of them.
     waiting: VecDeque<(Request, Option<String>)>,
-    /// Where the list of sequences goes on, if all are read.
+    /// The cursor of the list of sequences, if all sequences are read.
     list: Option<Option<String>>,
     overlay: SequenceRowOverlay,
-    /// The transaction's own rows were given.
+    /// Whether the transaction's own rows were returned.
     ended: bool,
-    /// Row numbers; None: beyond the last that there can be.
+    /// The row number to read from; None: beyond the last possible one.
     start: Option<i64>,
     /// The last row number wanted.
     last: i64,
@@ -70,7 +70,7 @@ impl SequenceRowPages {
         };
         let Some((reference, cursor)) = self.waiting.pop_front() else {
             let Some(cursor) = self.list.take() else {
-                // What was written to rows that no page had, part by part.
+                // Own writes to rows that no page had, part by part.
                 let more = call.own.rest(None).await?;
                 if std::mem::replace(&mut self.ended, more.is_empty()) {
                     return Ok(None);
@@ -85,7 +85,7 @@ impl SequenceRowPages {
         };
         let mut body = reference.clone();
         body["start"] = start.into();
-        // The end is exclusive; the largest row number needs none.
+        // The end is exclusive; after the largest row number none is needed.
         if let Some(end) = self.last.checked_add(1) {
             body["end"] = end.into();
         }
@@ -96,7 +96,7 @@ impl SequenceRowPages {
         let body = RequestBody::Json(Bytes::from(body.to_string()));
         let answer = match call.send(call.resource().list(), body, Owed::SequenceRows).await {
             Ok(response) => response.document()?,
-            // A sequence that does not exist, or not any more, has no rows.
+            // A sequence that does not exist, or no longer exists, has no rows.
             Err(RequestError::Api(api)) if !api.missing.is_empty() || api.is_absent() => {
                 return Ok(Some(Vec::new()))
             }
@@ -127,7 +127,7 @@ impl SequenceRowPages {
     }
 }
 
-/// The rows of an answer, each as an object of its own.
+/// Returns the rows of an answer, each as an object of its own.
 fn items(mut answer: Value) -> Vec<Value> {
     let columns: Vec<String> = answer["columns"]
         .as_array()

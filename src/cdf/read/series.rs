@@ -1,4 +1,4 @@
-//! The series and the time that a SELECT of points is about.
+//! The series and the time range that a SELECT of points is about.
 
 use serde_json::{json, Value};
 
@@ -10,12 +10,12 @@ use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LAST_TIMESTAMP};
 use crate::cdf::resource::{Role, EXTERNAL_ID_CHARS};
 
 impl Query {
-    /// The series that the conditions name, as requests do; None if they name none.
+    /// Returns the series that the conditions name, as requests name them; None if they name none.
     pub(super) fn series(&self) -> Option<Vec<Value>> {
         let instance = (self.equal_text(Role::NodeSpace), self.equal_text(Role::NodeExternalId));
         match (self.keys(), instance) {
             (Some(keys), _) => Some(keys),
-            // CDF refuses impossible names; there is no such series.
+            // CDF refuses impossible names; no such series exists.
             (None, (Some(space), Some(external_id)))
                 if check_space(space).is_err()
                     || !(1..=EXTERNAL_ID_CHARS).contains(&external_id.chars().count()) =>
@@ -29,7 +29,7 @@ impl Query {
         }
     }
 
-    /// The stretch of time that the conditions leave. Points are at whole milliseconds; the end is excluded.
+    /// Returns the range of time that the conditions allow. Points are at whole milliseconds; the end is excluded.
     pub(super) fn points_between(&self) -> (i64, i64) {
         let (mut first, mut last) = (FIRST_TIMESTAMP, LAST_TIMESTAMP + 1);
         let column = self.table.position_of(Role::Timestamp);
@@ -53,8 +53,8 @@ impl Query {
         (first, last)
     }
 
-    /// The series that the conditions name, and the stretch of time in milliseconds that they leave, its end excluded;
-    /// None if they may say something else as well.
+    /// Returns the series that the conditions name, and the range of time in milliseconds that they allow, its end
+    /// excluded; None unless the conditions name series in exactly one way.
     pub fn series_and_time(&self) -> Option<(Vec<Identity>, (i64, i64))> {
         let of = |roles: &[Role]| {
             let positions: Vec<_> = roles.iter().filter_map(|role| self.table.position_of(*role)).collect();

@@ -1,11 +1,11 @@
-//! Moments that others have written with an offset from UTC, for columns without a time zone: those are UTC.
+//! Timestamps that others have written with an offset from UTC, for columns without a time zone: those are UTC.
 
 use time::format_description::well_known::Rfc3339;
 use time::OffsetDateTime;
 
 use crate::cdf::encode::json::iso8601;
 
-/// A moment in UTC; None if the text has no offset, or is no moment in ISO 8601.
+/// Converts a timestamp to UTC; None if the text has no offset, or is no timestamp in ISO 8601.
 pub fn in_utc(text: &str) -> Option<String> {
     let (day, clock) = text.split_at_checked("YYYY-MM-DD".len())?;
     let clock = clock.strip_prefix(['T', 't', ' '])?;
