@@ -1,7 +1,7 @@
-//! Brings rows from typed cells into the buffer and finishes the requests, as a load does, without PostgreSQL and without
-//! a network: what a profiler, or a count of instructions, is pointed at.
+//! Brings rows from typed cells into the buffer and completes the requests, as a load does, without PostgreSQL and
+//! without a network. Profilers and instruction counts use it.
 //!
-//! `encode_path WORK ROWS`, WORK being points, scattered, events, assets or raw.
+//! `encode_path WORK ROWS`; WORK is points, scattered, events, assets or raw.
 
 use cdf_fdw::cdf::buffer::{Extent, Foreground, Spill, TransactionBuffer};
 use cdf_fdw::cdf::cell::Cell;
@@ -9,7 +9,7 @@ use cdf_fdw::cdf::error::Error;
 use cdf_fdw::cdf::rehearsal::{connection, writer};
 use cdf_fdw::cdf::writer::{Target, Writer};
 
-/// Everything stays in memory.
+/// Keeps everything in memory.
 struct NoSpill;
 
 impl Spill for NoSpill {
@@ -22,7 +22,7 @@ impl Spill for NoSpill {
     }
 }
 
-/// What a row is given to.
+/// Takes one row.
 type Insert<'i> = dyn FnMut(&[Cell<'_>]) -> Result<(), Error> + 'i;
 
 /// Rows of one kind: the resource, its columns, and the cells of row `at`.
@@ -132,13 +132,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What is counted of a row: not how this program makes it.
+/// Counted per row, without the work of making the row.
 #[inline(never)]
 fn insert(writer: &mut Writer, buffer: &mut TransactionBuffer, row: &[Cell<'_>]) -> Result<(), Error> {
     writer.insert(Target { buffer, subtransaction: 1, spill: &mut NoSpill }, row)
 }
 
-/// What is counted at the end.
+/// Counted at the end.
 #[inline(never)]
 fn finish(buffer: TransactionBuffer) -> Result<usize, Error> {
     Ok(buffer.finish()?.iter().map(|delivery| delivery.chunks.len()).sum())

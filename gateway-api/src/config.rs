@@ -1,4 +1,4 @@
-//! What the server is told when it starts, and what of it is refused.
+//! The server's options, and the checks on them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use clap::Parser;
 use tokio_postgres::config::Host as DatabaseHost;
 use url::{Host, Url};
 
-/// Identity providers that CDF's customers have.
+/// The identity providers that CDF's customers use.
 const WELL_KNOWN_TOKEN_HOSTS: [&str; 4] = [
     "login.microsoftonline.com",
     "login.microsoftonline.us",
@@ -63,6 +63,8 @@ pub struct Config {
 }
 
 impl Config {
+    /// Checks the options.
+    ///
     /// # Errors
     /// In words, without a secret.
     pub async fn check(options: Options) -> Result<Config, String> {
@@ -92,7 +94,7 @@ impl Config {
     }
 }
 
-/// What the parser says of a wrong URL is not repeated: the URL has a password.
+/// Parses the URL. The parser's message about a wrong URL is not repeated, because the URL contains a password.
 fn database(url: &str) -> Result<tokio_postgres::Config, String> {
     let config: tokio_postgres::Config = url.parse().map_err(|_| {
         "--database is not a PostgreSQL URL such as postgresql://role:password@127.0.0.1/database".to_owned()
@@ -139,16 +141,16 @@ fn is_loopback_name(name: &str) -> bool {
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Where tokens may be asked for. The PostgreSQL server makes a request to whatever token_url it is given: without this list
-/// whoever has a token of CDF could have it call any address that it reaches.
+/// Where tokens may be asked for. The PostgreSQL server sends a request to whatever token_url it gets: without this
+/// list, everybody with a token of CDF could make it call any address that it can reach.
 #[derive(Debug, Clone)]
 pub struct TokenHosts {
-    /// Host and port; without a port that of the scheme.
+    /// Host and port; without a port, that of the scheme.
     named: Vec<(String, Option<u16>)>,
     loopback: bool,
 }
 
-/// Why a token_url is not taken.
+/// Why a token_url is refused.
 #[derive(Debug, PartialEq)]
 pub struct Refused(String);
 
@@ -177,7 +179,8 @@ impl TokenHosts {
         Ok(TokenHosts { named, loopback: given.is_empty() && on_loopback })
     }
 
-    /// Whether tokens may be asked for there. What is refused is not repeated: such a URL may hold a password.
+    /// Checks whether tokens may be asked for at this URL. The error does not quote it, since it may contain a
+    /// password.
     pub fn check(&self, token_url: &str) -> Result<(), Refused> {
         let refused = |why: &str| Err(Refused(format!("token_url {why}")));
         let Ok(url) = Url::parse(token_url) else { return refused("is not a URL") };

@@ -1,16 +1,16 @@
-//! Why a request is refused, as CDF says it.
+//! Why a request is refused, in the form of CDF's errors.
 
 use axum::http::StatusCode;
 use serde_json::{json, Value};
 
-/// An error as CDF's API has them. Its text never has a secret in it.
+/// An error in the form of CDF's API. Its text never contains a secret.
 #[derive(Debug)]
 pub struct ApiError {
     pub status: StatusCode,
     pub message: String,
-    /// What was named and is not there.
+    /// The names of what does not exist.
     pub missing: Vec<Value>,
-    /// What is to be made and is there already.
+    /// The names of what should be created but exists already.
     pub duplicated: Vec<Value>,
     /// For the log, not for the caller.
     pub inside: Option<String>,
@@ -35,14 +35,14 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, message)
     }
 
-    /// Something is wrong here. The caller is not told what, the log is.
+    /// Makes the error for a fault of this server. The log gets the reason, the caller does not.
     pub fn internal(inside: impl Into<String>) -> ApiError {
         let mut error = ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error");
         error.inside = Some(inside.into());
         error
     }
 
-    /// Some of those that were named are not there.
+    /// Makes the error for names that do not exist.
     pub fn missing(what: &str, key: &str, names: impl IntoIterator<Item = String>) -> ApiError {
         let names: Vec<String> = names.into_iter().collect();
         let mut error = ApiError::bad_request(format!("{what} not found: {}", names.join(", ")));

@@ -1,11 +1,11 @@
-//! The log: a JSON object a line, to the standard error. What a caller sends, beside the path, is in none of them.
+//! The log: one JSON object per line, on standard error. It has nothing that a caller sends except for the path.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{json, Map, Value};
 
-/// Writes a line: what happened, and what belongs to it.
+/// Writes a line: what happened, and the details.
 pub fn line(event: &str, details: Value) {
     let mut entry = Map::new();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -16,6 +16,6 @@ pub fn line(event: &str, details: Value) {
     }
     let mut text = Value::Object(entry).to_string();
     text.push('\n');
-    // Nobody reads it: no reason to fail.
+    // If nobody reads the log, that is no reason to fail.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

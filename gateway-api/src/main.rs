@@ -1,10 +1,11 @@
-//! Registration over HTTP: what Cognite's hosted PostgreSQL gateway has for it, in front of a PostgreSQL with cdf_fdw.
+//! Registration over HTTP: what Cognite's hosted PostgreSQL gateway offers for it, in front of a PostgreSQL with
+//! cdf_fdw.
 //!
-//! It holds no state: whatever it knows it asks PostgreSQL, as a role that may call the functions of registration, and CDF, with
-//! the token of whoever calls.
+//! It holds no state: it asks PostgreSQL, as a role that may call the functions of registration, and CDF, with the
+//! caller's token.
 //!
-//! A folder per layer: `http` reads requests and writes answers, `database` calls PostgreSQL, `cdf` calls CDF. None of the latter
-//! two knows the first.
+//! Each layer is a folder: `http` reads requests and writes answers, `database` calls PostgreSQL, `cdf` calls CDF. The
+//! latter two know nothing of the first.
 
 mod cdf;
 mod config;

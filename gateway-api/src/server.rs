@@ -1,4 +1,4 @@
-//! Listens, with TLS or on this machine only, and ends in peace.
+//! Listens, with TLS or on this machine only, and shuts down gracefully.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,15 +22,18 @@ use crate::config::{Config, Options};
 use crate::http::{router, App};
 use crate::log;
 
-/// Connections at the same time.
+/// The most connections at a time.
 const CONNECTIONS: usize = 512;
 
-/// How long a caller may take for the TLS handshake, and for the head of a request; so long a connection may be idle, too.
+/// How long a caller may take for the TLS handshake and for the head of a request, and how long a connection may be
+/// idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long requests may go on when the server is to end.
+/// How long running requests may take after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// Runs the server until it is told to stop.
+///
 /// # Errors
 /// Why it cannot start, in words.
 pub async fn run(options: Options) -> Result<(), String> {
@@ -93,7 +96,7 @@ async fn accept(
     match listener.accept().await {
         Ok((stream, peer)) => Some((stream, peer, permit)),
         Err(_) => {
-            // No more descriptors, for instance. Some connection will end.
+            // There may be no descriptors left; some connection will end.
             tokio::time::sleep(Duration::from_millis(100)).await;
             None
         }
@@ -108,7 +111,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // Whoever breaks a connection off need not be told of.
+    // An error here only means that the caller has broken the connection off.
     let _ = watcher.watch(connection).await;
 }
 

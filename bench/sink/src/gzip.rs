@@ -1,14 +1,14 @@
-//! Request bodies without their compression.
+//! Decompresses request bodies.
 
 use std::cell::RefCell;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-/// The longest body that is taken, in bytes after decompression.
+/// The longest body that is accepted, in bytes after decompression.
 pub const LONGEST: usize = 256 << 20;
 
 thread_local! {
-    /// Kept from request to request: fresh pages of the kernel would cost as much as filling them.
+    /// Kept between requests: fresh pages from the kernel would cost as much as filling them.
     static PLAIN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -25,7 +25,7 @@ pub fn with_plain<T>(body: &[u8], look: impl FnOnce(&[u8]) -> T) -> Result<T, St
 
 fn gunzip(body: &[u8], plain: &mut Vec<u8>) -> Result<(), String> {
     plain.clear();
-    // The format ends with the length of what was compressed, modulo 2^32.
+    // The format ends with the length of the decompressed data, modulo 2^32.
     let Some(length) = body.last_chunk() else { return Err("not gzip".into()) };
     plain.reserve((u32::from_le_bytes(*length) as usize).min(LONGEST) + 1);
     let mut decompress = Decompress::new_gzip(15);

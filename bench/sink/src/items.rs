@@ -10,15 +10,15 @@ use serde::{Deserialize, Deserializer};
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request<'a> {
-    /// What it is about.
+    /// The items.
     #[serde(borrow)]
     pub items: Vec<Item<'a>>,
-    /// Of `byids`: leave out what does not exist.
+    /// In `byids`: leave out what does not exist.
     #[serde(default)]
     pub ignore_unknown_ids: bool,
 }
 
-/// An element of a request, as far as it is counted. What it does not have is empty.
+/// An element of a request, as far as it is counted. Absent fields are empty.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Item<'a> {
@@ -59,14 +59,14 @@ struct Set {
 }
 
 impl Item<'_> {
-    /// Pairs of metadata, or columns of a RAW row.
+    /// Returns the number of pairs of metadata, or of columns of a RAW row.
     pub fn parts(&self) -> u64 {
         let update = self.update.as_ref().map_or(0, |update| update.metadata.set.0);
         self.metadata.0 + update + self.columns.as_ref().map_or(0, |columns| columns.0)
     }
 }
 
-/// How many members an object has. They are checked to be JSON, not kept.
+/// The number of members of an object. They are checked to be JSON, but not kept.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Count(u64);
 

@@ -52,7 +52,7 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments, Strin
     Ok(arguments)
 }
 
-/// Writes the port beside the file and renames it, so that a reader never sees half of it.
+/// Writes the port to another file and renames that, so that a reader never sees half of it.
 fn write_port(path: &Path, port: u16) -> std::io::Result<()> {
     let beside = path.with_extension("partial");
     std::fs::write(&beside, format!("{port}\n"))?;
@@ -74,7 +74,7 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
     axum::serve(listener, server::router(Arc::new(server::App::new(arguments.latency)))).await
 }
 
-// Two workers take what eight requests at once of a backend bring, and leave a machine of few cores to the backend.
+// Two workers can handle the eight concurrent requests of a backend, and leave a machine of few cores to the backend.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let arguments = match arguments(std::env::args().skip(1)) {

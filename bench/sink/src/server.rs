@@ -21,7 +21,7 @@ const PROJECT: &str = "test-project";
 const ITEMS_PER_REQUEST: usize = 1000;
 const ROWS_PER_REQUEST: usize = 10_000;
 
-/// Everything the sink knows.
+/// The state of the sink.
 pub struct App {
     latency: AtomicU64,
     unknown: AtomicU64,
@@ -34,7 +34,7 @@ pub struct App {
 }
 
 impl App {
-    /// A sink whose answers wait so many milliseconds.
+    /// Makes a sink whose answers wait this many milliseconds.
     pub fn new(latency: u64) -> Self {
         App {
             latency: latency.into(),
@@ -81,7 +81,7 @@ impl Reply {
         Self::naming(status, message, "", &[])
     }
 
-    /// CDF's error, with the external ids that it is about under the name `list`.
+    /// Makes an error of CDF, with the external ids that it is about under the name `list`.
     fn naming(status: StatusCode, message: &str, list: &str, names: &[&str]) -> Self {
         let mut error = json!({ "code": status.as_u16(), "message": message });
         if !names.is_empty() {
@@ -98,7 +98,7 @@ impl From<String> for Reply {
     }
 }
 
-/// What is done with items.
+/// What to do with items.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Action {
     Create,
@@ -113,7 +113,7 @@ enum Target<'a> {
     Items(Action),
 }
 
-/// The resource behind a path below the project.
+/// Returns the resource of a path below the project.
 fn target<'a>(app: &'a App, path: &'a str) -> Option<(&'a Tally, Target<'a>)> {
     if path == "/timeseries/data" {
         return Some((&app.datapoints, Target::Points));
@@ -182,7 +182,7 @@ async fn handle(State(app): State<Arc<App>>, request: axum::extract::Request) ->
 
 async fn delay(app: &App) {
     match app.latency.load(Ordering::Relaxed) {
-        // Not even a turn of the timer.
+        // Not even a tick of the timer.
         0 => {}
         latency => tokio::time::sleep(Duration::from_millis(latency)).await,
     }
@@ -307,7 +307,7 @@ fn create(app: &App, tally: &Tally, keyed: &[(Key, &Item<'_>)]) -> Result<(), Re
         .map(|parent| (app.keys.hash("", parent.as_bytes()), parent))
         .collect();
     let mut state = tally.lock();
-    // Without an external id there is nothing to recognise the item by.
+    // Without an external id, nothing identifies the item.
     let named = keyed.iter().filter(|(_, item)| !item.external_id.is_empty());
     let (created, duplicated): (Vec<_>, Vec<_>) = named.partition(|(key, _)| state.known.insert(*key));
     let missing: Vec<&str> =
@@ -325,7 +325,7 @@ fn create(app: &App, tally: &Tally, keyed: &[(Key, &Item<'_>)]) -> Result<(), Re
     })
 }
 
-/// Items as CDF answers with them, reduced to what Cognite's Python SDK cannot do without.
+/// Returns items as CDF answers them, reduced to what Cognite's Python SDK needs.
 fn listing(keyed: &[(Key, &Item<'_>)]) -> Result<String, String> {
     let mut out = Vec::with_capacity(keyed.len() * 128);
     let mut digits = itoa::Buffer::new();

@@ -1,4 +1,4 @@
-//! What came in.
+//! Counts what was received.
 
 use std::hash::BuildHasher;
 
@@ -22,20 +22,20 @@ pub struct Totals {
     pub items: u64,
     /// Items updated.
     pub updated: u64,
-    /// What is in them: pairs of metadata, columns of RAW rows, series of points per request.
+    /// The contents of the items: pairs of metadata, columns of RAW rows, series of points per request.
     pub parts: u64,
     /// Sum of the timestamps of points, in milliseconds since 1970, modulo 2^64.
     pub timestamps: u64,
     /// Sum of the values of points modulo 2^64: the IEEE 754 bits of numbers, the length of texts in bytes.
     pub values: u64,
-    /// Different keys: external ids, RAW keys with their table, series.
+    /// Distinct keys: external ids, RAW keys with their table, series.
     pub distinct: u64,
-    /// The most requests that were under way at the same time, their latency included.
+    /// The most requests in flight at the same time, including their latency.
     pub max_in_flight: u64,
 }
 
 impl Totals {
-    /// Adds what a request has brought.
+    /// Adds the contents of a request.
     pub fn add(&mut self, other: &Totals) {
         self.items += other.items;
         self.updated += other.updated;
@@ -45,15 +45,15 @@ impl Totals {
     }
 }
 
-/// The 128-bit hash of a key. With so many bits, two keys with one hash are not to be expected.
+/// The 128-bit hash of a key. With that many bits, two keys with the same hash are not to be expected.
 pub type Key = u128;
 
-/// Hashes keys, the same way as long as the process lives.
+/// Hashes keys, in the same way as long as the process lives.
 #[derive(Default)]
 pub struct Keys(DefaultHashBuilder, DefaultHashBuilder);
 
 impl Keys {
-    /// The hash of a key within a scope, such as a RAW table.
+    /// Returns the hash of a key within a scope, such as a RAW table.
     pub fn hash(&self, scope: &str, key: &[u8]) -> Key {
         let half = |state: &DefaultHashBuilder| {
             Key::from(if scope.is_empty() { state.hash_one(key) } else { state.hash_one((scope, key)) })
@@ -68,7 +68,7 @@ pub struct Tally {
     state: Mutex<State>,
 }
 
-/// What is known of one resource.
+/// The state of one resource.
 #[derive(Default)]
 pub struct State {
     /// Keys that were written.
@@ -79,25 +79,25 @@ pub struct State {
 }
 
 impl Tally {
-    /// The state, for as long as the guard lives. What a panic has left is taken as it is.
+    /// Locks the state while the guard lives. State that a panic has left is used as it is.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets everything but the requests under way.
+    /// Forgets everything except the requests in flight.
     pub fn reset(&self) {
         let mut state = self.lock();
         state.known.clear();
         state.totals = Totals::default();
     }
 
-    /// The counts.
+    /// Returns the counts.
     pub fn totals(&self) -> Totals {
         let state = self.lock();
         Totals { distinct: state.known.len() as u64, ..state.totals }
     }
 
-    /// A request begins; it ends when the result is dropped, also when the client has gone.
+    /// Counts a request as in flight until the result is dropped, even if the client has left.
     pub fn enter(&self) -> Flight<'_> {
         let mut state = self.lock();
         state.in_flight += 1;
@@ -106,7 +106,7 @@ impl Tally {
     }
 }
 
-/// A request under way.
+/// A request in flight.
 pub struct Flight<'t>(&'t Tally);
 
 impl Drop for Flight<'_> {

@@ -1,4 +1,4 @@
-//! What is asked of CDF: what a token is good for, and the session of a nonce.
+//! Asks CDF what a token may do, and for the session of a nonce.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use url::Url;
 
 use crate::error::ApiError;
 
-/// How long CDF may take for an answer.
+/// How long CDF may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An answer beyond it is none of CDF's.
+/// A longer answer is not CDF's.
 const MAX_ANSWER: usize = 8 << 20;
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -26,7 +26,7 @@ pub struct Cdf {
     pub url: Url,
 }
 
-/// A session of CDF, whose key gets tokens as long as it lives.
+/// A CDF session, whose key gets tokens as long as the session lives.
 pub struct Session {
     pub id: i64,
     pub key: SecretString,
@@ -57,7 +57,7 @@ impl Cdf {
             .user_agent(concat!("cdf-gateway-api/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .timeout(TIMEOUT);
-        // What is on this machine is not reached by way of a proxy.
+        // This machine is not reached through a proxy.
         if url.scheme() == "http" {
             builder = builder.no_proxy();
         }
@@ -69,7 +69,7 @@ impl Cdf {
         format!("{}/{path}", self.url.as_str().trim_end_matches('/'))
     }
 
-    /// The projects that a token has access to. `token` is what stands in an Authorization header after `Bearer`.
+    /// Returns the projects that a token has access to. `token` follows `Bearer` in an Authorization header.
     pub async fn projects(&self, token: &str) -> Result<Vec<String>, ApiError> {
         let mut header = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| invalid_token())?;
         header.set_sensitive(true);

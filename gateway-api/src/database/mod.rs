@@ -1,4 +1,5 @@
-//! PostgreSQL, as a role that may call the functions of registration. What it registers is its own, and only that it sees.
+//! Calls PostgreSQL as a role that may call the functions of registration. It owns what it registers, and sees nothing
+//! else.
 
 pub mod tables;
 pub mod users;
@@ -13,13 +14,13 @@ use tokio_postgres::{Client, Config, NoTls};
 use crate::error::ApiError;
 use crate::log;
 
-/// Connections at the same time.
+/// The most connections at a time.
 const CONNECTIONS: usize = 8;
 
-/// How long a request may wait for one.
+/// How long a request may wait for a connection.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// What every session begins with. The time for a statement is less than a request has.
+/// The first statements of every session. A statement's timeout is shorter than that of a request.
 const SETTINGS: &str =
     "SET search_path = pg_catalog, pg_temp; SET statement_timeout = '45s'; SET client_encoding = 'UTF8'; \
                         SET lock_timeout = '10s'; SET TimeZone = 'UTC'";
@@ -32,11 +33,11 @@ pub struct Database {
 
 pub struct Connection {
     client: Client,
-    /// The schema of the extension, as it stands in SQL.
+    /// The schema of the extension, in SQL form.
     extension: String,
 }
 
-/// A connection for as long as it is used.
+/// A connection while it is in use.
 pub struct Lease<'a> {
     database: &'a Database,
     connection: Option<Connection>,
@@ -49,7 +50,7 @@ impl Database {
         Database { config, permits: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
     }
 
-    /// A connection, of those that are open or a new one.
+    /// Returns a connection: one that is open already, or a new one.
     pub async fn lease(&self) -> Result<Lease<'_>, ApiError> {
         let permit =
             tokio::time::timeout(WAIT, self.permits.acquire()).await.ok().and_then(Result::ok).ok_or_else(
@@ -78,7 +79,7 @@ impl Database {
         let row = client.query_opt(query, &[]).await?;
         let extension: String =
             row.ok_or_else(|| ApiError::internal("the database has no extension cdf_fdw"))?.try_get(0)?;
-        // Planning a call loads the library, which keeps the parameters of later ones out of the server's log.
+        // Planning a call loads the library, which keeps the parameters of later calls out of the server's log.
         let plan = format!("EXPLAIN SELECT {extension}.cdf_register_credentials('', '', '', '', '')");
         client.batch_execute(&plan).await?;
         Ok(Connection { client, extension })
@@ -90,7 +91,7 @@ impl Lease<'_> {
         &mut self.connection.as_mut().expect("it is there until it is dropped").client
     }
 
-    /// A statement, in which `{ext}` is the schema of the extension.
+    /// Returns a statement with the schema of the extension in place of `{ext}`.
     pub fn sql(&self, statement: &str) -> String {
         let connection = self.connection.as_ref().expect("it is there until it is dropped");
         statement.replace("{ext}", &connection.extension)

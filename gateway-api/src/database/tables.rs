@@ -22,11 +22,11 @@ pub struct Table {
     pub kind: Kind,
     /// The options of the foreign table.
     pub options: Map<String, Value>,
-    /// Name and type of CDF's API, in their order.
+    /// Names and types in CDF's API, in order.
     pub columns: Vec<(String, String)>,
 }
 
-/// A table to be made.
+/// A table to create.
 pub enum New {
     Raw { name: String, database: String, table: String, columns: Value, primary_key: Option<String> },
     View { name: String, space: String, external_id: String, version: Option<String> },
@@ -48,7 +48,8 @@ const TABLES: &str = "SELECT c.oid, n.nspname::text, c.relname::text, \
      JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver AND s.srvname = r.server \
      WHERE r.username = $1 AND has_table_privilege(r.username::name, c.oid, 'SELECT') ORDER BY c.relname COLLATE \"C\", c.oid";
 
-/// All tables of a role. The custom ones come first: the official SDK takes the type of a list's first item for that of all.
+/// Returns all tables of a role. The custom ones come first: the official SDK takes the type of a list's first item for
+/// the type of all.
 pub async fn list(lease: &mut Lease<'_>, username: &str) -> Result<Vec<Table>, ApiError> {
     let query = lease.sql(TABLES);
     let transaction = lease.client().transaction().await?;
@@ -81,7 +82,7 @@ fn table(row: &Row) -> Result<Table, ApiError> {
     Ok(Table { id: row.try_get(0)?, schema: row.try_get(1)?, name: row.try_get(2)?, kind, options, columns })
 }
 
-/// A type of CDF's API for one of SQL.
+/// Returns CDF's name for an SQL type.
 fn api_type(sql: &str) -> String {
     let (element, array) = match sql.strip_suffix("[]") {
         Some(element) => (element, "[]"),
@@ -101,7 +102,7 @@ fn api_type(sql: &str) -> String {
     format!("{name}{array}")
 }
 
-/// Makes all of these tables, or none. They come back as they are.
+/// Creates all of these tables, or none, and returns them as they are then.
 pub async fn create(lease: &mut Lease<'_>, username: &str, new: &[New]) -> Result<Vec<Table>, ApiError> {
     let raw = lease.sql("SELECT {ext}.cdf_create_raw_table($1, $2, $3, $4, $5::text::json, $6)::oid");
     let view = lease.sql("SELECT {ext}.cdf_create_view_table($1, $2, $3, $4, $5)::oid");
@@ -135,7 +136,7 @@ pub async fn create(lease: &mut Lease<'_>, username: &str, new: &[New]) -> Resul
     Ok(tables)
 }
 
-/// Drops these tables. They hold nothing, so nothing of CDF goes.
+/// Drops these tables. They hold no rows, so nothing in CDF is deleted.
 pub async fn drop(lease: &mut Lease<'_>, tables: &[&Table]) -> Result<(), ApiError> {
     let transaction = lease.client().transaction().await?;
     for table in tables {
@@ -144,7 +145,7 @@ pub async fn drop(lease: &mut Lease<'_>, tables: &[&Table]) -> Result<(), ApiErr
     Ok(transaction.commit().await?)
 }
 
-/// Another name for a table, and more columns.
+/// A new name for a table, and more columns.
 pub struct Change<'a> {
     pub table: &'a Table,
     pub name: Option<String>,
@@ -167,7 +168,7 @@ pub async fn change(lease: &mut Lease<'_>, changes: &[Change<'_>]) -> Result<(),
     Ok(transaction.commit().await?)
 }
 
-/// Runs a statement with names in it, which PostgreSQL itself quotes.
+/// Runs a statement that contains names, which PostgreSQL itself quotes.
 async fn statement(transaction: &Transaction<'_>, format: &str, names: &[&String]) -> Result<(), ApiError> {
     let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
     let text: String = transaction

@@ -8,7 +8,7 @@ use super::Lease;
 use crate::cdf::Session;
 use crate::error::ApiError;
 
-/// Where a user belongs: a project of a cluster. One called so in another cluster is another one.
+/// Where a user belongs: a project of a cluster. A project of the same name in another cluster is another project.
 #[derive(Debug, Clone, Copy)]
 pub struct Home<'a> {
     pub base_url: &'a str,
@@ -24,7 +24,7 @@ pub struct User {
     pub changed_ms: i64,
 }
 
-/// What its registration tells once.
+/// What its registration returns, once.
 pub struct Registered {
     pub username: String,
     pub password: Option<SecretString>,
@@ -41,7 +41,7 @@ pub struct Client {
     pub audience: Option<String>,
 }
 
-/// A role whose registrations are not all in one project is nobody's here.
+/// A role whose registrations are in several projects belongs to nobody here.
 const USERS: &str = "SELECT username, min(project), (extract(epoch FROM min(created)) * 1000)::int8, \
      (extract(epoch FROM max(changed)) * 1000)::int8 FROM {ext}.cdf_credentials GROUP BY username \
      HAVING bool_and(rtrim(base_url, '/') = $1 AND project IS NOT NULL) AND count(DISTINCT project) = 1";
@@ -59,7 +59,7 @@ fn trimmed(url: &str) -> &str {
     url.trim_end_matches('/')
 }
 
-/// The users of a project whose names come after `after`, in the order of their names.
+/// Returns the users of a project whose names come after `after`, in the order of their names.
 pub async fn list(
     lease: &mut Lease<'_>,
     home: Home<'_>,
@@ -74,7 +74,7 @@ pub async fn list(
     rows.iter().map(user).collect()
 }
 
-/// A user of any project of the cluster.
+/// Returns a user of any project of the cluster.
 pub async fn find(lease: &mut Lease<'_>, base_url: &str, username: &str) -> Result<Option<User>, ApiError> {
     let query = lease.sql(&format!("{USERS} AND username = $2"));
     let row = lease.client().query_opt(&query, &[&trimmed(base_url), &username]).await?;
@@ -83,7 +83,7 @@ pub async fn find(lease: &mut Lease<'_>, base_url: &str, username: &str) -> Resu
 
 /// Registers a new role for a client of an identity provider.
 ///
-/// The address of CDF is this gateway's, whatever the scope says: the server is to call no other.
+/// The address of CDF is this gateway's, whatever the scope says: the server must not call any other.
 pub async fn register(
     lease: &mut Lease<'_>,
     home: Home<'_>,
@@ -103,7 +103,7 @@ pub async fn register(
     let transaction = lease.client().transaction().await?;
     if let Some(schema) = schema {
         transaction.execute("SELECT pg_advisory_xact_lock(hashtext($1))", &[&schema]).await?;
-        // Tables are of a schema: whoever has them in it may change them.
+        // Tables belong to a schema: whoever has tables in it may change them.
         if transaction.query_one(&in_use, &[&schema, &home.project, &base_url]).await?.try_get(0)? {
             let why = format!("schema \"{schema}\" has tables of another project");
             return Err(ApiError::new(axum::http::StatusCode::CONFLICT, why));
@@ -135,14 +135,14 @@ pub async fn register(
     Ok(registered)
 }
 
-/// Drops a role with all that registration made for it. Its sessions are ended.
+/// Drops a role and all that registration made for it. Its sessions are ended.
 pub async fn drop(lease: &mut Lease<'_>, username: &str) -> Result<(), ApiError> {
     let call = lease.sql("SELECT {ext}.cdf_drop_credentials($1, force => true)");
     lease.client().execute(&call, &[&username]).await?;
     Ok(())
 }
 
-/// Registers a new role for a session of CDF.
+/// Registers a new role for a CDF session.
 pub async fn register_session(
     lease: &mut Lease<'_>,
     home: Home<'_>,

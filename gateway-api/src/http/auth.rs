@@ -1,4 +1,4 @@
-//! Who calls: a token of CDF, and the projects that CDF says it has.
+//! The caller: a token of CDF, and the projects that CDF says it may use.
 
 use axum::http::{header, HeaderMap, StatusCode};
 
@@ -8,13 +8,13 @@ use crate::error::ApiError;
 /// The longest token that is passed on.
 const MAX_TOKEN: usize = 16 << 10;
 
-/// Whoever calls.
+/// The caller of a request.
 pub struct Caller {
     projects: Vec<String>,
 }
 
 impl Caller {
-    /// Has CDF inspect the token.
+    /// Asks CDF to inspect the token.
     pub async fn of(headers: &HeaderMap, cdf: &Cdf) -> Result<Caller, ApiError> {
         let header =
             headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -33,6 +33,8 @@ impl Caller {
         self.projects.iter().any(|own| own == project)
     }
 
+    /// Checks that the caller may use the project.
+    ///
     /// # Errors
     /// 403 if the caller has no access to the project.
     pub fn needs(&self, project: &str) -> Result<(), ApiError> {

@@ -1,5 +1,5 @@
-//! Bodies of requests: read within bounds, and then field by field, so that what is wrong can be said without repeating a value,
-//! which may be a secret.
+//! Reads the bodies of requests: within bounds, and then field by field, so that an error need not quote a value, which
+//! may be a secret.
 
 use std::io::Read;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
-/// The longest body, as it is sent and as it is unpacked.
+/// The longest body, both as it is sent and as it is unpacked.
 pub const MAX_BODY: usize = 1 << 20;
 
 /// How long a caller may take to send it.
@@ -82,7 +82,7 @@ impl Fields {
         ApiError::bad_request(format!("{} is to be {what}", self.name(field)))
     }
 
-    /// The value of a field, which is not looked at again. Null is none.
+    /// Takes the value of a field out of the object. Null counts as absent.
     fn take(&mut self, field: &str) -> Option<Value> {
         self.fields.remove(field).filter(|value| !value.is_null())
     }
@@ -90,7 +90,7 @@ impl Fields {
     pub fn text(&mut self, field: &str) -> Result<Option<String>, ApiError> {
         match self.take(field) {
             None => Ok(None),
-            // PostgreSQL has no text with it.
+            // No text of PostgreSQL can hold a NUL.
             Some(Value::String(text)) if text.contains('\0') => {
                 Err(self.expected(field, "a text without U+0000"))
             }
@@ -103,7 +103,7 @@ impl Fields {
         self.text(field)?.ok_or_else(|| ApiError::bad_request(format!("{} is required", self.name(field))))
     }
 
-    /// A name for something of PostgreSQL.
+    /// Takes a name for something in PostgreSQL.
     pub fn new_name(&mut self, field: &str) -> Result<Option<String>, ApiError> {
         match self.text(field)? {
             Some(name) if name.chars().count() > 60 || name.len() > 63 => {
@@ -145,12 +145,12 @@ impl Fields {
         self.object(field)?.ok_or_else(|| ApiError::bad_request(format!("{} is required", self.name(field))))
     }
 
-    /// An object as it is.
+    /// Returns the object as it is.
     pub fn into_value(self) -> Value {
         Value::Object(self.fields)
     }
 
-    /// A list of names of columns.
+    /// Takes a list of column names.
     pub fn names(&mut self, field: &str) -> Result<Vec<String>, ApiError> {
         let what = "a list of names of up to 63 bytes";
         let Some(Value::Array(values)) = self.take(field) else { return Err(self.expected(field, what)) };
@@ -161,7 +161,7 @@ impl Fields {
         values.into_iter().map(name).collect()
     }
 
-    /// The objects of `items`, at least one and at most `most`.
+    /// Takes the objects of `items`, at least one and at most `most`.
     pub fn items(&mut self, most: usize) -> Result<Vec<Fields>, ApiError> {
         let items = match self.take("items") {
             Some(Value::Array(items)) if !items.is_empty() && items.len() <= most => items,
@@ -174,7 +174,7 @@ impl Fields {
         items.into_iter().enumerate().map(object).collect()
     }
 
-    /// That there is nothing else in the object.
+    /// Checks that the object has no other fields.
     pub fn end(&self) -> Result<(), ApiError> {
         match self.fields.keys().next() {
             None => Ok(()),

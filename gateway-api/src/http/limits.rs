@@ -1,20 +1,20 @@
-//! How much one caller may ask: requests in a second, requests at a time, time for one.
+//! Limits for one caller: requests per second, requests at a time, the time of one request.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How long a request may take altogether.
+/// The longest time that a request may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Addresses that are remembered.
+/// The most addresses that are remembered.
 const ADDRESSES: usize = 10_000;
 
 /// How many seconds' worth of requests may come at once.
 const BURST: f64 = 4.0;
 
-/// Lets an address make so many requests in a second, after a burst of them.
+/// Lets an address make this many requests per second, after a first burst.
 pub struct Rate {
     per_second: f64,
     buckets: Mutex<HashMap<IpAddr, Bucket>>,
@@ -35,7 +35,7 @@ impl Rate {
         let most = self.per_second * BURST;
         let mut buckets = self.buckets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if buckets.len() >= ADDRESSES {
-            // Those that have had their time to fill up need not be remembered.
+            // Buckets that have had time to fill up again need not be remembered.
             buckets.retain(|_, bucket| now.duration_since(bucket.at).as_secs_f64() < BURST);
             if buckets.len() >= ADDRESSES && !buckets.contains_key(&address) {
                 return false;

@@ -1,4 +1,4 @@
-//! What there is over HTTP, and what holds for all of it.
+//! The routes, and what holds for all of them.
 
 mod auth;
 mod body;
@@ -56,8 +56,8 @@ impl App {
         })
     }
 
-    /// The caller and, if it is one of a project that the caller has access to, the user. Somebody else's user is told from none
-    /// by nothing.
+    /// Returns the caller and, if the caller has access to its project, the user. The answer does not tell another
+    /// project's user from a missing one.
     async fn user_of_caller(
         &self,
         headers: &HeaderMap,
@@ -73,7 +73,7 @@ impl App {
             .ok_or_else(|| ApiError::not_found("There is no such user"))
     }
 
-    /// The same where the project is named, too.
+    /// As `user_of_caller`, where the path names the project, too.
     async fn user_of_project(
         &self,
         headers: &HeaderMap,
@@ -104,7 +104,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// What the log is told of an answer beside its status.
+/// What the log records about an answer beside its status.
 #[derive(Clone)]
 struct Inside(String);
 
@@ -131,14 +131,14 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Whether the database answers. It tells nothing else, since anybody may ask.
+/// Tells whether the database answers, and nothing else, since anybody may ask.
 async fn health(State(app): Shared) -> Answer {
     let mut lease = app.database.lease().await?;
     lease.client().simple_query("SELECT 1").await?;
     Ok(Json(json!({ "status": "ok" })))
 }
 
-/// What holds for every request: the rate, the time, errors as CDF's, a line of the log.
+/// Handles every request: its rate, its time limit, errors in CDF's form, a line in the log.
 async fn around(
     State(app): Shared,
     Extension(peer): Extension<SocketAddr>,
@@ -179,7 +179,7 @@ async fn around(
     response
 }
 
-/// What the framework refuses (a path, a method, a query) has the form of CDF's errors, too.
+/// Gives what the framework refuses (a path, a method, a query) the form of CDF's errors, too.
 fn as_cdfs(response: Response) -> Response {
     let status = response.status();
     let is_json = response
@@ -197,7 +197,8 @@ fn as_cdfs(response: Response) -> Response {
     answer
 }
 
-/// A cursor is the name after which the next page begins; in hexadecimal digits, so that nobody takes it for one.
+/// Makes a cursor: the name after which the next page begins, in hexadecimal digits, so that nobody takes it for a
+/// name.
 fn cursor(name: &str) -> String {
     name.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -216,7 +217,7 @@ fn after(cursor: Option<&str>) -> Result<String, ApiError> {
         .ok_or_else(|| ApiError::bad_request("Invalid cursor"))
 }
 
-/// The parameters of a list in a query: limit, cursor, and others.
+/// The query parameters of a list: limit, cursor, and others.
 struct Page {
     limit: i64,
     after: String,
@@ -248,7 +249,7 @@ impl Page {
     }
 }
 
-/// As CDF does it, more than 100 are taken for 100.
+/// Checks a limit. As in CDF, more than 100 counts as 100.
 fn limit_of(limit: i64) -> Result<i64, ApiError> {
     match limit {
         1.. => Ok(limit.min(100)),

@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: what there is, for tools.
+//! `GET /openapi.json`: describes the routes, for tools.
 
 use axum::Json;
 use serde_json::{json, Map, Value};

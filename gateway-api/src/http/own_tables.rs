@@ -11,7 +11,7 @@ use super::{Answer, App, ProjectPath, Shared};
 use crate::database::tables::{self, Change, Kind, New, Table};
 use crate::error::ApiError;
 
-/// Items in a request.
+/// The most items in a request.
 const MOST: usize = 100;
 
 pub async fn list(State(app): Shared, Path(username): ProjectPath, headers: HeaderMap) -> Answer {
@@ -107,7 +107,7 @@ pub async fn delete(
     Ok(Json(json!({})))
 }
 
-/// The tables of RAW that the user has beside the built-in ones.
+/// Returns the user's tables of RAW beside the built-in ones.
 async fn raw(app: &App, username: &str) -> Result<Vec<Table>, ApiError> {
     let mut tables = tables::list(&mut app.database.lease().await?, username).await?;
     tables.retain(|table| table.kind == Kind::Raw);

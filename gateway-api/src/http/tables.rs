@@ -14,7 +14,7 @@ use super::{cursor, Answer, App, Page, Shared, UserPath};
 use crate::database::tables::{self, Kind, New, Table};
 use crate::error::ApiError;
 
-/// Items in a request.
+/// The most items in a request.
 const MOST: usize = 10;
 
 pub async fn list(
@@ -27,7 +27,7 @@ pub async fn list(
     let page = Page::read(query.as_deref())?;
     let mut tables = all(&app, &username).await?;
     tables.retain(|table| page.built_ins || table.kind != Kind::BuiltIn);
-    // The custom tables come first, each kind in the order of names.
+    // The custom tables come first, and each kind is sorted by name.
     let place = |table: &Table| format!("{}{}", u8::from(table.kind == Kind::BuiltIn), table.name);
     let first = tables.iter().position(|table| place(table) > page.after).unwrap_or(tables.len());
     let rest = &tables[first..];
@@ -124,7 +124,7 @@ async fn all(app: &App, username: &str) -> Result<Vec<Table>, ApiError> {
     tables::list(&mut app.database.lease().await?, username).await
 }
 
-/// The tables that a body names, each once.
+/// Returns the tables that a body names, each once.
 fn named(known: &[Table], mut body: Fields) -> Result<Vec<&Table>, ApiError> {
     let items = body.items(MOST)?;
     let ignore = ignores_unknown(&mut body)?;
@@ -148,7 +148,8 @@ fn named(known: &[Table], mut body: Fields) -> Result<Vec<&Table>, ApiError> {
 fn shown(table: &Table, headers: &HeaderMap) -> Value {
     let columns: Map<String, Value> =
         table.columns.iter().map(|(name, kind)| (name.clone(), json!({ "type": kind }))).collect();
-    // The official SDK for Python knows a view's tables by the name that they are made with only, and fails on the others.
+    // The official SDK for Python knows a view's table only under the names that it was created with, and fails on
+    // others.
     let is_sdk = headers.get("x-cdp-sdk").is_some_and(|sdk| sdk.as_bytes().starts_with(b"CognitePythonSDK"));
     let kind = match table.kind {
         Kind::BuiltIn => "built_in",

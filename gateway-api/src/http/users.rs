@@ -15,7 +15,7 @@ use super::{after, cursor, limit_of, Answer, App, Page, ProjectPath, Shared};
 use crate::database::users::{self, Home, User};
 use crate::error::ApiError;
 
-/// How the hosted gateway calls columns.
+/// The hosted gateway's naming of columns.
 const NAMING: &str = "camelCase";
 
 fn home<'a>(app: &'a App, project: &'a str) -> Home<'a> {
@@ -147,7 +147,7 @@ pub async fn delete(
     Ok(Json(json!({})))
 }
 
-/// The users that a body names. One of another project is as unknown as one that is not there.
+/// Returns the users that a body names. A user of another project is as unknown as one that does not exist.
 async fn named(app: &App, project: &str, mut body: Fields, most: usize) -> Result<Vec<User>, ApiError> {
     let items = body.items(most)?;
     let ignore = ignores_unknown(&mut body)?;
@@ -167,7 +167,7 @@ async fn named(app: &App, project: &str, mut body: Fields, most: usize) -> Resul
     }
 }
 
-/// The official SDK writes it in both ways.
+/// Reads the parameter, which the official SDK writes in two ways.
 pub fn ignores_unknown(body: &mut Fields) -> Result<bool, ApiError> {
     Ok(body.flag("ignoreUnknownIds")? | body.flag("ignore_unknown_ids")?)
 }

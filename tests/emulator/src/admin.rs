@@ -1,4 +1,4 @@
-//! The admin interface: what tests ask of the emulator besides CDF's own API. No authentication.
+//! The admin interface: what tests need from the emulator besides CDF's own API. It needs no authentication.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -156,7 +156,7 @@ fn default_project() -> String {
     DEFAULT_PROJECT.into()
 }
 
-/// Checksums are 16 hexadecimal digits, since JSON numbers do not hold 64 bits everywhere.
+/// Writes a summary as JSON. Checksums are 16 hexadecimal digits, since JSON numbers do not hold 64 bits everywhere.
 fn summary_json(summary: Summary) -> Value {
     json!({
         "count": summary.count,

@@ -1,4 +1,4 @@
-//! The identity provider's side (OIDC client credentials, errors as Entra ID shapes them) and what a token may do.
+//! The identity provider (OIDC client credentials, with Entra ID's form of errors), and what a token may do.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -19,7 +19,7 @@ pub const DEFAULT_CLIENT: &str = "test-client";
 const DEFAULT_SECRET: &str = "test-secret";
 /// The project that the default client has access to.
 pub const DEFAULT_PROJECT: &str = "test-project";
-/// The only type of assertion there is for clients (RFC 7523, 2.2).
+/// The only type of client assertion (RFC 7523, 2.2).
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// How long the token of a session is valid, in seconds.
 const SESSION_TOKEN_LIFE: u64 = 3599;
@@ -49,7 +49,7 @@ const ALL_ACLS: &[&str] = &[
 pub struct Capability {
     acl: String,
     actions: Vec<String>,
-    /// What token/inspect tells of where it holds. It holds everywhere all the same.
+    /// The scope that token/inspect tells. It is only told: the capability holds everywhere.
     #[serde(default = "everywhere")]
     scope: Value,
 }
@@ -58,7 +58,7 @@ fn everywhere() -> Value {
     json!({ "all": {} })
 }
 
-/// How `expires_in` is written in a token answer: identity providers differ.
+/// How `expires_in` is written in a token answer, in which identity providers differ.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ExpiresInAs {
@@ -68,7 +68,7 @@ enum ExpiresInAs {
     Omitted,
 }
 
-/// How a client may tell its secret (RFC 6749, 2.3.1).
+/// How a client may send its secret (RFC 6749, 2.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum TokenAuth {
@@ -76,7 +76,7 @@ enum TokenAuth {
     Basic,
 }
 
-/// How the client of a request shows that it is the one that it says.
+/// How the client of a request proves its identity.
 enum Proof<'a> {
     Secret(TokenAuth, String),
     Assertion(&'a str),
@@ -87,9 +87,9 @@ enum Proof<'a> {
 #[serde(deny_unknown_fields)]
 pub struct Client {
     client_id: String,
-    /// None: no secret is the right one.
+    /// None: the client has no valid secret.
     client_secret: Option<String>,
-    /// The assertion that is taken instead of a secret.
+    /// The assertion that is accepted instead of a secret.
     client_assertion: Option<String>,
     /// None: either way.
     token_auth: Option<TokenAuth>,
@@ -102,7 +102,7 @@ pub struct Client {
     expires_in_as: ExpiresInAs,
     /// None: everything.
     capabilities: Option<Vec<Capability>>,
-    /// The token endpoint answers this status to right credentials.
+    /// The status with which the token endpoint answers valid credentials.
     token_status: Option<u16>,
     /// `error` of that answer.
     token_error: Option<String>,
@@ -117,7 +117,7 @@ fn default_expires_in() -> u64 {
 }
 
 impl Client {
-    /// The id, never the secret.
+    /// Shows the id, never the secret.
     pub fn id(&self) -> &str {
         &self.client_id
     }
@@ -173,7 +173,7 @@ impl Directory {
         }
     }
 
-    /// A new token of a client.
+    /// Issues a new token to a client.
     fn issue(&mut self, client_id: String, seconds: u64) -> String {
         let token = format!("emulated.{:016x}{:016x}", codec::random_bits(), codec::random_bits());
         let expires = Instant::now() + Duration::from_secs(seconds);
@@ -206,7 +206,7 @@ impl Auth {
         self.lock().clients.insert(client.client_id.clone(), client);
     }
 
-    /// Makes every token worthless; new ones may be fetched.
+    /// Invalidates every token; new ones may be fetched.
     pub fn revoke_tokens(&self) -> usize {
         let mut directory = self.lock();
         let count = directory.tokens.len();
@@ -214,7 +214,7 @@ impl Auth {
         count
     }
 
-    /// The client behind an `Authorization` header.
+    /// Returns the client that an `Authorization` header identifies.
     pub fn authenticate(&self, authorization: Option<&str>) -> Result<Client, ApiError> {
         let token = authorization.and_then(|header| header.strip_prefix("Bearer "));
         let directory = self.lock();
@@ -237,7 +237,7 @@ impl Auth {
         Ok(())
     }
 
-    /// `POST …/oauth2/v2.0/token`. Returns the client id for the log beside the answer.
+    /// `POST …/oauth2/v2.0/token`. Returns the client id for the log, and the answer.
     pub fn token(
         &self,
         content_type: &str,
@@ -315,7 +315,7 @@ impl Auth {
             let text = "The request body must contain the following parameter: 'scope'.";
             return refuse(400, "invalid_request", 900144, text);
         }
-        // Entra ID names the resource by scope; others do by audience, where scope may be anything.
+        // Entra ID names the resource by scope; others name it by audience, and then scope may be anything.
         if audience.is_empty() && scope.split(' ').any(|scope| !scope.ends_with("/.default")) {
             let text =
                 "The provided value for scope is not valid. Client credential flows must have a scope \
@@ -340,7 +340,7 @@ impl Auth {
         Ok(Reply::json(200, &Value::Object(answer)))
     }
 
-    /// What is below `/sessions` of a project. Returns the client id for the log beside the answer.
+    /// The requests below a project's `/sessions`. Returns the client id for the log, and the answer.
     pub fn sessions(
         &self,
         method: &Method,
@@ -351,7 +351,7 @@ impl Auth {
     ) -> Result<(String, Reply), ApiError> {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let action = match (method, path.as_slice()) {
-            // The nonce or the key says who it is. A token that comes with it has to be one all the same.
+            // The nonce or the key identifies the sender. A token that is sent as well must still be valid.
             (&Method::POST, ["token"]) => {
                 authorization.map(|header| self.authenticate(Some(header))).transpose()?;
                 return self.session_token(project, body);
@@ -441,13 +441,13 @@ impl Auth {
     }
 }
 
-/// Id and secret of a `Basic` header; both are form-encoded before they are joined (RFC 6749, 2.3.1).
+/// Returns id and secret of a `Basic` header; both are form-encoded before they are joined (RFC 6749, 2.3.1).
 fn basic(header: &str) -> Option<(String, String)> {
     let joined = BASE64_STANDARD.decode(header.strip_prefix("Basic ")?).ok()?;
     let joined = String::from_utf8(joined).ok()?;
     let (id, secret) = joined.split_once(':')?;
     let decode = |part: &str| {
-        // A form of one value without a name.
+        // A form with one value and no name.
         let form = format!("={part}");
         let mut pairs = url::form_urlencoded::parse(form.as_bytes());
         let (_, value) = pairs.next()?;

@@ -1,4 +1,4 @@
-//! gzip both ways, opaque cursors, and the few bits that have to look random.
+//! gzip in both directions, opaque cursors, and values that have to look random.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -34,12 +34,12 @@ pub fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// Milliseconds since the epoch.
+/// Returns the milliseconds since the epoch.
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
 }
 
-/// 64 bits that nobody has seen before. Unpredictable enough for tokens of an emulator.
+/// Returns 64 new bits, unpredictable enough for an emulator's tokens.
 pub fn random_bits() -> u64 {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let mut hasher = RandomState::new().build_hasher();
@@ -47,7 +47,7 @@ pub fn random_bits() -> u64 {
     hasher.finish()
 }
 
-/// A random string in the shape of a UUID.
+/// Returns a random string in the form of a UUID.
 pub fn uuid() -> String {
     let (a, b) = (random_bits(), random_bits());
     format!(
@@ -60,14 +60,14 @@ pub fn uuid() -> String {
     )
 }
 
-/// FNV-1a over bytes: short, well known, and easy to recompute elsewhere.
+/// Hashes bytes with FNV-1a: short, well known, and easy to recompute elsewhere.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// The same number for the same one, and neighbours far apart: what puts things into an order that is none.
+/// Hashes a number so that neighbours end up far apart. It makes orders that look arbitrary.
 pub fn scatter(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -75,18 +75,18 @@ pub fn scatter(number: u64) -> u64 {
     x ^ x >> 31
 }
 
-/// As [`scatter`], of a text.
+/// As [`scatter`], for a text.
 pub fn scatter_text(text: &str) -> u64 {
     scatter(fnv1a(text.as_bytes()))
 }
 
-/// An opaque cursor: `state` plus a fingerprint of the parameters it was made for.
+/// Makes an opaque cursor: `state` and a fingerprint of the parameters that it was made for.
 pub fn encode_cursor(parameters: &Value, state: &Value) -> String {
     let text = format!("{:016x}{state}", fnv1a(parameters.to_string().as_bytes()));
     text.bytes().map(|byte| format!("{:02x}", byte ^ 0x5a)).collect()
 }
 
-/// The state in a cursor, if the other parameters are those of the request that it came from.
+/// Returns the state in a cursor, if the other parameters are those of the request that it was made for.
 pub fn decode_cursor(parameters: &Value, cursor: &str) -> Result<Value, ApiError> {
     let invalid = || ApiError::bad_request("Invalid cursor");
     if !cursor.is_ascii() || !cursor.len().is_multiple_of(2) {

@@ -1,7 +1,7 @@
-//! The limits that CDF's published description sets to requests, checked before a resource sees one.
+//! The limits in CDF's published description of requests, checked before a resource sees the request.
 //!
-//! They are facts in `description/limits.json`, extracted by `description/extract.py`. Where recordings of CDF say otherwise,
-//! the recording counts: `description/exceptions.json` changes the table, and says by which evidence.
+//! They are facts in `description/limits.json`, extracted by `description/extract.py`. Where recordings of CDF
+//! contradict them, the recordings count: `description/exceptions.json` changes the table, and names the evidence.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
@@ -113,10 +113,10 @@ impl Kind {
     }
 }
 
-/// Why a value does not fit: not yet a text, since of alternatives most do not fit.
+/// Why a value does not fit. It is not a text yet, because most of several alternatives do not fit.
 #[derive(Debug)]
 struct Fault<'a> {
-    /// The field, or that around it.
+    /// The field, or the one that contains it.
     name: &'a str,
     what: What<'a>,
 }
@@ -141,7 +141,7 @@ enum What<'a> {
     Twice,
     KeyBytes(usize, usize),
     TotalBytes(usize, usize),
-    /// None of several types.
+    /// The value has none of several types.
     Neither,
 }
 
@@ -181,8 +181,8 @@ impl From<Fault<'_>> for ApiError {
 
 type Checked<'a> = Result<(), Fault<'a>>;
 
-/// Checks a request against the description. Operations that it does not have, and bodies that are no JSON, pass: their
-/// handlers say what is wrong with them.
+/// Checks a request against the description. Operations that the description lacks, and bodies that are not JSON, pass:
+/// their handlers report what is wrong with them.
 pub fn check(request: &Request) -> Result<(), ApiError> {
     let Some((operation, names)) = TABLE.find(&request.method, &request.segments) else {
         return Ok(());
@@ -204,7 +204,7 @@ pub fn check(request: &Request) -> Result<(), ApiError> {
     }
 }
 
-/// Whether bodies of a request are checked, so that they have to be parsed.
+/// Whether the bodies of a request are checked, and so have to be parsed.
 pub fn has_body(method: &Method, segments: &[String]) -> bool {
     TABLE.find(method, segments).is_some_and(|(operation, _)| operation.limits.body.is_some())
 }
@@ -246,13 +246,13 @@ impl Table {
         Ok(table)
     }
 
-    /// The operation of a request, and what its path has for the names in braces.
+    /// Returns the operation of a request, and the values of the names in braces in its path.
     fn find<'a>(
         &'a self,
         method: &Method,
         segments: &'a [String],
     ) -> Option<(&'a Operation, Vec<(&'a str, &'a str)>)> {
-        // A path that is written out goes before one with a name.
+        // A literal path takes precedence over one with a name.
         let fits = |operation: &&Operation| {
             operation.method == method.as_str()
                 && operation.segments.len() == segments.len()
@@ -279,7 +279,7 @@ impl Table {
         }
     }
 
-    /// Checks a text of a URL. Lists have forms of their own there, which their handlers know.
+    /// Checks a text in a URL. Lists have other forms there, which their handlers know.
     fn check_text(&self, schema: &Schema, name: &str, text: &str) -> Result<(), ApiError> {
         let schema = self.resolve(schema);
         let value = match schema.kind {
@@ -323,7 +323,7 @@ impl Table {
         if any.iter().any(|schema| self.check(schema, name, value).is_ok()) {
             return Ok(());
         }
-        // What is wrong is told by the alternative that was most likely meant.
+        // The error is that of the alternative that was most likely meant.
         let of_kind = |schema: &&Schema| self.resolve(schema).kind.is_none_or(|kind| kind.of(value));
         let strangeness = |schema: &&Schema| {
             let schema = self.resolve(schema);
@@ -375,7 +375,7 @@ impl Table {
         for (key, value) in object {
             match schema.fields.get(key).or(schema.values.as_deref()) {
                 Some(of) => self.check(of, key, value)?,
-                // An object that the description says nothing more about is refused by its handler, if at all.
+                // The handler decides about an object that the description does not specify.
                 None if schema.kind.is_none() => {}
                 None => return fault(What::Unknown(key)),
             }
@@ -415,8 +415,8 @@ impl Schema {
 
     fn check_text<'a>(&'a self, table: &Table, name: &'a str, text: &'a str) -> Checked<'a> {
         let limits = (self.min_length, self.max_length);
-        // Characters as JSON Schema counts them: code points. Bytes bound them from above, so that most texts are never
-        // counted.
+        // Characters are code points, as in JSON Schema. A text has at most as many characters as bytes, so most texts
+        // need not be counted.
         if limits.0.is_some_and(|min| min > 0) || limits.1.is_some_and(|max| text.len() > max) {
             self.check_size(name, text.chars().count(), limits, " characters")?;
         }
@@ -445,18 +445,18 @@ impl Schema {
     }
 }
 
-/// Where CDF does otherwise than its description says.
+/// A place where CDF deviates from its description.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Exception {
     /// Operations, as the table names them.
     operations: Vec<String>,
-    /// Where in the operation: `body.items.[].name`; `[]` are the elements of a list, `{}` the values of an object, `*` all
-    /// fields, `?` those that are not required. Alternatives count all.
+    /// The place in the operation: `body.items.[].name`; `[]` are the elements of a list, `{}` the values of an object,
+    /// `*` all fields, `?` the fields that are not required. It covers all alternatives.
     at: Vec<String>,
-    /// What the schema there becomes: a merge patch (RFC 7396).
+    /// The change of the schema there: a merge patch (RFC 7396).
     change: Value,
-    /// How it is known.
+    /// How this is known.
     evidence: Evidence,
     /// What was seen.
     #[allow(dead_code, reason = "for readers of the file")]
@@ -468,7 +468,7 @@ struct Exception {
 enum Evidence {
     /// Recorded from CDF.
     Recorded,
-    /// In the words of the description, beside its schema.
+    /// The description says so in words beside the schema.
     Words,
     /// The official SDK sends it, to every CDF.
     Sdk,
@@ -506,7 +506,8 @@ impl Exception {
         Ok(())
     }
 
-    /// Changes what is at a place below a schema, and tells how often. Shared schemas become the operation's own.
+    /// Changes the schemas at a place below a schema, and returns how many. Shared schemas are copied into the
+    /// operation first.
     fn at(&self, schemas: &Value, schema: &mut Value, path: &[&str]) -> usize {
         if let Some(name) = schema["ref"].as_str() {
             *schema = schemas[name].clone();
@@ -538,7 +539,7 @@ impl Exception {
     }
 }
 
-/// RFC 7396: members go over, null removes one.
+/// RFC 7396: members replace others, null removes one.
 fn merge(into: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *into = patch.clone();
@@ -686,7 +687,7 @@ mod tests {
         assert_eq!(post("nowhere", json!(1)), Ok(()), "its handler says so");
     }
 
-    /// An exception that changes nothing, or that has no evidence, is none.
+    /// Every exception must change something, and have evidence.
     #[test]
     fn each_exception_is_needed() {
         let all: Vec<Value> = serde_json::from_str(EXCEPTIONS).unwrap();

@@ -10,17 +10,17 @@ use crate::reply::Reply;
 pub struct ApiError {
     /// HTTP status, repeated in the body as `code`.
     pub status: u16,
-    /// What a person reads; clients of CDF match the beginnings of some of these.
+    /// The text for people; clients of CDF match the beginnings of some of these.
     pub message: String,
     /// Identifiers that do not exist.
     pub missing: Vec<Value>,
     /// Identifiers that exist already, or occur twice in the request.
     pub duplicated: Vec<Value>,
-    /// What few refusals have.
+    /// Parts that only few refusals have.
     more: Option<Box<More>>,
 }
 
-/// What few refusals have besides.
+/// The parts of an error that only few refusals have.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct More {
     /// Further members of `error`.
@@ -34,7 +34,7 @@ impl ApiError {
         Self { status, message: message.into(), missing: Vec::new(), duplicated: Vec::new(), more: None }
     }
 
-    /// 400: what most refusals of CDF are.
+    /// 400: the status of most of CDF's refusals.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, message)
     }
@@ -69,19 +69,19 @@ impl ApiError {
         Self::new(403, "Forbidden")
     }
 
-    /// With a further member of `error`.
+    /// Adds a member to `error`.
     pub fn with(mut self, name: &str, value: Value) -> Self {
         self.more.get_or_insert_default().members.insert(name.to_owned(), value);
         self
     }
 
-    /// With a header.
+    /// Adds a header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.more.get_or_insert_default().headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// The JSON body.
+    /// Returns the JSON body.
     pub fn body(&self) -> Value {
         let mut error = Map::new();
         error.insert("code".into(), json!(self.status));

@@ -1,4 +1,4 @@
-//! Faults on demand: answers, delays and dropped connections that a test asks for.
+//! Faults on demand: the answers, delays and dropped connections that a test orders.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub enum Mode {
     DropAfter,
     /// Never answers; ends when the client goes away.
     Stall,
-    /// Applies the request; of its answer only the first `bytes` come, and `ending` says how it ends.
+    /// Applies the request, but sends only the first `bytes` of the answer; `ending` says how it ends.
     Cut,
 }
 
@@ -80,7 +80,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// What is wrong with this fault, if anything.
+    /// Returns what is wrong with this fault, if anything.
     pub fn check(&self) -> Result<(), ApiError> {
         if self.mode == Mode::Status && self.status.is_none_or(|status| !(100..600).contains(&status)) {
             return Err(ApiError::bad_request("mode status needs a status between 100 and 599"));
@@ -91,7 +91,7 @@ impl Fault {
         Ok(())
     }
 
-    /// What the fault does.
+    /// Returns what the fault does.
     pub fn mode(&self) -> Mode {
         self.mode
     }
@@ -105,17 +105,17 @@ impl Fault {
         }
     }
 
-    /// What mode `cut` leaves of an answer.
+    /// Returns how mode `cut` shortens an answer.
     pub fn cut(&self) -> Cut {
         Cut { how: self.ending, bytes: self.bytes }
     }
 
-    /// How long to wait first.
+    /// Returns how long to wait first.
     pub fn delay(&self) -> Duration {
         Duration::from_millis(self.delay_ms)
     }
 
-    /// The answer of mode `status`.
+    /// Returns the answer of mode `status`.
     pub fn reply(&self) -> Reply {
         let status = self.status.unwrap_or(500);
         let mut reply = match &self.body {
@@ -151,7 +151,7 @@ impl Fault {
         path_matches && self.method.as_ref().is_none_or(|m| m.eq_ignore_ascii_case(method))
     }
 
-    /// Counts a request that matches, and tells whether it is struck.
+    /// Counts a matching request. Returns whether the fault strikes it.
     fn strike(&mut self) -> bool {
         self.seen += 1;
         let Some(turn) = self.seen.checked_sub(self.after).filter(|turn| *turn > 0) else {
@@ -164,7 +164,7 @@ impl Fault {
     }
 }
 
-/// The faults asked for.
+/// The faults that were ordered.
 #[derive(Default)]
 pub struct Faults(Mutex<Vec<Fault>>);
 
@@ -183,7 +183,8 @@ impl Faults {
         self.lock().clear();
     }
 
-    /// Those that strike this request, in the order they were added. `path` is the one after the project.
+    /// Returns the faults that strike this request, in the order in which they were added. `path` is the one after the
+    /// project.
     pub fn strike(&self, method: &str, path: &str) -> Vec<Fault> {
         self.lock()
             .iter_mut()

@@ -1,4 +1,4 @@
-//! Lists that lag behind: what they still show of what was created, changed and deleted moments ago.
+//! Lists that lag behind: they still show an older state of what was created, changed and deleted moments ago.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -6,32 +6,32 @@ use std::time::{Duration, Instant};
 
 use crate::codec::scatter;
 
-/// Which of the copies of the data answers a list. They catch up one after the other, so that a list may show less than
-/// the one before.
+/// The copies of the data that answer lists in turn. They catch up at different times, so a list may show less than the
+/// one before.
 const COPIES: u64 = 2;
 
 /// How far behind lists are.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lag {
-    /// At most.
+    /// The longest lag.
     pub most: Duration,
     lists: u64,
 }
 
 impl Lag {
-    /// A lag that starts now.
+    /// Makes a lag that starts now.
     pub fn new(most: Duration) -> Self {
         Self { most, lists: 0 }
     }
 
-    /// What one list sees.
+    /// Returns what the next list sees.
     pub fn next(&mut self) -> Sight {
         self.lists += 1;
         Sight { now: Instant::now(), most: self.most, copy: self.lists % COPIES }
     }
 }
 
-/// What one list sees: of each object what it was a while ago, of each another while.
+/// What one list sees: each object as it was some time ago, a different time for each.
 #[derive(Debug, Clone, Copy)]
 pub struct Sight {
     now: Instant,
@@ -40,7 +40,7 @@ pub struct Sight {
 }
 
 impl Sight {
-    /// The moment that the object is shown of; None: before anything was written.
+    /// Returns the time at which the object is shown; None: before anything was written.
     fn of(&self, place: u64) -> Option<Instant> {
         // Between a quarter of the lag and all of it.
         let share = 0.25 + 0.75 * (scatter(place ^ self.copy << 63) >> 11) as f64 / (1u64 << 53) as f64;
@@ -48,10 +48,10 @@ impl Sight {
     }
 }
 
-/// What objects were before they became what they are, for as long as lists may show it.
+/// Earlier versions of objects, for as long as lists may show them.
 #[derive(Debug)]
 pub struct History<K, V> {
-    /// Until when the object was what, oldest first; None: it was not there.
+    /// Until when the object had a version, oldest first; None: it did not exist.
     versions: BTreeMap<K, Vec<(Instant, Option<V>)>>,
     tidied: Option<Instant>,
 }
@@ -63,7 +63,7 @@ impl<K, V> Default for History<K, V> {
 }
 
 impl<K: Ord + Clone, V> History<K, V> {
-    /// Takes note that an object is about to become something else.
+    /// Records that an object is about to change.
     pub fn record(&mut self, key: K, before: Option<V>, lag: Duration) {
         if lag.is_zero() {
             return;
@@ -79,8 +79,8 @@ impl<K: Ord + Clone, V> History<K, V> {
         self.versions.entry(key).or_default().push((now, before));
     }
 
-    /// The objects after a key as a list sees them, in the order of their keys. `place`: what tells how far behind an
-    /// object is.
+    /// Returns the objects after a key as a list sees them, in the order of their keys. `place` determines how far
+    /// behind an object is.
     pub fn seen<'a>(
         &'a self,
         objects: &'a BTreeMap<K, V>,

@@ -1,4 +1,4 @@
-//! Throttling: 429 above a number of concurrent requests or of requests per second.
+//! Throttling: 429 above a number of concurrent requests, or of requests per second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::reply::Reply;
 pub struct Limit {
     max_concurrent: Option<u64>,
     rate_per_second: Option<u64>,
-    /// Applies to paths that contain this; to all when absent.
+    /// Applies to paths that contain this text; to all when absent.
     path: Option<String>,
     /// Sent as Retry-After, which CDF itself does not do.
     retry_after: Option<String>,
@@ -39,7 +39,7 @@ impl Drop for Permit {
     }
 }
 
-/// The limits asked for.
+/// The limits that were ordered.
 #[derive(Default)]
 pub struct Limits(Mutex<Vec<Gauge>>);
 
@@ -60,7 +60,7 @@ impl Limits {
         self.lock().clear();
     }
 
-    /// Lets a request in, or answers 429. A throttled request still counts against the rate, as in CDF.
+    /// Lets a request in, or answers 429. As in CDF, a throttled request still counts against the rate.
     pub fn enter(&self, path: &str) -> Result<Permit, Reply> {
         let mut permit = Permit(Vec::new());
         for gauge in self.lock().iter_mut() {

@@ -45,7 +45,7 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments, Strin
     Ok(arguments)
 }
 
-/// Writes the port beside the file and renames it, so that a reader never sees half of it.
+/// Writes the port to another file and renames that, so that a reader never sees half of it.
 fn write_port(path: &Path, port: u16) -> std::io::Result<()> {
     let beside = path.with_extension("partial");
     std::fs::write(&beside, format!("{port}\n"))?;

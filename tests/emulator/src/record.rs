@@ -10,25 +10,25 @@ use serde_json::{json, Value};
 use crate::codec::now_ms;
 use crate::reply::Counts;
 
-/// Entries kept; older ones go.
+/// The number of entries that are kept; older ones are dropped.
 const CAPACITY: usize = 100_000;
-/// JSON bodies up to this size are kept.
+/// The largest JSON body that is kept.
 const KEPT_BODY: usize = 64 << 10;
 
 /// One request.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Entry {
-    /// Counts up from 1 since the last reset.
+    /// Counts up from 1 after each reset.
     pub seq: u64,
     /// HTTP method.
     pub method: String,
-    /// Path and query; of a resource request, what follows the project.
+    /// Path and query; for a resource request, the part after the project.
     pub path: String,
-    /// Project, of a resource request.
+    /// The project of a resource request.
     pub project: Option<String>,
-    /// Status answered; 0 when the connection was dropped or the client went away first.
+    /// The status of the answer; 0 if the connection was dropped or the client left first.
     pub status: u16,
-    /// x-request-id answered.
+    /// The x-request-id of the answer.
     pub request_id: String,
     /// Size of the body.
     #[serde(flatten)]
@@ -43,15 +43,15 @@ pub struct Entry {
     pub content_type: String,
     /// Content-Encoding of the request.
     pub content_encoding: String,
-    /// Selected request headers that clients are told apart by.
+    /// The header that tells clients apart.
     pub user_agent: String,
     /// Milliseconds since the epoch.
     pub started_ms: i64,
     /// Milliseconds since the epoch.
     pub ended_ms: i64,
-    /// Requests in flight when this one began, itself included.
+    /// Requests in flight when this one began, including itself.
     pub in_flight: u64,
-    /// Who sent it.
+    /// The client that sent it.
     pub client_id: Option<String>,
     /// The JSON body, if small.
     #[serde(skip)]
@@ -80,7 +80,7 @@ struct Inner {
     decoded_bytes: u64,
 }
 
-/// The log of all requests but those to /admin.
+/// The log of all requests except those to /admin.
 #[derive(Default)]
 pub struct Record {
     in_flight: AtomicU64,
@@ -92,7 +92,7 @@ impl Record {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request in. Its flight ends when the value is dropped, and is logged then.
+    /// Counts a request as in flight. It is logged when the returned value is dropped.
     pub fn begin(&self) -> Flight<'_> {
         let in_flight = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
         let mut inner = self.lock();
@@ -106,7 +106,7 @@ impl Record {
         *self.lock() = Inner::default();
     }
 
-    /// Entries whose path contains `path`, oldest first.
+    /// Returns the entries whose path contains `path`, oldest first.
     pub fn entries(&self, path: Option<&str>, method: Option<&str>, bodies: bool) -> Vec<Value> {
         self.lock()
             .entries
@@ -123,7 +123,7 @@ impl Record {
             .collect()
     }
 
-    /// Totals since the last clearing.
+    /// Returns totals since the last reset.
     pub fn stats(&self) -> Value {
         let inner = self.lock();
         json!({
@@ -140,7 +140,7 @@ impl Record {
     }
 }
 
-/// A request under way.
+/// A request in flight.
 pub struct Flight<'a> {
     record: &'a Record,
     /// What is known about it so far.

@@ -1,4 +1,4 @@
-//! What a handler is given and what it answers, apart from HTTP's transport.
+//! What a handler gets and what it answers, without HTTP's transport.
 
 use axum::http::Method;
 use serde::{Deserialize, Serialize};
@@ -22,13 +22,13 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     /// Uncompressed body.
     pub body: Vec<u8>,
-    /// The body as JSON, where it has been parsed already.
+    /// The body as JSON, if it was parsed already.
     pub parsed: Option<Value>,
     /// Content-Type without parameters.
     pub content_type: String,
     /// Accept, as sent.
     pub accept: String,
-    /// What the request log wants to know about the body.
+    /// What the request log records about the body.
     pub counts: Counts,
 }
 
@@ -37,14 +37,14 @@ pub struct Request {
 pub struct Counts {
     /// Elements of `items`.
     pub items: u64,
-    /// Data points, of a data point insert.
+    /// Data points, in an insert of data points.
     pub points: u64,
     /// The first ten external ids or keys.
     pub external_ids: Vec<String>,
 }
 
 impl Counts {
-    /// Notes an external id or key if there is room.
+    /// Records an external id or key if there is room.
     pub fn note(&mut self, external_id: &str) {
         if self.external_ids.len() < 10 {
             self.external_ids.push(external_id.to_owned());
@@ -53,12 +53,12 @@ impl Counts {
 }
 
 impl Request {
-    /// The value of a query parameter.
+    /// Returns the value of a query parameter.
     pub fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A query parameter that is true or false, with false as default.
+    /// Returns a query parameter that is true or false; false is the default.
     pub fn query_flag(&self, name: &str) -> Result<bool, ApiError> {
         match self.query(name) {
             None | Some("false") => Ok(false),
@@ -69,7 +69,7 @@ impl Request {
         }
     }
 
-    /// A query parameter that is an integer within bounds.
+    /// Returns a query parameter that is an integer within bounds.
     pub fn query_integer(&self, name: &str, min: i64, max: i64) -> Result<Option<i64>, ApiError> {
         let Some(text) = self.query(name) else {
             return Ok(None);
@@ -82,7 +82,7 @@ impl Request {
         }
     }
 
-    /// The body as a JSON object; counts its items for the log.
+    /// Returns the body as a JSON object, and counts its items for the log.
     pub fn json(&mut self) -> Result<serde_json::Map<String, Value>, ApiError> {
         if self.content_type != JSON {
             return Err(ApiError::new(
@@ -122,41 +122,41 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Further headers.
     pub headers: Vec<(String, String)>,
-    /// Where the body ends too early, and how.
+    /// Where and how the body is cut short, if it is.
     pub cut: Option<Cut>,
 }
 
-/// What is left of an answer that does not come whole.
+/// What is left of an answer that is cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
     /// How it ends.
     pub how: Ending,
-    /// After so many bytes.
+    /// The number of bytes that are sent.
     pub bytes: usize,
 }
 
-/// How an answer ends too early.
+/// How an answer that is cut short ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// As if nothing were missing.
+    /// As if it were complete.
     #[default]
     Text,
-    /// So that HTTP's framing is whole, and gzip's is not.
+    /// HTTP's framing is complete, but gzip's is not.
     Gzip,
     /// The connection is closed in the middle of a chunked body.
     Chunk,
 }
 
 impl Reply {
-    /// A JSON answer.
+    /// Makes a JSON answer.
     pub fn json(status: u16, body: &impl Serialize) -> Self {
         // Serialising our own maps of strings into memory cannot fail.
         let body = serde_json::to_vec(body).unwrap_or_default();
         Self { status, content_type: JSON.into(), body, headers: Vec::new(), cut: None }
     }
 
-    /// `{}` with 200: CDF's answer to deletes and to inserts of points and rows.
+    /// `{}` with 200: CDF's answer to deletes, and to inserts of points and rows.
     pub fn empty() -> Self {
         Self::json(200, &json!({}))
     }

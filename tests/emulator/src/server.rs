@@ -26,14 +26,14 @@ const COMPRESS_ABOVE: usize = 1024;
 /// Longer URLs are refused.
 const LONGEST_URL: usize = 8 << 10;
 
-/// Everything the emulator knows.
+/// The state of the emulator.
 #[derive(Default)]
 pub struct App {
     /// Clients and tokens.
     pub auth: Auth,
-    /// Faults asked for.
+    /// The faults that were ordered.
     pub faults: Faults,
-    /// Throttling asked for.
+    /// The limits that were ordered.
     pub limits: Limits,
     /// Request log.
     pub record: Record,
@@ -42,7 +42,7 @@ pub struct App {
 }
 
 impl App {
-    /// Back to the state after the start.
+    /// Restores the state after the start.
     pub fn reset(&self) {
         self.auth.reset();
         self.faults.clear();
@@ -86,7 +86,7 @@ impl Target {
         }
     }
 
-    /// The path that faults and limits are compared with: what follows the project.
+    /// Returns the path that faults and limits are compared with: the part after the project.
     fn relative<'a>(&self, path: &'a str) -> &'a str {
         match self {
             Self::Resource { .. } => {
@@ -99,7 +99,7 @@ impl Target {
     }
 }
 
-/// A path as HTTP servers and clients understand it: `.` and `..` are directions, percent-encoded too.
+/// Returns a path as HTTP servers and clients understand it: `.` and `..` are directions, even if percent-encoded.
 fn without_directions(path: &str) -> String {
     let direction = |segment: &str| segment.to_ascii_lowercase().replace("%2e", ".");
     let mut segments: Vec<&str> = Vec::new();
@@ -122,8 +122,8 @@ fn without_directions(path: &str) -> String {
     segments.join("/")
 }
 
-/// Closes the connection without an answer. hyper has no such answer, but each connection is a task of its own,
-/// and a task that unwinds drops its socket. `resume_unwind` does so without the message of a panic.
+/// Closes the connection without an answer. hyper has no such answer, but each connection is a task of its own, and a
+/// task that unwinds drops its socket. `resume_unwind` does so without the message of a panic.
 fn hang_up() -> ! {
     std::panic::resume_unwind(Box::new("connection dropped on request"))
 }
@@ -160,7 +160,7 @@ async fn handle(State(app): State<Arc<App>>, request: axum::extract::Request) ->
     let Ok(wire) = to_bytes(body, codec::MAX_BODY).await else { hang_up() };
     flight.entry.body_bytes = wire.len() as u64;
 
-    // So do the gateways that CDF's customers have between them and CDF.
+    // The gateways between CDF and its customers do the same.
     if parts.uri.to_string().len() > LONGEST_URL {
         let page = "<html><head><title>414 Request-URI Too Large</title></head></html>".into();
         let reply = Reply {
@@ -172,7 +172,7 @@ async fn handle(State(app): State<Arc<App>>, request: axum::extract::Request) ->
         };
         return respond(&mut flight, reply, gzip_wanted);
     }
-    // Faults strike before anything else, as those of a gateway do.
+    // Faults strike before everything else, as those of a gateway do.
     let faults = app.faults.strike(parts.method.as_str(), &relative);
     if let Some(reply) = suffer(&faults, When::Before, None).await {
         return respond(&mut flight, reply, gzip_wanted);
@@ -191,7 +191,7 @@ async fn handle(State(app): State<Arc<App>>, request: axum::extract::Request) ->
     respond(&mut flight, reply, gzip_wanted)
 }
 
-/// Lets the faults of one side of the application strike, `reply` being its answer. Some: they answer instead.
+/// Applies the faults of one side of the request's application. `reply` is its answer. Some: this is answered instead.
 async fn suffer(faults: &[Fault], when: When, reply: Option<&Reply>) -> Option<Reply> {
     for fault in faults.iter().filter(|fault| fault.when() == when) {
         tokio::time::sleep(fault.delay()).await;
@@ -200,7 +200,7 @@ async fn suffer(faults: &[Fault], when: When, reply: Option<&Reply>) -> Option<R
             Mode::Status => return Some(fault.reply()),
             Mode::Cut => return reply.map(|reply| Reply { cut: Some(fault.cut()), ..reply.clone() }),
             Mode::DropBefore | Mode::DropAfter => hang_up(),
-            // Dropped together with the connection when the client goes away.
+            // It is dropped with the connection when the client leaves.
             Mode::Stall => std::future::pending().await,
         }
     }
@@ -228,7 +228,7 @@ fn apply(app: &App, flight: &mut Flight<'_>, target: Target, incoming: Incoming)
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     match target {
         Target::Unknown => Err(ApiError::new(404, "Not Found")),
-        // The form holds the client secret: nothing of it but the client id reaches the log.
+        // The form holds the client secret: only its client id reaches the log.
         Target::Token if method == Method::POST => {
             let (client_id, reply) = app.auth.token(&content_type, authorization, &body);
             flight.entry.client_id = client_id;
@@ -243,7 +243,7 @@ fn apply(app: &App, flight: &mut Flight<'_>, target: Target, incoming: Incoming)
             }
             Ok(Auth::inspect(&client))
         }
-        // Nonces, keys and secrets, which the log is not to have.
+        // They contain nonces, keys and secrets, which must not reach the log.
         Target::Resource { project, segments } if segments[0] == "sessions" => {
             let (client_id, reply) =
                 app.auth.sessions(&method, &project, &segments[1..], authorization, &body)?;
@@ -275,7 +275,7 @@ fn apply(app: &App, flight: &mut Flight<'_>, target: Target, incoming: Incoming)
             let reply = match description::check(&request) {
                 Ok(()) => (route.run)(&app.store.project(&project), &mut request),
                 Err(refused) => {
-                    // For what the log counts.
+                    // This counts the body for the log.
                     drop(request.json());
                     Err(refused)
                 }
@@ -301,7 +301,7 @@ fn respond(flight: &mut Flight<'_>, reply: Reply, gzip_wanted: bool) -> Response
 
     let body = match reply.cut {
         Some(Cut { how: Ending::Chunk, .. }) => {
-            // Without a length the body is sent in chunks, and an error ends them without the last one.
+            // Without a length the body is sent in chunks, and an error ends them before the last one.
             let chunks = [Ok(body), Err(std::io::Error::other("cut on request"))];
             Body::from_stream(futures_util::stream::iter(chunks))
         }

@@ -1,5 +1,5 @@
-//! Sessions: long-lived access to a project that a client hands on. A nonce binds one, and the key that this brings gets
-//! tokens from then on.
+//! Sessions: long-lived access to a project that a client delegates. A nonce binds a session; the key that this returns
+//! gets tokens from then on.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::errors::ApiError;
 /// How long a nonce can be used.
 const NONCE_LIFE: Duration = Duration::from_secs(60);
 
-/// What a session is asked for with.
+/// What a session is created for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Wish {
@@ -28,9 +28,9 @@ struct Wish {
 pub enum Holder {
     /// The client with this id and secret.
     Client { id: String, secret: String },
-    /// Who asks, until the session is revoked.
+    /// The caller's, until the session is revoked.
     Caller,
-    /// Who asks, and once only: its key gets no more tokens.
+    /// The caller's, but only once: its key gets no more tokens.
     CallerOnce,
 }
 
@@ -72,7 +72,7 @@ struct Session {
     created_ms: i64,
 }
 
-/// What a request for a token gives to be known by.
+/// The credentials in a request for a token.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Proof {
@@ -97,7 +97,7 @@ struct Key {
 pub struct Granted {
     pub id: u64,
     pub client_id: String,
-    /// The key, told only when the session is bound.
+    /// The key, returned only when the session is bound.
     pub key: Option<String>,
 }
 
@@ -144,7 +144,7 @@ impl Sessions {
         }
     }
 
-    /// Makes a session, which nobody uses before its nonce is exchanged.
+    /// Creates a session, which nobody can use before its nonce is exchanged.
     pub fn create(&mut self, project: &str, client_id: String, holder: &Holder) -> Value {
         let id = self.sessions.keys().next_back().map_or(1000, |last| last + 7);
         let session = Session {
@@ -166,7 +166,7 @@ impl Sessions {
         json!({ "items": [item] })
     }
 
-    /// Who gets a token for the body of `POST /sessions/token`.
+    /// Returns who gets a token for the body of `POST /sessions/token`.
     pub fn grant(&mut self, project: &str, body: &[u8]) -> Result<Granted, ApiError> {
         match read(body)? {
             Proof::Nonce(Nonce { nonce }) => {
@@ -197,7 +197,7 @@ impl Sessions {
         }
     }
 
-    /// `GET /sessions`: what there is, without nonces and keys.
+    /// `GET /sessions`: all sessions, without nonces and keys.
     pub fn list(&self, project: &str) -> Value {
         let items: Vec<Value> = self
             .of(project)
@@ -215,7 +215,7 @@ impl Sessions {
         json!({ "items": items })
     }
 
-    /// `POST /sessions/revoke`: they get no more tokens. Unknown ids are passed over.
+    /// `POST /sessions/revoke`: these get no more tokens. Unknown ids are ignored.
     pub fn revoke(&mut self, project: &str, body: &[u8]) -> Result<Value, ApiError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -246,7 +246,7 @@ impl Sessions {
     }
 }
 
-/// What a refusal says holds nothing of the body, which has secrets in it.
+/// Parses a body. A refusal does not quote it, since it contains secrets.
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|_| ApiError::bad_request("Invalid request body"))
 }

@@ -1,5 +1,5 @@
-//! The data, by project. Classic resources share one lock, since references and hierarchies span them; points have
-//! a lock per series, so that large inserts do not wait for one another.
+//! The data, by project. Classic resources share one lock, since references and hierarchies span them; each series has
+//! a lock for its points, so that large inserts do not wait for one another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -23,7 +23,7 @@ impl Store {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A project, made on first use: who may use it is decided by the client's list of projects.
+    /// Returns a project, which is created on first use: the client's list of projects decides who may use it.
     pub fn project(&self, name: &str) -> Arc<Project> {
         self.lock().entry(name.to_owned()).or_default().clone()
     }
@@ -43,23 +43,23 @@ pub struct Project {
 }
 
 impl Project {
-    /// The resources that are lists of objects, and which points belong to which series.
+    /// Returns the resources that are lists of objects, and the points of each series.
     pub fn classic(&self) -> MutexGuard<'_, Classic> {
         self.classic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Data modeling.
+    /// Returns the data models and their instances.
     pub fn models(&self) -> MutexGuard<'_, Models> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The RAW databases.
+    /// Returns the RAW databases.
     pub fn raw(&self) -> MutexGuard<'_, Databases> {
         self.raw.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Points of one series, shared with requests that read or write them.
+/// The points of one series, shared by the requests that read or write them.
 pub type SharedPoints = Arc<Mutex<Points>>;
 
 /// Classic resources by the name of their path.
@@ -70,43 +70,43 @@ pub struct Classic {
     rows: HashMap<i64, Rows>,
     issued: u64,
     empty: Table,
-    /// How long what is created from now on is not found by references and by its keys.
+    /// How long new objects are not found by references and by their keys.
     pub lag: Duration,
-    /// How far lists are behind.
+    /// How far lists lag behind.
     pub lists: Lag,
 }
 
 impl Classic {
-    /// A resource's objects.
+    /// Returns a resource's objects.
     pub fn table(&self, path: &str) -> &Table {
         self.tables.get(path).unwrap_or(&self.empty)
     }
 
-    /// A resource's objects, to change them.
+    /// Returns a resource's objects, to change them.
     pub fn table_mut(&mut self, path: &'static str) -> &mut Table {
         let table = self.tables.entry(path).or_default();
         (table.lag, table.lists_lag) = (self.lag, self.lists.most);
         table
     }
 
-    /// A new id: unique, and like CDF's ids neither consecutive nor ascending.
+    /// Returns a new id: unique, and like CDF's ids neither consecutive nor ascending.
     pub fn new_id(&mut self) -> i64 {
         self.issued += 1;
-        // An odd factor permutes the residues modulo 2^53, so no id comes twice; 0 is never reached.
+        // An odd factor permutes the residues modulo 2^53, so no id occurs twice; 0 is never reached.
         (self.issued.wrapping_mul(0x0014_5f30_6dc9_c883) & ((1 << 53) - 1)) as i64
     }
 
-    /// The points of a series.
+    /// Returns the points of a series.
     pub fn points(&mut self, series: i64) -> SharedPoints {
         self.points.entry(series).or_default().clone()
     }
 
-    /// The rows of a sequence.
+    /// Returns the rows of a sequence.
     pub fn rows(&self, sequence: i64) -> Option<&Rows> {
         self.rows.get(&sequence)
     }
 
-    /// The rows of a sequence, to change them.
+    /// Returns the rows of a sequence, to change them.
     pub fn rows_mut(&mut self, sequence: i64) -> &mut Rows {
         self.rows.entry(sequence).or_default()
     }
@@ -127,7 +127,7 @@ impl Classic {
 pub struct Entity {
     /// Server-generated id.
     pub id: i64,
-    /// CDF's fields as they are answered, without those computed on reading.
+    /// CDF's fields as answers show them, without those that are computed on reading.
     pub fields: Map<String, Value>,
 }
 
@@ -164,7 +164,7 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// As CDF writes it in `missing` and `duplicated`.
+    /// Returns the identity as CDF writes it in `missing` and `duplicated`.
     pub fn json(&self) -> Value {
         match self {
             Self::Id(id) => json!({ "id": id }),
@@ -193,7 +193,7 @@ pub struct Table {
     /// Until when objects are not found, by id.
     hidden: HashMap<i64, Instant>,
     lists_lag: Duration,
-    /// What lists still show.
+    /// Earlier versions that lists still show.
     history: History<u64, Entity>,
 }
 
@@ -251,7 +251,7 @@ impl Table {
 
     fn unindex(&mut self, seq: u64, entity: &Entity) {
         for key in Self::identities(entity) {
-            // A swap of external ids within one update may have given the key to another object already.
+            // After a swap of external ids in one update, the key may already belong to another object.
             if self.keys.get(&key) == Some(&seq) {
                 self.keys.remove(&key);
             }
@@ -266,33 +266,33 @@ impl Table {
         }
     }
 
-    /// The object with an identity.
+    /// Returns the object with an identity.
     pub fn find(&self, identity: &Identity) -> Option<&Entity> {
         self.keys.get(identity).and_then(|seq| self.rows.get(seq))
     }
 
-    /// The object with an identity, if requests that name it find it already.
+    /// Returns the object with an identity, if requests that name it find it already.
     pub fn visible(&self, identity: &Identity) -> Option<&Entity> {
         let found = self.find(identity)?;
         self.hidden.get(&found.id).is_none_or(|until| *until <= Instant::now()).then_some(found)
     }
 
-    /// The object with an id.
+    /// Returns the object with an id.
     pub fn by_id(&self, id: i64) -> Option<&Entity> {
         self.find(&Identity::Id(id))
     }
 
-    /// The object with an external id.
+    /// Returns the object with an external id.
     pub fn by_external_id(&self, external_id: &str) -> Option<&Entity> {
         self.find(&Identity::External(external_id.to_owned()))
     }
 
-    /// The ids of an object's children.
+    /// Returns the ids of an object's children.
     pub fn children(&self, id: i64) -> impl Iterator<Item = i64> + '_ {
         self.children.get(&id).into_iter().flatten().copied()
     }
 
-    /// Objects after a position, oldest first, each with its position.
+    /// Returns the objects after a position, oldest first, each with its position.
     pub fn after(&self, position: u64) -> impl Iterator<Item = (u64, &Entity)> {
         self.rows.range(position.saturating_add(1)..).map(|(seq, entity)| (*seq, entity))
     }

@@ -20,7 +20,7 @@ pub static KIND: Kind = Kind {
     fields: &[
         Field::external_id(),
         Field::text("name", 1, 140).required(),
-        // Not Reference: unknown parents have messages of their own, and may be created by the same request.
+        // Not a Reference: unknown parents have their own messages, and the same request may create them.
         Field::new("parentId", FieldType::Integer { min: 1, max: MAX_ID }).not_null(),
         Field::text("parentExternalId", 0, 255).not_null(),
         Field::text("description", 0, 500),
@@ -75,8 +75,8 @@ fn admit(item: &Map<String, Value>, _create: bool) -> Result<(), ApiError> {
     }
 }
 
-/// Turns parentExternalId into parentId once and for all, and finds every asset's root. Parents may be in the same
-/// request, in any order.
+/// Replaces parentExternalId by parentId, and finds every asset's root. Parents may be in the same request, in any
+/// order.
 fn link(classic: &Classic, drafts: &mut [Draft]) -> Result<(), ApiError> {
     let table = classic.table(KIND.path);
     let here: HashMap<String, i64> = drafts
@@ -132,7 +132,7 @@ fn link(classic: &Classic, drafts: &mut [Draft]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Walks up to the root, remembering it for everything on the way.
+/// Walks up to the root, and remembers it for every asset on the way.
 fn root_of(
     id: i64,
     parent_of: &impl Fn(i64) -> Option<i64>,

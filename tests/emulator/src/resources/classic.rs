@@ -13,7 +13,7 @@ use crate::errors::ApiError;
 use crate::reply::{Reply, Request};
 use crate::store::{Classic, Entity, Identity, Project};
 
-/// Which operations a resource has besides create, list and byids.
+/// The operations that only some resources have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// `GET /x` and `GET /x/{id}`.
@@ -40,28 +40,28 @@ pub enum Operation {
     FetchResources,
 }
 
-/// Rules of a resource that go beyond its fields.
+/// Rules of a resource that its fields do not express.
 pub struct Hooks {
     /// Rules between the fields of one finished object.
     pub check: fn(&Map<String, Value>) -> Result<(), ApiError>,
-    /// Rules of the objects as they were sent, before references are looked up.
+    /// Checks the objects as they were sent, before references are looked up.
     pub admit: fn(&Map<String, Value>, create: bool) -> Result<(), ApiError>,
-    /// Rules between the objects of a request and those stored.
+    /// Checks the objects of a request against each other and against stored ones.
     pub link: fn(&Classic, &mut [Draft]) -> Result<(), ApiError>,
-    /// What else goes when objects are deleted; may refuse.
+    /// Deletes what goes with deleted objects; may refuse.
     pub remove: fn(&mut Classic, &mut BTreeSet<i64>, recursive: bool) -> Result<(), ApiError>,
-    /// Adds fields computed on reading.
+    /// Adds fields that are computed on reading.
     pub render: fn(&Classic, &mut Map<String, Value>, aggregates: &[String]),
-    /// What else answers to some requests have, or leave out.
+    /// Adds or removes what only answers to some requests have.
     pub dress: fn(&mut Map<String, Value>, Occasion),
 }
 
-/// What an object is answered to.
+/// The request that an object is the answer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occasion {
     /// Its create.
     Create,
-    /// A list, or a request for it by its key.
+    /// A list, or a read by its key.
     Read,
     /// Its update.
     Update,
@@ -79,7 +79,7 @@ impl Hooks {
     };
 }
 
-/// How a resource's refusals of names read.
+/// The words with which a resource refuses names.
 pub struct Words {
     /// Ids that do not exist.
     pub unknown_id: &'static str,
@@ -96,7 +96,7 @@ pub struct Words {
 }
 
 impl Words {
-    /// The same words for ids and external ids.
+    /// Makes words that are the same for ids and external ids.
     pub const fn alike(unknown: &'static str, repeated: &'static str) -> Self {
         Self {
             unknown_id: unknown,
@@ -108,7 +108,7 @@ impl Words {
         }
     }
 
-    /// A message about some names.
+    /// Returns a message about some names.
     fn say(&self, of_id: &str, of_external_id: &str, identities: &[Identity]) -> String {
         let words = match identities.first() {
             Some(Identity::Id(_)) => of_id,
@@ -129,7 +129,7 @@ impl Words {
 pub struct Kind {
     /// The path after the project, and the table's name.
     pub path: &'static str,
-    /// What messages call one of them.
+    /// What messages call one object.
     pub noun: &'static str,
     /// Its ACL.
     pub acl: &'static str,
@@ -137,17 +137,17 @@ pub struct Kind {
     pub fields: &'static [Field],
     /// Fields that a create adds when they are absent.
     pub defaults: fn() -> Map<String, Value>,
-    /// Objects per create and update.
+    /// The most objects per create and update.
     pub max_items: usize,
-    /// Status of a successful create.
+    /// The status of a successful create.
     pub created: u16,
-    /// Status for the same object twice in one request.
+    /// The status if a request has the same object twice.
     pub twice: u16,
-    /// How its refusals read.
+    /// The words of its refusals.
     pub words: Words,
-    /// A create takes null in any optional field, as if the field were absent.
+    /// Whether a create accepts null in any optional field, as if the field were absent.
     pub nulls: bool,
-    /// An update that changes nothing leaves `lastUpdatedTime` alone.
+    /// Whether an update that changes nothing leaves `lastUpdatedTime` unchanged.
     pub keeps_unchanged: bool,
     /// Whether objects have an id. Those that can be updated have a lastUpdatedTime.
     pub has_id: bool,
@@ -162,11 +162,11 @@ pub struct Kind {
 /// An object about to be written.
 #[derive(Debug)]
 pub struct Draft {
-    /// Its id, also of one about to be created.
+    /// Its id, even if it is about to be created.
     pub id: i64,
     /// Its fields as they will be stored.
     pub fields: Map<String, Value>,
-    /// The fields that this request sets.
+    /// The fields that the current request sets.
     pub changed: HashSet<&'static str>,
     /// The object before an update.
     pub before: Option<Entity>,
@@ -181,7 +181,7 @@ impl Draft {
 
 type Object = Map<String, Value>;
 
-/// What objects are named for.
+/// The purpose for which a request names objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Naming {
     Read,
@@ -190,7 +190,7 @@ enum Naming {
 }
 
 impl Kind {
-    /// The route of a request below this resource's path.
+    /// Returns the route of a request below this resource's path.
     pub fn route(&'static self, method: &Method, rest: &[&str]) -> Option<Route> {
         let can = |operation| self.operations.contains(&operation);
         let post = method == Method::POST;
@@ -243,7 +243,7 @@ impl Kind {
         objects.map(|object| self.render(classic, object, aggregates, occasion)).collect()
     }
 
-    /// Stored objects as they would be answered, for the admin interface.
+    /// Returns the stored objects as answers show them, for the admin interface.
     pub fn dump(&self, classic: &Classic, external_id: Option<&str>) -> Vec<Value> {
         classic
             .table(self.path)
@@ -253,17 +253,16 @@ impl Kind {
             .collect()
     }
 
-    /// All or nothing: nothing is stored unless every item passes.
+    /// Creates all items or none: nothing is stored unless every item passes.
     ///
-    /// An external id that exists already is a 409 with the complete `duplicated` list, per the API description of
-    /// POST /timeseries: "Time series with the specified externalIds already exists. Retry request, with the
-    /// existing externalIds removed." (ExternalIdsAlreadyExistResponse: `duplicated` is required and holds
-    /// `{"externalId"}` objects.) The other classic resources answer in the same shape.
+    /// An external id that exists already is a 409 with the complete `duplicated` list, per the API description of POST
+    /// /timeseries: "Time series with the specified externalIds already exists. Retry request, with the existing
+    /// externalIds removed." (ExternalIdsAlreadyExistResponse: `duplicated` is required and holds `{"externalId"}`
+    /// objects.) The other classic resources answer in the same shape.
     ///
-    /// An external id that occurs twice within the request is a 422 for time series, per the API description of
-    /// POST /timeseries: "Duplicated externalIds found. Retry request, keeping only one instance of each duplicated
-    /// externalId." (DuplicatedIdsInRequestResponse.) Other resources declare no 422; they answer
-    /// [`Kind::twice`].
+    /// An external id that occurs twice within the request is a 422 for time series, per the API description of POST
+    /// /timeseries: "Duplicated externalIds found. Retry request, keeping only one instance of each duplicated
+    /// externalId." (DuplicatedIdsInRequestResponse.) Other resources declare no 422; they answer [`Kind::twice`].
     fn create(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         let mut body = request.json()?;
         let one = self.can(Operation::CreateOne);
@@ -425,8 +424,8 @@ impl Kind {
         ApiError::missing(words.say(words.unknown_id, words.unknown_external_id, identities), list)
     }
 
-    /// Names that occur twice and are refused before it is known whether there are such objects. Of assets, as recorded, a
-    /// name that does not exist is missing however often it occurs, but for ids that are to be deleted.
+    /// Returns the names that are refused for occurring twice before their objects are looked up. For assets, as
+    /// recorded, a name that does not exist is missing however often it occurs, except for ids to be deleted.
     fn repeated_first(&self, request: Naming, identities: &[Identity]) -> Vec<Identity> {
         let of_id = |identity: &&Identity| matches!(identity, Identity::Id(_));
         match (self.path, request) {
@@ -436,8 +435,8 @@ impl Kind {
         }
     }
 
-    /// Each name once. As recorded, in the order of the request only where time series are named and files are read; where
-    /// nothing is recorded, in none.
+    /// Returns each name once. As recorded, they are in the order of the request only if time series are named or files
+    /// are read; otherwise, where nothing is recorded, they are in no order.
     fn arrange(&self, request: Naming, names: Vec<Identity>) -> Vec<Identity> {
         let mut seen = HashSet::new();
         let mut names: Vec<Identity> = names.into_iter().filter(|name| seen.insert(name.clone())).collect();
@@ -447,7 +446,8 @@ impl Kind {
         names
     }
 
-    /// The refusal of objects that are named in two ways. Of time series, as recorded, with both names in one entry.
+    /// Returns the refusal of objects that are named in two ways. For time series, as recorded, one entry has both
+    /// names.
     fn conflicting(&self, request: Naming, identities: &[Identity], found: &[Option<i64>]) -> ApiError {
         let same = repeated(found.iter().flatten().map(|id| Identity::Id(*id)));
         if request != Naming::Delete {
@@ -475,7 +475,7 @@ impl Kind {
         if by_instance {
             named.push("instanceId");
         }
-        // What has no id needs an external id that is not empty.
+        // A resource without ids needs an external id that is not empty.
         if let (Some(name), Some(field)) =
             (item.get("externalId"), self.fields.iter().find(|field| field.name == "externalId"))
         {
@@ -484,8 +484,8 @@ impl Kind {
         identity(item, &named)
     }
 
-    /// Resolves identities. Unknown ones are an error unless they are to be ignored; so is an object named twice,
-    /// under whatever names, when it is going to be written.
+    /// Resolves identities. Unknown ones are an error unless they are to be ignored. An object that is going to be
+    /// written must not be named twice, under whatever names.
     fn resolve(
         &self,
         classic: &Classic,
@@ -645,7 +645,7 @@ impl Kind {
                 Some(field) if field.update == Update::Never => {
                     return Err(ApiError::bad_request(format!("{name} cannot be updated")))
                 }
-                // A series behind a data model instance has its other fields there.
+                // If an instance of a data model is behind a series, the instance has the series' other fields.
                 Some(_)
                     if matches!(identity, Identity::Instance { .. })
                         && !matches!(name.as_str(), "externalId" | "metadata" | "assetId" | "dataSetId") =>
@@ -714,7 +714,7 @@ impl Kind {
 
     fn list(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         let mut body = request.json()?;
-        // The official SDK sends a null cursor for the first page: above the filter, null means absent.
+        // The official SDK sends a null cursor for the first page: beside the filter, null means absent.
         body.retain(|_, value| !value.is_null());
         let mut known =
             vec!["filter", "limit", "cursor", "partition", "aggregatedProperties", "sort", "advancedFilter"];
@@ -737,7 +737,7 @@ impl Kind {
         self.page(project, body, limit)
     }
 
-    /// `GET /x`: the same list, with the filter in query parameters and the limit silently capped.
+    /// `GET /x`: the same list, with the filter in query parameters and a limit that is silently capped.
     fn list_by_query(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         let limit = request.query_integer("limit", 1, i64::MAX)?.unwrap_or(100).min(1000) as usize;
         let mut body = Map::new();
@@ -754,7 +754,7 @@ impl Kind {
     }
 
     fn page(&self, project: &Project, mut body: Object, limit: usize) -> Result<Reply, ApiError> {
-        // The limit may change between pages; everything else is part of the cursor's fingerprint.
+        // The limit may change between pages; the fingerprint of the cursor covers everything else.
         body.remove("limit");
         let cursor = body.shift_remove("cursor");
         let parameters = json!([self.path, body]);
@@ -800,7 +800,7 @@ impl Kind {
     }
 }
 
-/// Takes `items` out of a body that may otherwise only hold the known fields.
+/// Takes `items` out of a body that may otherwise only have the known fields.
 pub fn take_items(body: &mut Object, max: usize, known: &[&str]) -> Result<Vec<Value>, ApiError> {
     let items = body.shift_remove("items");
     fields::refuse_unknown("the request", body, known)?;
@@ -816,7 +816,7 @@ pub fn take_items(body: &mut Object, max: usize, known: &[&str]) -> Result<Vec<V
     }
 }
 
-/// A boolean of a body, false when absent.
+/// Returns a boolean of a body, false when absent.
 pub fn flag(body: &Object, name: &str) -> Result<bool, ApiError> {
     match body.get(name) {
         None => Ok(false),
@@ -826,7 +826,7 @@ pub fn flag(body: &Object, name: &str) -> Result<bool, ApiError> {
     }
 }
 
-/// What is to be rendered besides the object itself.
+/// Returns the properties to show besides the object's own.
 fn requested_properties(body: &Object) -> Result<Vec<String>, ApiError> {
     let mut properties = aggregated_properties(body)?;
     if flag(body, "fetchResources")? {
@@ -847,7 +847,7 @@ fn aggregated_properties(body: &Object) -> Result<Vec<String>, ApiError> {
     })
 }
 
-/// Exactly one of the names must identify the item.
+/// Returns the identity of an item, which must have exactly one of the names.
 pub fn identity(item: &Object, named: &[&str]) -> Result<Identity, ApiError> {
     let given: Vec<&str> =
         ["id", "externalId", "instanceId"].into_iter().filter(|n| item.contains_key(*n)).collect();
@@ -882,7 +882,7 @@ pub fn identity(item: &Object, named: &[&str]) -> Result<Identity, ApiError> {
     }
 }
 
-/// Those that occur more than once, each once, in the order of their second occurrence.
+/// Returns those that occur more than once, each once, in the order of their second occurrence.
 pub fn repeated(identities: impl Iterator<Item = Identity>) -> Vec<Identity> {
     let mut seen: HashMap<Identity, usize> = HashMap::new();
     let mut twice = Vec::new();
@@ -918,7 +918,7 @@ fn check_ids<'a>(
     })
 }
 
-/// `"m/n"`: the m-th of n partitions, at most ten.
+/// Parses `"m/n"`: the m-th of n partitions, at most ten.
 fn parse_partition(partition: &Value) -> Result<(u64, u64), ApiError> {
     let parts = partition.as_str().and_then(|text| text.split_once('/'));
     match parts.and_then(|(part, parts)| Some((part.parse::<u64>().ok()?, parts.parse::<u64>().ok()?))) {

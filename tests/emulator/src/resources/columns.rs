@@ -8,12 +8,12 @@ use crate::errors::ApiError;
 
 static METADATA: MetadataLimits = MetadataLimits { pairs: 256, key: 128, value: 10_000, total: 10_000 };
 
-/// Fields of a definition.
+/// The fields of a definition.
 static FIELDS: [Field; 5] = [
     Field::external_id().required(),
     Field::text("name", 0, 255),
     Field::text("description", 0, 1000),
-    // In any case: the official Python SDK sends "Double".
+    // In any letter case: the official Python SDK sends "Double".
     Field::new(
         "valueType",
         FieldType::OneOf(&[
@@ -24,8 +24,8 @@ static FIELDS: [Field; 5] = [
     Field::metadata(&METADATA),
 ];
 
-/// What identifies a column as long as it exists, also when its external id changes; values are stored under it. It is
-/// left out of answers.
+/// Identifies a column as long as it exists, even if its external id changes; values are stored under it. Answers leave
+/// it out.
 pub const KEY: &str = "_key";
 
 fn field(name: &str) -> Result<&'static Field, ApiError> {
@@ -41,7 +41,7 @@ fn array<'a>(name: &str, value: &'a Value) -> Result<&'a Vec<Value>, ApiError> {
     value.as_array().ok_or_else(|| ApiError::bad_request(format!("{name}: expected an array")))
 }
 
-/// Checks definitions as a create or an update's `add` has them.
+/// Checks the definitions of a create, or of an update's `add`.
 pub fn check(value: &Value) -> Result<(), ApiError> {
     for column in array("columns", value)? {
         let Some(column) = column.as_object() else {
@@ -111,7 +111,7 @@ pub fn patch(current: Option<&Value>, patch: &Map<String, Value>) -> Result<Valu
     Ok(Value::Array(columns))
 }
 
-/// Gives new columns what CDF adds to a definition.
+/// Adds to new columns what CDF adds to a definition.
 pub fn complete(columns: &mut Value) {
     for column in columns.as_array_mut().into_iter().flatten() {
         if column.get(KEY).is_none() {

@@ -1,4 +1,4 @@
-//! Data sets: what other objects may belong to. They cannot be deleted.
+//! Data sets, to which other objects may belong. They cannot be deleted.
 
 use serde_json::json;
 

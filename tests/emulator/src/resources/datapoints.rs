@@ -28,7 +28,7 @@ const MIN_TIMESTAMP: i64 = -2_208_988_800_000;
 const MAX_TIMESTAMP: i64 = 4_102_444_799_999;
 const MAX_VALUE: f64 = 1e100;
 const MAX_TEXT_BYTES: usize = 1023;
-/// Points of one request, inserted or listed.
+/// The most points of one request, inserted or listed.
 const MAX_POINTS: usize = 100_000;
 const MAX_INSERT_ITEMS: usize = 10_000;
 const MAX_LIST_ITEMS: usize = 100;
@@ -47,19 +47,19 @@ pub fn route(method: &Method, rest: &[&str]) -> Option<Route> {
     }
 }
 
-/// Points of one series as they came in, before it is known what the series holds.
+/// Points of one series as they were received, before it is known what type the series has.
 struct Incoming {
     identity: Identity,
-    /// Protocol buffers say which type they mean, also with no points; JSON says it by each value.
+    /// Protocol buffers tell the type that they mean, even without points; in JSON each value tells it.
     text: Option<bool>,
     points: Vec<(i64, Point)>,
 }
 
-/// Every named series is looked up before any point is written. Those that do not exist are a 400 with the
-/// complete `missing` list, per the API description of POST /timeseries/data: "IDs not found." (NotFoundResponse:
-/// `missing`, "Items that are not found", holds `{"id"}`, `{"externalId"}` or `{"instanceId"}` objects.)
-/// A series that occurs twice is a 422, per the same: "Duplicate IDs found. Retry request, keeping only one
-/// instance of each duplicated ID." (DuplicatedIdsInRequestResponse.)
+/// Inserts points. Every named series is looked up before any point is written. Those that do not exist are a 400 with
+/// the complete `missing` list, per the API description of POST /timeseries/data: "IDs not found." (NotFoundResponse:
+/// `missing`, "Items that are not found", holds `{"id"}`, `{"externalId"}` or `{"instanceId"}` objects.) A series that
+/// occurs twice is a 422, per the same: "Duplicate IDs found. Retry request, keeping only one instance of each
+/// duplicated ID." (DuplicatedIdsInRequestResponse.)
 fn insert(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let items = match request.content_type.as_str() {
         PROTOBUF => decode_protobuf(&request.body)?,
@@ -102,7 +102,7 @@ fn size_error(name: &str, min: usize, max: usize, got: usize) -> ApiError {
     ApiError::bad_request(format!("{name}: size must be between {min} and {max}, got {got}"))
 }
 
-/// A series as datapoint requests need it.
+/// What datapoint requests need of a series.
 struct Series {
     entity: Entity,
     is_string: bool,
@@ -151,7 +151,7 @@ fn find_known_series(project: &Project, identities: &[Identity]) -> Vec<Option<S
     identities.iter().map(|identity| Series::of(&mut classic, identity)).collect()
 }
 
-/// Checks points against what the series holds, and gives the special values of JSON their meaning.
+/// Checks points against the type of the series, and interprets the special values of JSON.
 fn admit(item: Incoming, is_string: bool) -> Result<Vec<(i64, Point)>, ApiError> {
     let mismatch = || {
         let wanted = if is_string { "string" } else { "numeric" };
@@ -259,7 +259,7 @@ struct JsonInsert {
     items: Vec<JsonItem>,
 }
 
-// A null has to stay visible, so that it can be refused: hence not Option's own reading of it.
+// Keeps a null visible, so that it can be refused; Option's own deserialization would drop it.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
 }
@@ -303,7 +303,7 @@ impl Default for JsonDatum {
 
 impl<'de> Deserialize<'de> for JsonDatum {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As a value, since a number keeps its digits, so that a visitor would see something else than a number.
+        // Read as a value: a number keeps its digits, so a visitor would not see it as a number.
         match Value::deserialize(deserializer)? {
             Value::Null => Ok(JsonDatum(Datum::Null)),
             Value::String(text) => Ok(JsonDatum(Datum::Text(text.into()))),
@@ -341,7 +341,7 @@ fn decode_json(body: &[u8]) -> Result<Vec<Incoming>, ApiError> {
     insert.items.into_iter().map(decode).collect()
 }
 
-/// A time in a query: milliseconds, "now", or "2d-ago" (and "-ahead").
+/// Parses a time in a query: milliseconds, "now", or "2d-ago" (and "-ahead").
 fn parse_time(name: &str, value: &Value) -> Result<i64, ApiError> {
     let wrong =
         || ApiError::bad_request(format!("{name}: expected milliseconds, 'now' or 'N[w|d|h|m|s]-ago'"));
@@ -393,7 +393,8 @@ fn take_items(body: &mut Object, max: usize, known: &[&str]) -> Result<Vec<Objec
         .collect()
 }
 
-/// The items of a query. The official SDK sends null for settings that it leaves open, so null means absent here.
+/// Returns the items of a query. The official SDK sends null for settings that it leaves open, so null means absent
+/// here.
 fn take_queries(body: &mut Object, known: &[&str]) -> Result<Vec<Object>, ApiError> {
     body.retain(|_, value| !value.is_null());
     let mut items = take_items(body, MAX_LIST_ITEMS, known)?;
@@ -408,7 +409,7 @@ fn flag_or(body: &Object, name: &str, default: bool) -> Result<bool, ApiError> {
     }
 }
 
-/// Valid in CDF; refused rather than ignored, so that nobody takes raw points for something else.
+/// Refuses what is valid in CDF but not emulated, so that nobody takes raw points for something else.
 fn refuse_unemulated(body: &Object) -> Result<(), ApiError> {
     const NAMES: [&str; 5] = ["aggregates", "granularity", "targetUnit", "targetUnitSystem", "timeZone"];
     match NAMES.into_iter().find(|name| body.contains_key(*name)) {
@@ -484,7 +485,7 @@ impl Query {
         let start = setting("start").cloned().unwrap_or(json!(0));
         let end = setting("end").cloned().unwrap_or(json!("now"));
         let limit = setting("limit").cloned().unwrap_or(json!(100));
-        // 0 is of use with includeOutsidePoints.
+        // 0 is useful with includeOutsidePoints.
         check_integer("limit", &limit, 0, MAX_POINTS as i64)?;
         let identity = identity(item, NAMES)?;
         let mut view = View {
@@ -503,8 +504,8 @@ impl Query {
                 .ok_or_else(|| ApiError::bad_request("includeOutsidePoints: expected a boolean"))?,
         };
         let include_status = flag(item, "includeStatus")?;
-        // Unlike elsewhere, start and end may change between pages: the official SDK moves both while it follows
-        // a cursor. The cursor says where to go on, whatever the start.
+        // Unlike elsewhere, start and end may change between pages: the official SDK moves both while it follows a
+        // cursor. The cursor says where to continue, whatever the start.
         let parameters = json!([identity.json(), view.ignore_bad, view.uncertain_is_bad, include_status]);
         if let Some(cursor) = item.get("cursor") {
             if outside {
@@ -518,7 +519,7 @@ impl Query {
         Ok(Self { identity, view, limit, include_status, outside, parameters })
     }
 
-    /// At most `room` points, so that the whole answer keeps its limit; the cursor leads to the others.
+    /// Returns at most `room` points, so that the whole answer keeps its limit; the cursor leads to the others.
     fn run(self, series: Series, room: usize) -> Answer {
         let points = series.points.lock().unwrap_or_else(PoisonError::into_inner);
         let limit = self.limit.min(room);
@@ -575,7 +576,7 @@ impl Serialize for JsonPoints<'_> {
     }
 }
 
-/// A point as CDF writes it in JSON.
+/// Returns a point as CDF writes it in JSON.
 pub fn point_json(at: i64, point: &Point, include_status: bool) -> Value {
     let mut json = Map::new();
     json.insert("timestamp".into(), json!(at));
@@ -708,7 +709,7 @@ fn delete(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         check_integer("inclusiveBegin", begin, MIN_TIMESTAMP, i64::MAX)?;
         let begin = begin.as_i64().unwrap_or_default();
         let end = match item.get("exclusiveEnd") {
-            // Without an end, the point at the beginning.
+            // Without an end, only the point at the beginning.
             None => begin.saturating_add(1),
             Some(end) => {
                 check_integer("exclusiveEnd", end, MIN_TIMESTAMP, i64::MAX)?;
@@ -727,7 +728,7 @@ fn delete(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     Ok(Reply::empty())
 }
 
-/// The points of every series that has been written to, by external id (instance's or id where there is none).
+/// Returns the points of every series that was written to, by external id (or the instance's, or the id).
 pub fn by_name(project: &Project) -> HashMap<String, SharedPoints> {
     let mut classic = project.classic();
     let series: Vec<(i64, String)> = classic

@@ -1,4 +1,4 @@
-//! Runs of extraction pipelines: reported one per request, listed by their pipeline, never changed.
+//! Runs of extraction pipelines: reported one per request, listed by pipeline, never changed.
 
 use axum::http::Method;
 use serde_json::{json, Map, Value};
@@ -12,11 +12,11 @@ use crate::errors::ApiError;
 use crate::reply::{Reply, Request};
 use crate::store::{Classic, Entity, Identity, Project};
 
-/// Their path, and the name of their table.
+/// The path of runs, and the name of their table.
 pub const PATH: &str = "extpipes/runs";
 const ACL: &str = "extractionRunsAcl";
 const STATUSES: [&str; 3] = ["success", "failure", "seen"];
-/// What a stored run has its pipeline's external id in.
+/// The field of a stored run that holds its pipeline's external id.
 const PIPELINE: &str = "pipeline";
 
 type Object = Map<String, Value>;
@@ -80,7 +80,7 @@ fn must_exist(classic: &Classic, pipeline: &Value) -> Result<(), ApiError> {
     }
 }
 
-/// A run as lists answer it, without its pipeline.
+/// Returns a run as lists show it, without its pipeline.
 fn shown(id: i64, run: &Object) -> Value {
     let mut shown = run.clone();
     shown.shift_remove(PIPELINE);
@@ -112,7 +112,7 @@ fn list_by_query(project: &Project, request: &mut Request) -> Result<Reply, ApiE
     page(project, filter.into_iter().collect(), limit, request.query("cursor"))
 }
 
-/// The latest come first.
+/// Returns a page of runs, the latest first.
 fn page(project: &Project, filter: Object, limit: usize, cursor: Option<&str>) -> Result<Reply, ApiError> {
     refuse_nulls(&Value::Object(filter.clone()))?;
     refuse_unknown("the filter", &filter, &["externalId", "statuses", "message", "createdTime"])?;
@@ -151,7 +151,7 @@ fn page(project: &Project, filter: Object, limit: usize, cursor: Option<&str>) -
     Ok(Reply::items(200, items, next))
 }
 
-/// What its runs tell of a pipeline.
+/// Returns what its runs tell about a pipeline.
 pub fn told(classic: &Classic, pipeline: &str) -> Object {
     let last = |matches: &dyn Fn(&Entity) -> bool| {
         let runs = classic.table(PATH).after(0).map(|(_, run)| run);
@@ -170,14 +170,14 @@ pub fn told(classic: &Classic, pipeline: &str) -> Object {
     told
 }
 
-/// Deletes the runs of a pipeline that is deleted.
+/// Deletes the runs of a deleted pipeline.
 pub fn forget(classic: &mut Classic, pipeline: &str) {
     let of_it = |(_, run): (u64, &Entity)| (run.text(PIPELINE) == Some(pipeline)).then_some(run.id);
     let runs: Vec<i64> = classic.table(PATH).after(0).filter_map(of_it).collect();
     runs.into_iter().for_each(|id| classic.table_mut(PATH).remove(id));
 }
 
-/// The runs in the order in which they were reported, each with its pipeline, for the admin interface.
+/// Returns the runs in the order of their reports, each with its pipeline, for the admin interface.
 pub fn dump(classic: &Classic, pipeline: Option<&str>) -> Vec<Value> {
     let runs = classic.table(PATH).after(0).map(|(_, run)| run);
     let runs = runs.filter(|run| pipeline.is_none_or(|wanted| run.text(PIPELINE) == Some(wanted)));

@@ -1,4 +1,4 @@
-//! Extraction pipelines, as Cognite's SDKs know them. Nothing of them is set to null: what is empty is not set.
+//! Extraction pipelines, as Cognite's SDKs know them. No field can be set to null: an empty one counts as not set.
 
 use serde_json::{json, Map, Value};
 
@@ -54,7 +54,7 @@ pub static KIND: Kind = Kind {
     },
 };
 
-/// Adds what the runs have told, and leaves out what is not set.
+/// Adds what the runs tell, and leaves out what is not set.
 fn render(classic: &Classic, fields: &mut Map<String, Value>, _: &[String]) {
     fields
         .retain(|name, value| name != "metadata" || value.as_object().is_some_and(|pairs| !pairs.is_empty()));

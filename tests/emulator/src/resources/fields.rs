@@ -1,4 +1,4 @@
-//! Declared fields: what a value may be, and how an update changes it.
+//! Declared fields: which values they take, and how an update changes them.
 
 use serde_json::{json, Map, Value};
 
@@ -21,7 +21,7 @@ pub struct MetadataLimits {
     pub total: usize,
 }
 
-/// How a resource words a reference that leads nowhere.
+/// The words with which a resource refuses a dangling reference.
 #[derive(Debug, Clone, Copy)]
 pub enum Dangling {
     /// A message with a `missing` list.
@@ -35,7 +35,7 @@ pub enum Dangling {
 pub struct Target {
     /// The resource's path.
     pub path: &'static str,
-    /// What is said when it does not exist.
+    /// How a missing one is reported.
     pub dangling: Dangling,
 }
 
@@ -75,21 +75,21 @@ pub enum FieldType {
     Reference(Target),
     /// Ids of other objects, each once.
     References {
-        /// Whose.
+        /// What they refer to.
         target: Target,
-        /// At most that many.
+        /// The most ids.
         max: usize,
     },
     /// Any integers.
     Integers,
     /// Labels: `[{"externalId": …}]`.
     Labels {
-        /// At most that many.
+        /// The most labels.
         max: usize,
     },
     /// A GeoJSON feature.
     GeoLocation,
-    /// An object that passes.
+    /// An object that the function accepts.
     Object(fn(&Map<String, Value>) -> Result<(), ApiError>),
     /// An array of such objects.
     Objects(fn(&Map<String, Value>) -> Result<(), ApiError>),
@@ -102,7 +102,7 @@ pub enum Update {
     Never,
     /// Set it.
     Set,
-    /// Set it or set it to null.
+    /// Set it, or set it to null.
     SetOrNull,
 }
 
@@ -117,66 +117,66 @@ pub struct Field {
     pub required: bool,
     /// What an update may do.
     pub update: Update,
-    /// Accepted on create, and dropped.
+    /// Whether a create accepts the field and drops it.
     pub ignored: bool,
 }
 
 impl Field {
-    /// An optional field that updates may set and clear.
+    /// Makes an optional field that updates may set and clear.
     pub const fn new(name: &'static str, ty: FieldType) -> Self {
         Self { name, ty, required: false, update: Update::SetOrNull, ignored: false }
     }
 
-    /// A string.
+    /// Makes a field for a string.
     pub const fn text(name: &'static str, min: usize, max: usize) -> Self {
         Self::new(name, FieldType::Text { min, max })
     }
 
-    /// The external id that every classic resource has.
+    /// Makes the external id that every classic resource has.
     pub const fn external_id() -> Self {
         Self::text("externalId", 0, 255)
     }
 
-    /// A timestamp in milliseconds, from 1970 on.
+    /// Makes a field for a timestamp in milliseconds, from 1970 on.
     pub const fn timestamp(name: &'static str) -> Self {
         Self::new(name, FieldType::Integer { min: 0, max: i64::MAX })
     }
 
-    /// Metadata. It is replaced or edited, never set to null.
+    /// Makes a field for metadata, which is replaced or edited, but never set to null.
     pub const fn metadata(limits: &'static MetadataLimits) -> Self {
         Self::new("metadata", FieldType::Metadata(limits)).not_null()
     }
 
-    /// The data set that an object belongs to.
+    /// Makes the field for the data set of an object.
     pub const fn data_set(dangling: Dangling) -> Self {
         Self::new("dataSetId", FieldType::Reference(Target { path: "datasets", dangling }))
     }
 
-    /// Must be given on create, and cannot be cleared.
+    /// Makes it required on create, and impossible to clear.
     pub const fn required(mut self) -> Self {
         self.required = true;
         self.not_null()
     }
 
-    /// Updates cannot clear it.
+    /// Makes it impossible to clear.
     pub const fn not_null(mut self) -> Self {
         self.update = Update::Set;
         self
     }
 
-    /// Updates cannot touch it.
+    /// Makes it impossible to update.
     pub const fn immutable(mut self) -> Self {
         self.update = Update::Never;
         self
     }
 
-    /// Taken and dropped on create.
+    /// Makes a create accept and drop it.
     pub const fn ignored(mut self) -> Self {
         self.ignored = true;
         self.immutable()
     }
 
-    /// Checks a value given for the field.
+    /// Checks a value for the field.
     pub fn check(&self, value: &Value) -> Result<(), ApiError> {
         let name = self.name;
         let wrong = |what: String| Err(ApiError::bad_request(format!("{name}: {what}")));
@@ -249,8 +249,8 @@ impl Field {
         }
     }
 
-    /// The value after an update's patch: `{"set"}`, `{"setNull"}`, or `{"add", "remove"}` of metadata and arrays.
-    /// None: the field is absent afterwards.
+    /// Returns the value after an update's patch: `{"set"}`, `{"setNull"}`, or `{"add", "remove"}` for metadata and
+    /// arrays. None: the field is absent afterwards.
     pub fn patch(&self, current: Option<&Value>, patch: &Value) -> Result<Option<Value>, ApiError> {
         let name = self.name;
         let wrong = |what: &str| ApiError::bad_request(format!("update.{name}: {what}"));
@@ -399,7 +399,7 @@ fn check_geo_location(name: &str, value: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Refuses JSON nulls anywhere but inside a geoLocation's free-form properties.
+/// Refuses JSON nulls everywhere except inside a geoLocation's free-form properties.
 pub fn refuse_nulls(value: &Value) -> Result<(), ApiError> {
     match value {
         Value::Null => Err(ApiError::null_value()),

@@ -1,4 +1,4 @@
-//! Files: their metadata. Content cannot be uploaded here.
+//! The metadata of files. Content cannot be uploaded here.
 
 use serde_json::{json, Map, Value};
 
@@ -84,7 +84,7 @@ fn admit(file: &Map<String, Value>, create: bool) -> Result<(), ApiError> {
     }
 }
 
-/// As recorded: a create shows empty labels, an update empty metadata, and neither does what the other does.
+/// Adds empty fields as recorded: the answer to a create shows empty labels, that to an update empty metadata.
 fn dress(file: &mut Map<String, Value>, occasion: Occasion) {
     let empty_labels = file.get("labels").and_then(Value::as_array).is_none_or(Vec::is_empty);
     match occasion {

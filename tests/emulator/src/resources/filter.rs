@@ -8,34 +8,34 @@ use super::fields::{self, Field, FieldType};
 use crate::errors::ApiError;
 use crate::store::{Classic, Entity, Identity};
 
-/// What a filter compares.
+/// The comparison that a filter makes.
 #[derive(Debug, Clone, Copy)]
 pub enum Filter {
     /// The field of the same name, for equality.
     Equal,
     /// The beginning of the external id.
     ExternalIdPrefix,
-    /// `{"min", "max"}`, both inclusive, over the field of the same name. `{"isNull"}` where the flag allows it.
+    /// `{"min", "max"}`, both inclusive, over the field of the same name; `{"isNull"}` if the flag allows it.
     Range {
-        /// Whether `isNull` is known.
+        /// Whether `isNull` is allowed.
         nullable: bool,
     },
-    /// Every given pair must be there.
+    /// The object must have every given pair.
     Metadata,
-    /// `[{"id"}|{"externalId"}]` of data sets, at most so many.
+    /// `[{"id"}|{"externalId"}]` of data sets, at most this many.
     DataSets(usize),
-    /// Asset ids, at most so many, against a field that holds one or several.
+    /// Asset ids, at most this many, compared with a field that holds one or several.
     AssetIds(&'static str, usize),
-    /// Asset external ids, at most so many, against such a field.
+    /// Asset external ids, at most this many, compared with such a field.
     AssetExternalIds(&'static str, usize),
-    /// `[{"id"}|{"externalId"}]` (or plain ids) of assets, at most so many, whose subtrees the field must lie in.
+    /// `[{"id"}|{"externalId"}]` (or plain ids) of assets, at most this many, whose subtrees the field must be in.
     AssetSubtrees(&'static str, usize),
     /// `{"containsAny"}` or `{"containsAll"}`.
     Labels,
     /// Whether an asset has no parent.
     Root,
-    /// Overlap of an object's time with `{"min", "max"}`. Without an end it lasts; without a start it has always been,
-    /// where the flag says so, else never is.
+    /// Whether an object's time overlaps `{"min", "max"}`. Without an end it lasts for ever; without a start it has
+    /// always been if the flag says so, and otherwise never is.
     ActiveAt {
         /// Whether a start may be absent.
         open: bool,
@@ -206,7 +206,7 @@ fn predicate(
     })
 }
 
-/// The field, one id or several (`id` being the object's own), must meet the set.
+/// Makes a predicate: the field, one id or several (`id` is the object's own), must have an id in the set.
 fn within(field: &'static str, ids: HashSet<i64>) -> Predicate {
     Box::new(move |entity| match entity.fields.get(field) {
         _ if field == "id" => ids.contains(&entity.id),
@@ -227,7 +227,7 @@ fn range(name: &str, value: &Value) -> Result<(i64, i64), ApiError> {
     Ok((bound("min", i64::MIN)?, bound("max", i64::MAX)?))
 }
 
-/// A list that is neither empty nor too long.
+/// Returns a list that is neither empty nor too long.
 fn bounded<'a>(name: &str, value: &'a Value, max: usize) -> Result<&'a Vec<Value>, ApiError> {
     let wrong = |what: String| ApiError::bad_request(format!("filter.{name}: {what}"));
     let list = value.as_array().ok_or_else(|| wrong("expected an array".into()))?;
@@ -237,7 +237,7 @@ fn bounded<'a>(name: &str, value: &'a Value, max: usize) -> Result<&'a Vec<Value
     }
 }
 
-/// Ids of `[{"id"}|{"externalId"}|id]`; those that do not exist match nothing.
+/// Returns the ids of `[{"id"}|{"externalId"}|id]`; names of missing objects match nothing.
 fn resolve(classic: &Classic, path: &str, list: &[Value]) -> Result<HashSet<i64>, ApiError> {
     let wrong = || ApiError::bad_request(format!("filter: expected ids of {path}"));
     let mut ids = HashSet::new();

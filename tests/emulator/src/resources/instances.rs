@@ -1,4 +1,4 @@
-//! Nodes and edges of data models: applied all or nothing, read through views, deleted.
+//! Nodes and edges of data models: applied as a whole or not at all, read through views, deleted.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,7 +76,8 @@ fn key(item: &Map<String, Value>) -> Result<Key, ApiError> {
     Ok((kind(item)?, name))
 }
 
-/// Where a source's properties are: by the source's name of each, the container and its name there, and its definition.
+/// Where the properties of a source are: by the source's name for each, the container, its name there, and its
+/// definition.
 type Mapping = BTreeMap<String, (Name, String, Value)>;
 
 fn mapping(models: &Schema, source: &Value) -> Result<Mapping, ApiError> {
@@ -165,12 +166,12 @@ fn check(property: &str, definition: &Value, value: &Value) -> Result<(), ApiErr
     }
 }
 
-/// Whether an enumeration has a value that may be written: the one for unknown values may not.
+/// Whether an enumeration has a value that may be written. The one for unknown values may not.
 fn is_in(of: &Value, value: &str) -> bool {
     of["values"].get(value).is_some() && of["unknownValue"].as_str() != Some(value)
 }
 
-/// The limits of a JSON document: its size, and of each object in it keys and values.
+/// Checks the limits of a JSON document: its size, and the keys and values of each object in it.
 fn check_json(value: &Value) -> Result<(), String> {
     let size = |value: &Value| value.as_str().map_or_else(|| value.to_string().len(), str::len);
     if value.to_string().len() > MAX_JSON {
@@ -205,7 +206,7 @@ fn is_date(text: &str) -> bool {
     text.len() == 10 && dashes && digits(text, 0..4) && digits(text, 5..7) && digits(text, 8..10)
 }
 
-/// `YYYY-MM-DDTHH:MM:SS[.millis][Z|time zone]`, as CDF documents it.
+/// Whether a text is a timestamp as CDF documents it: `YYYY-MM-DDTHH:MM:SS[.millis][Z|time zone]`.
 fn is_timestamp(text: &str) -> bool {
     if !text.is_ascii() || text.len() < 19 || !is_date(&text[..10]) || &text[10..11] != "T" {
         return false;
@@ -225,7 +226,7 @@ fn is_timestamp(text: &str) -> bool {
 
 fn apply(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let mut body = request.json()?;
-    // As recorded: null is no value for these.
+    // As recorded, these do not take null.
     let open =
         ["autoCreateDirectRelations", "autoCreateStartNodes", "autoCreateEndNodes", "skipOnVersionConflict"];
     body.retain(|name, value| !(value.is_null() && open.contains(&name.as_str())));
@@ -253,7 +254,7 @@ fn apply(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
 
     let mut models = project.models();
     let gone = keys_of(&models, &gone)?;
-    // Applied to a copy, which takes the place of the original only if all went well.
+    // Applied to a copy, which replaces the original only if everything succeeds.
     let mut changed: BTreeMap<Key, Instance> = BTreeMap::new();
     let mut targets: Vec<(Name, bool, &str)> = Vec::new();
     let mut answers = Vec::new();
@@ -383,7 +384,7 @@ fn apply(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, &json!({ "items": answers, "deleted": deleted })))
 }
 
-/// A list of objects, which may be empty.
+/// Returns a list of objects, which may be empty.
 fn some_items(value: Option<Value>, name: &str) -> Result<Vec<Map<String, Value>>, ApiError> {
     let Some(Value::Array(items)) = value else {
         return Err(ApiError::bad_request(format!("{name}: expected an array")));
@@ -395,7 +396,7 @@ fn some_items(value: Option<Value>, name: &str) -> Result<Vec<Map<String, Value>
     items.into_iter().map(object).collect()
 }
 
-/// The instances that are to be deleted. They need not exist, but their spaces must.
+/// Returns the instances to delete. They need not exist, but their spaces must.
 fn keys_of(models: &Models, items: &[Map<String, Value>]) -> Result<BTreeSet<Key>, ApiError> {
     let one = |item: &Map<String, Value>| {
         refuse_unknown("items", item, &["instanceType", "space", "externalId"])?;
@@ -483,7 +484,7 @@ fn write_sources(
     Ok(())
 }
 
-/// A value as CDF keeps it: timestamps in UTC, without a fraction that is 0.
+/// Returns a value as CDF stores it: timestamps in UTC, without a fraction that is 0.
 fn as_stored(of: &Value, value: Value) -> Value {
     let moment = |text: &str| millis(text).map(timestamp);
     match value {
@@ -495,10 +496,10 @@ fn as_stored(of: &Value, value: Value) -> Value {
     }
 }
 
-/// A moment as CDF writes it.
+/// Returns a timestamp as CDF writes it.
 fn timestamp(millis: i64) -> String {
     let (days, rest) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
-    // The civil calendar of a day, years beginning in March.
+    // The civil calendar of a day, with years that begin in March.
     let day = days + 719_468;
     let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -515,7 +516,7 @@ fn timestamp(millis: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}+00:00")
 }
 
-/// An instance as it is answered, with the properties of the sources.
+/// Returns an instance as answers show it, with the properties of the sources.
 fn answer(key: &Key, instance: &Instance, sources: &[(Value, Mapping)]) -> Value {
     let mut answer = json!({
         "instanceType": key.0,
@@ -560,12 +561,12 @@ fn has_data(instance: &Instance, mapping: &Mapping) -> bool {
     !mapping.is_empty() && mapping.values().all(|(container, ..)| instance.data.contains_key(container))
 }
 
-/// Whether it has data in all sources: otherwise it is not answered. Without properties there is nothing to have.
+/// Whether it has data in all sources; otherwise answers leave it out. A source without properties needs no data.
 fn in_all(instance: &Instance, sources: &[(Value, Mapping)]) -> bool {
     sources.iter().all(|(_, mapping)| mapping.is_empty() || has_data(instance, mapping))
 }
 
-/// The definitions of the sources' properties.
+/// Returns the definitions of the sources' properties.
 fn typing(sources: &[(Value, Mapping)]) -> Value {
     let mut typing = json!({});
     for (source, mapping) in sources {
@@ -584,7 +585,7 @@ fn typing(sources: &[(Value, Mapping)]) -> Value {
     typing
 }
 
-/// An answer's items, with the definitions where they are asked for.
+/// Returns an answer's items, with the definitions if they are wanted.
 fn reply(
     items: Vec<Value>,
     cursor: Option<String>,
@@ -601,7 +602,7 @@ fn reply(
     Ok(Reply::json(200, &answer))
 }
 
-/// The sources whose properties are wanted.
+/// Returns the sources whose properties are wanted.
 fn sources(models: &Models, body: &Map<String, Value>) -> Result<Vec<(Value, Mapping)>, ApiError> {
     let sources = body.get("sources").and_then(Value::as_array).cloned().unwrap_or_default();
     if sources.len() > 10 {
@@ -693,7 +694,7 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         matching
             .retain(|(own, key, _)| order.compare((own.as_slice(), key), (values.as_slice(), &last)).is_gt());
     }
-    // Without an order they come in that of their keys already.
+    // Without an order they are already in the order of their keys.
     if !order.0.is_empty() {
         matching.sort_by(|a, b| order.compare((a.0.as_slice(), a.1), (b.0.as_slice(), b.1)));
     }
@@ -707,7 +708,7 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     reply(page, cursor, &sources, &body)
 }
 
-/// CDF's refusal of a list that takes too long.
+/// Returns CDF's refusal of a list that takes too long.
 fn timed_out(sources: &[(Value, Mapping)]) -> ApiError {
     let containers: BTreeSet<&Name> =
         sources.iter().flat_map(|(_, mapping)| mapping.values().map(|(container, ..)| container)).collect();
@@ -725,7 +726,7 @@ fn timed_out(sources: &[(Value, Mapping)]) -> ApiError {
         .with("notices", json!([notice]))
 }
 
-/// What a list is sorted by, its instances' keys after all.
+/// What a list is sorted by, and after all that by its instances' keys.
 struct Order(Vec<SortBy>);
 
 /// One property that a list is sorted by.
@@ -763,7 +764,7 @@ impl Order {
         list.iter().map(one).collect::<Result<_, _>>().map(Self)
     }
 
-    /// What an instance is sorted by.
+    /// Returns the values that an instance is sorted by.
     fn values(&self, key: &Key, instance: &Instance) -> Vec<Value> {
         self.0.iter().map(|by| value(&by.subject, key, instance)).collect()
     }
@@ -794,13 +795,13 @@ impl Order {
 
 /// A property that a filter names.
 enum Subject {
-    /// What every instance has.
+    /// A property that every instance has.
     Base(String),
     /// A value in a container, by its name there.
     Value(Name, String),
 }
 
-/// The property that a filter names, and its definition.
+/// Returns the property that a filter names, and its definition.
 fn subject(models: &Schema, kind: &str, path: &Value) -> Result<(Subject, Value), ApiError> {
     let unknown = || ApiError::bad_request(format!("Unknown property {path} in filter"));
     let names: Option<Vec<&str>> =
@@ -831,7 +832,7 @@ fn subject(models: &Schema, kind: &str, path: &Value) -> Result<(Subject, Value)
     }
 }
 
-/// The value that a property has in an instance.
+/// Returns the value of a property in an instance.
 fn value(subject: &Subject, key: &Key, instance: &Instance) -> Value {
     match subject {
         Subject::Base(name) => match name.as_str() {
@@ -848,11 +849,11 @@ fn value(subject: &Subject, key: &Key, instance: &Instance) -> Value {
     }
 }
 
-/// Milliseconds since 1970 of a timestamp that CDF takes; without a zone it is UTC.
+/// Returns the milliseconds since 1970 of a timestamp that CDF accepts; without a zone it is UTC.
 fn millis(text: &str) -> Option<i64> {
     let number = |at: std::ops::Range<usize>| text.get(at)?.parse::<i64>().ok();
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    // Days from the civil calendar, years beginning in March.
+    // Days from the civil calendar, with years that begin in March.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
         + year.div_euclid(400)
@@ -881,12 +882,12 @@ fn millis(text: &str) -> Option<i64> {
     Some(((days * 86_400 + seconds - offset * 60) * 1000) + fraction)
 }
 
-/// How two values of a type compare; None if they do not, as with null.
+/// Compares two values of a type; None if they are not comparable, as with null.
 fn order(of: &str, a: &Value, b: &Value) -> Option<Ordering> {
     match (of, a, b) {
         ("timestamp", Value::String(a), Value::String(b)) => Some(millis(a)?.cmp(&millis(b)?)),
         (_, Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        // It is stored with 32 bits, and compared with all of what it is compared with.
+        // It is stored with 32 bits, but compared with a value of full precision.
         ("float32", Value::Number(a), Value::Number(b)) => {
             f64::from(a.as_f64()? as f32).partial_cmp(&b.as_f64()?)
         }
@@ -901,7 +902,7 @@ fn order(of: &str, a: &Value, b: &Value) -> Option<Ordering> {
 
 type Predicate = Box<dyn Fn(&Key, &Instance) -> bool>;
 
-/// A filter on instances of a kind, checked: an unknown property or a value of a wrong type is refused.
+/// Compiles a filter on instances of a kind; an unknown property or a value of a wrong type is refused.
 fn compile(models: &Schema, kind: &str, filter: &Value) -> Result<Predicate, ApiError> {
     let Some((operator, operand)) = filter.as_object().filter(|f| f.len() == 1).and_then(|f| f.iter().next())
     else {
@@ -1044,7 +1045,7 @@ fn compile(models: &Schema, kind: &str, filter: &Value) -> Result<Predicate, Api
     })
 }
 
-/// Deletes instances, and the edges of nodes with them; tells which there were.
+/// Deletes instances, and the edges of deleted nodes. Returns those that existed.
 fn remove(models: &mut Models, gone: &BTreeSet<Key>) -> Vec<Value> {
     let mut removed = Vec::new();
     for key in gone {
@@ -1064,7 +1065,7 @@ fn remove(models: &mut Models, gone: &BTreeSet<Key>) -> Vec<Value> {
     removed
 }
 
-/// Instances that do not exist are no error.
+/// Deletes instances. It is no error if they do not exist.
 fn delete(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let mut body = request.json()?;
     let gone = items(&mut body, MAX_ITEMS)?;
@@ -1074,7 +1075,7 @@ fn delete(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     Ok(Reply::items(200, remove(&mut models, &gone), None))
 }
 
-/// All instances for the admin interface: what each holds, by container.
+/// Returns all instances for the admin interface, with their values by container.
 pub fn dump(project: &Project, wanted: Option<&str>) -> Vec<Value> {
     let models = project.models();
     let chosen = models.instances.iter().filter(|(key, _)| wanted.is_none_or(|wanted| key.1 .1 == wanted));

@@ -47,7 +47,7 @@ pub type Handler = Box<dyn FnOnce(&Project, &mut Request) -> Result<Reply, ApiEr
 
 /// A request's handler and the capability that it needs.
 pub struct Route {
-    /// ACL by its name in token/inspect.
+    /// The ACL, by its name in token/inspect.
     pub acl: &'static str,
     /// Action of that ACL.
     pub action: &'static str,
@@ -56,7 +56,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// A route to `run`.
+    /// Makes a route to `run`.
     pub fn new(
         acl: &'static str,
         action: &'static str,
@@ -85,7 +85,7 @@ pub fn route(request: &Request) -> Result<Route, ApiError> {
     })
 }
 
-/// What `GET /admin/dump` shows of a classic resource.
+/// Returns what `GET /admin/dump` shows of a classic resource.
 pub fn dump(project: &Project, resource: &str, external_id: Option<&str>) -> Option<Vec<serde_json::Value>> {
     if resource == extpipe_runs::PATH {
         return Some(extpipe_runs::dump(&project.classic(), external_id));
@@ -93,7 +93,7 @@ pub fn dump(project: &Project, resource: &str, external_id: Option<&str>) -> Opt
     CLASSIC.iter().find(|kind| kind.path == resource).map(|kind| kind.dump(&project.classic(), external_id))
 }
 
-/// The object of a resource with an external id, as it would be answered.
+/// Returns the object of a resource with an external id, as answers show it.
 fn dump_locked(classic: &Classic, path: &str, external_id: &str) -> Option<serde_json::Value> {
     let kind = CLASSIC.iter().find(|kind| kind.path == path)?;
     kind.dump(classic, Some(external_id)).pop()

@@ -1,4 +1,4 @@
-//! Data modeling's schema: spaces, containers and views. What instances hold is in [`super::instances`].
+//! The schema of data modeling: spaces, containers and views. Instances are in [`super::instances`].
 
 use std::collections::BTreeMap;
 
@@ -25,13 +25,13 @@ pub struct Models {
     schema: Schema,
     /// Nodes and edges.
     pub instances: Instances,
-    /// What lists still show.
+    /// Earlier versions that lists still show.
     pub history: History<Key, Instance>,
-    /// How far lists are behind.
+    /// How far lists lag behind.
     pub lists: Lag,
-    /// So many changes of containers are refused, as while another change of the schema runs.
+    /// How many changes of containers are still refused, as while another change of the schema runs.
     pub schema_locks: u32,
-    /// How long a list takes, compared with the timeout that its request sets.
+    /// How long a list takes; compared with the timeout that its request sets.
     pub list_ms: i64,
 }
 
@@ -44,7 +44,7 @@ impl std::ops::Deref for Models {
 }
 
 impl Models {
-    /// Makes an instance what it is to be; None: it goes.
+    /// Stores or removes an instance; None: it is removed.
     pub fn put(&mut self, key: Key, instance: Option<Instance>) -> bool {
         let before = match instance {
             Some(instance) => self.instances.insert(key.clone(), instance),
@@ -63,28 +63,28 @@ pub struct Schema {
     containers: BTreeMap<Name, Value>,
     /// By name and version.
     views: BTreeMap<(Name, String), Value>,
-    /// When the last view was created: of two versions one is always the newer.
+    /// When the last view was created, so that of two versions one is always newer.
     last_view: i64,
 }
 
 impl Schema {
-    /// Whether there is such a space.
+    /// Whether the space exists.
     pub fn has_space(&self, space: &str) -> bool {
         self.spaces.contains_key(space)
     }
 
-    /// A container's definition.
+    /// Returns a container's definition.
     pub fn container(&self, name: &Name) -> Option<&Value> {
         self.containers.get(name)
     }
 
-    /// A view's definition, as it is answered.
+    /// Returns a view's definition as answers show it.
     pub fn view(&self, name: &Name, version: &str) -> Option<&Value> {
         self.views.get(&(name.clone(), version.to_owned()))
     }
 }
 
-/// The route of a request below /models.
+/// Returns the route of a request below /models.
 pub fn route(method: &Method, rest: &[&str]) -> Option<Route> {
     let (get, post) = (method == Method::GET, method == Method::POST);
     match rest {
@@ -102,7 +102,7 @@ pub fn route(method: &Method, rest: &[&str]) -> Option<Route> {
     }
 }
 
-/// The objects in `items`, at most so many.
+/// Returns the objects in `items`, at most this many.
 pub fn items(body: &mut Map<String, Value>, max: usize) -> Result<Vec<Map<String, Value>>, ApiError> {
     let Some(Value::Array(items)) = body.shift_remove("items") else {
         return Err(ApiError::bad_request("Missing required field: items"));
@@ -118,7 +118,7 @@ pub fn items(body: &mut Map<String, Value>, max: usize) -> Result<Vec<Map<String
     items.into_iter().map(object).collect()
 }
 
-/// A required text.
+/// Returns a required text.
 pub fn text(object: &Map<String, Value>, name: &str) -> Result<String, ApiError> {
     object
         .get(name)
@@ -127,12 +127,12 @@ pub fn text(object: &Map<String, Value>, name: &str) -> Result<String, ApiError>
         .ok_or_else(|| ApiError::bad_request(format!("Missing required field: {name}")))
 }
 
-/// The `space` and `externalId` of an object.
+/// Returns the `space` and `externalId` of an object.
 pub fn name(object: &Map<String, Value>) -> Result<Name, ApiError> {
     Ok((text(object, "space")?, text(object, "externalId")?))
 }
 
-/// Whether a text is an identifier: a letter, then letters, digits and what `more` allows.
+/// Checks that a text is an identifier: a letter, then letters, digits and what `more` allows.
 fn check_identifier(what: &str, text: &str, max: usize, more: &str) -> Result<(), ApiError> {
     let known = |c: char| c.is_ascii_alphanumeric() || c == '_' || more.contains(c);
     let ends_well = !text.ends_with('-');
@@ -157,7 +157,7 @@ pub fn check_space(space: &str) -> Result<(), ApiError> {
     check_identifier("space", space, 43, "-")
 }
 
-/// A page of a GET, `limit` and `cursor` in its query.
+/// Returns a page of a GET, with `limit` and `cursor` in its query.
 fn page(request: &Request, place: &Value, all: Vec<Value>) -> Result<Reply, ApiError> {
     let limit = request.query_integer("limit", 1, 1000)?.unwrap_or(10) as usize;
     let from = match request.query("cursor") {
@@ -169,7 +169,7 @@ fn page(request: &Request, place: &Value, all: Vec<Value>) -> Result<Reply, ApiE
     Ok(Reply::items(200, all.into_iter().skip(from).take(limit).collect(), cursor))
 }
 
-/// Adds the times; an object that is written again keeps that of its creation.
+/// Adds the times; an object that is written again keeps the time of its creation.
 fn stamp(mut object: Map<String, Value>, before: Option<&Value>) -> Value {
     let now = now_ms();
     object.insert("createdTime".into(), before.map_or(json!(now), |before| before["createdTime"].clone()));
@@ -181,7 +181,7 @@ fn stamp(mut object: Map<String, Value>, before: Option<&Value>) -> Value {
 fn create_spaces(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let items = items(&mut request.json()?, MAX_ITEMS)?;
     let mut models = project.models();
-    // Changed as a copy, which takes the place of the original only if all went well.
+    // Changed as a copy, which replaces the original only if everything succeeds.
     let mut schema = models.schema.clone();
     let mut made = Vec::new();
     for item in items {
@@ -280,7 +280,7 @@ fn create_containers(project: &Project, request: &mut Request) -> Result<Reply, 
     Ok(Reply::items(200, made, None))
 }
 
-/// CDF's refusal of a change of the schema while another one runs.
+/// Returns CDF's refusal of a change of the schema while another one runs.
 fn locked() -> ApiError {
     let message = "Schema lock conflict occurred. Another schema change is under way; try again later.";
     ApiError::new(409, message).with("isAutoRetryable", json!(true)).header("cdf-is-auto-retryable", "true")
@@ -306,7 +306,7 @@ fn check_enum(property: &str, of: &Value) -> Result<(), ApiError> {
     }
 }
 
-/// CDF's refusal of a space that does not exist.
+/// Returns CDF's refusal of a space that does not exist.
 pub fn no_space(space: &str) -> ApiError {
     ApiError::bad_request(format!("One or more spaces do not exist: '{space}'"))
 }
@@ -352,7 +352,7 @@ fn create_views(project: &Project, request: &mut Request) -> Result<Reply, ApiEr
     Ok(Reply::items(200, made, None))
 }
 
-/// A view as it is answered: each property with the type of the container property behind it.
+/// Returns a view as answers show it: each property has the type of the container property behind it.
 fn resolve(models: &Schema, mut view: Map<String, Value>) -> Result<Map<String, Value>, ApiError> {
     let mut properties = Map::new();
     for parent in view.get("implements").and_then(Value::as_array).into_iter().flatten() {
@@ -364,7 +364,7 @@ fn resolve(models: &Schema, mut view: Map<String, Value>) -> Result<Map<String, 
     for (identifier, property) in view.get("properties").and_then(Value::as_object).into_iter().flatten() {
         check_identifier("property", identifier, 255, "")?;
         let Some(container) = property["container"].as_object() else {
-            // A connection: it is no value of the instance itself.
+            // A connection is no value of the instance itself.
             properties.insert(identifier.clone(), property.clone());
             continue;
         };
@@ -413,7 +413,7 @@ fn resolve(models: &Schema, mut view: Map<String, Value>) -> Result<Map<String, 
         (false, true) => "edge",
         _ => "node",
     };
-    // One that leaves out a property that needs a value cannot be written through.
+    // A view that leaves out a property that needs a value is read-only.
     let writable = mapped.iter().all(|container| {
         let name = container.as_object().and_then(|container| name(container).ok());
         let definition = name.and_then(|name| models.container(&name));
@@ -440,12 +440,12 @@ pub fn needs_value(property: &Value) -> bool {
     property["nullable"] == json!(false) && property["defaultValue"].is_null()
 }
 
-/// CDF's refusal of a view that does not exist.
+/// Returns CDF's refusal of a view that does not exist.
 pub fn no_view((space, external_id): &Name, version: &str) -> ApiError {
     ApiError::bad_request(format!("One or more views do not exist: '{space}:{external_id}/{version}'"))
 }
 
-/// Of each name the version that was created last, unless all are wanted.
+/// Returns the version of each view that was created last, unless all are wanted.
 fn newest(views: Vec<&Value>) -> Vec<&Value> {
     let mut newest: BTreeMap<(&str, &str), &Value> = BTreeMap::new();
     for view in views {

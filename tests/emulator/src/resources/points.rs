@@ -19,7 +19,7 @@ pub enum Datum {
 }
 
 impl Datum {
-    /// 64 bits that stand for the value in the checksum: IEEE 754 bits, FNV-1a of UTF-8, or all ones.
+    /// Returns 64 bits that stand for the value in the checksum: IEEE 754 bits, FNV-1a of UTF-8, or all ones.
     fn bits(&self) -> u64 {
         match self {
             Self::Number(number) => number.to_bits(),
@@ -28,7 +28,7 @@ impl Datum {
         }
     }
 
-    /// As CDF writes it in JSON; None: left out.
+    /// Returns the value as CDF writes it in JSON; None: left out.
     pub fn json(&self) -> Option<Value> {
         match self {
             Self::Number(number) if number.is_nan() => Some(json!("NaN")),
@@ -42,7 +42,7 @@ impl Datum {
     }
 }
 
-/// A point apart from its timestamp.
+/// A point without its timestamp.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
     /// Its value.
@@ -51,16 +51,16 @@ pub struct Point {
     pub status: Status,
 }
 
-/// Which points a reader sees, and between which times.
+/// Which points a reader sees, and in which range of time.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
     /// First timestamp.
     pub start: i64,
     /// The timestamp after the last.
     pub end: i64,
-    /// Bad points do not exist.
+    /// Whether Bad points are left out.
     pub ignore_bad: bool,
-    /// Uncertain points count as Bad.
+    /// Whether Uncertain points count as Bad.
     pub uncertain_is_bad: bool,
 }
 
@@ -81,16 +81,16 @@ pub struct Points {
 /// What the admin interface tells about points.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub struct Summary {
-    /// Timestamps stored.
+    /// Timestamps that are stored.
     pub count: u64,
-    /// Points received in accepted inserts, each time counted.
+    /// Points in accepted inserts, counted each time.
     pub received: u64,
     /// Sum of [`hash`] over the stored points, modulo 2^64.
     pub checksum: u64,
 }
 
 impl Summary {
-    /// The summary of both.
+    /// Adds two summaries.
     pub fn plus(self, other: Self) -> Self {
         Self {
             count: self.count + other.count,
@@ -100,8 +100,7 @@ impl Summary {
     }
 }
 
-/// The hash of a point: x = (timestamp · 0x9E3779B97F4A7C15 + bits) · 0xBF58476D1CE4E5B9 modulo 2^64,
-/// then x XOR (x >> 32).
+/// Hashes a point: x = (timestamp · 0x9E3779B97F4A7C15 + bits) · 0xBF58476D1CE4E5B9 modulo 2^64, then x XOR (x >> 32).
 pub fn hash(timestamp: i64, bits: u64) -> u64 {
     let x = (timestamp as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(bits);
     let x = x.wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -115,13 +114,13 @@ impl Points {
         self.points.extend(points);
     }
 
-    /// Removes the points from `begin` until before `end`.
+    /// Removes the points from `begin` to before `end`.
     pub fn delete(&mut self, begin: i64, end: i64) {
         let mut from = self.points.split_off(&begin);
         self.points.append(&mut from.split_off(&end));
     }
 
-    /// The points of a view, oldest first.
+    /// Returns the points of a view, oldest first.
     pub fn view(&self, view: View) -> impl DoubleEndedIterator<Item = (i64, &Point)> {
         // An empty range, since BTreeMap::range panics on a reversed one.
         let end = view.end.max(view.start);
@@ -136,7 +135,7 @@ impl Points {
         self.points.iter().map(|(at, point)| (*at, point))
     }
 
-    /// First and last timestamp.
+    /// Returns the first and the last timestamp.
     pub fn extent(&self) -> (Option<i64>, Option<i64>) {
         let first = self.points.first_key_value().map(|(at, _)| *at);
         (first, self.points.last_key_value().map(|(at, _)| *at))

@@ -44,7 +44,7 @@ impl Database {
     }
 }
 
-/// A table: its rows in an order that is not that of their keys, and when it was created.
+/// A table: its rows, in an order other than that of their keys, and when it was created.
 #[derive(Debug)]
 pub struct Table {
     created: i64,
@@ -57,8 +57,8 @@ impl Table {
     }
 }
 
-/// Where a row is among the others of its table: CDF does not sort them by their keys, and cursors part the whole of all
-/// keys that there could be, so that most of many are empty.
+/// The place of a row among the others of its table. CDF does not sort rows by key, and cursors divide the range of all
+/// possible keys, so that most of many parts are empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Place(u64, String);
 
@@ -112,7 +112,7 @@ pub struct Row {
     last_updated: i64,
 }
 
-/// A row in an answer, with the chosen columns only.
+/// A row in an answer, with only the chosen columns.
 struct Answer<'a> {
     key: &'a str,
     row: &'a Row,
@@ -213,7 +213,7 @@ fn table<'a>(databases: &'a mut Databases, db: &str, name: &str) -> Result<&'a m
     database.tables.get_mut(name).ok_or_else(|| no_tables(&[name]))
 }
 
-/// The `name`s of a request's items.
+/// Returns the `name`s in a request's items.
 fn names(
     request: &mut Request,
     field: &str,
@@ -244,12 +244,12 @@ fn names(
     Ok((names, body))
 }
 
-/// A database or table as it is answered.
+/// Returns a database or table as answers show it.
 fn named(name: &str, created: i64) -> Value {
     json!({ "name": name, "createdTime": created })
 }
 
-/// A page of names, by `limit` and `cursor`.
+/// Returns a page of names, by `limit` and `cursor`.
 fn page_of_names<'a>(
     request: &Request,
     place: &str,
@@ -296,7 +296,7 @@ fn delete_databases(project: &Project, request: &mut Request) -> Result<Reply, A
     let (names, body) = names(request, "name", MAX_NAMES, &["recursive"])?;
     let recursive = flag(&body, "recursive")?;
     let mut databases = project.raw();
-    // As recorded: all of them, each as often as it was asked for.
+    // As recorded: all of them, each as often as the request has it.
     let unknown: Vec<&str> =
         names.iter().filter(|name| !databases.contains_key(*name)).map(String::as_str).collect();
     if !unknown.is_empty() {
@@ -363,7 +363,7 @@ struct Insert {
 struct NewRow {
     key: String,
     columns: Columns,
-    /// As recorded, null is taken; a time is not, since none is CDF's to be told.
+    /// As recorded, null is accepted; a time is not, since only CDF sets it.
     #[serde(default, rename = "lastUpdatedTime")]
     _last_updated: (),
 }
@@ -374,7 +374,7 @@ impl NewRow {
         let mut total = 0;
         for (name, value) in &self.columns.0 {
             total += name.len() + value.get().len();
-            // Bytes bound characters from above, so the count is rarely taken.
+            // A text has at most as many characters as bytes, so they are rarely counted.
             for text in [name.as_str(), value.get()] {
                 if text.len() > MAX_COLUMN_CHARACTERS && text.chars().count() > MAX_COLUMN_CHARACTERS {
                     return Err(ApiError::bad_request(format!(
@@ -390,7 +390,7 @@ impl NewRow {
     }
 }
 
-/// Replaces the whole row of a key; the last row of a key in one request wins.
+/// Replaces the whole row of a key; of several rows with one key in a request the last wins.
 fn insert_rows(project: &Project, request: &mut Request, db: &str, name: &str) -> Result<Reply, ApiError> {
     let ensure = request.query_flag("ensureParent")?;
     let insert: Insert = serde_json::from_slice(&request.body)
@@ -422,8 +422,8 @@ fn insert_rows(project: &Project, request: &mut Request, db: &str, name: &str) -
     Ok(Reply::empty())
 }
 
-/// What a cursor of rows stands for: the places after `after` or from `from` on and before `before`, and the time filter it
-/// was made with.
+/// The meaning of a cursor of rows: the places after `after`, or from `from` on, and before `before`, and the time
+/// filter that it was made with.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Slice {
     after: Option<Place>,
@@ -444,7 +444,7 @@ impl Slice {
         codec::encode_cursor(place, &json!(self))
     }
 
-    /// The lower bound of the time is exclusive, the upper one inclusive.
+    /// Returns the rows. The lower bound of the time is exclusive, the upper one inclusive.
     fn rows<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = (&'a Place, &'a Row)> {
         let from = match &self.after {
             Some(after) => Bound::Excluded(after.clone()),
@@ -462,7 +462,7 @@ impl Slice {
 fn list_rows(project: &Project, request: &mut Request, db: &str, name: &str) -> Result<Reply, ApiError> {
     let limit = request.query_integer("limit", 1, MAX_ROWS as i64)?.unwrap_or(25) as usize;
     let place = json!([db, name]);
-    // A cursor brings its own time filter; the parameters are ignored beside it.
+    // A cursor has its own time filter; the parameters beside it are ignored.
     let slice = match request.query("cursor") {
         None => Slice::of_times(request)?,
         Some(cursor) => serde_json::from_value(codec::decode_cursor(&place, cursor)?)
@@ -514,7 +514,7 @@ fn get_row(project: &Project, db: &str, name: &str, key: &str) -> Result<Reply, 
     }
 }
 
-/// Keys without a row are no error.
+/// Deletes rows. Keys without a row are no error.
 fn delete_rows(project: &Project, request: &mut Request, db: &str, name: &str) -> Result<Reply, ApiError> {
     let (keys, _) = names(request, "key", MAX_ROWS, &[])?;
     let mut databases = project.raw();
@@ -523,13 +523,13 @@ fn delete_rows(project: &Project, request: &mut Request, db: &str, name: &str) -
     Ok(Reply::empty())
 }
 
-/// All rows for the admin interface, each with its database and table.
+/// Returns all rows for the admin interface, each with its database and table.
 pub fn dump(project: &Project, wanted: Option<&str>) -> Vec<Value> {
     let databases = project.raw();
     let mut rows = Vec::new();
     for (db, database) in databases.iter() {
         for (table, content) in &database.tables {
-            // Whoever looks at the state wants it in the order of the keys.
+            // Sorted by key, for readers of the state.
             let mut sorted: Vec<(&str, &Row)> =
                 content.rows.iter().map(|(place, row)| (place.1.as_str(), row)).collect();
             sorted.sort_unstable_by_key(|(key, _)| *key);

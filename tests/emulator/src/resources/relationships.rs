@@ -1,4 +1,4 @@
-//! Relationships: known by external id only. What they connect need not exist.
+//! Relationships: identified by external id only. Their ends need not exist.
 
 use serde_json::{Map, Value};
 
@@ -71,7 +71,7 @@ fn check(relationship: &Map<String, Value>) -> Result<(), ApiError> {
     }
 }
 
-/// With `fetchResources`, what is connected comes along, where it exists.
+/// With `fetchResources`, adds the ends that exist.
 fn render(classic: &Classic, fields: &mut Map<String, Value>, requested: &[String]) {
     if !requested.iter().any(|name| name == "fetchResources") {
         return;

@@ -46,7 +46,7 @@ fn columns_of(sequence: &Entity) -> &[Value] {
     sequence.fields.get("columns").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// The columns with these external ids, in their order.
+/// Returns the columns with these external ids, in this order.
 fn named<'e>(sequence: &'e Entity, names: &[Value]) -> Result<Vec<&'e Value>, ApiError> {
     let mut seen = HashSet::new();
     let mut found = Vec::with_capacity(names.len());
@@ -73,7 +73,7 @@ fn array<'a>(item: &'a Map<String, Value>, name: &str, max: usize) -> Result<&'a
     }
 }
 
-/// The items of a request with the sequences they name; every unknown one is reported.
+/// Returns the items of a request with the sequences that they name; every unknown one is reported.
 fn sequences_of(classic: &Classic, items: &[Map<String, Value>]) -> Result<Vec<i64>, ApiError> {
     let named: Vec<Identity> =
         items.iter().map(|item| identity(item, &["id", "externalId"])).collect::<Result<_, _>>()?;
@@ -88,7 +88,7 @@ fn sequences_of(classic: &Classic, items: &[Map<String, Value>]) -> Result<Vec<i
         return Err(missing(unknown));
     }
     let ids: Vec<i64> = named.iter().filter_map(|id| table.find(id)).map(|entity| entity.id).collect();
-    // Which of two items about one sequence would be applied last is nowhere said; no client of CDF sends that.
+    // The description does not say which of two items about one sequence is applied last; no client of CDF sends that.
     let mut seen = HashSet::new();
     match ids.iter().position(|id| !seen.insert(*id)) {
         Some(at) => Err(ApiError::bad_request(format!("items: sequence {} is not unique", named[at].json()))),
@@ -231,7 +231,7 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     Ok(Reply::json(200, &answer))
 }
 
-/// `POST /sequences/data/delete`: rows that do not exist are passed over.
+/// `POST /sequences/data/delete`: rows that do not exist are ignored.
 fn delete(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let mut body = request.json()?;
     let items = objects(take_items(&mut body, 1000, &[])?)?;
@@ -251,7 +251,7 @@ fn delete(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     Ok(Reply::empty())
 }
 
-/// Stored rows as `{"externalId", "rowNumber", "columns": {…}}`, by sequence and number.
+/// Returns the stored rows as `{"externalId", "rowNumber", "columns": {…}}`, by sequence and number.
 pub fn dump(project: &Project, external_id: Option<&str>) -> Vec<Value> {
     let classic: &Classic = &project.classic();
     let mut dumped = Vec::new();

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use crate::errors::ApiError;
 
-/// Codes with a name, from the standard's table, which the extension has too. Others of a known severity are accepted
-/// and named by it.
+/// The codes with a name, from the standard's table, which the extension has as well. Other codes of a known severity
+/// are accepted, and get the severity's name.
 static SYMBOLS: LazyLock<Vec<(u32, &'static str)>> = LazyLock::new(|| {
     include_str!("../../../../src/cdf/resource/status_codes.csv")
         .lines()
@@ -19,7 +19,7 @@ static SYMBOLS: LazyLock<Vec<(u32, &'static str)>> = LazyLock::new(|| {
 pub struct Status(pub u32);
 
 impl Status {
-    /// From a code, a symbol or both; nothing is Good. "If both are defined, they must match."
+    /// Makes a status from a code, a symbol or both; without either it is Good. "If both are defined, they must match."
     pub fn parse(code: Option<i64>, symbol: Option<&str>) -> Result<Self, ApiError> {
         let by_code = match code {
             None => None,
@@ -44,23 +44,23 @@ impl Status {
         }
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn symbol(self) -> &'static str {
         let named = |code: u32| SYMBOLS.iter().find(|(known, _)| *known == code).map(|(_, name)| *name);
         named(self.0).or_else(|| named(self.0 & 0xC000_0000)).unwrap_or("Good")
     }
 
-    /// Exactly Good, which is never echoed.
+    /// Whether it is exactly Good, which answers leave out.
     pub fn is_plain_good(self) -> bool {
         self.0 == 0
     }
 
-    /// Severity Bad.
+    /// Whether its severity is Bad.
     pub fn is_bad(self) -> bool {
         self.0 >> 30 == 2
     }
 
-    /// Severity Uncertain.
+    /// Whether its severity is Uncertain.
     pub fn is_uncertain(self) -> bool {
         self.0 >> 30 == 1
     }

@@ -11,7 +11,7 @@ use crate::codec::now_ms;
 use crate::errors::ApiError;
 use crate::store::{Classic, Entity, Identity, Project};
 
-// The size of a value is bounded by the total only.
+// Only the total bounds the size of a value.
 static METADATA: MetadataLimits = MetadataLimits { pairs: 256, key: 128, value: 10_000, total: 10_000 };
 
 /// The resource. Nothing is required.
@@ -77,7 +77,7 @@ pub static KIND: Kind = Kind {
     hooks: Hooks { admit, check, remove, render, ..Hooks::NONE },
 };
 
-/// What every series has.
+/// Returns the fields that every series has.
 fn defaults() -> Map<String, Value> {
     let fields = [
         ("isString", json!(false)),
@@ -89,7 +89,7 @@ fn defaults() -> Map<String, Value> {
     fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
 }
 
-/// Of time series the description allows `setNull: true` only, where others take a boolean.
+/// For time series the description only allows `setNull: true`; other resources accept a boolean.
 fn admit(item: &Map<String, Value>, create: bool) -> Result<(), ApiError> {
     match !create && item.values().any(|change| change.get("setNull") == Some(&json!(false))) {
         true => Err(ApiError::bad_request("setNull must be true")),
@@ -116,7 +116,7 @@ fn render(_: &Classic, fields: &mut Map<String, Value>, _: &[String]) {
     fields.insert("type".into(), json!(if is_string { "string" } else { "numeric" }));
 }
 
-/// Creates series that data model instances stand behind: what writing a CogniteTimeSeries node does in CDF.
+/// Creates series behind which there are data model instances, as writing a CogniteTimeSeries node does in CDF.
 /// Existing ones stay.
 pub fn insert_instances(project: &Project, instances: &[Value]) -> Result<(), ApiError> {
     let mut classic = project.classic();
