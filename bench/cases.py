@@ -1,4 +1,4 @@
-"""What is measured. Every case is a function that takes the rig and gives results; CASES names them."""
+"""The cases of the benchmark. Each is a function that takes the rig and returns results; CASES names them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Series:
     measured: list[Timing] = field(default_factory=list)
 
     def result(self, group: str, work: str, rows: int, goal: float, target: str) -> Result:
-        """The ratio of the medians, and the least and the most of the rounds."""
+        """The ratio of the medians, and the smallest and largest ratio of a round."""
         ours, theirs = ([run.seconds for run in runs] for runs in (self.measured, self.baseline))
         ratio = median(theirs) / median(ours)
         ratios = [base / own for base, own in zip(theirs, ours)]
@@ -154,7 +154,7 @@ def against_local(
 
 
 def copy(rig: Rig, table: str, file: str, options: str) -> Callable[[str], Callable[[psycopg.Connection], object]]:
-    """COPY of a file that the server reads: the client costs nothing."""
+    """COPY of a file that the server itself reads, so that no client takes part."""
     return lambda schema: lambda session: session.execute(
         f"COPY {schema}.{table} ({COLUMNS[table]}) FROM '{rig.files / file}' ({options})", prepare=False
     )
@@ -170,7 +170,7 @@ def copy_points(rig: Rig, work: str, file: str, options: str, goal: float, sourc
 
 
 def number(count: int) -> str:
-    """A round number as one says it: 1 M, 100 k."""
+    """A round number in short form: 1 M, 100 k."""
     return f"{count / 1e6:g} M" if count >= 1_000_000 else f"{count / 1e3:g} k"
 
 
@@ -197,7 +197,7 @@ def copy_binary(rig: Rig) -> list[Result]:
 
 
 def copy_client(rig: Rig) -> list[Result]:
-    """psql reads the file and sends it: its start and the log-in are part of the time."""
+    """psql reads the file and sends it; the time includes its start and log-in."""
     expected = points(rig, "datapoints")
 
     def load(schema: str) -> Timing:
@@ -296,7 +296,7 @@ def copy_raw(rig: Rig) -> list[Result]:
 
 
 def upsert(rig: Rig) -> list[Result]:
-    """The same assets twice: the second time all of them are there already."""
+    """Loads the same assets twice; the second time all of them exist."""
     load = copy(rig, "assets", "assets.csv", "FORMAT csv")(rig.foreign)
     series = Series()
     with rig.gateway.connect() as session:
@@ -456,7 +456,7 @@ INSERT_ONE = (
 
 
 def small_insert(rig: Rig) -> list[Result]:
-    """An INSERT that is a transaction of its own, in a session that has loaded before."""
+    """An INSERT in its own transaction, in a session that has loaded rows before."""
     rig.sink.reset()
     times: dict[str, list[float]] = {rig.foreign: [], "local": []}
     with rig.gateway.connect(autocommit=True) as session:
@@ -502,7 +502,7 @@ def cold_session(rig: Rig) -> list[Result]:
 
 
 def backends(rig: Rig) -> list[Result]:
-    """Many sessions at once, against what they could do if the sink had a core of its own: the other cores divided by the
+    """Many sessions at once, compared with what they could do if the sink had its own core: the other cores divided by the
     CPU time that a point takes in one session without latency. The share of all cores counts the sink's time too."""
     rows = rig.points // 4
     expected = rig.points_in(f"SELECT * FROM source.datapoints LIMIT {rows}")
@@ -549,7 +549,7 @@ def backends(rig: Rig) -> list[Result]:
 
 
 def together(sessions: list[psycopg.Connection], load: Callable[[psycopg.Connection], object]) -> float:
-    """Seconds until the last of all sessions has committed. An error of one is raised."""
+    """Returns the seconds until the last session has committed. Raises an error of any of them."""
     barrier = threading.Barrier(len(sessions) + 1)
     errors: list[Exception] = []
 

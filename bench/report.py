@@ -22,7 +22,7 @@ BASELINES = {LOCAL: "UNLOGGED table", PEER: "Python SDK", SESSION: "compared wit
 
 
 def machine(rig: Rig) -> str:
-    """One paragraph: where and with what it was measured."""
+    """One paragraph on the machine and the software of the measurement."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)

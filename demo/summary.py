@@ -32,7 +32,7 @@ def arrived():
 
 
 def writes():
-    """Reading, tokens and the resolution of external ids aside."""
+    """Counts requests, except for reads, tokens and look-ups of external ids."""
     reads = ("/list", "/byids", "/token", "/inspect")
     paths = admin("stats")["paths"]
     print(sum(count for path, count in paths.items() if path.startswith("POST") and not path.endswith(reads)))

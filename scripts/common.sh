@@ -33,7 +33,7 @@ find_pg_config() {
     [[ -x $candidate ]] && printf '%s\n' "$candidate"
 }
 
-# The same, or a message and the end of the script.
+# The same, but without a pg_config it prints a message and ends the script.
 require_pg_config() {
     find_pg_config || die "no pg_config found${PG_CONFIG:+ at $PG_CONFIG}: install PostgreSQL and its server headers (scripts/setup.sh does, on Debian and Ubuntu), or name one with PG_CONFIG=/path/to/pg_config"
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Checks the structure of src: what a newcomer relies on when looking for something.
+"""Checks the structure of src, on which a newcomer relies to find things.
 
 - No two files use each other, directly or through others: arrows between files point one way.
 - src/cdf uses nothing of src/pg, of pgrx or of pg_sys.
 - No file is longer than 700 lines, tests not counted.
-- A type has a name of its own: no other struct, enum or trait of src is called the same.
-- What a resource is stands in src/cdf/resource; elsewhere at most 30 places ask for its shape.
+- The name of a type is unique among the structs, enums and traits of src.
+- src/cdf/resource declares what resources are; elsewhere at most 30 places ask for a resource's shape.
 
     scripts/structure.py [--without CHECK]... [DIRECTORY OF src]
 
@@ -39,12 +39,12 @@ class Source:
             parts.pop()
         self.module = ("crate", *parts)
         text = without_tests(without_comments(file.read_text()))
-        # Who may see an item is no use of what is named there.
+        # The visibility of an item is no use of the module that it names.
         self.text = as_one_module(re.sub(r"\bpub\(in [^)]*\)", "pub", text))
 
 
 def without_comments(text: str) -> str:
-    """Rust without comments and without what stands in quotes; lines stay where they are."""
+    """Rust without comments and quoted text; lines keep their numbers."""
     token = re.compile(
         r"""//[^\n]*|/\*.*?\*/|b?r(?P<hashes>\#*)".*?"(?P=hashes)|b?"(?:\\.|[^"\\])*"|b?'(?:\\[^\n]{1,8}?|[^'\\\n])'""",
         re.DOTALL,
@@ -71,7 +71,7 @@ def without_tests(text: str) -> str:
 
 
 def as_one_module(text: str) -> str:
-    """The text as if modules within the file did not have one of their own: there, `super` is the file."""
+    """The text with `super` resolved in modules inside the file, where it means the file."""
     for module in re.finditer(r"\bmod \$?\w+ \{", text):
         end = end_of_item(text, module.start())
         inside = re.sub(r"(?<![\w:])super::(super)?", lambda path: path[1] or "self::", text[module.start() : end])
@@ -122,7 +122,7 @@ def branches(tree: str) -> list[str]:
 
 
 class Modules:
-    """Which file a path leads to, as seen from another file."""
+    """Resolves paths to files, as seen from other files."""
 
     def __init__(self, sources: list[Source]) -> None:
         self.sources = {source.module: source for source in sources}
@@ -152,7 +152,7 @@ class Modules:
         return whole or None
 
     def defined(self, module: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...] | None:
-        """The module that defines what a path names, through all that export it again."""
+        """The module that defines what a path names; re-exports are followed."""
         target = self.named(module, path)
         seen = set()
         while target and target not in seen:
@@ -164,7 +164,7 @@ class Modules:
         return target
 
     def uses(self, source: Source) -> dict[tuple[str, ...], set[str]]:
-        """The other modules that a file uses, each with what it names of them."""
+        """The other modules that a file uses, each with the names that it uses."""
         found: dict[tuple[str, ...], set[str]] = defaultdict(set)
         imported: dict[str, tuple[str, ...]] = {
             module[-1]: module for module in self.sources if module[:-1] == source.module
@@ -178,7 +178,7 @@ class Modules:
         for _, path in used_paths(source.text):
             module = self.named(source.module, path)
             if module and module[-1] == path[-1]:
-                # A module as such: what counts is what is named of it.
+                # A module as such does not count, only the names that are used from it.
                 imported[path[-1]] = module
             else:
                 note(path)
@@ -283,7 +283,7 @@ CHECKS = {
 
 
 def faults(root: Path, without: Collection[str] = ()) -> list[str]:
-    """What is wrong with the sources below a directory."""
+    """The faults of the sources below a directory."""
     files = sorted(file for file in root.rglob("*.rs") if not holds_tests(file.relative_to(root)))
     sources = [Source(root, file) for file in files]
     return [fault for name, check in CHECKS.items() if name not in without for fault in check(sources)]

@@ -55,7 +55,7 @@ class Emulator:
 
     @property
     def access(self) -> dict[str, str]:
-        """What cdf_register_credentials, and a user mapping, need to reach it. A copy, to be changed at will."""
+        """What cdf_register_credentials and user mappings need to reach it: a copy that the caller may change."""
         names = ("token_url", "client_id", "client_secret", "scope", "project")
         return {name: getattr(self, name) for name in names}
 
@@ -112,7 +112,7 @@ class Cluster:
         return self.dsn(self.database)
 
     def connect(self, **kwargs) -> psycopg.Connection:
-        """A connection of the superuser, autocommit unless told otherwise."""
+        """A connection of the superuser, with autocommit by default."""
         return psycopg.connect(self.superuser_dsn, **{"autocommit": True, **kwargs})
 
     def psql(
@@ -160,7 +160,7 @@ class Cluster:
 
 @dataclass
 class Gateway:
-    """A registered role: what an ETL tool is given to connect with."""
+    """A registered role: everything that an ETL tool needs to connect."""
 
     username: str
     password: str = field(repr=False)
@@ -175,7 +175,7 @@ class Gateway:
         )
 
     def connect(self, **kwargs) -> psycopg.Connection:
-        """A connection over TCP. As psycopg does it: a transaction begins with the first statement."""
+        """A connection over TCP. As usual in psycopg, a transaction begins with the first statement."""
         return psycopg.connect(self.dsn, **kwargs)
 
 
@@ -199,7 +199,7 @@ def cluster_script(*args) -> None:
 
 @contextmanager
 def own_cluster(*settings: str):
-    """A cluster with the extension preloaded, for whoever may stop or kill it."""
+    """A cluster with the extension preloaded, which the caller may stop or kill."""
     # Short, because the path of a unix socket must be, and in /tmp, where the cluster's owner gets at it.
     directory = Path(tempfile.mkdtemp(prefix="cdf-pg-", dir="/tmp"))
     try:

@@ -11,8 +11,8 @@ SECOND = {"client_id": "second-client", "client_secret": "second-secret"}
 
 @dataclass
 class Ways:
-    """Ways of the registered role to its project. `beside`: a role that it may be, with credentials of its own, which may
-    do all with its tables. `scratch.turn()` changes the registered role's mapping to the other credentials, and back.
+    """Ways of the registered role to its project. `beside`: a role that it may switch to, with its own credentials and all
+    rights on the tables. `scratch.turn()` changes the registered role's mapping to the other credentials, and back.
     `beside_server`: a server whose base_url is written in another way."""
 
     scratch: Scratch
@@ -20,7 +20,7 @@ class Ways:
     beside_server: str
 
     def reset(self, cdf) -> None:
-        """Makes the second credentials known to a CDF that was emptied."""
+        """Registers the second credentials again after CDF was emptied."""
         cdf.admin_post("clients", SECOND)
 
     def again(self, tables: list[tuple[str, bool]]) -> list[tuple[str, bool]]:

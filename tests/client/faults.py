@@ -1,4 +1,4 @@
-"""What the tests share that make things go wrong: faults of the emulator, waiting, roles and servers of their own."""
+"""Shared by tests of failures: faults of the emulator, waiting, separate roles and servers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def token_requests(cdf: Emulator) -> list[dict]:
 
 @contextmanager
 def refusal(sqlstate: str, *texts: str):
-    """As `refused`; gives the error, as pytest.raises does."""
+    """As `refused`; yields the error, as pytest.raises does."""
     with pytest.raises(psycopg.Error) as caught:
         yield caught
     with refused(sqlstate, *texts):

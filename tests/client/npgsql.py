@@ -44,7 +44,7 @@ class Npgsql:
         self._numbers = count(1)
 
     def do(self, what: str, **arguments):
-        """Has it done, and gives what comes back. Raises what the driver has thrown."""
+        """Sends a request to the process and returns the result. Raises what the driver has thrown."""
         self._process.stdin.write(json.dumps({"do": what} | arguments) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()

@@ -26,7 +26,7 @@ def transactions(default: int = 300) -> int:
 
 @dataclass
 class Session:
-    """Whoever the statements are sent by; keeps them for the message of a failure."""
+    """Sends the statements, and keeps them for the message of a failure."""
 
     connection: psycopg.Connection
     random: random.Random
@@ -75,7 +75,7 @@ def copied(models: dict) -> dict:
 
 
 def transaction(session: Session, kinds: list[Kind], models: dict, seed, before) -> dict:
-    """A random transaction; the models as they are afterwards. `models`: by kind."""
+    """Runs a random transaction; returns the models after it. `models`: by kind."""
     chance = session.random.random
     unchanged = copied(models)
     saved: list[dict] = []
@@ -107,8 +107,8 @@ def transaction(session: Session, kinds: list[Kind], models: dict, seed, before)
 
 
 def run(connection: psycopg.Connection, cdf, kinds: list[Kind], count: int, reset=None, before=None) -> None:
-    """Makes so many transactions, of several rounds. `reset(cdf)` is called after CDF was emptied, `before(session)` in front
-    of each statement."""
+    """Runs this many transactions, in several rounds. Calls `reset(cdf)` after CDF was emptied, and `before(session)` before
+    each statement."""
     first = int(os.environ.get("CDF_RANDOM_SEED", 1))
     if wanted := os.environ.get("CDF_RANDOM_KINDS"):
         kinds = [kind for kind in kinds if kind.name in wanted.split(",")]

@@ -1,4 +1,4 @@
-"""A database of its own for tests of registration: its roles, its log, and who may do what in it."""
+"""A separate database for tests of registration: its roles, its log, and who may do what in it."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ class Scratch:
 
 
 def told(error: psycopg.Error) -> str:
-    """Everything that an error tells its user."""
+    """All texts of an error that its user can see."""
     parts = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
     return "\n".join(part for part in parts if part)
 

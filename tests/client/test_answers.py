@@ -1,4 +1,4 @@
-"""Only what CDF owes for a request acknowledges it: not a proxy's page with status 200, not half of an answer."""
+"""Only the answer that CDF owes acknowledges a request: not a proxy's page with status 200, not half of an answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOREIGN = {
     "half of a chunked body": {"mode": "cut", "ending": "chunk", "bytes": 1},
     "half of the answer": {"mode": "cut", "ending": "text", "bytes": 1},
 }
-# Nor do these where items come back.
+# Nor do these, if the answer should have items.
 WITHOUT_ITEMS = {
     "object without items": {"status": 200, "body": {}},
     "no items": {"status": 201, "body": {"items": []}},

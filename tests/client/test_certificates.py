@@ -163,7 +163,7 @@ def test_an_authority_of_ones_own_is_trusted_beside_the_systems(site, authority,
         username, password, _, _ = register(site, connection, peer)
         load(site, username, password, "one")
         assert connection.execute("SELECT bool_and(ok) FROM cdf_check_credentials(%s)", [username]).fetchone() == (True,)
-        # Without the option the same certificate is none to trust.
+        # Without the option the same certificate is not trusted.
         before = len(peer.versions)
         connection.execute("ALTER SERVER cdf OPTIONS (DROP ca_file)")
         with refused("08001", "certificate", "ca_file"):
@@ -235,7 +235,7 @@ def proxy():
 def test_the_proxy_of_a_server(site, cdf, proxy):
     with site.superuser() as connection:
         connection.execute("SET cdf_fdw.max_retries = 0")
-        # To this machine nothing goes through it.
+        # Requests to this machine do not go through it.
         make_server(connection, cdf.url, proxy=proxy.url)
         username, password, _, _ = site.register(connection)
         load(site, username, password, "one")

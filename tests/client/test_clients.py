@@ -211,7 +211,7 @@ def test_executed_often_without_zone(fresh, cdf, kind):
 
 
 def test_rows_of_one_statement_with_and_without_a_zone(fresh, cdf):
-    """The first row tells nothing of the others: it may have no moment, or one with a zone."""
+    """The first row does not tell what the others are like: it may have no time, or one with a zone."""
     zoned = NAIVE.replace(tzinfo=timezone.utc)
     for first in (None, zoned):
         fresh.execute(

@@ -200,7 +200,7 @@ def test_mapping_by_hand_becomes_a_registration(site):
 
 
 def test_session_follows_its_mapping(site):
-    """A session that holds a token does not go on with it when the credentials are changed."""
+    """A session does not keep using its token after its credentials were changed."""
     with site.superuser() as connection:
         username, password, *_ = site.register(connection)
         change = sql.SQL("ALTER USER MAPPING FOR {} SERVER cdf OPTIONS (SET client_secret {})")

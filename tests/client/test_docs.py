@@ -1,4 +1,4 @@
-"""Runs what stands in the documents: every block of SQL, and what is typed into psql.
+"""Runs the documents: every block of SQL, and what is typed into psql.
 
 Each page has a database of its own with a registered role, in which its blocks run in their order, as a superuser. What a page or a block needs
 beyond its own text is said in one of two visible places: here (PAGES, PLACEHOLDERS), or in comments of the page, in front of
@@ -12,7 +12,7 @@ the block:
     <!-- test: then: SELECT … -->            a query of the registered role's that gives `t` afterwards
     <!-- test: not run: why -->              there is a reason why it cannot be run here
 
-A block that is none of psql's (`make`, `docker`) is left alone.
+Blocks that are not for psql (`make`, `docker`) are not run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PAGES = {"docs/tables.md": plant, "docs/connect-your-tool.md": series}
 
 
 def placeholders(cdf: Emulator, role: Gateway | None) -> list[tuple[str, str]]:
-    """What stands for what a reader puts in, as pairs of an expression and its value."""
+    """The placeholders that a reader replaces, as pairs of an expression and its value."""
     pairs = [(rf"\b{name}(\s*=>\s*|\s+)'…'", rf"{name}\g<1>'{value}'") for name, value in cdf.access.items()]
     pairs += [
         (r"https://login\.microsoftonline\.com/<tenant>/oauth2/v2\.0/token", cdf.token_url),
@@ -119,7 +119,7 @@ def server():
 
 
 class Reader:
-    """Somebody who goes through a page and does what it says."""
+    """A reader who goes through a page and does what it says."""
 
     def __init__(self, server: Cluster, cdf: Emulator, directory: Path):
         self.server, self.cdf, self.directory = server, cdf, directory

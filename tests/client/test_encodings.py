@@ -1,4 +1,4 @@
-"""Databases that are not UTF-8: what is written, read, compared, named and told is recoded."""
+"""Databases that are not UTF-8: texts that are written, read, compared, named or told are converted."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_errors_show_what_the_encoding_has(foreign, cdf):
     connection.execute("ALTER FOREIGN TABLE events OPTIONS (ADD on_conflict 'error')")
     with refused("23505", text):
         connection.execute("INSERT INTO events (external_id) VALUES (%s)", (text,))
-    # What CDF says in other letters does not hide the error.
+    # A text of CDF with other letters does not hide the error.
     fault(cdf, "/events", status=400, body={"error": {"code": 400, "message": f"refused: {text} {lacking}"}})
     with pytest.raises(psycopg.Error) as caught:
         connection.execute("INSERT INTO events (external_id, type) VALUES ('new', 't')")

@@ -1,4 +1,4 @@
-"""UPDATE of every column of every table: what a statement reports as changed, CDF has afterwards."""
+"""UPDATE of every column of every table: CDF has afterwards what the statement reports as changed."""
 
 from __future__ import annotations
 

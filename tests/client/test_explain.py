@@ -119,7 +119,7 @@ def statistics(superuser, *tables: str) -> list[tuple]:
 def warnings(analysed):
     """What the superuser's statements tell: severity, SQLSTATE and message."""
     notices = []
-    # What is given to a handler is gone afterwards.
+    # psycopg clears what it passes to a handler afterwards.
     analysed.add_notice_handler(lambda notice: notices.append((notice.severity, notice.sqlstate, notice.message_primary)))
     return notices
 

@@ -51,7 +51,7 @@ def test_every_column_of_a_pipeline(session, cdf, api):
     read = dict(zip(columns, row, strict=True))
     assert (read["data_set_id"], read["data_set_external_id"]) == (data_set, "set")
     assert read["contacts"][0]["sendNotification"] is True and read["created_by"] == "me"
-    # CDF has 0 for what never was.
+    # CDF returns 0 for what has never happened.
     assert [read[name] for name in ("last_success", "last_failure", "last_message", "last_seen")] == [None] * 4
 
 
@@ -60,7 +60,7 @@ def test_an_insert_is_an_upsert(session, cdf, api, pipeline):
         "INSERT INTO extraction_pipelines (external_id, name, data_set_id, schedule) VALUES ('p', 'new', %s, 'Continuous')",
         [pipeline],
     )
-    # Of one that exists, what is needed to create another may be left out.
+    # A row of an existing one may leave out what is needed to create one.
     session.execute("INSERT INTO extraction_pipelines (external_id, description) VALUES ('p', 'd')")
     found = stored(cdf, "extpipes", "p")
     assert (found["name"], found["schedule"], found["description"]) == ("new", "Continuous", "d")

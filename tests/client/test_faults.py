@@ -1,4 +1,4 @@
-"""Throttling, outages, lost connections, stale tokens: what passes is survived, what does not is told in full."""
+"""Throttling, outages, lost connections, stale tokens: the extension survives what is transient, and tells the rest in full."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WRITES = {
     ),
 }
 EACH_RESOURCE = pytest.mark.parametrize(("path", "insert", "resource"), WRITES.values(), ids=WRITES)
-# Items that nobody could recognise if they came twice.
+# Items that would not be recognised if they were sent twice.
 UNKEYED = {
     "assets": "INSERT INTO assets (name) VALUES ('X')",
     "events": "INSERT INTO events (description) VALUES ('x')",
@@ -80,7 +80,7 @@ def accepted(error: psycopg.Error, resource: str) -> int:
     return int(counts[1]) if counts else 0
 
 
-# What passes.
+# Transient failures.
 
 
 @EACH_RESOURCE
@@ -180,7 +180,7 @@ def duplicated(*external_ids: str) -> dict:
 
 
 def test_item_that_disappears_while_it_is_written(session, cdf):
-    """CDF says that it exists, and then that it does not: somebody has deleted it in between."""
+    """CDF says that it exists, and then that it does not: somebody deleted it in between."""
     fault(cdf, "/events", times=1, **duplicated("x"))
     session.execute(EVENT.replace("(external_id)", "(external_id, type)").replace("'x'", "'x', 'new'"))
     assert [item["type"] for item in dump(cdf, "events")] == ["new"]
@@ -199,7 +199,7 @@ def test_duplicates_that_cdf_does_not_name(session, cdf, api):
     assert [item["type"] for item in dump(cdf, "events")] == ["new"] * 10
 
 
-# What does not pass.
+# Lasting failures.
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -409,7 +409,7 @@ def test_connection_that_was_closed_while_it_was_idle(relayed, cdf):
         session.execute(UNKEYED["events"])
         assert len(dump(cdf, "events")) == count
         relay.hang_up()
-        # For the session to hear of it.
+        # Time for the session to notice it.
         time.sleep(0.2)
 
 
@@ -488,7 +488,7 @@ def test_altered_user_mapping_counts_at_once(cluster, emulator, cdf):
         session.execute(EVENT)
         assert [entry["client_id"] for entry in token_requests(cdf)] == [cdf.client_id, "new"]
         assert {entry["client_id"] for entry in requests(cdf, "/events")[1:]} == {"new"}
-        # No token of before is used any longer.
+        # No earlier token is used any longer.
         alter(cluster, *mapping, client_secret="wrong-secret")
         with refused("28000", "invalid_client"):
             session.execute(EVENT)

@@ -1,4 +1,4 @@
-"""cdf-gateway-api: registration over HTTP, with the seed's bodies, with the official SDK, and for those who mean ill."""
+"""cdf-gateway-api: registration over HTTP, with version 1.0's bodies, with the official SDK, and against attackers."""
 
 from __future__ import annotations
 
@@ -342,7 +342,7 @@ def test_lists_have_pages(http):
         refused(http.get(f"{path}?{query}"), 400)
 
 
-# Those who mean ill, and those who err.
+# Attacks and mistakes.
 
 
 def test_no_token_is_no_entry(http):

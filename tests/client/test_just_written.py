@@ -1,4 +1,4 @@
-"""What a transaction has just created CDF may not find yet: what refers to it waits. What is missing is missing at once."""
+"""CDF may not find yet what a transaction has just created: references to it wait. What is really missing is an error at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ASSETS = "INSERT INTO assets (external_id, name) VALUES ('pump', 'P'), ('tank', 
 
 @pytest.fixture
 def slow(session, cdf):
-    """A session with a CDF that finds new items after a while only."""
+    """A session with a CDF that finds new items only after a while."""
     cdf.admin_post("lag", {"ms": LAG})
     return session
 

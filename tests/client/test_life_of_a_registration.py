@@ -446,7 +446,7 @@ def test_what_others_rely_on_is_in_the_way(site, made, force):
             with refused("2BP01", IN_THE_WAY[made]) as raised:
                 call(connection, "cdf_drop_credentials", "etl", force=force)
             assert "CASCADE" not in told(raised.value)
-            # The session was not ended for nothing.
+            # The session was not ended needlessly.
             session.execute("INSERT INTO assets (external_id, name) VALUES ('a', 'a')")
         assert site.objects() == before
         assert names(connection) == ["etl"]
@@ -514,7 +514,7 @@ def test_names_are_taken_as_they_are(site, name):
 
 
 def test_nothing_is_half_done(site):
-    """The last command fails: an event trigger has it so."""
+    """The last command fails, because of an event trigger."""
     with site.superuser() as connection:
         site.register(connection, username="etl")
         connection.execute(

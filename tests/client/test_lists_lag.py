@@ -1,5 +1,5 @@
-"""CDF's lists are moments behind: what was just created is not in them, what was deleted still is, what was changed is as it
-was. Requests by key see all of it at once, and what the extension writes rests on them."""
+"""CDF's lists lag behind: they lack what was just created, and still show what was deleted, or what a changed item was before.
+Requests by key see all of it at once, and the extension's writes rely on them."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_rows_of_raw_that_the_list_does_not_show_at_commit(session, cdf, scratch
     assert rows == {f"k{n}": {"a": n, "b": 1} for n in range(1, 61)}
 
 
-# ---- what cannot be had from a list that lags: docs/tables.md says so ----
+# ---- what a list that lags cannot show: docs/tables.md says so ----
 
 
 def test_what_the_list_does_not_show_is_not_among_the_rows(session, behind, cdf):
@@ -277,7 +277,7 @@ def test_truncate_deletes_what_the_list_shows(session, behind, cdf, scratch):
 
 
 def test_lists_that_catch_up_while_they_are_read(session, cdf):
-    """Whatever a list shows from one page to the next, no row comes twice and every row is one that there was."""
+    """Whatever a list shows from one page to the next, no row is returned twice, and every row has existed."""
     session.execute("INSERT INTO events (external_id) SELECT 'old' || n FROM generate_series(1, 2500) n")
     cdf.admin_post("lag", {"lists_ms": 600})
     session.execute("DELETE FROM events WHERE external_id IN (SELECT 'old' || n FROM generate_series(1, 1250) n)")

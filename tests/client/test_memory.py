@@ -176,7 +176,7 @@ def huge(cluster, loader):
         superuser.execute(f'SET search_path = "{loader.schema}"')
         columns = {"t": "text", "good": "text", "a": "text[]", "j": "json", "b": "jsonb", "nested": "jsonb", "many": "jsonb"}
         superuser.execute("CREATE TABLE huge (" + ", ".join(map(" ".join, columns.items())) + ")")
-        # Computed before, and not compressed: the statements take as little as they can.
+        # Computed in advance, and not compressed, so that the statements take as little memory as possible.
         superuser.execute("ALTER TABLE huge " + ", ".join(f"ALTER {c} SET STORAGE EXTERNAL" for c in columns))
         superuser.execute("INSERT INTO huge (t, j) SELECT repeat(chr(1), %s), to_json(repeat(chr(1), %s))", (HUGE, HUGE // 6))
         superuser.execute("UPDATE huge SET b = jsonb_build_object('text', t), good = 'Good, ' || t, a = ARRAY[t]")
@@ -227,7 +227,7 @@ def test_update_and_delete_with_a_value_that_is_too_long(session, cdf, huge, sta
             session.execute(statement)
     else:
         assert session.execute(statement).rowcount == 0
-    # A condition's value is also what CDF is asked by.
+    # The value of a condition is also part of the request.
     assert peak(session) - before < 6 * HUGE
 
 

@@ -1,4 +1,4 @@
-"""Tables whose columns are called as CDF calls them: naming 'camelCase', of IMPORT and of registration."""
+"""Tables whose columns have CDF's own names: naming 'camelCase' in IMPORT and in registration."""
 
 from __future__ import annotations
 

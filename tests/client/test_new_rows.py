@@ -251,7 +251,7 @@ def test_the_tables_option_and_copy_ask_nothing(filled, scratch, cdf):
 
 @pytest.mark.parametrize("memory", ["64MB", "64kB"])
 def test_what_the_transaction_has_deleted_is_new_again(session, cdf, memory):
-    """However the series and sequences are named, and wherever what was written waits."""
+    """However the series and sequences are named, and wherever the written rows wait."""
     session.execute(f"SET cdf_fdw.buffer_memory = '{memory}'")
     session.execute("INSERT INTO timeseries (external_id) VALUES ('s'), ('pad')")
     session.execute("INSERT INTO sequences (external_id, columns) VALUES ('q', '[{\"externalId\": \"c\", \"valueType\": \"LONG\"}]')")

@@ -1,4 +1,4 @@
-"""Npgsql, the driver of Azure Data Factory, Power BI and .NET: a real one, against what CDF holds afterwards."""
+"""The real Npgsql, the driver of Azure Data Factory, Power BI and .NET, compared with what CDF holds afterwards."""
 
 from __future__ import annotations
 

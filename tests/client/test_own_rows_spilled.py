@@ -1,4 +1,4 @@
-"""A transaction reads its own rows, wherever they wait, in bounded memory, and finds the same wherever they wait."""
+"""A transaction reads its own rows in bounded memory, and finds the same rows wherever they wait."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_own_rows_by_id_are_read_in_bounded_memory(session, cdf):
     assert {name: count for name, count, *_ in found} == expected
     assert {name: row for name, _, *row in found}["second"] == [expected["second"]] * 2
     assert peak(session) - before < 24 * MB
-    # Those that a filter of CDF's leaves out, and what was written makes fit.
+    # Rows that CDF's filter leaves out, but that fit after what was written.
     assert session.execute("SELECT count(*) FROM events WHERE type = 'second'").fetchone() == (expected["second"],)
     session.execute("COMMIT")
     assert {name: count for name, count, *_ in session.execute(read).fetchall()} == expected
@@ -183,7 +183,7 @@ def prepare(session, table: str) -> None:
 
 
 def run(session, table: str, memory: str, seed: int) -> list:
-    """What a random transaction finds while it goes on."""
+    """Returns what a random transaction reads at each step."""
     chance = random.Random(seed)
     found = []
     session.execute(f"SET cdf_fdw.buffer_memory = '{memory}'")

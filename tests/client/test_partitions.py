@@ -191,7 +191,7 @@ def test_a_foreign_row_does_not_leave_its_partition(parent, cdf, target):
         parent.execute(f"UPDATE scratch.{target} SET source = 'x' WHERE external_id = 'e2'")
         parent.execute(f"UPDATE scratch.{target} SET type = NULL WHERE external_id = 'e1'")
     assert stored(cdf, "events", "e1")["type"] == "there" and stored(cdf, "events", "e2")["source"] == "s"
-    # A trigger of the partition is looked behind.
+    # The effect of the partition's trigger is checked.
     assert parent.execute(f"UPDATE scratch.{target} SET type = 'there' WHERE external_id = 'e1'").rowcount == 1
 
 
@@ -340,7 +340,7 @@ def test_constraints_of_an_updated_row(session, cdf, scratch):
 
 
 def test_partitions_of_wrappers_that_are_none_of_ours(session, cdf, scratch):
-    """One without a handler is of no concern while no row goes there."""
+    """One without a handler does not matter as long as no row goes there."""
     scratch.execute("CREATE FOREIGN DATA WRAPPER nothing")
     try:
         scratch.execute("CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing")

@@ -18,7 +18,7 @@ LISTS = {
     '"plpgsql", "$libdir/plpgsql"': ["plpgsql", "$libdir/plpgsql", "cdf_fdw"],
     "$libdir/plpgsql.so": ["$libdir/plpgsql.so", "cdf_fdw"],
     "": ["cdf_fdw"],
-    # What PostgreSQL cannot read it does not load.
+    # PostgreSQL does not load from a list that it cannot parse.
     'plpgsql, "open': ["cdf_fdw"],
 }
 

@@ -77,7 +77,7 @@ def test_commit_tells_how_much_is_delivered(session, cdf):
         )
         assert match, message
         counts.append(int(match[1].replace(",", "")))
-        # Of nothing, no time can be told.
+        # Without progress, no remaining time can be told.
         assert (match[2] is not None) == (counts[-1] > 0), message
     assert counts[0] == 0 and counts == sorted(counts)
     # The sum of whole requests.
@@ -87,7 +87,7 @@ def test_commit_tells_how_much_is_delivered(session, cdf):
 
 
 def test_notices_come_while_commit_waits(session, cdf):
-    """The client has them before the COMMIT is over, and not with its end."""
+    """The client has them before the COMMIT is over, not only at its end."""
     fault(cdf, "/events", "stall")
     with hearing(session) as notices:
         session.execute("BEGIN")
@@ -181,7 +181,7 @@ COMMIT;
     assert re.fullmatch(r"NOTICE:  delivered 0 of 1 events in \d\.\d s", lines[3]), lines
 
 
-# Who hears nothing.
+# Clients that hear nothing.
 
 
 @pytest.mark.parametrize("setting", ["cdf_fdw.progress_interval = 0", "client_min_messages = warning"])
@@ -253,7 +253,7 @@ def test_a_read_tells_why_it_takes_long(session, api, cdf):
 
 
 def test_an_interval_lasts_over_many_short_requests(session, api, cdf):
-    """No single one is as long."""
+    """None of them is as long as the interval."""
     api.create("events", *(f"e{at}" for at in range(20)))
     fault(cdf, "/events/byids", "delay", delay_ms=60)
     with hearing(session) as notices:

@@ -1,4 +1,4 @@
-"""Proxies of the environment: none sees what is not encrypted, nor what goes to this machine itself."""
+"""Proxies of the environment: none sees unencrypted requests, or requests to this machine itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support import dump, refused
 
 
 class Proxy:
-    """A port that notes the first line of each request, and hangs up."""
+    """A port that records the first line of each request, and hangs up."""
 
     def __init__(self):
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -78,6 +78,6 @@ def test_proxies_of_the_environment(proxied, proxy, cdf):
     for url in ("http://cdf.invalid", "https://localhost:1", "https://127.0.0.2:1", "https://[::1]:1", "http://[::1]:1", "https://exempt.invalid"):
         tried(url)
     assert proxy.requests == []
-    # And what has to go through it does.
+    # And requests that have to go through it do.
     tried("https://cdf.invalid")
     assert proxy.requests == ["CONNECT cdf.invalid:443 HTTP/1.1"]

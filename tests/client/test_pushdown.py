@@ -1,4 +1,4 @@
-"""Conditions that go to CDF leave the same rows as PostgreSQL's own check of them does."""
+"""Conditions that are sent to CDF select the same rows as PostgreSQL's own check."""
 
 from __future__ import annotations
 

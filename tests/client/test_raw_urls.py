@@ -1,4 +1,4 @@
-"""RAW names rows, tables and databases in URLs: what URLs cannot hold, and how long they get."""
+"""RAW names rows, tables and databases in URLs: names that URLs cannot hold, and the length of URLs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client secret is masked wherever the server shows statements, nothing else of a statement is, and no error is suppressed."""
+"""A client secret is masked wherever the server shows statements. Nothing else in a statement is masked, and no error is suppressed."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def test_other_statements_are_recorded_as_ever(audited):
     assert f"COMMENT ON SCHEMA public IS 'client_secret {MARK}'" in recorded
 
 
-# What hides nothing.
+# Statements in which nothing is masked.
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def test_registration_and_update_seal_what_they_store(site, key_file):
         assert sealed(site) == {"etl": True}
         with loading(site) as session:
             load(session, "one")
-            # With nothing but another project, the secret is opened and sealed again.
+            # Even if only the project changes, the secret is opened and sealed again.
             connection.execute("SELECT cdf_update_credentials('etl', scope => %s)", [site.emulator.scope])
             second = secret(site)
             assert second.startswith("sealed:v1:") and second != first
@@ -339,7 +339,7 @@ def test_who_can_read_a_sealed_secret_cannot_have_it_sent_elsewhere(site, key_fi
                 session.execute(attempt)
     assert secret(site) == current
     with site.role("etl", password) as session:
-        # What sends nothing elsewhere is nobody's business but its own.
+        # An option that does not change where anything is sent concerns only its owner.
         session.execute("ALTER USER MAPPING FOR etl SERVER cdf OPTIONS (SET project 'test-project')")
         session.execute(f"ALTER USER MAPPING FOR etl SERVER cdf OPTIONS (SET token_url '{evil}', SET client_secret 'own')")
     assert secret(site) == "own"

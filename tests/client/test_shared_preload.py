@@ -146,7 +146,7 @@ def test_a_crash_while_nothing_is_sent_loses_nothing_of_others(shared, cdf):
 
 @pytest.mark.skipif(not HAS_PG_CRON, reason="PostgreSQL has no pg_cron here (package postgresql-<major>-cron)")
 def test_pg_cron_writes_from_background_workers(shared, cdf):
-    """A job succeeds when CDF has its rows, and fails with CDF's words when it has not."""
+    """A job succeeds when CDF has its rows, and otherwise fails with CDF's words."""
     cluster, gateway = shared
     fault(cdf, "/assets", "status", status=403)
     taken = upsert(gateway, "'cron'", "'written by a job'")
@@ -227,7 +227,7 @@ def replicated(shared, cdf):
 
 
 def test_logical_replication_writes_through_a_trigger(replicated, cdf):
-    """The first copy of the table is made by one worker, what follows by another."""
+    """One worker makes the first copy of the table, another one applies the changes."""
     plant, _ = replicated
     wait_until(lambda: names(cdf, "events") == ["o1"], "the first copy", timeout=60)
     plant.execute("INSERT INTO orders VALUES ('o2', 'new')")
@@ -240,7 +240,7 @@ def test_logical_replication_writes_through_a_trigger(replicated, cdf):
 
 
 def test_logical_replication_goes_on_where_cdf_refused(replicated, cdf):
-    """A transaction that CDF does not take stays where it was, and is applied again until CDF takes it."""
+    """A transaction that CDF refuses is applied again until CDF accepts it."""
     plant, _ = replicated
     wait_until(lambda: names(cdf, "events") == ["o1"], "the first copy", timeout=60)
     fault(cdf, "/events", "status", status=403)

@@ -1,4 +1,4 @@
-"""Tools that create tables of their own: what a registered role lacks for that, what can be granted, and what that opens."""
+"""Tools that create their own tables: which rights a registered role lacks for that, how to grant them, and what they allow."""
 
 from __future__ import annotations
 

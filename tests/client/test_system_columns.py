@@ -1,4 +1,4 @@
-"""ctid, xmin, xmax, cmin and cmax of foreign tables: a row of CDF has none. They are refused, or NULL where they are only shown."""
+"""ctid, xmin, xmax, cmin and cmax of foreign tables, which CDF's rows do not have: refused, or NULL where they are only shown."""
 
 from __future__ import annotations
 

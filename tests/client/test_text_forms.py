@@ -1,4 +1,4 @@
-"""Types that are written as PostgreSQL prints them look the same whatever the session's settings are, and come back so."""
+"""Types that are sent as PostgreSQL prints them have the same text under all settings of the session, and are read back from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the client is told: MESSAGE alone, one short line, says what happened. Many clients show nothing else."""
+"""MESSAGE alone, in one short line, tells the client what happened. Many clients show nothing else."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_message_tells_all(
 
 @pytest.mark.parametrize(("resource", "path", "insert", "first", "rows"), SHAPES.values(), ids=SHAPES)
 def test_unknown_outcomes_are_never_nothing(session, cdf, parents, resource, path, insert, first, rows):
-    """Whatever comes after it: an attempt without an answer may have been applied."""
+    """An attempt without an answer may have been applied, whatever comes after it."""
     session.execute("SET cdf_fdw.max_retries = 2")
     for then in ({"status": 429}, {"status": 403}, {"status": 403} | PAGE, {"mode": "drop_before"}):
         cdf.admin_delete("faults")
@@ -305,7 +305,7 @@ def test_reads(session, cdf, parents, path, query, resource):
 
 
 def test_wrong_base_url_is_told_at_once(cluster, emulator, cdf):
-    """Nothing that it does not find there counts as an empty table."""
+    """A 404 at that address does not count as an empty table."""
     gateway, server = register_apart(cluster, emulator)
     alter(cluster, "SERVER {}", server, base_url=f"{cdf.url}/elsewhere")
     for statement in (
@@ -394,7 +394,7 @@ def test_cursor_that_has_expired(session, cdf, api, path, query):
     with refusal("24000", "Run the query again") as caught:
         session.execute(query)
     assert "Cursor has expired" in message(caught.value)
-    # Without a cursor it is a refusal as any.
+    # Without a cursor it is an ordinary refusal.
     cdf.admin_delete("faults")
     fault(cdf, path, status=400, body=gone, method=method)
     with refused("22023", "Cursor has expired"):

@@ -1,4 +1,4 @@
-"""Registration relies on nothing that a neighbour owns, and who owns a server cannot have the secrets of others sent to him."""
+"""Registration relies on nothing that another role owns, and the owner of a server cannot have the secrets of others sent to him."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_schema_of_a_neighbour(site, mallory):
         before = site.objects()
         with refused("42501", 'schema "etl"', "mallory"):
             site.register(connection, username="etl")
-        # Nor for a role that is new.
+        # Nor for a new role.
         mallory.execute("CREATE SCHEMA fresh")
         with refused("42501", 'schema "fresh"', "mallory"):
             site.register(connection, username="fresh")

@@ -1,4 +1,4 @@
-"""Where nothing says what CDF does, the extension sends nothing that it would matter for."""
+"""The extension sends no request whose effect CDF's documentation leaves open."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def test_requests_name_everything_once_and_parents_first(session, cdf):
     seen = set()
     for path, body in sent:
         keys = [json.dumps([item.get("id"), item.get("externalId"), item.get("key")]) for item in body.get("items", [])]
-        # What a key that comes twice in a request means is nowhere said.
+        # Nothing says what a key means that a request has twice.
         assert len(keys) == len(set(keys)), (path, keys)
         if not path.endswith(("/list", "/data", "/rows")):
-            # Nor is it for each resource what a null means.
+            # Nor what a null means, for every resource.
             assert "null" not in json.dumps(body), (path, body)
         if path == "/assets":
             for item in body["items"]:

@@ -1,4 +1,4 @@
-"""Values that a column cannot hold: the error that names them, the option on_unfit, and rows that nobody asked for."""
+"""Values that a column cannot hold: the error that names them, the option on_unfit, and rows that the query does not want."""
 
 from __future__ import annotations
 

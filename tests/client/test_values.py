@@ -1,4 +1,4 @@
-"""Values that CDF cannot take are refused at the INSERT that brings them, with the column and the limit named."""
+"""Values that CDF does not accept are refused by the INSERT that has them; the error names the column and the limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions on data-model views: what goes to CDF, and that it leaves the rows that PostgreSQL's own check leaves."""
+"""Conditions on data-model views: what is sent to CDF, and that it selects the same rows as PostgreSQL's own check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""While a session waits for CDF, whatever is to end the wait ends it, and the session is usable afterwards."""
+"""While a session waits for CDF, everything that should end the wait does, and the session is usable afterwards."""
 
 from __future__ import annotations
 
@@ -322,7 +322,7 @@ def test_death_of_the_postmaster_ends_the_backend(emulator, cdf):
         wait_until(lambda: not process.exists() or "\tZ" in (process / "status").read_text(), "the end of the process")
 
 
-# What is told of a wait that is ended.
+# What is told about a wait that was ended.
 
 
 @contextmanager
@@ -503,7 +503,7 @@ def test_an_answer_of_the_identity_provider_is_told_as_that(gateway, cdf):
 
 
 def test_interrupts_are_served_during_the_wait(mortal, cdf):
-    """SIGHUP and SIGUSR1 neither end the wait nor go unheard: other sessions wait for barriers to be passed."""
+    """SIGHUP and SIGUSR1 do not end the wait, but are served: other sessions wait for barriers to be passed."""
     cluster, gateway = mortal
     fault(cdf, "/events", "delay", delay_ms=3000)
     with gateway.connect(autocommit=True) as session, cluster.connect() as other:

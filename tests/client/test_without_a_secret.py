@@ -1,4 +1,4 @@
-"""Tokens without a client's secret in a form: from an assertion, by the Basic header, and of CDF's sessions."""
+"""Tokens without a client secret in the form: from an assertion, with a Basic header, and from CDF sessions."""
 
 from __future__ import annotations
 

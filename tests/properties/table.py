@@ -1,5 +1,5 @@
-"""The table of limits that the emulator checks requests with, read a second time: makes requests that keep to it, breaks them
-in one place, and says whether a value fits. It is written apart from the emulator's own reading, so that each tests the other."""
+"""A second reader of the emulator's table of limits: makes requests that keep the limits, breaks them in one place, and says
+whether a value fits. It is independent of the emulator's own reader, so that each tests the other."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Table:
         if "any" in schema:
             options = schema["any"]
             if depth > 8:
-                # A filter in a filter ends somewhere.
+                # The nesting of filters has to end.
                 options = [of for of in options if not {"and", "or", "not"} & self.resolve(of).get("fields", {}).keys()] or options
             return self.value(random.choice(options), random, ids, field, depth + 1)
         if "enum" in schema:
@@ -193,7 +193,7 @@ class Table:
                 yield from self.places(schema.get("items", {}), of, (*path, at))
 
     def broken(self, schema, body, random):
-        """The body with one thing in it that does not fit; None if none was found."""
+        """The body with one part that does not fit; None if no part was found."""
         for _ in range(20):
             path, of, value = random.choice(list(self.places(schema, body)))
             options = list(self._wrong(of, value))

@@ -77,7 +77,7 @@ def api(cdf):
 
 
 def prepare(api):
-    """What the requests may refer to: spaces, a container and views of it, series, sequences, some of each."""
+    """Creates what the requests may refer to: spaces, a container and views of it, series, sequences."""
     made = lambda path, body: api("POST", path, body).raise_for_status()
     made("/models/spaces", {"items": [{"space": space} for space in SPACES]})
     properties = {"name": {"type": {"type": "text"}}, "size": {"type": {"type": "float64"}},
@@ -172,7 +172,7 @@ def test_random_requests(api):
         reads = method == "GET" or path.endswith(("/list", "/byids", "/latest"))
         if answer.status_code >= 400 or reads:
             counts["refused"] += answer.status_code >= 400
-            # All of it is compared; what only reads is caught by one of the next.
+            # The whole state is compared; a change by a read is noticed after one of the next requests.
             if not reads or turn % 5 == 0:
                 assert api.state() == state, (operation, path, query, broken or body, answer.text)
         else:
@@ -183,7 +183,7 @@ def test_random_requests(api):
             accepted.add(operation)
     print(counts, sorted(set(operations) - accepted))
     if COUNT >= 800:
-        # Otherwise only refusals were tested.
+        # Otherwise the run would have tested refusals only.
         assert len(accepted) > len(operations) * 0.5, sorted(set(operations) - accepted)
         assert min(counts.values()) > COUNT / 20, counts
 

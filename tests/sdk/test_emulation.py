@@ -1,4 +1,4 @@
-"""What tests of the extension rely on: faults, throttling, the log, transport."""
+"""The parts of the emulator that tests of the extension rely on: faults, throttling, the log, transport."""
 
 import gzip
 import http.client

@@ -20,7 +20,7 @@ def items(*names, by="externalId"):
 
 
 def create(emulator, path, *objects):
-    """Creates objects, and gives them as they are answered."""
+    """Creates objects, and returns them as the answer shows them."""
     if path == "/files":
         return [post(emulator, path, one, 201) for one in objects]
     return post(emulator, path, {"items": list(objects)}, 200 if path == "/datasets" else 201)["items"]
