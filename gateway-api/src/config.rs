@@ -20,7 +20,7 @@ const WELL_KNOWN_TOKEN_HOSTS: [&str; 4] = [
 #[derive(Parser)]
 #[command(name = "cdf-gateway-api", version)]
 pub struct Options {
-    /// Address and port to listen on. One that is not of this machine alone takes --tls-cert and --tls-key.
+    /// Address and port to listen on. If other machines can reach it, --tls-cert and --tls-key are required.
     #[arg(long, env = "CDF_GATEWAY_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: String,
     /// The PostgreSQL: postgresql://role:password@host:port/database, on this machine.
@@ -32,20 +32,20 @@ pub struct Options {
     /// The host that users are told to connect to.
     #[arg(long, env = "CDF_GATEWAY_HOST", default_value = "localhost")]
     pub host: String,
-    /// The certificate, and what it was signed with: a PEM file.
+    /// The certificate, with those of the authorities that signed it: a PEM file.
     #[arg(long, env = "CDF_GATEWAY_TLS_CERT", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// The certificate's private key: a PEM file.
     #[arg(long, env = "CDF_GATEWAY_TLS_KEY", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// A host, or host:port, that may be named in a token_url; can be given several times. Without it: the well-known ones of
-    /// Entra and Cognite, and this machine where --listen is on this machine.
+    /// A host, or host:port, that a token_url may name; can be given several times. Default: the well-known ones of Entra
+    /// and Cognite, and this machine if --listen is on this machine.
     #[arg(long, env = "CDF_GATEWAY_TOKEN_HOST", value_delimiter = ',')]
     pub token_host: Vec<String>,
-    /// Requests in a second that one address may make; the first ones may come four times as fast.
+    /// Requests per second that one address may make; the first ones may come four times as fast.
     #[arg(long, env = "CDF_GATEWAY_RATE", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: u32,
-    /// A file that is given the port once the server listens.
+    /// A file to write the port to, once the server listens.
     #[arg(long, env = "CDF_GATEWAY_PORT_FILE")]
     pub port_file: Option<PathBuf>,
 }
@@ -104,7 +104,7 @@ fn database(url: &str) -> Result<tokio_postgres::Config, String> {
         DatabaseHost::Tcp(name) => is_loopback_name(name),
     };
     if !config.get_hosts().iter().all(is_here) || config.get_hosts().is_empty() {
-        return Err("--database is to be on this machine: secrets go there without TLS".to_owned());
+        return Err("--database must be on this machine: secrets go there without TLS".to_owned());
     }
     Ok(config)
 }
@@ -114,14 +114,14 @@ fn cdf_url(text: &str) -> Result<Url, String> {
         |why: &str| Err(format!("--cdf-url: {why}; give one such as https://westeurope-1.cognitedata.com"));
     let Ok(url) = Url::parse(text) else { return refused("not a URL") };
     if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
-        return refused("https is needed, but to this machine");
+        return refused("https is needed, except to this machine");
     }
     if !url.username().is_empty()
         || url.password().is_some()
         || url.query().is_some()
         || url.fragment().is_some()
     {
-        return refused("only scheme, host, port and path");
+        return refused("it may only have a scheme, a host, a port and a path");
     }
     Ok(url)
 }
@@ -201,7 +201,7 @@ impl TokenHosts {
             .iter()
             .map(|(name, port)| port.map_or_else(|| name.clone(), |port| format!("{name}:{port}")))
             .collect();
-        refused(&format!("is at no identity provider that this gateway knows; it knows {}", names.join(", ")))
+        refused(&format!("names no identity provider that this gateway knows; it knows {}", names.join(", ")))
     }
 }
 

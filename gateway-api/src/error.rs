@@ -17,6 +17,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// Makes an error of a status.
     pub fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
         ApiError {
             status,
@@ -27,10 +28,12 @@ impl ApiError {
         }
     }
 
+    /// Makes a 400.
     pub fn bad_request(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// Makes a 404.
     pub fn not_found(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, message)
     }
@@ -50,6 +53,7 @@ impl ApiError {
         error
     }
 
+    /// Returns the body of the answer.
     pub fn body(&self) -> Value {
         let mut error = json!({ "code": self.status.as_u16(), "message": self.message });
         if !self.missing.is_empty() {
@@ -62,6 +66,7 @@ impl ApiError {
     }
 }
 
+/// The status follows from the SQLSTATE; the message is that of the server, with its hint.
 impl From<tokio_postgres::Error> for ApiError {
     fn from(error: tokio_postgres::Error) -> ApiError {
         let Some(db) = error.as_db_error() else {
@@ -70,26 +75,29 @@ impl From<tokio_postgres::Error> for ApiError {
             return refused;
         };
         let code = db.code().code();
-        let status = match (code, &code[..2]) {
-            ("28000", _) | (_, "22" | "23" | "0A") | ("42601" | "42701" | "42602" | "42622" | "42939", _) => {
-                400
-            }
-            ("HV00D" | "HV00J" | "HV00R", _) => 400,
-            ("42501", _) => 403,
-            ("42704" | "42P01", _) => 404,
-            ("42P06" | "42P07" | "42710" | "42809" | "2BP01" | "55006", _) => 409,
-            ("57014", _) => 504,
-            ("08001" | "08006", _) => 502,
-            ("40001" | "40P01" | "55P03", _) | (_, "53" | "57") => 503,
-            _ => return ApiError::internal(format!("SQLSTATE {code}")),
-        };
+        let Some(status) = status_of(code) else { return ApiError::internal(format!("SQLSTATE {code}")) };
         let message = match db.hint() {
             Some(hint) => format!("{}. {hint}", db.message().trim_end_matches('.')),
             None => db.message().to_owned(),
         };
-        let mut refused =
-            ApiError::new(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), message);
+        let mut refused = ApiError::new(status, message);
         refused.inside = Some(format!("SQLSTATE {code}"));
         refused
     }
+}
+
+/// Returns the status for a SQLSTATE; None for one that is a fault of this server.
+fn status_of(code: &str) -> Option<StatusCode> {
+    Some(match (code, code.get(..2).unwrap_or_default()) {
+        ("28000", _) | (_, "22" | "23" | "0A") => StatusCode::BAD_REQUEST,
+        ("42601" | "42602" | "42622" | "42701" | "42939", _) => StatusCode::BAD_REQUEST,
+        ("HV00D" | "HV00J" | "HV00R", _) => StatusCode::BAD_REQUEST,
+        ("42501", _) => StatusCode::FORBIDDEN,
+        ("42704" | "42P01", _) => StatusCode::NOT_FOUND,
+        ("42P06" | "42P07" | "42710" | "42809" | "2BP01" | "55006", _) => StatusCode::CONFLICT,
+        ("57014", _) => StatusCode::GATEWAY_TIMEOUT,
+        ("08001" | "08006", _) => StatusCode::BAD_GATEWAY,
+        ("40001" | "40P01" | "55P03", _) | (_, "53" | "57") => StatusCode::SERVICE_UNAVAILABLE,
+        _ => return None,
+    })
 }

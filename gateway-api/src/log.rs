@@ -5,11 +5,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{json, Map, Value};
 
+/// Returns the milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
 /// Writes a line: what happened, and the details.
 pub fn line(event: &str, details: Value) {
     let mut entry = Map::new();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    entry.insert("time".into(), json!(now.as_millis() as u64));
+    entry.insert("time".into(), json!(now_ms()));
     entry.insert("event".into(), json!(event));
     if let Value::Object(details) = details {
         entry.extend(details);

@@ -53,6 +53,7 @@ pub async fn run(options: Options) -> Result<(), String> {
     serve(listener, acceptor, router(app)).await
 }
 
+/// Accepts connections until a signal ends the server, and then waits for the running requests.
 async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, router: Router) -> Result<(), String> {
     let on = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
@@ -69,16 +70,13 @@ async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, router: Rou
         let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _permit = permit;
-            match acceptor {
-                None => connection(stream, router, watcher).await,
-                Some(acceptor) => match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, watcher).await,
-                    Ok(Err(error)) => log::line(
-                        "no TLS",
-                        json!({ "from": peer.ip().to_string(), "why": error.to_string() }),
-                    ),
-                    Err(_) => {}
-                },
+            let Some(acceptor) = acceptor else { return connection(stream, router, watcher).await };
+            match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => connection(stream, router, watcher).await,
+                Ok(Err(error)) => {
+                    log::line("no TLS", json!({ "from": peer.ip().to_string(), "why": error.to_string() }));
+                }
+                Err(_) => {}
             }
         });
     }
@@ -88,6 +86,7 @@ async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, router: Rou
     Ok(())
 }
 
+/// Accepts one connection, as soon as there is room for it.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
@@ -103,6 +102,7 @@ async fn accept(
     }
 }
 
+/// Serves the requests of a connection.
 async fn connection<S>(stream: S, router: Router, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -115,6 +115,7 @@ where
     let _ = watcher.watch(connection).await;
 }
 
+/// Sets up TLS with the certificate and its key.
 fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -1,6 +1,6 @@
 //! Raises Rust errors as PostgreSQL's: one ERROR with SQLSTATE, message, DETAIL and HINT.
 
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::{c_char, c_int, CStr, CString};
 use std::ptr;
 
@@ -118,22 +118,26 @@ type EncodedTexts = [Option<CString>; 3];
 thread_local! {
     /// The texts of the error that is being raised. The backend has one thread.
     static ENCODED: Cell<Option<EncodedTexts>> = const { Cell::new(None) };
+    /// PostgreSQL's list of callbacks links to it while such an error is being raised.
+    static CALLBACK: UnsafeCell<pg_sys::ErrorContextCallback> = const {
+        UnsafeCell::new(pg_sys::ErrorContextCallback {
+            previous: ptr::null_mut(),
+            callback: Some(put_encoded),
+            arg: ptr::null_mut(),
+        })
+    };
 }
 
-/// Has the texts of the error that is raised next put into the database's encoding: a Rust text, which is what becomes the
-/// error on its way out of Rust, is UTF-8. PostgreSQL calls this callback when it makes the error, and forgets it when that
-/// has been caught.
+/// Makes PostgreSQL replace the texts of the error that is raised next by these, in the database's encoding. The error leaves
+/// Rust with a Rust text, which is UTF-8. PostgreSQL calls the callback when it makes the error of it, and forgets the callback
+/// once that has been caught.
 fn encode_next(texts: [Option<String>; 3]) {
-    static mut CALLBACK: pg_sys::ErrorContextCallback = pg_sys::ErrorContextCallback {
-        previous: std::ptr::null_mut(),
-        callback: Some(put_encoded),
-        arg: std::ptr::null_mut(),
-    };
     ENCODED.set(Some(texts.map(|text| text.map(|text| encode_lossy(&text)))));
-    // SAFETY: the backend has one thread. Those whose callbacks are on the stack have called this code, so that they are
-    // there until the error is made. One that is there already is not put there again, which would make a circle.
+    let ours = CALLBACK.with(UnsafeCell::get);
+    // SAFETY: this is the backend's only thread that raises errors, and its thread-local variables, which need no dropping,
+    // live as long as the process. Frames whose callbacks are on the stack have called this code, so they exist until the error
+    // is made. A callback that is on the stack already is not pushed again, which would make a circle.
     unsafe {
-        let ours = &raw mut CALLBACK;
         let mut known = pg_sys::error_context_stack;
         while !known.is_null() && known != ours {
             known = (*known).previous;

@@ -6,18 +6,24 @@ scratch    a schema for tables of the test's own
 mapped     the same, where the superuser has the registered role's user mapping
 loader     a role of the module's own; `loading` is its session
 ways       several ways to one project
+readable   a directory whose files the server can read
+authority  a private certificate authority, whose files are there
+proxy      a proxy that only records requests
 site       a database of its own
 npgsql     the .NET driver; `net` is a connection through it
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 from connections import SECOND, Ways
 from faults import create_missing_series, register
+from fronts import Authority, Proxy
 from npgsql import PLACE, Connection, Npgsql
 from psycopg import sql
 from sites import Site
@@ -140,6 +146,30 @@ def site(cluster, cdf):
         for (role,) in connection.execute("SELECT rolname FROM pg_roles").fetchall():
             if role not in roles:
                 connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A directory for files that the server reads, which runs as another user.
+
+    It is not one of pytest's: each start of pytest takes away other users' access to the directory of all of them.
+    """
+    with tempfile.TemporaryDirectory(prefix="cdf-files-", dir="/tmp") as directory:
+        path = Path(directory)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def authority(readable) -> Authority:
+    return Authority(readable)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    running = Proxy()
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="module")

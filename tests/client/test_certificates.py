@@ -2,119 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import ssl
-import threading
-from datetime import datetime, timedelta, timezone
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from fronts import DAY, NOW, Front
 from psycopg import sql
 from support import names, refused
-from test_proxy import Proxy
-
-NOW = datetime.now(timezone.utc)
-DAY = timedelta(days=1)
-
-
-class Authority:
-    """A private authority, and certificates of its own making."""
-
-    def __init__(self, directory):
-        self.directory = directory
-        for parent in (directory, directory.parent, directory.parent.parent):
-            parent.chmod(0o755)
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "An authority of our own")])
-        builder = self._builder(self.name, self.name, self.key, NOW + 30 * DAY)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        self.certificate = builder.sign(self.key, hashes.SHA256())
-        self.file = directory / "authority.pem"
-        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
-
-    @staticmethod
-    def _builder(subject, issuer, key, until):
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - 60 * DAY)
-            .not_valid_after(until)
-        )
-
-    def issue(self, host: str = "localhost", until=NOW + 20 * DAY, self_signed: bool = False) -> tuple:
-        """The files of a certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        try:
-            name = x509.IPAddress(ip_address(host))
-        except ValueError:
-            name = x509.DNSName(host)
-        builder = self._builder(subject, subject if self_signed else self.name, key, until)
-        builder = builder.add_extension(x509.SubjectAlternativeName([name]), critical=False)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        made = builder.sign(key if self_signed else self.key, hashes.SHA256())
-        number = made.serial_number
-        certificate, key_file = self.directory / f"{number}.pem", self.directory / f"{number}.key"
-        certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-        key_file.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return certificate, key_file
-
-
-class Front:
-    """A TLS server before the emulator, which keeps the version of each handshake."""
-
-    def __init__(self, certificate: tuple, target: tuple[str, int], newest=ssl.TLSVersion.TLSv1_3):
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.maximum_version = newest
-        self._context.load_cert_chain(*certificate)
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"https://localhost:{self._listener.getsockname()[1]}"
-        self.versions: list[str | None] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            client = self._context.wrap_socket(connection, server_side=True)
-            self.versions.append(client.version())
-            behind = socket.create_connection(self._target)
-            threading.Thread(target=self._pump, args=(behind, client), daemon=True).start()
-            self._pump(client, behind)
-
-    @staticmethod
-    def _pump(source: socket.socket, to: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while block := source.recv(1 << 16):
-                to.sendall(block)
-        with contextlib.suppress(OSError):
-            to.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._listener.close()
-
-
-@pytest.fixture
-def authority(tmp_path):
-    return Authority(tmp_path)
 
 
 @pytest.fixture
@@ -164,11 +58,11 @@ def test_an_authority_of_ones_own_is_trusted_beside_the_systems(site, authority,
         load(site, username, password, "one")
         assert connection.execute("SELECT bool_and(ok) FROM cdf_check_credentials(%s)", [username]).fetchone() == (True,)
         # Without the option the same certificate is not trusted.
-        before = len(peer.versions)
+        before = len(peer.handshakes)
         connection.execute("ALTER SERVER cdf OPTIONS (DROP ca_file)")
         with refused("08001", "certificate", "ca_file"):
             load(site, username, password, "two")
-        assert len(peer.versions) == before
+        assert len(peer.handshakes) == before
     assert names(site.emulator, "events") == ["one"]
 
 
@@ -193,7 +87,7 @@ def test_a_certificate_has_to_be_valid_for_the_host(site, authority, front, what
             site.register(connection, base_url=peer.url)
         connection.execute("DROP SERVER cdf")
     assert site.objects() == before
-    assert peer.versions == []
+    assert peer.handshakes == []
 
 
 def test_peers_that_know_no_newer_version_than_tls_1_2(site, authority, front):
@@ -202,7 +96,7 @@ def test_peers_that_know_no_newer_version_than_tls_1_2(site, authority, front):
         make_server(connection, peer.url, ca_file=authority.file)
         username, password, _, _ = register(site, connection, peer)
     load(site, username, password, "one")
-    assert set(peer.versions) == {"TLSv1.2"}
+    assert {version for version, _ in peer.handshakes} == {"TLSv1.2"}
     assert names(site.emulator, "events") == ["one"]
 
 
@@ -223,13 +117,6 @@ def test_a_file_that_holds_no_certificates_is_told(site, authority, front):
         register(site, connection, peer)
         with refused("HV00J", "ca_file", "absolute"):
             make_server(connection, peer.url, ca_file="other.pem")
-
-
-@pytest.fixture
-def proxy():
-    running = Proxy()
-    yield running
-    running.close()
 
 
 def test_the_proxy_of_a_server(site, cdf, proxy):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
 import threading
@@ -21,6 +20,7 @@ from faults import (
     statuses,
     token_requests,
 )
+from fronts import Relay
 from psycopg import errors
 from support import dump, names, refused, requests, series, told
 
@@ -338,53 +338,11 @@ def test_item_without_a_key_is_sent_again_when_it_was_certainly_not_accepted(ses
     assert len(dump(cdf, "events")) == 1
 
 
-class Relay:
-    """A port in front of the emulator: connections to it are refused until it is opened."""
-
-    def __init__(self, port: int):
-        self._target = ("127.0.0.1", port)
-        self._ends: list[socket.socket] = []
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-
-    def open(self) -> None:
-        self._socket.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def hang_up(self) -> None:
-        """Closes the connections that there are, and goes on taking new ones."""
-        while self._ends:
-            end = self._ends.pop()
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._socket.close()
-        self.hang_up()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._socket.accept()
-                far = socket.create_connection(self._target)
-                self._ends += near, far
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _copy(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-
 @pytest.fixture
 def relayed(cluster, emulator, cdf):
     """A session whose requests to CDF, but not those for tokens, take a relay; and the relay, not yet open."""
     gateway, server = register_apart(cluster, emulator)
-    relay = Relay(emulator.port)
+    relay = Relay(("127.0.0.1", emulator.port))
     alter(cluster, "SERVER {}", server, base_url=f"http://127.0.0.1:{relay.port}")
     with gateway.connect(autocommit=True) as connection:
         yield connection, relay

@@ -2,41 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
-
 import pytest
 from faults import register
 from harness import own_cluster
 from support import dump, refused
-
-
-class Proxy:
-    """A port that records the first line of each request, and hangs up."""
-
-    def __init__(self):
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.requests: list[str] = []
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._socket.accept()
-                with connection:
-                    self.requests.append(connection.makefile("rb").readline().decode(errors="replace").strip())
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-@pytest.fixture
-def proxy():
-    running = Proxy()
-    yield running
-    running.close()
 
 
 @pytest.fixture

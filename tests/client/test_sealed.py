@@ -25,8 +25,6 @@ class KeyFile:
         self.site = site
         self.path = directory / "keys"
         self.owner = os.stat(site.cluster.data_dir).st_uid
-        for parent in (directory, directory.parent, directory.parent.parent):
-            parent.chmod(0o755)
         self.keys: list[str] = []
 
     def write(self, *keys: str, text: str | None = None, mode: int = 0o600, owner: int | None = None) -> None:
@@ -48,8 +46,8 @@ class KeyFile:
 
 
 @pytest.fixture
-def key_file(site, tmp_path):
-    file = KeyFile(site, tmp_path)
+def key_file(site, readable):
+    file = KeyFile(site, readable)
     file.write(token_hex(32))
     file.use(file.path)
     before = len(site.cluster.log())

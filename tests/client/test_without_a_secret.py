@@ -51,11 +51,9 @@ def admin(site):
 
 
 @pytest.fixture
-def assertion(site, tmp_path):
+def assertion(site, readable):
     """A file with an assertion; writing another one has the identity provider take that one only."""
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
-    path = tmp_path / "token"
+    path = readable / "token"
 
     def write(number: int) -> None:
         client = {"client_id": CLIENT, "client_assertion": jwt(number)}
@@ -233,10 +231,8 @@ def test_a_client_takes_the_place_of_a_session(site, admin, bound):
     assert "session" not in stored and "client_id" in stored
 
 
-def test_keys_of_sessions_are_sealed(site, admin, bound, tmp_path):
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
-    path = tmp_path / "keys"
+def test_keys_of_sessions_are_sealed(site, admin, bound, readable):
+    path = readable / "keys"
     path.write_text("5a" * 32)
     path.chmod(0o600)
     os.chown(path, os.stat(site.cluster.data_dir).st_uid, -1)

@@ -52,6 +52,10 @@ struct Bound {
 }
 
 impl Cdf {
+    /// Makes a client of the cluster. It connects to nothing yet.
+    ///
+    /// # Errors
+    /// Why HTTP cannot be set up, in words.
     pub fn new(url: Url) -> Result<Cdf, String> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("cdf-gateway-api/", env!("CARGO_PKG_VERSION")))
@@ -100,7 +104,7 @@ impl Cdf {
                 Ok(Session { id: bound.id, key: SecretString::from(bound.session_key) })
             }
             400..=499 if status != 429 => Err(ApiError::bad_request(
-                "CDF does not take the nonce: it is wrong, was used before or has expired",
+                "CDF does not accept the nonce: it is wrong, was used before or has expired",
             )),
             other => Err(unavailable(format!("sessions/token: status {other}"))),
         }
@@ -120,6 +124,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), ApiE
     Ok((response.status().as_u16(), body))
 }
 
+/// Makes the error for a caller without a valid token.
 pub fn invalid_token() -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, "invalid token")
 }
@@ -131,7 +136,5 @@ fn unavailable(inside: String) -> ApiError {
 }
 
 fn not_cdfs(what: &str) -> ApiError {
-    let mut error = ApiError::new(StatusCode::BAD_GATEWAY, "CDF does not answer");
-    error.inside = Some(format!("the answer is not {what}"));
-    error
+    unavailable(format!("the answer is not {what}"))
 }

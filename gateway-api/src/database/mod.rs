@@ -25,12 +25,14 @@ const SETTINGS: &str =
     "SET search_path = pg_catalog, pg_temp; SET statement_timeout = '45s'; SET client_encoding = 'UTF8'; \
                         SET lock_timeout = '10s'; SET TimeZone = 'UTC'";
 
+/// The PostgreSQL server, with the connections that are open to it.
 pub struct Database {
     config: Config,
     permits: Semaphore,
     idle: Mutex<Vec<Connection>>,
 }
 
+/// A connection to it.
 pub struct Connection {
     client: Client,
     /// The schema of the extension, in SQL form.
@@ -45,6 +47,7 @@ pub struct Lease<'a> {
 }
 
 impl Database {
+    /// Makes it from its options. It connects to nothing yet.
     pub fn new(mut config: Config) -> Database {
         config.application_name("cdf-gateway-api").connect_timeout(Duration::from_secs(10));
         Database { config, permits: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
@@ -87,6 +90,7 @@ impl Database {
 }
 
 impl Lease<'_> {
+    /// Returns the client of the connection.
     pub fn client(&mut self) -> &mut Client {
         &mut self.connection.as_mut().expect("it is there until it is dropped").client
     }

@@ -6,6 +6,7 @@ use tokio_postgres::{Row, Transaction};
 use super::Lease;
 use crate::error::ApiError;
 
+/// The kind of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     BuiltIn,
@@ -14,6 +15,7 @@ pub enum Kind {
     Edges,
 }
 
+/// A foreign table of a role.
 #[derive(Debug)]
 pub struct Table {
     pub id: u32,
@@ -33,6 +35,7 @@ pub enum New {
 }
 
 impl New {
+    /// Returns its name.
     pub fn name(&self) -> &str {
         match self {
             New::Raw { name, .. } | New::View { name, .. } => name,

@@ -55,6 +55,15 @@ fn user(row: &Row) -> Result<User, ApiError> {
     })
 }
 
+fn registered(row: &Row) -> Result<Registered, ApiError> {
+    Ok(Registered {
+        username: row.try_get(0)?,
+        password: row.try_get::<_, Option<String>>(1)?.map(SecretString::from),
+        database: row.try_get(2)?,
+        schema: row.try_get(3)?,
+    })
+}
+
 fn trimmed(url: &str) -> &str {
     url.trim_end_matches('/')
 }
@@ -76,6 +85,10 @@ pub async fn list(
 
 /// Returns a user of any project of the cluster.
 pub async fn find(lease: &mut Lease<'_>, base_url: &str, username: &str) -> Result<Option<User>, ApiError> {
+    // PostgreSQL has no text with a NUL, and so no such user.
+    if username.contains('\0') {
+        return Ok(None);
+    }
     let query = lease.sql(&format!("{USERS} AND username = $2"));
     let row = lease.client().query_opt(&query, &[&trimmed(base_url), &username]).await?;
     row.as_ref().map(user).transpose()
@@ -109,28 +122,19 @@ pub async fn register(
             return Err(ApiError::new(axum::http::StatusCode::CONFLICT, why));
         }
     }
-    let row = transaction
-        .query_one(
-            &call,
-            &[
-                &client.token_url,
-                &client.client_id,
-                &client.client_secret.expose_secret(),
-                &client.scope,
-                &home.project,
-                &base_url,
-                &client.audience,
-                &schema,
-                &naming,
-            ],
-        )
-        .await?;
-    let registered = Registered {
-        username: row.try_get(0)?,
-        password: row.try_get::<_, Option<String>>(1)?.map(SecretString::from),
-        database: row.try_get(2)?,
-        schema: row.try_get(3)?,
-    };
+    let arguments: [&(dyn ToSql + Sync); 9] = [
+        &client.token_url,
+        &client.client_id,
+        &client.client_secret.expose_secret(),
+        &client.scope,
+        &home.project,
+        &base_url,
+        &client.audience,
+        &schema,
+        &naming,
+    ];
+    let row = transaction.query_one(&call, &arguments).await?;
+    let registered = registered(&row)?;
     transaction.commit().await?;
     Ok(registered)
 }
@@ -155,13 +159,7 @@ pub async fn register_session(
     );
     let arguments: [&(dyn ToSql + Sync); 5] =
         [&session.id, &session.key.expose_secret(), &home.project, &trimmed(home.base_url), &naming];
-    let row = lease.client().query_one(&call, &arguments).await?;
-    Ok(Registered {
-        username: row.try_get(0)?,
-        password: row.try_get::<_, Option<String>>(1)?.map(SecretString::from),
-        database: row.try_get(2)?,
-        schema: row.try_get(3)?,
-    })
+    registered(&lease.client().query_one(&call, &arguments).await?)
 }
 
 /// Gives a role another session of its project.

@@ -14,7 +14,10 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Asks CDF to inspect the token.
+    /// Identifies the caller: CDF inspects the token.
+    ///
+    /// # Errors
+    /// 401 for a token that CDF does not accept, or none; 502 if CDF does not answer.
     pub async fn of(headers: &HeaderMap, cdf: &Cdf) -> Result<Caller, ApiError> {
         let header =
             headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -29,6 +32,7 @@ impl Caller {
         Ok(Caller { projects: cdf.projects(token).await? })
     }
 
+    /// Whether the caller may use the project.
     pub fn has(&self, project: &str) -> bool {
         self.projects.iter().any(|own| own == project)
     }
@@ -38,9 +42,10 @@ impl Caller {
     /// # Errors
     /// 403 if the caller has no access to the project.
     pub fn needs(&self, project: &str) -> Result<(), ApiError> {
-        match self.has(project) {
-            true => Ok(()),
-            false => Err(ApiError::new(StatusCode::FORBIDDEN, "The token has no access to the project")),
+        if self.has(project) {
+            Ok(())
+        } else {
+            Err(ApiError::new(StatusCode::FORBIDDEN, "The token has no access to the project"))
         }
     }
 }

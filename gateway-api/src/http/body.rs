@@ -26,34 +26,38 @@ pub async fn items(headers: &HeaderMap, body: Body, most: usize) -> Result<Vec<F
 
 /// Reads a body of JSON, which may be compressed.
 pub async fn read(headers: &HeaderMap, body: Body) -> Result<Fields, ApiError> {
-    let too_large =
-        || ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The body is longer than {MAX_BODY} bytes"));
     let bytes = tokio::time::timeout(READ_TIMEOUT, axum::body::to_bytes(body, MAX_BODY))
         .await
         .map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "The body did not come in time"))?
         .map_err(|_| too_large())?;
     let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?"));
-    let text = match encoding.map(str::to_ascii_lowercase).as_deref() {
-        None | Some("" | "identity") => bytes.to_vec(),
-        Some("gzip" | "x-gzip") => {
-            let mut text = Vec::new();
-            let mut unpacked = flate2::read::MultiGzDecoder::new(&bytes[..]).take(MAX_BODY as u64 + 1);
-            unpacked.read_to_end(&mut text).map_err(|_| ApiError::bad_request("The body is not gzip"))?;
-            if text.len() > MAX_BODY {
-                return Err(too_large());
-            }
-            text
-        }
+    match encoding.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("" | "identity") => parse(&bytes),
+        Some("gzip" | "x-gzip") => parse(&unpack(&bytes)?),
         Some(_) => {
-            return Err(ApiError::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "The body is to be JSON, plain or gzip",
-            ))
+            Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, plain or gzip"))
         }
-    };
-    match serde_json::from_slice(&text) {
+    }
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The body is longer than {MAX_BODY} bytes"))
+}
+
+fn unpack(bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let mut text = Vec::new();
+    let mut unpacked = flate2::read::MultiGzDecoder::new(bytes).take(MAX_BODY as u64 + 1);
+    unpacked.read_to_end(&mut text).map_err(|_| ApiError::bad_request("The body is not gzip"))?;
+    if text.len() > MAX_BODY {
+        return Err(too_large());
+    }
+    Ok(text)
+}
+
+fn parse(text: &[u8]) -> Result<Fields, ApiError> {
+    match serde_json::from_slice(text) {
         Ok(Value::Object(fields)) => Ok(Fields { path: String::new(), fields }),
-        Ok(_) => Err(ApiError::bad_request("The body is to be an object of JSON")),
+        Ok(_) => Err(ApiError::bad_request("The body must be a JSON object")),
         Err(error) => Err(ApiError::bad_request(format!(
             "The body is not JSON: line {}, column {}",
             error.line(),
@@ -79,7 +83,11 @@ impl Fields {
     }
 
     fn expected(&self, field: &str, what: &str) -> ApiError {
-        ApiError::bad_request(format!("{} is to be {what}", self.name(field)))
+        ApiError::bad_request(format!("{} must be {what}", self.name(field)))
+    }
+
+    fn required(&self, field: &str) -> ApiError {
+        ApiError::bad_request(format!("{} is required", self.name(field)))
     }
 
     /// Takes the value of a field out of the object. Null counts as absent.
@@ -87,6 +95,7 @@ impl Fields {
         self.fields.remove(field).filter(|value| !value.is_null())
     }
 
+    /// Takes a text. An empty one counts as absent.
     pub fn text(&mut self, field: &str) -> Result<Option<String>, ApiError> {
         match self.take(field) {
             None => Ok(None),
@@ -99,8 +108,9 @@ impl Fields {
         }
     }
 
+    /// Takes a text that must be there.
     pub fn required_text(&mut self, field: &str) -> Result<String, ApiError> {
-        self.text(field)?.ok_or_else(|| ApiError::bad_request(format!("{} is required", self.name(field))))
+        self.text(field)?.ok_or_else(|| self.required(field))
     }
 
     /// Takes a name for something in PostgreSQL.
@@ -113,11 +123,12 @@ impl Fields {
         }
     }
 
+    /// Takes a name that must be there.
     pub fn required_new_name(&mut self, field: &str) -> Result<String, ApiError> {
-        self.new_name(field)?
-            .ok_or_else(|| ApiError::bad_request(format!("{} is required", self.name(field))))
+        self.new_name(field)?.ok_or_else(|| self.required(field))
     }
 
+    /// Takes a boolean, false when absent.
     pub fn flag(&mut self, field: &str) -> Result<bool, ApiError> {
         match self.take(field) {
             None => Ok(false),
@@ -126,6 +137,7 @@ impl Fields {
         }
     }
 
+    /// Takes an integer.
     pub fn number(&mut self, field: &str) -> Result<Option<i64>, ApiError> {
         match self.take(field) {
             None => Ok(None),
@@ -133,6 +145,7 @@ impl Fields {
         }
     }
 
+    /// Takes an object, to read its fields.
     pub fn object(&mut self, field: &str) -> Result<Option<Fields>, ApiError> {
         match self.take(field) {
             None => Ok(None),
@@ -141,8 +154,9 @@ impl Fields {
         }
     }
 
+    /// Takes an object that must be there.
     pub fn required_object(&mut self, field: &str) -> Result<Fields, ApiError> {
-        self.object(field)?.ok_or_else(|| ApiError::bad_request(format!("{} is required", self.name(field))))
+        self.object(field)?.ok_or_else(|| self.required(field))
     }
 
     /// Returns the object as it is.
@@ -169,7 +183,7 @@ impl Fields {
         };
         let object = |(number, item): (usize, Value)| match item {
             Value::Object(fields) => Ok(Fields { path: format!("items[{number}]"), fields }),
-            _ => Err(ApiError::bad_request(format!("items[{number}] is to be an object"))),
+            _ => Err(ApiError::bad_request(format!("items[{number}] must be an object"))),
         };
         items.into_iter().enumerate().map(object).collect()
     }
@@ -199,7 +213,7 @@ mod tests {
         let mut body =
             fields(br#"{"a": {"secret": ["geheim"], "name": "x\u0000", "more": 1}}"#).await.unwrap();
         let mut inner = body.required_object("a").unwrap();
-        assert_eq!(inner.text("secret").unwrap_err().message, "a.secret is to be a text");
+        assert_eq!(inner.text("secret").unwrap_err().message, "a.secret must be a text");
         assert!(inner.text("name").unwrap_err().message.contains("U+0000"));
         assert_eq!(inner.required_text("id").unwrap_err().message, "a.id is required");
         assert_eq!(inner.end().unwrap_err().message, "Unknown field a.more");

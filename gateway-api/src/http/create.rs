@@ -12,6 +12,7 @@ use super::{body, Answer, Shared};
 use crate::database::users::{self, Client, Home};
 use crate::error::ApiError;
 
+/// Registers a user.
 pub async fn create(State(app): Shared, headers: HeaderMap, body: Body) -> Answer {
     let caller = Caller::of(&headers, &app.cdf).await?;
     let mut body = body::read(&headers, body).await?;

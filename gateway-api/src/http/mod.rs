@@ -45,6 +45,10 @@ type Shared = State<Arc<App>>;
 type Answer = Result<Json<Value>, ApiError>;
 
 impl App {
+    /// Makes what requests share. It connects to nothing yet.
+    ///
+    /// # Errors
+    /// Why HTTP cannot be set up, in words.
     pub fn new(config: &Config) -> Result<App, String> {
         Ok(App {
             cdf: Cdf::new(config.cdf_url.clone())?,
@@ -65,12 +69,8 @@ impl App {
     ) -> Result<database_users::User, ApiError> {
         let caller = Caller::of(headers, &self.cdf).await?;
         let mut lease = self.database.lease().await?;
-        let user = match username.contains('\0') {
-            true => None,
-            false => database_users::find(&mut lease, self.cdf.url.as_str(), username).await?,
-        };
-        user.filter(|user| caller.has(&user.project))
-            .ok_or_else(|| ApiError::not_found("There is no such user"))
+        let found = database_users::find(&mut lease, self.cdf.url.as_str(), username).await?;
+        found.filter(|user| caller.has(&user.project)).ok_or_else(no_user)
     }
 
     /// As `user_of_caller`, where the path names the project, too.
@@ -81,11 +81,12 @@ impl App {
         username: &str,
     ) -> Result<database_users::User, ApiError> {
         let user = self.user_of_caller(headers, username).await?;
-        match user.project == project {
-            true => Ok(user),
-            false => Err(ApiError::not_found("There is no such user")),
-        }
+        Some(user).filter(|user| user.project == project).ok_or_else(no_user)
     }
+}
+
+fn no_user() -> ApiError {
+    ApiError::not_found("There is no such user")
 }
 
 impl IntoResponse for ApiError {
@@ -108,6 +109,7 @@ impl IntoResponse for ApiError {
 #[derive(Clone)]
 struct Inside(String);
 
+/// Returns the routes with their handlers.
 pub fn router(app: Arc<App>) -> Router {
     let users = "/api/v1/projects/{project}/postgresgateway";
     let tables = "/api/v1/projects/{project}/postgresgateway/tables/{username}";
@@ -203,6 +205,7 @@ fn cursor(name: &str) -> String {
     name.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Returns the name after which the page of a cursor begins.
 fn after(cursor: Option<&str>) -> Result<String, ApiError> {
     let Some(cursor) = cursor else { return Ok(String::new()) };
     let digit = |byte: u8| char::from(byte).to_digit(16);
@@ -231,7 +234,7 @@ impl Page {
             match &*name {
                 "limit" => {
                     let limit: i64 =
-                        value.parse().map_err(|_| ApiError::bad_request("limit is to be a number"))?;
+                        value.parse().map_err(|_| ApiError::bad_request("limit must be a number"))?;
                     page.limit = limit_of(limit)?;
                 }
                 "cursor" => page.after = after(Some(&value))?,
@@ -239,7 +242,7 @@ impl Page {
                     page.built_ins = match &*value {
                         "yes" | "true" => true,
                         "no" | "false" | "" => false,
-                        _ => return Err(ApiError::bad_request("includeBuiltIns is to be yes or no")),
+                        _ => return Err(ApiError::bad_request("includeBuiltIns must be yes or no")),
                     }
                 }
                 _ => return Err(ApiError::bad_request("Unknown parameter")),
@@ -253,7 +256,7 @@ impl Page {
 fn limit_of(limit: i64) -> Result<i64, ApiError> {
     match limit {
         1.. => Ok(limit.min(100)),
-        _ => Err(ApiError::bad_request("limit is to be at least 1")),
+        _ => Err(ApiError::bad_request("limit must be at least 1")),
     }
 }
 

@@ -34,30 +34,12 @@ const OPERATIONS: [(&str, &str, &str, bool); 17] = [
     ("post", "/api/v1/projects/{project}/postgresgateway/tables/{username}/delete", "Delete tables", true),
 ];
 
+/// Returns the description of all routes, as OpenAPI 3.1 has it.
 pub async fn document() -> Json<Value> {
     let mut paths: Map<String, Value> = Map::new();
     for (method, path, summary, has_body) in OPERATIONS {
-        let error = json!({ "description": "Refused", "content": { "application/json": {
-            "schema": { "$ref": "#/components/schemas/Error" } } } });
-        let mut operation = json!({
-            "summary": summary,
-            "responses": { "200": { "description": "Done", "content": { "application/json": { "schema": { "type": "object" } } } },
-                           "default": error },
-        });
-        if has_body {
-            operation["requestBody"] = json!({ "required": true, "content": { "application/json": {
-                "schema": { "type": "object" } } } });
-        }
-        if matches!(path, "/healthz" | "/openapi.json") {
-            operation["security"] = json!([]);
-        }
-        let parameters: Vec<Value> = ["project", "username"]
-            .iter()
-            .filter(|name| path.contains(&format!("{{{name}}}")))
-            .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
-            .collect();
-        let entry = paths.entry(path).or_insert_with(|| json!({ "parameters": parameters }));
-        entry[method] = operation;
+        let entry = paths.entry(path).or_insert_with(|| json!({ "parameters": parameters(path) }));
+        entry[method] = operation(path, summary, has_body);
     }
     Json(json!({
         "openapi": "3.1.0",
@@ -71,4 +53,32 @@ pub async fn document() -> Json<Value> {
                 "properties": { "code": { "type": "integer" }, "message": { "type": "string" } } } } } },
         },
     }))
+}
+
+/// The parameters in a path.
+fn parameters(path: &str) -> Vec<Value> {
+    let is_there = |name: &&str| path.contains(&format!("{{{name}}}"));
+    let parameter =
+        |name: &str| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
+    ["project", "username"].into_iter().filter(is_there).map(parameter).collect()
+}
+
+fn operation(path: &str, summary: &str, has_body: bool) -> Value {
+    let content = |schema: Value| json!({ "application/json": { "schema": schema } });
+    let object = || content(json!({ "type": "object" }));
+    let error = content(json!({ "$ref": "#/components/schemas/Error" }));
+    let mut operation = json!({
+        "summary": summary,
+        "responses": {
+            "200": { "description": "Done", "content": object() },
+            "default": { "description": "Refused", "content": error },
+        },
+    });
+    if has_body {
+        operation["requestBody"] = json!({ "required": true, "content": object() });
+    }
+    if matches!(path, "/healthz" | "/openapi.json") {
+        operation["security"] = json!([]);
+    }
+    operation
 }

@@ -14,12 +14,14 @@ use crate::error::ApiError;
 /// The most items in a request.
 const MOST: usize = 100;
 
+/// `GET /user/{username}/tables`: the user's RAW tables.
 pub async fn list(State(app): Shared, Path(username): ProjectPath, headers: HeaderMap) -> Answer {
     app.user_of_caller(&headers, &username).await?;
     let tables = raw(&app, &username).await?;
     Ok(shown(&tables))
 }
 
+/// `POST /user/{username}/tables`: creates RAW tables, all or none.
 pub async fn create(
     State(app): Shared,
     Path(username): ProjectPath,
@@ -34,9 +36,10 @@ pub async fn create(
     Ok(shown(&made))
 }
 
+/// Reads a table that a body asks for.
 fn wanted(mut item: Fields) -> Result<New, ApiError> {
     if item.text("destination")?.is_some_and(|destination| destination != "raw") {
-        return Err(ApiError::bad_request("destination is to be raw"));
+        return Err(ApiError::bad_request("destination must be raw"));
     }
     let mut options = item.required_object("options")?;
     let columns: Map<String, Value> =
@@ -53,6 +56,7 @@ fn wanted(mut item: Fields) -> Result<New, ApiError> {
     Ok(new)
 }
 
+/// `POST /user/{username}/tables/update`: renames RAW tables and adds columns, all or nothing.
 pub async fn update(
     State(app): Shared,
     Path(username): ProjectPath,
@@ -60,24 +64,11 @@ pub async fn update(
     body: Body,
 ) -> Answer {
     app.user_of_caller(&headers, &username).await?;
-    let mut items = body::items(&headers, body, MOST).await?;
+    let items = body::items(&headers, body, MOST).await?;
     let known = raw(&app, &username).await?;
     let mut changes = Vec::new();
-    for item in &mut items {
-        let table = with_id(&known, item)?;
-        let mut update = item.required_object("update")?;
-        item.end()?;
-        let mut change = Change { table, name: None, add: Vec::new() };
-        if let Some(mut name) = update.object("name")? {
-            change.name = Some(name.required_new_name("set")?);
-            name.end()?;
-        }
-        if let Some(mut columns) = update.object("columns")? {
-            change.add = columns.names("add")?;
-            columns.end()?;
-        }
-        update.end()?;
-        changes.push(change);
+    for item in items {
+        changes.push(wanted_change(&known, item)?);
     }
     tables::change(&mut app.database.lease().await?, &changes).await?;
     let changed: Vec<u32> = changes.iter().map(|change| change.table.id).collect();
@@ -86,6 +77,25 @@ pub async fn update(
     Ok(shown(&tables))
 }
 
+/// Reads a change that a body asks for.
+fn wanted_change(known: &[Table], mut item: Fields) -> Result<Change<'_>, ApiError> {
+    let table = with_id(known, &mut item)?;
+    let mut update = item.required_object("update")?;
+    item.end()?;
+    let mut change = Change { table, name: None, add: Vec::new() };
+    if let Some(mut name) = update.object("name")? {
+        change.name = Some(name.required_new_name("set")?);
+        name.end()?;
+    }
+    if let Some(mut columns) = update.object("columns")? {
+        change.add = columns.names("add")?;
+        columns.end()?;
+    }
+    update.end()?;
+    Ok(change)
+}
+
+/// `POST /user/{username}/tables/delete`: drops RAW tables. CDF keeps their rows.
 pub async fn delete(
     State(app): Shared,
     Path(username): ProjectPath,
@@ -122,6 +132,7 @@ fn with_id<'a>(known: &'a [Table], item: &mut Fields) -> Result<&'a Table, ApiEr
         .ok_or_else(|| ApiError::missing("Tables", "id", [id.to_string()]))
 }
 
+/// Returns tables as version 1.0 showed them.
 fn shown(tables: &[Table]) -> Json<Value> {
     let item = |table: &Table| {
         let option = |name: &str| table.options.get(name).cloned().unwrap_or(Value::Null);

@@ -1,7 +1,5 @@
 //! `/postgresgateway/tables/{username}`: the tables of a user, as CDF's API has them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
@@ -13,10 +11,12 @@ use super::users::ignores_unknown;
 use super::{cursor, Answer, App, Page, Shared, UserPath};
 use crate::database::tables::{self, Kind, New, Table};
 use crate::error::ApiError;
+use crate::log::now_ms;
 
 /// The most items in a request.
 const MOST: usize = 10;
 
+/// `GET …/tables/{username}`: a page of the user's tables.
 pub async fn list(
     State(app): Shared,
     Path((project, username)): UserPath,
@@ -40,6 +40,7 @@ pub async fn list(
     Ok(Json(answer))
 }
 
+/// `POST …/tables/{username}`: creates custom tables, all or none.
 pub async fn create(
     State(app): Shared,
     Path((project, username)): UserPath,
@@ -51,7 +52,7 @@ pub async fn create(
     let new = body.items(MOST)?.into_iter().map(wanted).collect::<Result<Vec<New>, ApiError>>()?;
     body.end()?;
     let made = tables::create(&mut app.database.lease().await?, &username, &new).await?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let now = now_ms();
     let item = |table: &Table| {
         let mut item = shown(table, &headers);
         item["createdTime"] = json!(now);
@@ -63,6 +64,7 @@ pub async fn create(
     Ok(Json(json!({ "items": made.iter().map(item).collect::<Vec<Value>>() })))
 }
 
+/// Reads a table that a body asks for.
 fn wanted(mut item: Fields) -> Result<New, ApiError> {
     let (kind, name) = (item.required_text("type")?, item.required_new_name("tablename")?);
     let mut options = item.required_object("options")?;
@@ -80,13 +82,14 @@ fn wanted(mut item: Fields) -> Result<New, ApiError> {
             external_id: options.required_text("externalId")?,
             version: options.text("version")?,
         },
-        _ => return Err(ApiError::bad_request("type is to be raw_rows or view")),
+        _ => return Err(ApiError::bad_request("type must be raw_rows or view")),
     };
     options.end()?;
     item.end()?;
     Ok(new)
 }
 
+/// `POST …/tables/{username}/byids`: the named tables.
 pub async fn by_ids(
     State(app): Shared,
     Path((project, username)): UserPath,
@@ -100,6 +103,7 @@ pub async fn by_ids(
     Ok(Json(json!({ "items": found.iter().map(|table| shown(table, &headers)).collect::<Vec<Value>>() })))
 }
 
+/// `POST …/tables/{username}/delete`: drops the named custom tables. CDF keeps their rows.
 pub async fn delete(
     State(app): Shared,
     Path((project, username)): UserPath,
@@ -139,12 +143,14 @@ fn named(known: &[Table], mut body: Fields) -> Result<Vec<&Table>, ApiError> {
             None => missing.push(name),
         }
     }
-    match missing.is_empty() || ignore {
-        true => Ok(found),
-        false => Err(ApiError::missing("Tables", "tablename", missing)),
+    if missing.is_empty() || ignore {
+        Ok(found)
+    } else {
+        Err(ApiError::missing("Tables", "tablename", missing))
     }
 }
 
+/// Returns a table as CDF's API shows it.
 fn shown(table: &Table, headers: &HeaderMap) -> Value {
     let columns: Map<String, Value> =
         table.columns.iter().map(|(name, kind)| (name.clone(), json!({ "type": kind }))).collect();

@@ -1,7 +1,5 @@
 //! `/postgresgateway`: the users of a project, as CDF's API has them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
@@ -14,6 +12,7 @@ use super::body::{self, Fields};
 use super::{after, cursor, limit_of, Answer, App, Page, ProjectPath, Shared};
 use crate::database::users::{self, Home, User};
 use crate::error::ApiError;
+use crate::log::now_ms;
 
 /// The hosted gateway's naming of columns.
 const NAMING: &str = "camelCase";
@@ -22,6 +21,7 @@ fn home<'a>(app: &'a App, project: &'a str) -> Home<'a> {
     Home { base_url: app.cdf.url.as_str(), project }
 }
 
+/// `GET /postgresgateway`: a page of users.
 pub async fn list(
     State(app): Shared,
     Path(project): ProjectPath,
@@ -33,6 +33,7 @@ pub async fn list(
     one_page(&app, &project, &page.after, page.limit).await
 }
 
+/// `POST /postgresgateway/list`: the same, with its parameters in a body.
 pub async fn filter(
     State(app): Shared,
     Path(project): ProjectPath,
@@ -63,6 +64,7 @@ fn shown(user: &User) -> Value {
     json!({ "username": user.username, "createdTime": user.created_ms, "lastUpdatedTime": user.changed_ms })
 }
 
+/// `POST /postgresgateway`: registers a user for the session that a nonce stands for.
 pub async fn create(
     State(app): Shared,
     Path(project): ProjectPath,
@@ -76,7 +78,7 @@ pub async fn create(
     let session = app.cdf.bind_session(&project, &nonce).await?;
     let mut lease = app.database.lease().await?;
     let user = users::register_session(&mut lease, home(&app, &project), &session, NAMING).await?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let now = now_ms();
     Ok(Json(json!({ "items": [{
         "host": app.host,
         "username": user.username,
@@ -93,6 +95,7 @@ fn nonce(mut credentials: Fields) -> Result<SecretString, ApiError> {
     Ok(SecretString::from(nonce))
 }
 
+/// `POST /postgresgateway/update`: gives a user another session.
 pub async fn update(
     State(app): Shared,
     Path(project): ProjectPath,
@@ -123,6 +126,7 @@ pub async fn update(
     Ok(Json(json!({ "items": [item] })))
 }
 
+/// `POST /postgresgateway/byids`: the named users.
 pub async fn by_ids(
     State(app): Shared,
     Path(project): ProjectPath,
@@ -134,6 +138,7 @@ pub async fn by_ids(
     Ok(Json(json!({ "items": found.iter().map(shown).collect::<Vec<Value>>() })))
 }
 
+/// `POST /postgresgateway/delete`: drops the named users with all that registration made for them.
 pub async fn delete(
     State(app): Shared,
     Path(project): ProjectPath,
@@ -161,9 +166,10 @@ async fn named(app: &App, project: &str, mut body: Fields, most: usize) -> Resul
             None => missing.push(username),
         }
     }
-    match missing.is_empty() || ignore {
-        true => Ok(found),
-        false => Err(unknown(missing)),
+    if missing.is_empty() || ignore {
+        Ok(found)
+    } else {
+        Err(unknown(missing))
     }
 }
 
