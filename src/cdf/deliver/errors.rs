@@ -78,9 +78,9 @@ impl Transfer<'_> {
     /// Makes the error for rows that an UPDATE has read and that no longer exist.
     pub(super) fn gone(&self, body: &Body, rows: &[usize]) -> Error {
         let noun = self.destination.resource.noun;
-        self.error(Kind::MissingReference, format!("a {noun} that was to be updated is gone"))
+        self.error(Kind::MissingReference, format!("the {noun} to be updated is gone"))
             .refusing(named(body, rows), rows.len())
-            .hint("Something else has deleted it since the statement has read it. Run the load again.")
+            .hint("Something else has deleted it since the statement read it. Run the load again.")
     }
 
     /// Makes the error for rows that exist although the table's option on_conflict is `error`.

@@ -111,7 +111,7 @@ impl Transfer<'_> {
             pending = missing;
         }
         Err(self
-            .error(Kind::Duplicate, "items appear and disappear in CDF while they are written")
+            .error(Kind::Duplicate, "items appear and disappear in CDF while they are being written")
             .refusing(named(body, &pending), pending.len())
             .hint("Something else creates and deletes the same external ids. Run the load again when it has ended."))
     }

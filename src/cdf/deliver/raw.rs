@@ -76,11 +76,9 @@ impl Transfer<'_> {
         if mode.operation == Operation::Update && !lost.is_empty() {
             let count = lost.len();
             return Err(self
-                .error(Kind::MissingReference, "rows that were to be updated are gone")
+                .error(Kind::MissingReference, "rows to be updated are gone")
                 .refusing(lost, count)
-                .hint(
-                    "Something else has deleted them since the statement has read them. Run the load again.",
-                ));
+                .hint("Something else has deleted them since the statement read them. Run the load again."));
         }
         let mut made = BodyBuilder::default();
         for (at, key) in keys.iter().enumerate() {

@@ -136,7 +136,7 @@ impl InstanceEncoder {
         for at in self.space.into_iter().chain([self.external_id]) {
             if row[at] != keys[at] {
                 let noun = table.options.resource.noun;
-                let why = format!("the key of a {noun} cannot be changed");
+                let why = format!("the key of the {noun} cannot be changed");
                 return Err(refuse(Kind::Unsupported, table, keys, at, why)
                     .hint("Insert a row with the new key, and delete the old one."));
             }

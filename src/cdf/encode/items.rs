@@ -317,13 +317,13 @@ impl ItemEncoder {
                 let error = if renamed {
                     Error::new(
                         Kind::Unsupported,
-                        format!("the {external_id} of a {noun} that has no id yet cannot be changed"),
+                        format!("the {noun} has no id yet, so its {external_id} cannot be changed"),
                     )
                     .hint("The table needs a column id, and the row must be in CDF already.")
                 } else {
                     Error::new(
                         Kind::MissingValue,
-                        format!("a {noun} without {external_id} and id cannot be addressed"),
+                        format!("the {noun} has neither {external_id} nor id to address it by"),
                     )
                     .hint(format!(
                         "Declare the columns {external_id} and id in the foreign table. A row that this transaction \

@@ -28,7 +28,10 @@ pub fn from(variable: impl Fn(&str) -> Option<String>) -> Option<Proxy> {
 /// `InvalidOption` if no proxy can be at such a URL.
 pub fn named(url: &Url) -> Result<Proxy, Error> {
     let proxy = Proxy::https(url.clone()).map_err(|_| {
-        Error::new(Kind::InvalidOption, "the option proxy of the foreign server is no address of a proxy")
+        Error::new(
+            Kind::InvalidOption,
+            "the option proxy of the foreign server is not the address of a proxy",
+        )
     })?;
     Ok(proxy.no_proxy(NoProxy::from_string(LOOPBACK)))
 }

@@ -34,7 +34,7 @@ pub fn cursor_expired(api: &ApiError) -> Error {
     let endpoint = brief_endpoint(&api.endpoint);
     Error::new(
         Kind::CursorExpired,
-        format!("CDF does not take the cursor any more with which {endpoint} goes on: {}", api.message),
+        format!("CDF no longer accepts the cursor with which {endpoint} continues: {}", api.message),
     )
     .trace(Some(api.trace()))
     .hint("CDF keeps the place of a read for a while only. Run the query again, fetch its rows without long pauses, or read less at once.")

@@ -44,7 +44,7 @@ impl CaFile {
     pub fn certificates(&self) -> Result<Vec<Certificate>, Error> {
         let certificates = small_file::read(&self.path, LONGEST).and_then(|(content, _)| {
             let certificates = Certificate::from_pem_bundle(&content)
-                .map_err(|_| "it holds something else than certificates in PEM".to_owned())?;
+                .map_err(|_| "it holds something other than certificates in PEM".to_owned())?;
             if certificates.is_empty() {
                 Err("it holds no certificate in PEM".to_owned())
             } else {

@@ -46,7 +46,7 @@ pub fn code_of(symbol: &str) -> Result<u32, Refusal> {
     CODES.get(name).copied().ok_or_else(|| {
         (
             Kind::InvalidValue,
-            format!("\"{symbol}\" is no status symbol; CDF takes those of OPC UA, as Good or Bad"),
+            format!("\"{symbol}\" is no status symbol; CDF takes those of OPC UA, such as Good or Bad"),
         )
     })
 }

@@ -117,7 +117,7 @@ impl FunctionCall {
                 || (*result).type_ != pg_sys::NodeTag::T_ReturnSetInfo
                 || (*result).allowedModes & materialize as i32 == 0
             {
-                let why = format!("{} returns rows, which cannot be had here", self.name);
+                let why = format!("{} returns rows, in a place that takes none", self.name);
                 return Err(Error::new(Kind::Unsupported, why).hint("Call it in FROM."));
             }
             let memory = (*(*result).econtext).ecxt_per_query_memory;

@@ -68,9 +68,9 @@ sql_function!(
 /// Returns the session whose id is the argument with this number, and whose key is the next argument.
 fn session(call: &FunctionCall, number: usize) -> Result<Credentials, Error> {
     let id = call.required(number, "session_id")?;
-    let id = id
-        .parse()
-        .map_err(|_| Error::new(Kind::InvalidValue, "session_id is to be a number, as CDF gives sessions"))?;
+    let id = id.parse().map_err(|_| {
+        Error::new(Kind::InvalidValue, "session_id must be a number, the id of a CDF session")
+    })?;
     Ok(Credentials::Session(CdfSession { id, key: plain(call.required(number + 1, "session_key")?)? }))
 }
 

@@ -306,7 +306,7 @@ impl ScanState {
                 let column = &self.table.names[condition.column];
                 condition.read(datum).map_err(|mut error| {
                     error.message = format!(
-                        "column \"{column}\" is compared with what cannot be sent: {}",
+                        "column \"{column}\" is compared with a value that cannot be sent: {}",
                         error.message
                     );
                     error

@@ -159,7 +159,7 @@ fn holds_nul<T>() -> Result<T, Refusal> {
 fn base64(text: &str) -> Result<Vec<u8>, Refusal> {
     match decode_base64(text) {
         Some(bytes) => Ok(bytes),
-        None => refused(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, "the text is no base64"),
+        None => refused(PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION, "the text is not base64"),
     }
 }
 

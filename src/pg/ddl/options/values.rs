@@ -24,7 +24,7 @@ pub fn check_value(option: &Descriptor, value: &str, allow_http: bool) -> Result
         Takes::Text if option.secret && seal::is_sealed(value) => seal::check_form(value).map_err(|error| {
             let why = match error {
                 seal::SealError::Version => "it was sealed by another version of cdf_fdw",
-                _ => "it begins as a sealed secret does, and is none",
+                _ => "it begins like a sealed secret, but is none",
             };
             invalid(option.name, why).hint("Give the secret itself, or all of the sealed text.")
         }),
