@@ -12,6 +12,7 @@ use serde_json::{json, Map, Value};
 use crate::codec;
 use crate::errors::ApiError;
 use crate::reply::Reply;
+use crate::resources;
 use crate::sessions::{Holder, Sessions};
 
 /// The client that exists from the start and after a reset.
@@ -24,20 +25,12 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 /// How long the token of a session is valid, in seconds.
 const SESSION_TOKEN_LIFE: u64 = 3599;
 
-const ALL_ACLS: &[&str] = &[
+/// The ACLs that belong to no classic resource.
+const OTHER_ACLS: &[&str] = &[
     "projectsAcl",
     "groupsAcl",
     "sessionsAcl",
-    "assetsAcl",
-    "eventsAcl",
-    "timeSeriesAcl",
     "rawAcl",
-    "datasetsAcl",
-    "labelsAcl",
-    "filesAcl",
-    "sequencesAcl",
-    "relationshipsAcl",
-    "extractionPipelinesAcl",
     "extractionRunsAcl",
     "dataModelsAcl",
     "dataModelInstancesAcl",
@@ -416,10 +409,12 @@ impl Auth {
             Some(capabilities) => {
                 capabilities.iter().map(|c| capability(&c.acl, &c.actions, &c.scope)).collect()
             }
-            None => ALL_ACLS
+            None => OTHER_ACLS
                 .iter()
+                .copied()
+                .chain(resources::classic_acls())
                 .map(|acl| {
-                    let actions: &[&str] = match *acl {
+                    let actions: &[&str] = match acl {
                         "rawAcl" => &["READ", "WRITE", "LIST"],
                         "projectsAcl" | "groupsAcl" => &["LIST", "READ"],
                         "sessionsAcl" => &["LIST", "CREATE", "DELETE"],

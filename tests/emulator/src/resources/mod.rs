@@ -42,6 +42,11 @@ static CLASSIC: &[&classic::Kind] = &[
     &extpipes::KIND,
 ];
 
+/// Returns the ACLs of the classic resources.
+pub fn classic_acls() -> impl Iterator<Item = &'static str> {
+    CLASSIC.iter().map(|kind| kind.acl)
+}
+
 /// What answers a request.
 pub type Handler = Box<dyn FnOnce(&Project, &mut Request) -> Result<Reply, ApiError> + Send>;
 
