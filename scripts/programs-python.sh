@@ -44,3 +44,7 @@ get_package odbc-postgresql '/usr/lib/*/odbc/psqlodbcw.so'
 get_package libpostgresql-jdbc-java /usr/share/java/postgresql.jar
 make_environment python programs
 make_environment target-postgres target-postgres
+# sling's own package gets its program from the network at first use; this one carries it.
+for program in "$place"/python/lib/python*/site-packages/sling_linux_amd64/bin/sling-linux-amd64; do
+    [[ ! -e $program ]] || ln -sfn "$(realpath "$program")" "$place/python/bin/sling"
+done

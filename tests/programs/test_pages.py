@@ -40,7 +40,7 @@ PAGES = {
     "django.md": ("python", "django", "psycopg"),
     "odbc.md": ("python", "pyodbc", "PSQLODBC"),
     "spark.md": ("python", "pyspark", "PGJDBC"),
-    "sling.md": ("python", "sling"),
+    "sling.md": ("python", "sling-linux-amd64"),
 }
 FOLDER = ROOT / "docs" / "clients"
 

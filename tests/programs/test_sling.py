@@ -13,7 +13,7 @@ from venvs import PLACE, Ran, needed, run
 class Sling:
     def __init__(self, role, staging: str, home: Path, row):
         self._role, self._staging, self._home, self.row = role, staging, home, row
-        [self._binary] = (PLACE / "python").glob("lib/python*/site-packages/sling_linux_amd64/sling*")
+        self._binary = PLACE / "python" / "bin" / "sling"
 
     def load(self, loaded: Load, mode: str) -> list[Ran]:
         """Each table is a run, and a transaction, of its own."""
