@@ -5,7 +5,7 @@ and RAW columns as JSON. Each program turns them into types of its own where it 
 
     FIRST      the first load
     AGAIN      a second one on top of it: rows that change, rows that stay as they are, rows that are new
-    REFUSED    as FIRST, with one asset in a data set that does not exist: CDF refuses it at COMMIT
+    REFUSED    as FIRST, with assets in a data set that does not exist: CDF refuses them at COMMIT, and has accepted nothing
     SPOILED    as FIRST, with one asset in it that is refused as soon as it is inserted: its name is too long
 
     check(cdf, FIRST)             CDF holds the rows of FIRST, all of them and nothing else
@@ -154,22 +154,23 @@ AGAIN = load(
 )
 
 
-def changed_assets(row: int, column: str, value) -> Load:
-    """FIRST, with an asset that has this in a column, which is added if need be."""
-    columns = COLUMNS["assets"] if column in COLUMNS["assets"] else (*COLUMNS["assets"], column)
-    rows = []
-    for at, fields in enumerate(FIRST[0].mappings()):
-        if at == row:
-            fields[column] = value
-        rows.append(tuple(fields.get(name) for name in columns))
-    return (Table("assets", columns, rows), *FIRST[1:])
+def in_no_data_set(loaded: Load) -> Load:
+    """All of its assets: of a request that CDF refuses, the rows that are not to blame go to CDF on their own."""
+    table = loaded[0]
+    return (Table("assets", (*table.columns, "data_set_id"), [(*row, NO_DATA_SET) for row in table.rows]), *loaded[1:])
 
 
-REFUSED = changed_assets(7, "data_set_id", NO_DATA_SET)
-SPOILED = changed_assets(20, "name", TOO_LONG)
-# What everyone is told of REFUSED, and of SPOILED.
-REFUSAL = "CDF refused"
-SPOILED_NAME = "name"
+def with_a_long_name(loaded: Load, at: int) -> Load:
+    table = loaded[0]
+    rows = [(row[0], TOO_LONG, *row[2:]) if which == at else row for which, row in enumerate(table.rows)]
+    return (Table("assets", table.columns, rows), *loaded[1:])
+
+
+REFUSED = in_no_data_set(FIRST)
+SPOILED = with_a_long_name(FIRST, 20)
+# What everyone is told of REFUSED: what CDF said, and the first row. And of SPOILED: the column and its limit.
+REFUSAL = ("CDF refused", "/assets", str(NO_DATA_SET), "pump-23")
+AT_ONCE = ("name", "140")
 
 
 # ---- whether it has arrived ----

@@ -5,7 +5,21 @@ from __future__ import annotations
 import json
 
 import pytest
-from loads import AGAIN, COLUMNS, FIRST, REFUSAL, REFUSED, SPOILED, Table, check, check_nothing, only, statements, write_csv
+from loads import (
+    AGAIN,
+    AT_ONCE,
+    COLUMNS,
+    FIRST,
+    REFUSAL,
+    REFUSED,
+    SPOILED,
+    Table,
+    check,
+    check_nothing,
+    only,
+    statements,
+    write_csv,
+)
 from support import refused
 
 
@@ -58,10 +72,10 @@ def test_rows_that_are_missing_or_too_many_are_seen(session, cdf):
 
 
 def test_a_refused_and_a_spoiled_load_leave_nothing(session, cdf):
-    with refused("23503", REFUSAL, "pump-7"):
+    with refused("23503", *REFUSAL):
         put(session, only(REFUSED, "assets", "events", "timeseries", "datapoints"))
     check_nothing(cdf)
-    with refused("22001", "name"):
+    with refused("22001", *AT_ONCE):
         put(session, SPOILED)
     check_nothing(cdf)
 

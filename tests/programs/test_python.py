@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from loads import AGAIN, FIRST, REFUSAL, REFUSED, SPOILED, Load, check, check_nothing, only
+from loads import AGAIN, AT_ONCE, FIRST, REFUSAL, REFUSED, SPOILED, Load, check, check_nothing, only
 from venvs import Ran, missing, needed, run_script
 
 PGJDBC = ("/usr/share/java/postgresql.jar", "/usr/share/java/postgresql-jdbc.jar")
@@ -183,7 +183,8 @@ def test_rollback_sends_nothing(program, cdf):
 def test_a_row_that_is_refused_at_once_sends_nothing(program, cdf):
     for _, how in program.ways:
         printed = program.load(SPOILED if program.tool.one else only(SPOILED, "assets"), how).badly().printed
-        assert "name" in printed and "140" in printed, printed
+        for text in AT_ONCE:
+            assert text in printed, printed
         check_nothing(cdf)
 
 
@@ -191,7 +192,7 @@ def test_what_cdf_refuses_is_told(program, cdf):
     with program.row.tried("refused load"):
         for _, how in program.ways:
             printed = program.load(only(REFUSED, *(IN_ONE if program.tool.one else ["assets"])), how).badly().printed
-            for text in (REFUSAL, "/assets", "77", "pump-7"):
+            for text in REFUSAL:
                 assert text in printed, printed
             check_nothing(cdf)
 

@@ -98,7 +98,7 @@ def test_meltano_upserts(target, cdf):
 def test_meltano_is_told_what_is_refused(target, cdf):
     with target.row.tried("refused load"):
         printed = target.load(only(REFUSED, "assets")).badly().printed
-        for text in (REFUSAL, "/assets", "77", "pump-7"):
+        for text in REFUSAL:
             assert text in printed, printed
         check_nothing(cdf)
     with target.row.tried("rollback", "of its own, where a row is refused"):
@@ -169,6 +169,6 @@ def test_singer_statements(statements, cdf):
         statements(first, "ROLLBACK")
         check_nothing(cdf)
     with statements.row.tried("refused load"):
-        with refused("23503", REFUSAL, "pump-7"):
+        with refused("23503", *REFUSAL):
             statements(only(REFUSED, "assets", "events", "timeseries", "datapoints"))
         check_nothing(cdf)
