@@ -249,6 +249,50 @@ COMMENT ON FUNCTION cdf_create_view_table(
 ) IS
 'Makes a table of a data-model view for a registered role; without a version, of the newest one at any time.';
 
+-- The façades, and the foreign tables behind them, as they are called at any time. A dump has their names.
+CREATE TABLE cdf_facades (
+  facade pg_catalog.regclass NOT NULL,
+  partition pg_catalog.regclass NOT NULL,
+  made_not_null pg_catalog.name[] NOT NULL,
+  PRIMARY KEY (facade)
+);
+
+REVOKE ALL ON TABLE cdf_facades FROM PUBLIC;
+
+COMMENT ON TABLE cdf_facades IS
+'The partitioned tables that cdf_create_facade has made, for the functions of cdf_fdw.';
+
+-- The number of a table that was dropped would be another table's where the dump is restored.
+SELECT pg_catalog.pg_extension_config_dump(
+  'cdf_facades',
+  'WHERE facade IN (SELECT oid FROM pg_catalog.pg_class) AND partition IN (SELECT oid FROM pg_catalog.pg_class)'
+);
+
+CREATE FUNCTION cdf_create_facade(
+  username pg_catalog.text
+) RETURNS pg_catalog.void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_create_facade';
+
+REVOKE ALL ON FUNCTION cdf_create_facade(pg_catalog.text) FROM PUBLIC;
+
+COMMENT ON FUNCTION cdf_create_facade(pg_catalog.text) IS
+'Puts a partitioned table into the place of each foreign table of a registered role, for tools that do not see foreign tables. '
+'The foreign table becomes its only partition, in a schema beside.';
+
+CREATE FUNCTION cdf_drop_facade(
+  username pg_catalog.text
+) RETURNS pg_catalog.void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'cdf_drop_facade';
+
+REVOKE ALL ON FUNCTION cdf_drop_facade(pg_catalog.text) FROM PUBLIC;
+
+COMMENT ON FUNCTION cdf_drop_facade(pg_catalog.text) IS
+'Puts the foreign tables of a registered role back into the places of what cdf_create_facade has made.';
+
 -- For cdf-gateway-api. Everybody may call them: the first one looks for the right to call cdf_register_credentials, the second
 -- one for who has made the registration.
 CREATE FUNCTION cdf_register_session(

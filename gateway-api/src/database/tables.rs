@@ -22,6 +22,8 @@ pub struct Table {
     pub schema: String,
     pub name: String,
     pub kind: Kind,
+    /// Schema and name of the foreign table behind it, if a partitioned table stands in front of that.
+    pub behind: Option<(String, String)>,
     /// The options of the foreign table.
     pub options: Map<String, Value>,
     /// Names and types in CDF's API, in order.
@@ -46,9 +48,12 @@ impl New {
 const TABLES: &str = "SELECT c.oid, n.nspname::text, c.relname::text, \
      (SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(t.ftoptions) o)::text, \
      (SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, NULL)) ORDER BY a.attnum) FROM pg_attribute a \
-      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::text \
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)::text, \
+     b.nspname::text, p.relname::text \
      FROM {ext}.cdf_credentials r JOIN pg_namespace n ON n.nspname = r.schema JOIN pg_class c ON c.relnamespace = n.oid \
-     JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver AND s.srvname = r.server \
+     LEFT JOIN pg_inherits i ON c.relkind = 'p' AND i.inhparent = c.oid LEFT JOIN pg_class p ON p.oid = i.inhrelid \
+     LEFT JOIN pg_namespace b ON b.oid = p.relnamespace \
+     JOIN pg_foreign_table t ON t.ftrelid = coalesce(p.oid, c.oid) JOIN pg_foreign_server s ON s.oid = t.ftserver AND s.srvname = r.server \
      WHERE r.username = $1 AND has_table_privilege(r.username::name, c.oid, 'SELECT') ORDER BY c.relname COLLATE \"C\", c.oid";
 
 /// Returns all tables of a role. The custom ones come first: the official SDK takes the type of a list's first item for
@@ -82,7 +87,16 @@ fn table(row: &Row) -> Result<Table, ApiError> {
         _ => Kind::BuiltIn,
     };
     let columns = columns.into_iter().map(|(name, sql)| (name, api_type(&sql))).collect();
-    Ok(Table { id: row.try_get(0)?, schema: row.try_get(1)?, name: row.try_get(2)?, kind, options, columns })
+    let behind: (Option<String>, Option<String>) = (row.try_get(5)?, row.try_get(6)?);
+    Ok(Table {
+        id: row.try_get(0)?,
+        schema: row.try_get(1)?,
+        name: row.try_get(2)?,
+        kind,
+        behind: behind.0.zip(behind.1),
+        options,
+        columns,
+    })
 }
 
 /// Returns CDF's name for an SQL type.
@@ -143,7 +157,11 @@ pub async fn create(lease: &mut Lease<'_>, username: &str, new: &[New]) -> Resul
 pub async fn drop(lease: &mut Lease<'_>, tables: &[&Table]) -> Result<(), ApiError> {
     let transaction = lease.client().transaction().await?;
     for table in tables {
-        statement(&transaction, "DROP FOREIGN TABLE %I.%I", &[&table.schema, &table.name]).await?;
+        let drop = match table.behind {
+            Some(_) => "DROP TABLE %I.%I",
+            None => "DROP FOREIGN TABLE %I.%I",
+        };
+        statement(&transaction, drop, &[&table.schema, &table.name]).await?;
     }
     Ok(transaction.commit().await?)
 }
@@ -161,11 +179,14 @@ pub async fn change(lease: &mut Lease<'_>, changes: &[Change<'_>]) -> Result<(),
     for Change { table, name, add } in changes {
         for column in add {
             let parts = [&table.schema, &table.name, column];
-            statement(&transaction, "ALTER FOREIGN TABLE %I.%I ADD COLUMN %I text", &parts).await?;
+            statement(&transaction, "ALTER TABLE %I.%I ADD COLUMN %I text", &parts).await?;
         }
         if let Some(name) = name.as_ref().filter(|name| **name != table.name) {
             let parts = [&table.schema, &table.name, name];
-            statement(&transaction, "ALTER FOREIGN TABLE %I.%I RENAME TO %I", &parts).await?;
+            statement(&transaction, "ALTER TABLE %I.%I RENAME TO %I", &parts).await?;
+            if let Some((schema, behind)) = &table.behind {
+                statement(&transaction, "ALTER TABLE %I.%I RENAME TO %I", &[schema, behind, name]).await?;
+            }
         }
     }
     Ok(transaction.commit().await?)

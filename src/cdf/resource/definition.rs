@@ -204,6 +204,13 @@ impl Resource {
         matches!(&self.shape, Shape::Items(items) if items.required.iter().any(|needed| Some(*needed) == name))
     }
 
+    /// Whether no row is without its key: there is one only, and CDF takes no row without it.
+    pub fn always_has_its_key(&self) -> bool {
+        self.is_in_raw_tables()
+            || self.is_behind_view()
+            || self.needs_external_id() && self.name_of(Role::Id).is_none()
+    }
+
     /// Whether a column is a part of a key.
     pub fn is_in_key(&self, role: Role) -> bool {
         self.keys.iter().any(|key| key.contains(&role))

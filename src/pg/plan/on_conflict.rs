@@ -39,16 +39,23 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
         let Some(target) = entries.get((*query).resultRelation as usize - 1) else {
             return;
         };
-        // DO NOTHING without columns needs no change. PostgreSQL itself refuses a constraint, which has no index here.
-        // not exist.
-        if (*clause).arbiterElems.is_null() || (*clause).constraint != pg_sys::InvalidOid {
+        // DO NOTHING without columns is what the rest becomes.
+        let constraint = (*clause).constraint;
+        if (*clause).arbiterElems.is_null() && constraint == pg_sys::InvalidOid {
             return;
         }
         let named = (**target).relid;
         let Some(leaves) = leaves(named) else {
             return;
         };
-        let columns = conflict_target(clause);
+        let columns = match constraint {
+            pg_sys::InvalidOid => conflict_target(clause),
+            // Of any other constraint PostgreSQL says that it has no index.
+            _ => match unique_columns(constraint) {
+                None => return,
+                columns => columns,
+            },
+        };
         for leaf in leaves {
             let table = open_table(leaf, checked_as(query, *target));
             let columns = columns.as_ref().map(|columns| of_leaf(columns, named, leaf));
@@ -63,6 +70,7 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
         }
         // A key that holds for all rows also holds for those of a predicate.
         (*clause).arbiterElems = std::ptr::null_mut();
+        (*clause).constraint = pg_sys::InvalidOid;
         (*clause).arbiterWhere = std::ptr::null_mut();
     }
 }
@@ -109,6 +117,24 @@ unsafe fn of_leaf(columns: &[usize], named: pg_sys::Oid, leaf: pg_sys::Oid) -> V
             usize::try_from(i32::from(pg_sys::get_attnum(leaf, name)) - 1).ok()
         };
         columns.iter().filter_map(place).collect()
+    }
+}
+
+/// Positions of the columns of a unique constraint, which a partitioned table may have; None of another one.
+unsafe fn unique_columns(constraint: pg_sys::Oid) -> Option<Vec<usize>> {
+    // SAFETY: catalog look-ups; an index that is open has its description, with as many numbers of columns as it says.
+    unsafe {
+        let index = pg_sys::get_constraint_index(constraint);
+        if index == pg_sys::InvalidOid {
+            return None;
+        }
+        let relation = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let description = &*(*relation).rd_index;
+        let numbers = description.indkey.values.as_slice(description.indnkeyatts as usize);
+        let columns = numbers.iter().map(|number| usize::try_from(i32::from(*number) - 1).ok()).collect();
+        let unique = description.indisunique;
+        pg_sys::index_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        unique.then_some(columns).flatten()
     }
 }
 

@@ -3,6 +3,7 @@
 use pgrx::prelude::*;
 
 use super::commands::{from_utf8, spi_error, utf8};
+use super::facades;
 use super::function::{sql_function, FunctionCall, ResultValue};
 use super::inspect;
 use super::record::{self, Registration};
@@ -128,14 +129,21 @@ fn tables(registration: &Registration) -> Result<Vec<CheckedTable>, Error> {
     };
     let query = format!(
         "SELECT convert_to(c.relname::text, 'UTF8'), {}, {}, {} FROM pg_class c \
-         JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver \
-         JOIN pg_namespace n ON n.oid = c.relnamespace \
+         LEFT JOIN unnest($3, $4) f(facade, partition) ON f.facade = c.oid \
+         JOIN pg_foreign_table t ON t.ftrelid = coalesce(f.partition, c.oid) \
+         JOIN pg_foreign_server s ON s.oid = t.ftserver JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE s.srvname = convert_from($1, 'UTF8') AND n.nspname = convert_from($2, 'UTF8') ORDER BY c.relname",
         option("resource"),
         option("database"),
         option("table")
     );
-    let arguments = [utf8(&registration.server).into(), utf8(&registration.schema).into()];
+    let (of_them, partitions) = facades::pairs(&facades::of(registration)?);
+    let arguments = [
+        utf8(&registration.server).into(),
+        utf8(&registration.schema).into(),
+        of_them.into(),
+        partitions.into(),
+    ];
     Spi::connect(|client| {
         client
             .select(query.as_str(), None, &arguments)?

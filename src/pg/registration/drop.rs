@@ -4,13 +4,15 @@ use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::commands::{self, from_utf8, run, spi_error, utf8};
+use super::facades::{self, Facade};
 use super::function::{self, sql_function};
 use super::record::{self, Registration};
 use super::register::server_named;
-use crate::cdf::error::{list_names, Error, Kind};
+use super::{facade, obstacles};
+use crate::cdf::error::{Error, Kind};
 use crate::pg::ddl::{options, preload};
 use crate::pg::errors::raise_as;
-use crate::pg::text::to_palloc;
+use crate::pg::text::{from_server, to_palloc};
 
 /// How many times to check, every tenth of a second, whether sessions that are ending are gone.
 const LEAVING_TRIES: usize = 30;
@@ -37,6 +39,8 @@ struct DroppedRegistration {
     schema: Option<pg_sys::Oid>,
     /// The server's foreign tables in the schema: those to drop.
     tables: Vec<OwnedTable>,
+    /// What stands in front of further ones, which go, too.
+    facades: Vec<Facade>,
 }
 
 struct OwnedTable {
@@ -50,20 +54,31 @@ impl DroppedRegistration {
     fn dropped_schema(&self) -> Option<pg_sys::Oid> {
         self.schema.filter(|_| self.registration.made_schema && !self.shared)
     }
+
+    /// All tables that go.
+    fn dropped_tables(&self) -> impl Iterator<Item = pg_sys::Oid> + '_ {
+        let behind = self.facades.iter().flat_map(|facade| [facade.facade, facade.partition]);
+        self.tables.iter().map(|table| table.oid).chain(behind)
+    }
 }
 
 fn drop_registrations(username: &str, force: bool) -> Result<(), Error> {
     let (role, registrations) = record::find(username)?;
     let caller = commands::caller();
     let drops_role = registrations.iter().any(|registration| registration.made_role);
-    let places: Vec<DroppedRegistration> =
+    facades::lock()?;
+    let mut places: Vec<DroppedRegistration> =
         registrations.into_iter().map(|registration| place(role, registration)).collect::<Result<_, _>>()?;
     // Find what prevents the drop before any session is ended.
     check_obstacles(username, role, &places, drops_role)?;
     end_sessions(username, role, drops_role, force)?;
 
     let name = quote_identifier(username);
-    for place in &places {
+    for place in &mut places {
+        if !place.facades.is_empty() {
+            facade::restore(&place.facades)?;
+            place.tables = tables_of(&place.registration, place.schema)?;
+        }
         let tables: Vec<&str> = place.tables.iter().map(|table| table.name.as_str()).collect();
         if !tables.is_empty() {
             run(&format!("DROP FOREIGN TABLE {}", tables.join(", ")))?;
@@ -98,31 +113,37 @@ fn place(role: pg_sys::Oid, registration: Registration) -> Result<DroppedRegistr
     // SAFETY: a look-up by a NUL-terminated name.
     let schema = unsafe { pg_sys::get_namespace_oid(to_palloc(&registration.schema), true) };
     let schema = (schema != pg_sys::InvalidOid).then_some(schema);
-    let mut tables = Vec::new();
-    if let (Some(schema), false) = (schema, shared) {
-        // In a schema of its own, all tables of the server belong to the registration; elsewhere only those that it has
-        // made.
-        let query = "SELECT c.oid, convert_to(c.oid::regclass::text, 'UTF8') FROM pg_class c \
-             JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver \
-             WHERE c.relnamespace = $1 AND s.srvname = convert_from($2, 'UTF8') \
-             AND ($3 OR c.relname IN (SELECT convert_from(made, 'UTF8') FROM unnest($4) made)) ORDER BY c.relname";
-        let made: Vec<Vec<u8>> = registration.tables.iter().map(|table| utf8(table)).collect();
-        let arguments =
-            [schema.into(), utf8(&registration.server).into(), registration.made_schema.into(), made.into()];
-        tables = Spi::connect(|client| {
-            client
-                .select(query, None, &arguments)?
-                .map(|row| {
-                    Ok(OwnedTable {
-                        oid: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
-                        name: from_utf8(row.get(2)?).unwrap_or_default(),
-                    })
-                })
-                .collect::<Result<_, spi::Error>>()
-        })
-        .map_err(spi_error)?;
+    let (mut tables, mut facades) = (Vec::new(), Vec::new());
+    if !shared {
+        tables = tables_of(&registration, schema)?;
+        facades = facades::of(&registration)?;
+        facades.retain(|facade| registration.made_schema || registration.tables.contains(&facade.name));
     }
-    Ok(DroppedRegistration { registration, shared, schema, tables })
+    Ok(DroppedRegistration { registration, shared, schema, tables, facades })
+}
+
+/// The registration's tables: in a schema of its own all of the server, elsewhere those that it has made.
+fn tables_of(registration: &Registration, schema: Option<pg_sys::Oid>) -> Result<Vec<OwnedTable>, Error> {
+    let Some(schema) = schema else { return Ok(Vec::new()) };
+    let query = "SELECT c.oid, convert_to(c.oid::regclass::text, 'UTF8') FROM pg_class c \
+         JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver \
+         WHERE c.relnamespace = $1 AND s.srvname = convert_from($2, 'UTF8') \
+         AND ($3 OR c.relname IN (SELECT convert_from(made, 'UTF8') FROM unnest($4) made)) ORDER BY c.relname";
+    let made: Vec<Vec<u8>> = registration.tables.iter().map(|table| utf8(table)).collect();
+    let arguments =
+        [schema.into(), utf8(&registration.server).into(), registration.made_schema.into(), made.into()];
+    Spi::connect(|client| {
+        client
+            .select(query, None, &arguments)?
+            .map(|row| {
+                Ok(OwnedTable {
+                    oid: row.get(1)?.unwrap_or(pg_sys::InvalidOid),
+                    name: from_utf8(row.get(2)?).unwrap_or_default(),
+                })
+            })
+            .collect::<Result<_, spi::Error>>()
+    })
+    .map_err(spi_error)
 }
 
 /// Refuses to drop what others depend on, or the role while it has objects of its own.
@@ -132,42 +153,54 @@ fn check_obstacles(
     places: &[DroppedRegistration],
     drops_role: bool,
 ) -> Result<(), Error> {
-    let tables: Vec<pg_sys::Oid> =
-        places.iter().flat_map(|place| &place.tables).map(|table| table.oid).collect();
-    let dropped: Vec<pg_sys::Oid> = places.iter().filter_map(DroppedRegistration::dropped_schema).collect();
+    let tables: Vec<pg_sys::Oid> = places.iter().flat_map(DroppedRegistration::dropped_tables).collect();
+    let mut dropped: Vec<pg_sys::Oid> =
+        places.iter().filter_map(DroppedRegistration::dropped_schema).collect();
+    for beside in places.iter().flat_map(|place| &place.facades).map(|facade| &facade.beside) {
+        // SAFETY: a look-up by a NUL-terminated name.
+        let oid = unsafe { pg_sys::get_namespace_oid(to_palloc(beside), false) };
+        let goes = || facades::beside(beside).map(|all| all.iter().all(|one| tables.contains(&one.facade)));
+        if !dropped.contains(&oid) && goes()? {
+            dropped.push(oid);
+        }
+    }
+    let mut found = obstacles::of(&tables, &dropped)?;
+    if drops_role {
+        found.extend(belongings(role, places)?);
+    }
+    obstacles::refuse(
+        &format!("drop the registration of role \"{username}\""),
+        found,
+        "Drop it or move it away, REVOKE rights that were granted by hand, and call the function again.",
+    );
+    Ok(())
+}
+
+/// What a role owns, and the rights that it has, apart from those that go with its registrations.
+fn belongings(role: pg_sys::Oid, places: &[DroppedRegistration]) -> Result<Vec<String>, Error> {
     let schemas: Vec<pg_sys::Oid> = places.iter().filter_map(|place| place.schema).collect();
     let servers: Vec<Vec<u8>> = places.iter().map(|place| utf8(&place.registration.server)).collect();
-    // A view depends on a table by its rule. The role's rights on the tables and schemas of its registrations are
-    // dropped with them.
-    let query = "WITH gone AS ( \
-           SELECT c.oid FROM pg_class c WHERE c.oid = ANY ($2)), \
-         own AS ( \
+    let mut behind = Vec::new();
+    for place in places {
+        let (of_them, partitions) = facades::pairs(&facades::of(&place.registration)?);
+        behind.extend(of_them.into_iter().chain(partitions));
+    }
+    let query = "WITH own AS ( \
            SELECT c.oid FROM pg_class c JOIN pg_foreign_table t ON t.ftrelid = c.oid \
            JOIN pg_foreign_server s ON s.oid = t.ftserver \
-           WHERE c.relnamespace = ANY ($4) AND s.srvname IN (SELECT convert_from(n, 'UTF8') FROM unnest($5) n)), \
-         obstacle AS ( \
-           SELECT d.classid, d.objid, d.objsubid FROM pg_depend d \
-           WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = ANY ($3) AND d.deptype = 'n' \
-           AND NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM gone)) \
-           UNION \
-           SELECT CASE WHEN w.oid IS NULL THEN d.classid ELSE 'pg_class'::regclass::oid END, \
-           coalesce(w.ev_class, d.objid), CASE WHEN w.oid IS NULL THEN d.objsubid ELSE 0 END FROM pg_depend d \
-           LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid \
-           WHERE (d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM gone) \
-           OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (SELECT unnest(ARRAY[t.oid, t.typarray]) FROM pg_type t \
-           JOIN pg_class c ON c.oid = t.typrelid WHERE c.oid IN (SELECT oid FROM gone))) AND d.deptype = 'n' \
-           AND NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM gone)) \
-           UNION \
-           SELECT s.classid, s.objid, s.objsubid FROM pg_shdepend s \
-           WHERE $6 AND s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1 AND s.deptype IN ('o', 'a', 'r') \
+           WHERE c.relnamespace = ANY ($2) AND s.srvname IN (SELECT convert_from(n, 'UTF8') FROM unnest($3) n) \
+           UNION SELECT unnest($5)), \
+         belonging AS ( \
+           SELECT DISTINCT s.classid, s.objid, s.objsubid FROM pg_shdepend s \
+           WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1 AND s.deptype IN ('o', 'a', 'r') \
            AND s.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) \
-           AND NOT (s.classid = 'pg_user_mapping'::regclass AND s.objid = ANY ($7)) \
+           AND NOT (s.classid = 'pg_user_mapping'::regclass AND s.objid = ANY ($4)) \
            AND NOT (s.classid = 'pg_class'::regclass AND s.deptype = 'a' AND s.objid IN (SELECT oid FROM own)) \
-           AND NOT (s.classid = 'pg_namespace'::regclass AND s.deptype = 'a' AND s.objid = ANY ($4))) \
-         SELECT convert_to(pg_describe_object(classid, objid, objsubid), 'UTF8') FROM obstacle \
+           AND NOT (s.classid = 'pg_namespace'::regclass AND s.deptype = 'a' AND s.objid = ANY ($2))) \
+         SELECT convert_to(pg_describe_object(classid, objid, objsubid), 'UTF8') FROM belonging \
          UNION ALL \
          SELECT convert_to(format('%s object%s in database %I', count(*), CASE WHEN count(*) > 1 THEN 's' ELSE '' END, b.datname), 'UTF8') FROM pg_shdepend s \
-         JOIN pg_database b ON b.oid = s.dbid WHERE $6 AND s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1 \
+         JOIN pg_database b ON b.oid = s.dbid WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1 \
          AND s.deptype IN ('o', 'a', 'r') AND b.datname <> current_database() GROUP BY b.datname";
     let mappings: Vec<pg_sys::Oid> = places
         .iter()
@@ -175,39 +208,8 @@ fn check_obstacles(
         .filter_map(|(server, _, _)| options::user_mapping(server, role))
         .map(|(mapping, _)| mapping)
         .collect();
-    let arguments = [
-        role.into(),
-        tables.into(),
-        dropped.into(),
-        schemas.into(),
-        servers.into(),
-        drops_role.into(),
-        mappings.into(),
-    ];
-    let mut found: Vec<String> = Spi::connect(|client| {
-        client
-            .select(query, None, &arguments)?
-            .map(|row| Ok(from_utf8(row.get(1)?).unwrap_or_default()))
-            .collect::<Result<_, spi::Error>>()
-    })
-    .map_err(spi_error)?;
-    if found.is_empty() {
-        return Ok(());
-    }
-    found.sort();
-    raise_as(
-        PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
-        Error::new(
-            Kind::InvalidValue,
-            format!(
-                "cannot drop the registration of role \"{username}\", since there is still: {}",
-                list_names(found.iter(), found.len())
-            ),
-        )
-        .hint(
-            "Drop it or move it away, REVOKE rights that were granted by hand, and call the function again.",
-        ),
-    )
+    let arguments = [role.into(), schemas.into(), servers.into(), mappings.into(), behind.into()];
+    obstacles::described(query, &arguments)
 }
 
 /// Ends the role's sessions, or refuses to. Sessions in other databases matter only if the role is dropped.
@@ -266,16 +268,23 @@ fn end_sessions(username: &str, role: pg_sys::Oid, everywhere: bool, force: bool
     raise_as(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, error)
 }
 
-/// Revokes a role's rights on a schema that stays, and on this extension's tables in it.
+/// Revokes a role's rights on a schema that stays, and on this extension's tables in it, or behind it.
 fn revoke(role: pg_sys::Oid, name: &str, schema: &str, oid: pg_sys::Oid) -> Result<(), Error> {
+    // SAFETY: the schema is there; its name is a copy.
+    let standing = facades::in_schema(&unsafe { from_server(pg_sys::get_namespace_name(oid)) })?;
+    let (of_them, partitions) = facades::pairs(&standing);
+    let behind: Vec<pg_sys::Oid> = of_them.into_iter().chain(partitions).collect();
     let query = "SELECT convert_to(string_agg(c.oid::regclass::text, ', '), 'UTF8'), \
          (SELECT count(*) FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.oid = $1 AND a.grantee = $2) \
-         FROM pg_class c JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver \
-         JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw \
-         WHERE c.relnamespace = $1 AND w.fdwname = 'cdf_fdw' \
+         FROM pg_class c WHERE (c.oid = ANY ($3) OR c.relnamespace = $1 AND EXISTS ( \
+         SELECT FROM pg_foreign_table t JOIN pg_foreign_server s ON s.oid = t.ftserver \
+         JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw WHERE t.ftrelid = c.oid AND w.fdwname = 'cdf_fdw')) \
          AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = $2)";
     let (tables, on_schema) = Spi::connect(|client| {
-        client.select(query, Some(1), &[oid.into(), role.into()])?.first().get_two::<Vec<u8>, i64>()
+        client
+            .select(query, Some(1), &[oid.into(), role.into(), behind.into()])?
+            .first()
+            .get_two::<Vec<u8>, i64>()
     })
     .map_err(spi_error)?;
     if let Some(tables) = from_utf8(tables) {

@@ -3,8 +3,13 @@
 mod check;
 pub mod commands;
 mod drop;
+mod facade;
+mod facade_shape;
+mod facades;
 mod function;
+mod grants;
 mod inspect;
+mod obstacles;
 mod password;
 mod record;
 mod register;

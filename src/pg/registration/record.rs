@@ -25,33 +25,46 @@ pub struct Registration {
     pub tables: Vec<String>,
 }
 
-/// The table of registrations: its quoted name, and its owner.
-fn table() -> Result<(String, pg_sys::Oid), Error> {
+/// The table of registrations.
+const REGISTRATIONS: &str = "cdf_registrations";
+
+/// A table of the extension: its quoted name, and its owner.
+pub fn own_table(name: &str) -> Result<(String, pg_sys::Oid), Error> {
     let query = "SELECT convert_to(c.oid::regclass::text, 'UTF8'), c.relowner FROM pg_class c \
          JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e' \
          JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid \
-         WHERE e.extname = 'cdf_fdw' AND c.relname = 'cdf_registrations'";
-    let found =
-        Spi::connect(|client| client.select(query, Some(1), &[])?.first().get_two::<Vec<u8>, pg_sys::Oid>());
+         WHERE e.extname = 'cdf_fdw' AND c.relname = $1::name";
+    let found = Spi::connect(|client| {
+        client.select(query, Some(1), &[name.into()])?.first().get_two::<Vec<u8>, pg_sys::Oid>()
+    });
     match found.map_err(spi_error)? {
-        (Some(name), Some(owner)) => Ok((from_utf8(Some(name)).unwrap_or_default(), owner)),
-        _ => Err(Error::internal("the extension has no table of registrations")),
+        (Some(table), Some(owner)) => Ok((from_utf8(Some(table)).unwrap_or_default(), owner)),
+        _ => Err(Error::internal(format!("the extension has no table {name}"))),
     }
 }
 
 /// The role that the extension's objects belong to, a superuser.
 pub fn owner() -> Result<pg_sys::Oid, Error> {
-    table().map(|(_, owner)| owner)
+    own_table(REGISTRATIONS).map(|(_, owner)| owner)
 }
 
-/// Changes the registrations by a statement, in which `{}` is the table.
-fn change(statement: &str, arguments: &[pgrx::datum::DatumWithOid]) -> Result<(), Error> {
-    let (table, owner) = table()?;
+/// Changes a table of the extension by a statement, in which `{}` is the table.
+pub fn change_own(
+    table: &str,
+    statement: &str,
+    arguments: &[pgrx::datum::DatumWithOid],
+) -> Result<(), Error> {
+    let (table, owner) = own_table(table)?;
     let statement = statement.replace("{}", &table);
     commands::as_role(owner, || {
         Spi::connect_mut(|client| client.update(statement.as_str(), None, arguments).map(drop))
     })
     .map_err(spi_error)
+}
+
+/// Changes the registrations by a statement, in which `{}` is the table.
+fn change(statement: &str, arguments: &[pgrx::datum::DatumWithOid]) -> Result<(), Error> {
+    change_own(REGISTRATIONS, statement, arguments)
 }
 
 /// The registrations of a role.
@@ -69,7 +82,7 @@ pub fn sharing(role: pg_sys::Oid, registration: &Registration) -> Result<Vec<Reg
 }
 
 fn select(condition: &str, arguments: &[pgrx::datum::DatumWithOid]) -> Result<Vec<Registration>, Error> {
-    let (table, owner) = table()?;
+    let (table, owner) = own_table(REGISTRATIONS)?;
     let query = format!(
         "SELECT convert_to(server::text, 'UTF8'), convert_to(schema::text, 'UTF8'), registrar::oid, made_role, made_schema, \
          convert_to(array_to_json(tables)::text, 'UTF8') FROM {table} WHERE {condition} ORDER BY server, schema"
@@ -138,7 +151,7 @@ pub fn find_one(username: &str) -> Result<(pg_sys::Oid, Vec<Registration>), Erro
 }
 
 fn latest_server(role: pg_sys::Oid) -> Result<String, Error> {
-    let (table, owner) = table()?;
+    let (table, owner) = own_table(REGISTRATIONS)?;
     let query = format!(
         "SELECT convert_to(server::text, 'UTF8') FROM {table} WHERE role = $1 ORDER BY changed DESC, created DESC, server"
     );
@@ -251,7 +264,7 @@ pub fn let_manage(registrar: pg_sys::Oid) -> Result<(), Error> {
          JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid \
          WHERE e.extname = 'cdf_fdw' AND NOT has_function_privilege($1, p.oid, 'EXECUTE') AND p.proname = ANY (ARRAY[\
          'cdf_update_credentials', 'cdf_reset_password', 'cdf_drop_credentials', 'cdf_check_credentials', \
-         'cdf_create_raw_table', 'cdf_create_view_table'])";
+         'cdf_create_raw_table', 'cdf_create_view_table', 'cdf_create_facade', 'cdf_drop_facade'])";
     let functions = Spi::connect(|client| {
         client.select(query, Some(1), &[registrar.into()])?.first().get_one::<Vec<u8>>()
     });

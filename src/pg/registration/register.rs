@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::commands::{self, from_utf8, run, spi_error, utf8};
-use super::{inspect, record};
+use super::{facade, facades, inspect, record};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::credentials::{Credentials, OidcClient, Proof, TokenAuth};
 use crate::cdf::http::route::Route;
@@ -286,17 +286,17 @@ pub(super) fn register(wanted: RegistrationRequest) -> Result<Registered, Error>
             run(&format!("{alter} SET session_preload_libraries = {libraries}"))?;
         }
     }
-    record::keep(
-        commands::role_oid(&username).ok_or_else(|| Error::internal("the new role is not there"))?,
-        &record::Registration {
-            server: wanted.server,
-            schema: schema.clone(),
-            registrar: caller,
-            made_role: known_role.is_none(),
-            made_schema: !schema_before,
-            tables: missing.into_iter().map(str::to_owned).collect(),
-        },
-    )?;
+    let role = commands::role_oid(&username).ok_or_else(|| Error::internal("the new role is not there"))?;
+    let registration = record::Registration {
+        server: wanted.server,
+        schema: schema.clone(),
+        registrar: caller,
+        made_role: known_role.is_none(),
+        made_schema: !schema_before,
+        tables: missing.iter().map(|table| (*table).to_owned()).collect(),
+    };
+    record::keep(role, &registration)?;
+    facade::join(role, &registration, &missing)?;
     record::let_manage(caller)?;
     Ok(Registered {
         schema,
@@ -448,16 +448,20 @@ fn missing_tables(
     server: pg_sys::Oid,
     caller: pg_sys::Oid,
 ) -> Result<Vec<&'static str>, Error> {
+    // One that was given another partition beside the foreign table is somebody's own.
+    let mut standing = facades::in_schema(schema)?;
+    standing.retain(|facade| facade.is_whole());
+    let (of_them, partitions) = facades::pairs(&standing);
     let found: Vec<Relation> = Spi::connect(|client| {
         let query = "SELECT convert_to(c.relname::text, 'UTF8'), c.relowner, convert_to(o.option_value, 'UTF8'), \
                      convert_to((SELECT string_agg(a.attname::text, chr(10) ORDER BY a.attnum) FROM pg_attribute a \
                      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), 'UTF8') \
-                     FROM pg_class c \
-                     LEFT JOIN pg_foreign_table t ON t.ftrelid = c.oid AND t.ftserver = $2 \
+                     FROM pg_class c LEFT JOIN unnest($3, $4) f(facade, partition) ON f.facade = c.oid \
+                     LEFT JOIN pg_foreign_table t ON t.ftrelid = coalesce(f.partition, c.oid) AND t.ftserver = $2 \
                      LEFT JOIN pg_options_to_table(t.ftoptions) o ON o.option_name = 'resource' \
                      WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = convert_from($1, 'UTF8'))";
         client
-            .select(query, None, &[utf8(schema).into(), server.into()])?
+            .select(query, None, &[utf8(schema).into(), server.into(), of_them.into(), partitions.into()])?
             .map(|row| {
                 Ok(Relation {
                     name: from_utf8(row.get(1)?).unwrap_or_default(),

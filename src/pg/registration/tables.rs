@@ -10,6 +10,7 @@ use super::commands::{self, run, spi_error, utf8};
 use super::function::{sql_function, FunctionCall};
 use super::record::{self, Registration};
 use super::update::Held;
+use super::{facade, facades};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::raw::RAW_KEY;
 use crate::cdf::resource::Naming;
@@ -79,7 +80,7 @@ impl TablePlace {
     /// Creates the table by the statement that `statement` returns, and grants the role its use. The table belongs to
     /// the registrar, as the built-in ones do.
     fn create(
-        self,
+        mut self,
         statement: impl FnOnce(&TablePlace, pg_sys::Oid) -> Result<String, Error>,
     ) -> Result<pg_sys::Datum, Error> {
         run(&statement(&self, self.role)?)?;
@@ -93,7 +94,9 @@ impl TablePlace {
             quote_identifier(&self.username)
         ))?;
         record::add_table(self.role, &self.registration, &self.table)?;
-        // SAFETY: look-ups by NUL-terminated names, of objects that were just created.
+        self.registration.tables.push(self.table.clone());
+        facade::join(self.role, &self.registration, &[&self.table])?;
+        // SAFETY: look-ups by NUL-terminated names, of what has just been made.
         let relation = unsafe {
             let schema = pg_sys::get_namespace_oid(to_palloc(&self.registration.schema), false);
             pg_sys::get_relname_relid(to_palloc(&self.table), schema)
@@ -207,11 +210,19 @@ fn view_table(place: &TablePlace, role: pg_sys::Oid, name: &ViewReference) -> Re
 /// Returns how the registration's other tables name their columns.
 fn naming(registration: &Registration) -> Result<Naming, Error> {
     let query = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         JOIN pg_foreign_table t ON t.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = t.ftserver \
+         LEFT JOIN unnest($4, $5) f(facade, partition) ON f.facade = c.oid \
+         JOIN pg_foreign_table t ON t.ftrelid = coalesce(f.partition, c.oid) JOIN pg_foreign_server s ON s.oid = t.ftserver \
          JOIN pg_attribute a ON a.attrelid = c.oid WHERE n.nspname = convert_from($1, 'UTF8') \
          AND s.srvname = convert_from($2, 'UTF8') AND c.relname = ANY ($3) AND a.attname = 'externalId'";
     let built_in: Vec<&str> = crate::cdf::resource::RESOURCES.iter().map(|resource| resource.name).collect();
-    let arguments = [utf8(&registration.schema).into(), utf8(&registration.server).into(), built_in.into()];
+    let (of_them, partitions) = facades::pairs(&facades::of(registration)?);
+    let arguments = [
+        utf8(&registration.schema).into(),
+        utf8(&registration.server).into(),
+        built_in.into(),
+        of_them.into(),
+        partitions.into(),
+    ];
     let found: Option<i64> =
         Spi::connect(|client| client.select(query, Some(1), &arguments)?.first().get_one())
             .map_err(spi_error)?;

@@ -168,9 +168,9 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
             }
             values = pg_sys::lappend(values, condition.value.cast());
         }
-        let spared = spares_unchanged(root, baserel);
+        let checked = checked_unchanged(root, baserel, table.bindings.len());
         for (column, shown) in needed(baserel, clauses, table.bindings.len()) {
-            let flag = if shown || !spared { SHOWN } else { 0 };
+            let flag = if shown || checked[column] { SHOWN } else { 0 };
             private = append(private, (column as i32) << 1 | flag);
         }
         pg_sys::make_foreignscan(
@@ -194,9 +194,14 @@ unsafe fn append(list: *mut pg_sys::List, value: i32) -> *mut pg_sys::List {
 /// The bit of a column in the plan's list that means that the value itself is needed, not only its row.
 const SHOWN: i32 = 1;
 
-/// Whether the scan's rows are to be updated, and nothing looks at the columns that are not set: these stay as they are in
-/// CDF, whatever they hold.
-unsafe fn spares_unchanged(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo) -> bool {
+/// Which columns are looked at although the query does not name them. Of rows that are to be updated it may be none: columns
+/// that are not set stay as they are in CDF, whatever they hold.
+unsafe fn checked_unchanged(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    columns: usize,
+) -> Vec<bool> {
+    let all = vec![true; columns];
     // SAFETY: the relation is being planned, so that it is locked.
     unsafe {
         let query = (*root).parse;
@@ -204,20 +209,40 @@ unsafe fn spares_unchanged(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys:
             || !(*query).returningList.is_null()
             || !pg_sys::bms_is_member((*baserel).relid as i32, (*root).all_result_relids)
         {
-            return false;
+            return all;
         }
         let entry = *(*root).simple_rte_array.add((*baserel).relid as usize);
         let relation = pg_sys::RelationIdGetRelation((*entry).relid);
         if relation.is_null() {
-            return false;
+            return all;
         }
-        let alone = (*(*relation).rd_att).constr.is_null()
+        let constraints = (*(*relation).rd_att).constr.as_ref();
+        let computes = constraints.is_some_and(|all| all.num_check > 0 || all.has_generated_stored);
+        let divided = (*(*relation).rd_rel).relispartition && !partition_conditions(relation).is_null();
+        let alone = !computes
             && (*relation).trigdesc.is_null()
-            && !(*(*relation).rd_rel).relispartition
+            && !divided
             && (*query).withCheckOptions.is_null();
+        let descriptor = pgrx::PgTupleDesc::from_pg_unchecked((*relation).rd_att);
+        let checked = |at: usize| !alone || descriptor.get(at).is_some_and(|column| column.attnotnull);
+        let checked = (0..columns).map(checked).collect();
         pg_sys::RelationClose(relation);
-        alone
+        checked
     }
+}
+
+extern "C-unwind" {
+    /// utils/partcache.h
+    fn RelationGetPartitionQual(relation: pg_sys::Relation) -> *mut pg_sys::List;
+}
+
+/// What the rows of a partition have to fulfil; null if it takes all.
+///
+/// # Safety
+/// `relation` is an open partition.
+unsafe fn partition_conditions(relation: pg_sys::Relation) -> *mut pg_sys::List {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| RelationGetPartitionQual(relation)) }
 }
 
 /// Positions of the columns that the query uses, and whether it names them: otherwise they are part of a whole row.

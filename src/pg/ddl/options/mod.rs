@@ -15,6 +15,6 @@ pub use connection::{connection, route};
 pub use credentials::{credentials, user_mapping, values};
 pub use registry::{is_for_superusers, proofs, secrets, steering_mapping, steering_server};
 pub use stored::Stored;
-pub use table::{open_table, table_definition};
+pub use table::{definition_known_here, open_table, table_definition};
 pub use url::url;
 pub use values::naming;

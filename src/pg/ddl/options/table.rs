@@ -55,19 +55,14 @@ fn table(relid: pg_sys::Oid) -> Result<(pg_sys::Oid, TableOptions), Error> {
     Ok((server, options))
 }
 
-/// Returns the server of a foreign table, and the table as CDF sees it, with its columns bound. The definition of a
-/// view is read with the rights of `user`.
+/// The columns of a foreign table; None for one without values.
 ///
 /// # Safety
 /// `relation` is an open foreign table.
-pub unsafe fn table_definition(
-    relation: pg_sys::Relation,
-    user: pg_sys::Oid,
-) -> Result<(pg_sys::Oid, Table), Error> {
+unsafe fn columns(relation: pg_sys::Relation) -> Result<Vec<Option<ColumnDefinition>>, Error> {
     // SAFETY: the caller's promise; an open relation has its tuple descriptor, which outlives this call.
     let (relid, columns) = unsafe { ((*relation).rd_id, PgTupleDesc::from_pg_unchecked((*relation).rd_att)) };
-    let (server, options) = table(relid)?;
-    let definitions: Vec<Option<ColumnDefinition>> = columns
+    columns
         .iter()
         .map(|column| {
             if !holds_values(column) {
@@ -81,7 +76,21 @@ pub unsafe fn table_definition(
                 on_unfit: stored.get("on_unfit").map(on_unfit).transpose()?,
             }))
         })
-        .collect::<Result<_, Error>>()?;
+        .collect()
+}
+
+/// Returns the server of a foreign table, and the table as CDF sees it, with its columns bound. The definition of a
+/// view is read with the rights of `user`.
+///
+/// # Safety
+/// `relation` is an open foreign table.
+pub unsafe fn table_definition(
+    relation: pg_sys::Relation,
+    user: pg_sys::Oid,
+) -> Result<(pg_sys::Oid, Table), Error> {
+    // SAFETY: the caller's promise.
+    let (relid, definitions) = unsafe { ((*relation).rd_id, columns(relation)?) };
+    let (server, options) = table(relid)?;
     let table = match options.view.clone() {
         None => Table::new(options, definitions)?,
         Some(view) => {
@@ -92,6 +101,24 @@ pub unsafe fn table_definition(
         }
     };
     Ok((server, table))
+}
+
+/// What a foreign table is to CDF, as far as that is known without a request: of one of a view it has only the columns that
+/// every instance has, by the names under which no property can be meant.
+///
+/// # Safety
+/// `relation` is an open foreign table.
+pub unsafe fn definition_known_here(relation: pg_sys::Relation) -> Result<Table, Error> {
+    // SAFETY: the caller's promise.
+    let (relid, mut definitions) = unsafe { ((*relation).rd_id, columns(relation)?) };
+    let (_, options) = table(relid)?;
+    if options.view.is_some() {
+        let is_fixed = |column: &ColumnDefinition| {
+            column.cdf_name.is_none() && options.resource.column(&column.name).is_some()
+        };
+        definitions.iter_mut().for_each(|definition| *definition = definition.take().filter(is_fixed));
+    }
+    Table::new(options, definitions)
 }
 
 /// As [`table_definition`], for a table that the planner has locked. InvalidOid as `user`: the current role.
