@@ -99,6 +99,8 @@ CALLS = {
     "cdf_check_credentials": {},
     "cdf_create_raw_table": {"tablename": "t", "database": "d", "table": "t", "columns": "{}"},
     "cdf_create_view_table": {"tablename": "t", "space": "s", "external_id": "v"},
+    "cdf_create_facade": {},
+    "cdf_drop_facade": {},
 }
 
 

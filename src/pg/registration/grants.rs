@@ -21,7 +21,7 @@ pub fn copy(from: pg_sys::Oid, to: pg_sys::Oid, name: &str) -> Result<(), Error>
            CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END) AS text \
            FROM had GROUP BY grantee \
          UNION ALL SELECT 2, format('GRANT %s ON TABLE %s TO %s%s', \
-           string_agg(privilege_type || coalesce(format(' (%I)', attname), ''), ', '), convert_from($3, 'UTF8'), \
+           string_agg(privilege_type || coalesce(' (' || quote_ident(attname) || ')', ''), ', '), convert_from($3, 'UTF8'), \
            CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, \
            CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) \
            FROM given GROUP BY grantee, is_grantable) \

@@ -6,7 +6,8 @@ use super::commands::{from_utf8, spi_error};
 use crate::cdf::error::{list_names, Error, Kind};
 use crate::pg::errors::raise_as;
 
-/// What relies on tables, or is in schemas beside them. A view depends on a table by its rule.
+/// What relies on tables, or is in schemas beside them. A view depends on a table by its rule. What goes with a table, such as the
+/// expression of a column, is not in its way.
 pub fn of(tables: &[pg_sys::Oid], schemas: &[pg_sys::Oid]) -> Result<Vec<String>, Error> {
     let query = "WITH gone AS ( \
            SELECT c.oid FROM pg_class c WHERE c.oid = ANY ($1)), \
@@ -22,7 +23,9 @@ pub fn of(tables: &[pg_sys::Oid], schemas: &[pg_sys::Oid]) -> Result<Vec<String>
            OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (SELECT unnest(ARRAY[t.oid, t.typarray]) FROM pg_type t \
            JOIN pg_class c ON c.oid = t.typrelid WHERE c.oid IN (SELECT oid FROM gone))) AND d.deptype = 'n' \
            AND NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM gone))) \
-         SELECT convert_to(pg_describe_object(classid, objid, objsubid), 'UTF8') FROM obstacle";
+         SELECT convert_to(pg_describe_object(classid, objid, objsubid), 'UTF8') FROM obstacle o \
+         WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.objid \
+         AND d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM gone) AND d.deptype IN ('a', 'i'))";
     described(query, &[tables.to_vec().into(), schemas.to_vec().into()])
 }
 

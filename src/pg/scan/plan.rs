@@ -219,10 +219,8 @@ unsafe fn checked_unchanged(
         let constraints = (*(*relation).rd_att).constr.as_ref();
         let computes = constraints.is_some_and(|all| all.num_check > 0 || all.has_generated_stored);
         let divided = (*(*relation).rd_rel).relispartition && !partition_conditions(relation).is_null();
-        let alone = !computes
-            && (*relation).trigdesc.is_null()
-            && !divided
-            && (*query).withCheckOptions.is_null();
+        let alone =
+            !computes && (*relation).trigdesc.is_null() && !divided && (*query).withCheckOptions.is_null();
         let descriptor = pgrx::PgTupleDesc::from_pg_unchecked((*relation).rd_att);
         let checked = |at: usize| !alone || descriptor.get(at).is_some_and(|column| column.attnotnull);
         let checked = (0..columns).map(checked).collect();
