@@ -17,6 +17,7 @@ from harness import psql_environment
 from psycopg import sql
 from sites import Site, make_registrar
 from support import Api, dump, names, paths, refused, stored, told
+from test_gateway_api import running
 from test_views import create_view
 
 RESOURCES = ["assets", "events", "timeseries", "datasets", "labels", "raw", "datapoints", "sequences", "relationships", "files", "instances"]
@@ -785,7 +786,7 @@ def test_a_call_that_fails_changes_nothing(site, registrar):
 
 def test_over_http(site, registrar, tmp_path):
     """cdf-gateway-api lists, changes and drops tables behind which foreign ones are."""
-    with api(site, tmp_path) as gateway:
+    with running(site, tmp_path, "--rate", "100000") as gateway:
         answer = gateway.create()
         user, name = f"/user/{answer['username']}", answer["username"]
         raw = {"destination": "raw", "name": "movies", "columns": ["title"], "options": {"primary_key": "title", "database": "d", "table": "t"}}
