@@ -6,7 +6,7 @@ use super::body::named;
 use super::transfer::Transfer;
 use crate::cdf::buffer::{Body, Destination};
 use crate::cdf::error::{ApiError, Error, Fate, Kind, Noun, RequestError};
-use crate::cdf::resource::Items;
+use crate::cdf::resource::{Items, Role};
 
 impl Destination {
     /// Returns the resource, and the place in RAW, as errors name it.
@@ -20,6 +20,11 @@ impl Transfer<'_> {
     /// Returns the name that the rows' table gives a built-in column.
     pub(super) fn column_name(&self, name: &'static str) -> Cow<'static, str> {
         self.destination.resource.column_name(name, self.request.header.mode.naming)
+    }
+
+    /// Returns the name of the column with a role, as the table that the rows came from calls it.
+    pub(super) fn name_of(&self, role: Role) -> Cow<'static, str> {
+        self.destination.resource.named_as(role, self.request.header.mode.naming)
     }
 
     /// Makes an error that follows from CDF's last answers.
@@ -99,7 +104,7 @@ impl Transfer<'_> {
             .refusing(named(body, rows), rows.len())
             .hint(format!(
                 "No item with this {} exists in CDF that the row could update.",
-                self.column_name("external_id")
+                self.name_of(Role::ExternalId)
             ))
     }
 }

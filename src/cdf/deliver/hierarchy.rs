@@ -13,6 +13,7 @@ use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{list_names, Error, Kind};
 use crate::cdf::hash::IdentityHash;
 use crate::cdf::resource::assets::ASSETS;
+use crate::cdf::resource::Role;
 use crate::cdf::table::Operation;
 
 /// One asset: where it is, and which assets it must come after.
@@ -157,9 +158,9 @@ fn describe(cycle: Vec<u32>, nodes: &[Node], chunks: &[Chunk], spill: &mut dyn S
         }
     }
     let naming = cycle.first().map(|at| chunks[nodes[*at as usize].chunk as usize].header.mode.naming);
-    let parent = ASSETS.column_name("parent_external_id", naming.unwrap_or_default());
+    let parent = ASSETS.named_as(Role::Parent, naming.unwrap_or_default());
     let mut error = Error::new(Kind::InvalidValue, format!("{parent} forms a cycle"))
-        .about("assets")
+        .about(ASSETS.name)
         .detail(format!(
             "Each is below the next, the last below the first: {}.",
             list_names(names.iter(), cycle.len())

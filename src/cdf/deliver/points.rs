@@ -19,6 +19,7 @@ use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::datapoints::POINTS_PER_REQUEST;
 use crate::cdf::resource::timeseries::TIMESERIES;
+use crate::cdf::resource::Role;
 use crate::cdf::table::OnConflict;
 
 /// The most series that one request creates.
@@ -162,7 +163,7 @@ impl Transfer<'_> {
     fn only_by_external_id(&self) -> String {
         format!(
             "Series can only be created by {}; those addressed by id or instance must exist.",
-            self.column_name("external_id")
+            self.name_of(Role::ExternalId)
         )
     }
 }

@@ -50,14 +50,9 @@ impl InstanceEncoder {
         let view = table.view.as_ref().ok_or_else(|| Error::internal("a view's table without its view"))?;
         let edges = matches!(table.options.resource.shape, Shape::Instances { edges: true });
         let need = |role: Role| {
-            table.position_of(role).ok_or_else(|| {
-                let noun = table.options.resource.noun;
-                Error::new(
-                    Kind::InvalidOption,
-                    format!("the table needs a column \"{}\" to be written to", table.name_of(role)),
-                )
-                .hint(format!("Without it CDF would not know which {noun} a row is."))
-            })
+            let noun = table.options.resource.noun;
+            let hint = || format!("Without it CDF would not know which {noun} a row is.");
+            table.need(role).map_err(|error| error.hint(hint()))
         };
         let mut ends = Vec::new();
         for end in InstanceEnd::ALL {

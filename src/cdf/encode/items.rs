@@ -10,7 +10,7 @@ use super::{length, refuse, EncodedRow, KeyKind};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::hash::hash_bytes;
-use crate::cdf::resource::{Column, Items, Ordered, Rule, EXTERNAL_ID_CHARS};
+use crate::cdf::resource::{Column, Items, Ordered, Role, Rule, EXTERNAL_ID_CHARS};
 use crate::cdf::table::{Binding, NullHandling, Table};
 
 /// Encodes the rows of one table.
@@ -151,18 +151,17 @@ impl ItemEncoder {
             for Required { name, at, twin } in &self.required {
                 if cell(*at).is_none() && cell(*twin).is_none() {
                     let noun = table.options.resource.noun;
-                    let column = |name| table.column_name(name);
+                    let column = table.column_name(name);
                     if !table.options.resource.has_key() {
-                        let what = format!("column \"{}\" of {}", column(name), table.options.resource.name);
+                        let what = format!("column \"{column}\" of {}", table.options.resource.name);
                         let why = format!("{what}: the value is NULL; CDF needs it");
                         return Err(Error::new(Kind::MissingValue, why));
                     }
                     return Err(Error::new(
                         Kind::MissingValue,
                         format!(
-                            "{noun} without {} and id needs a value in column \"{}\"",
-                            column("external_id"),
-                            column(name)
+                            "{noun} without {} and id needs a value in column \"{column}\"",
+                            table.name_of(Role::ExternalId)
                         ),
                     )
                     .hint("Without a key the row can only create a new item, and CDF requires this value for it."));
@@ -313,7 +312,7 @@ impl ItemEncoder {
             (None, Some(at)) => (KeyKind::Id, at),
             (None, None) => {
                 let noun = table.options.resource.noun;
-                let external_id = table.column_name("external_id");
+                let external_id = table.name_of(Role::ExternalId);
                 let error = if renamed {
                     Error::new(
                         Kind::Unsupported,

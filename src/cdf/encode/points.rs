@@ -11,7 +11,7 @@ use super::{json, refuse, KeyKind};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Identity, Kind};
 use crate::cdf::resource::datapoints::{FIRST_TIMESTAMP, LARGEST_VALUE, LAST_TIMESTAMP, STRING_BYTES};
-use crate::cdf::resource::{status, EXTERNAL_ID_CHARS};
+use crate::cdf::resource::{status, Role, EXTERNAL_ID_CHARS};
 use crate::cdf::table::Table;
 
 /// Wire messages.
@@ -204,39 +204,27 @@ pub struct PlainPoint<'r> {
 
 /// The ways to name a series, for errors.
 fn ways(table: &Table) -> String {
-    let name = |column| table.column_name(column);
-    format!(
-        "{}, or id, or {} and {}",
-        name("external_id"),
-        name("instance_space"),
-        name("instance_external_id")
-    )
+    let [external_id, space, node] =
+        [Role::ExternalId, Role::NodeSpace, Role::NodeExternalId].map(|role| table.name_of(role));
+    format!("{external_id}, or id, or {space} and {node}")
 }
 
 impl PointEncoder {
     pub fn new(table: &Table, string: bool) -> Result<Self, Error> {
-        let need = |name: &'static str| {
-            table.position(name).ok_or_else(|| {
-                Error::new(
-                    Kind::InvalidOption,
-                    format!("the table needs a column \"{}\" to be written to", table.column_name(name)),
-                )
-            })
-        };
-        let (timestamp, value) = (need("timestamp")?, need("value")?);
-        let external_id = table.position("external_id");
+        let (timestamp, value) = (table.need(Role::Timestamp)?, table.need(Role::Value)?);
+        let external_id = table.position_of(Role::ExternalId);
         let beside = |at: &usize| !(*at == timestamp || *at == value || Some(*at) == external_id);
         Ok(PointEncoder {
             beside: (0..table.bindings.len()).filter(beside).collect(),
             string,
-            id: table.position("id"),
+            id: table.position_of(Role::Id),
             external_id,
-            instance_space: table.position("instance_space"),
-            instance_external_id: table.position("instance_external_id"),
+            instance_space: table.position_of(Role::NodeSpace),
+            instance_external_id: table.position_of(Role::NodeExternalId),
             timestamp,
             value,
-            status_code: table.position("status_code"),
-            status_symbol: table.position("status_symbol"),
+            status_code: table.position_of(Role::StatusCode),
+            status_symbol: table.position_of(Role::StatusSymbol),
         })
     }
 

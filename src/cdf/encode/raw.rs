@@ -11,6 +11,7 @@ use super::{length, refuse, EncodedRow};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::raw::{COLUMN_CHARS, DATABASE_CHARS, KEY_CHARS, RAW_KEY, ROW_BYTES, TABLE_CHARS};
+use crate::cdf::resource::Role;
 use crate::cdf::table::{Binding, NullHandling, Table};
 
 /// The most bytes of a short text: a row full of such texts takes little memory, even if every byte is escaped.
@@ -69,24 +70,19 @@ impl RawEncoder {
                 existing: listed.map(|set| (0..table.bindings.len()).map(|at| set.contains(&at)).collect()),
             });
         }
-        let need = |name: &'static str| {
-            table.position(name).ok_or_else(|| {
-                Error::new(
-                    Kind::InvalidOption,
-                    format!("the table needs a column \"{}\" to be written to", table.column_name(name)),
-                )
-                .hint("For one RAW table with typed columns give the options \"database\" and \"table\".")
-            })
+        let need = |role: Role| {
+            let hint = "For one RAW table with typed columns give the options \"database\" and \"table\".";
+            table.need(role).map_err(|error| error.hint(hint))
         };
         Ok(RawEncoder {
-            key: need("key")?,
+            key: need(Role::RawKey)?,
             columns: RawColumns::Generic {
-                database: need("db_name")?,
-                table: need("table_name")?,
-                columns: table.position("columns"),
+                database: need(Role::RawDatabase)?,
+                table: need(Role::RawTable)?,
+                columns: table.position_of(Role::Columns),
             },
             set_null,
-            last_updated: table.position("last_updated_time"),
+            last_updated: table.position_of(Role::Changed),
             // CDF replaces the columns, of which there is one here, whole.
             existing: None,
         })

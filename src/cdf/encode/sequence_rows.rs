@@ -14,7 +14,7 @@ use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::sequence_rows::{LARGEST_VALUE, STRING_CHARS};
 use crate::cdf::resource::sequences::{self, METADATA, VALUE_TYPES};
-use crate::cdf::resource::EXTERNAL_ID_CHARS;
+use crate::cdf::resource::{Role, EXTERNAL_ID_CHARS};
 use crate::cdf::table::Table;
 
 /// What CDF itself adds to a column. It comes along when definitions that were read are written again.
@@ -115,18 +115,12 @@ impl SequenceRowEncoder {
     /// # Errors
     /// `InvalidOption` for a table without the columns that writing needs.
     pub fn new(table: &Table) -> Result<Self, Error> {
-        let need = |name: &'static str| {
-            table.position(name).ok_or_else(|| {
-                let why =
-                    format!("the table needs a column \"{}\" to be written to", table.column_name(name));
-                Error::new(Kind::InvalidOption, why)
-            })
-        };
-        let (id, external_id) = (table.position("id"), table.position("external_id"));
+        let (id, external_id) = (table.position_of(Role::Id), table.position_of(Role::ExternalId));
         if id.is_none() {
-            need("external_id")?;
+            table.need(Role::ExternalId)?;
         }
-        Ok(SequenceRowEncoder { id, external_id, row_number: need("row_number")?, columns: need("columns")? })
+        let (row_number, columns) = (table.need(Role::RowNumber)?, table.need(Role::Columns)?);
+        Ok(SequenceRowEncoder { id, external_id, row_number, columns })
     }
 
     /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
@@ -176,7 +170,7 @@ impl SequenceRowEncoder {
                 opening
             }
             (given, _) => {
-                let external_id = table.column_name("external_id");
+                let external_id = table.name_of(Role::ExternalId);
                 let why = match given {
                     Some(_) => format!("give this or {external_id}, not both"),
                     None => format!("a sequence row needs the id or the {external_id} of its sequence"),

@@ -99,6 +99,7 @@ pub const fn fixed(
     let role = match rule {
         Rule::Id => Role::Id,
         Rule::ExternalId | Rule::Subject => Role::ExternalId,
+        Rule::Parent => Role::Parent,
         _ => Role::Property,
     };
     Column { name, property, column_type, rule, role, nullable: false, empty: None, filter: Filter::None }

@@ -175,6 +175,11 @@ impl Resource {
         self.columns.iter().find(|column| column.role == role).map(|column| column.name)
     }
 
+    /// How errors name the column with a role.
+    pub fn named_as(&self, role: Role, naming: Naming) -> Cow<'static, str> {
+        self.name_of(role).map_or(Cow::Borrowed(""), |name| self.column_name(name, naming))
+    }
+
     /// The names of the columns, as errors list them.
     pub fn column_names(&self, naming: Naming) -> String {
         let names: Vec<_> = self.columns.iter().map(|column| naming.of(column)).collect();

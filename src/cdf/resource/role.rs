@@ -9,6 +9,8 @@ pub enum Role {
     Id,
     /// The external id of the same; of an instance it is the one within its space.
     ExternalId,
+    /// The external id of the item's parent.
+    Parent,
     /// The space of an instance.
     Space,
     /// The space of the node that is the time series.
@@ -31,6 +33,8 @@ pub enum Role {
     RawKey,
     /// The time of the last write of the row.
     Changed,
+    /// The number of times that an instance was written.
+    Version,
     /// The space of an instance's end, or of its type.
     EndSpace(InstanceEnd),
     /// The external id of the same.

@@ -383,6 +383,17 @@ impl Table {
         })
     }
 
+    /// The position of the column that has a role, without which no row can be written.
+    ///
+    /// # Errors
+    /// `InvalidOption` for a table without it.
+    pub fn need(&self, role: Role) -> Result<usize, Error> {
+        self.position_of(role).ok_or_else(|| {
+            let why = format!("the table needs a column \"{}\" to be written to", self.name_of(role));
+            Error::new(Kind::InvalidOption, why)
+        })
+    }
+
     /// The position of a built-in column in the foreign table, by its built-in name.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.bindings.iter().position(|binding| matches!(binding, Some(Binding::Column(c)) if c.name == name))

@@ -12,7 +12,7 @@ use crate::cdf::error::{list_names, Error, Kind, NAMED_ROWS};
 use crate::cdf::read::sample::{self, SampledColumn};
 use crate::cdf::resource::raw::RAW_KEY;
 use crate::cdf::resource::view::{EDGES, NODES};
-use crate::cdf::resource::{Column, Naming, Resource, RESOURCES};
+use crate::cdf::resource::{Column, InstanceEnd, Naming, Resource, Role, RESOURCES};
 use crate::cdf::table::view::{PropertyType, UsedFor, View};
 use crate::pg::encoding::encode;
 use crate::pg::errors::{raise_as, warn, OrRaise};
@@ -351,8 +351,12 @@ pub fn create_view_table(
     let fixed: Vec<&Column> = resource
         .columns
         .iter()
-        .filter(|column| {
-            column.name != "version" && !(column.name.starts_with("type_") && view.used_for != UsedFor::Edges)
+        .filter(|column| match column.role {
+            Role::Version => false,
+            Role::EndSpace(InstanceEnd::Type) | Role::EndExternalId(InstanceEnd::Type) => {
+                view.used_for == UsedFor::Edges
+            }
+            _ => true,
         })
         .collect();
     // If a property is named like a fixed column of CDF, the name means the property.

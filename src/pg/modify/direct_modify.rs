@@ -8,6 +8,7 @@ use super::slot;
 use crate::cdf::encode::points::SeriesRef;
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::read::Comparison;
+use crate::cdf::resource::Role;
 use crate::cdf::table::{OnConflict, Operation};
 use crate::cdf::writer::Writer;
 use crate::pg::compat::checked_as;
@@ -48,20 +49,20 @@ pub unsafe extern "C-unwind" fn plan_direct_modify(
             return false;
         }
         let conditions = ScanPlan::of(scan, table.bindings.len()).conditions;
-        let column = |name: &str| table.position(name);
-        let series = |name: &str| {
-            let at = column(name);
+        let all_pushed = conditions.len() == pointers::<pg_sys::Node>((*subplan).qual).len();
+        let conditions_on = |role: &Role| {
+            let at = table.position_of(*role);
             conditions.iter().filter(|condition| Some(condition.column) == at).count()
         };
-        let by_instance = series("instance_space") == 1 && series("instance_external_id") == 1;
-        let ways = series("id") + series("external_id") + usize::from(by_instance);
-        let all_pushed = conditions.len() == pointers::<pg_sys::Node>((*subplan).qual).len();
-        let instance_parts = series("instance_space") + series("instance_external_id");
-        if !all_pushed || ways != 1 || instance_parts != if by_instance { 2 } else { 0 } {
+        let ways = table.options.resource.owner.map_or(&[][..], |owner| owner.named_by);
+        let on_series: usize = ways.iter().copied().flatten().map(conditions_on).sum();
+        // The series is named in one of the ways, and nothing else is said of it.
+        let names = |way: &&[Role]| way.len() == on_series && way.iter().all(|role| conditions_on(role) == 1);
+        if !all_pushed || !ways.iter().any(names) {
             return false;
         }
         let understood = conditions.iter().all(|condition| match table.names.get(condition.column) {
-            Some(_) if Some(condition.column) == column("timestamp") => {
+            Some(_) if Some(condition.column) == table.position_of(Role::Timestamp) => {
                 condition.comparison() != Comparison::AnyOf
             }
             _ => matches!(condition.comparison(), Comparison::Equal | Comparison::AnyOf),
