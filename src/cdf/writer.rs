@@ -127,10 +127,8 @@ impl Writer {
                         return Ok(());
                     }
                 }
-                let series = encoder.series(table, row)?;
-                let timestamp = encoder.timestamp(table, row)?;
-                encoder.encode(table, row, timestamp, &mut self.fragment)?;
-                buffer.push_point(lane, subtransaction, mode, &series, timestamp, &self.fragment, spill)
+                let point = encoder.encode(table, row, &mut self.fragment)?;
+                buffer.push_point(lane, subtransaction, mode, &point, spill)
             }
         }
     }
@@ -141,10 +139,8 @@ impl Writer {
         self.fragment.clear();
         let encoded = match &self.encoder {
             Encoder::Points(encoder) => {
-                let series = encoder.series(table, row)?;
-                let timestamp = encoder.timestamp(table, row)?;
-                encoder.encode(table, row, timestamp, &mut self.fragment)?;
-                return Ok(Some(RowKey::At(series.identity(), timestamp)));
+                let point = encoder.encode(table, row, &mut self.fragment)?;
+                return Ok(Some(RowKey::At(point.series.identity(), point.timestamp)));
             }
             Encoder::Items(encoder) => encoder.encode(table, row, &mut self.fragment)?,
             Encoder::SequenceRows(encoder) => encoder.encode(table, row, &mut self.fragment)?,

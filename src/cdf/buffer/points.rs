@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 
 use super::body::{Body, Room};
 use crate::cdf::encode::json;
-use crate::cdf::encode::points::{self, wire, PlainPoint, SeriesRef};
+use crate::cdf::encode::points::{self, wire, EncodedPoint, PlainPoint, SeriesRef};
 use crate::cdf::error::{Error, Identity, Kind};
 use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::datapoints::{POINTS_PER_REQUEST, SERIES_PER_REQUEST};
@@ -247,27 +247,20 @@ impl PointBatch {
         Some(((self.entries.capacity() - room) * size_of::<LoggedPoint>()) as isize)
     }
 
-    /// Adds a point. `encode` appends it to the log, and leaves the log unchanged if it fails. `earlier`: first and
-    /// last moment that earlier requests hold of a series that is new in this batch.
-    pub fn push(
-        &mut self,
-        reference: &SeriesRef<'_>,
-        hash: u64,
-        timestamp: i64,
-        earlier: impl FnOnce() -> (i64, i64),
-        element: &[u8],
-    ) {
-        let at = match self.find(reference, hash) {
+    /// Adds a point. `earlier`: returns the first and last moment that earlier requests hold of its series. It is asked
+    /// only if the series is new in this batch.
+    pub fn push(&mut self, hash: u64, point: &EncodedPoint<'_>, earlier: impl FnOnce() -> (i64, i64)) {
+        let at = match self.find(&point.series, hash) {
             Some(at) => at,
             None => {
-                let at = self.add_series(SeriesName::of(reference), hash);
+                let at = self.add_series(SeriesName::of(&point.series), hash);
                 self.series[at].earlier = earlier();
                 at
             }
         };
         let start = self.log.len();
-        self.log.extend_from_slice(element);
-        self.note(at, timestamp, place(start, self.log.len()), true);
+        self.log.extend_from_slice(point.element);
+        self.note(at, point.timestamp, place(start, self.log.len()), true);
     }
 
     /// Records a point.
@@ -474,7 +467,9 @@ mod tests {
             if at % 2 == 0 || batch.push_known(hash, &plain, 0, || false).is_none() {
                 let mut element = Vec::new();
                 points::write_plain(&mut element, *timestamp, *value);
-                batch.push(&series, hash, *timestamp, || ALWAYS, &element);
+                let point =
+                    EncodedPoint { series: series.clone(), timestamp: *timestamp, element: &element };
+                batch.push(hash, &point, || ALWAYS);
             }
         }
         batch

@@ -4,10 +4,10 @@
 use super::batch::{Batch, Open};
 use super::lane::{Lane, Outside};
 use super::moment::Subtransaction;
-use super::points;
+use super::points::{self, PointBatch};
 use super::wave::{Touched, WaveTrace};
 use crate::cdf::encode::fragment;
-use crate::cdf::encode::points::{PlainPoint, SeriesRef};
+use crate::cdf::encode::points::{EncodedPoint, PlainPoint, SeriesRef};
 use crate::cdf::encode::{EncodedRow, KeyKind};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::{Mode, OnConflict};
@@ -144,32 +144,28 @@ impl Lane {
     }
 
     /// Adds a point. Returns the change in memory in bytes. `floor`: the first wave allowed.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn push_point(
         &mut self,
         subtransaction: Subtransaction,
         mode: Mode,
-        series: &SeriesRef<'_>,
-        timestamp: i64,
+        point: &EncodedPoint<'_>,
         floor: usize,
         outside: &Outside,
-        element: &[u8],
     ) -> Result<isize, Error> {
-        let hash = points::series_hash(series);
-        let kind = series.kind();
+        let hash = points::series_hash(&point.series);
+        let kind = point.series.kind();
         let segment = self.segment(subtransaction);
-        let of = Touched::Range(hash, (timestamp, timestamp));
-        let wave = |lane: &mut Lane| lane.wave(segment, mode, kind, floor, of);
-        let first = wave(self);
+        let of = Touched::Range(hash, (point.timestamp, point.timestamp));
+        let first = self.wave(segment, mode, kind, floor, of);
         self.shuffled |= first > 0;
         let mut at = self.open(segment, first, mode, kind);
         let mut freed = 0;
-        if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if !batch.has_room(series, hash))
-        {
+        let has_room = |batch: &PointBatch| batch.has_room(&point.series, hash);
+        if matches!(&self.segments[segment].open[at].batch, Batch::Points(batch) if !has_room(batch)) {
             let before = self.memory() as isize;
             let room = self.close_full(segment, at, outside)?;
             // The full batch is closed now, so the point may have to come after it.
-            let next = wave(self);
+            let next = self.wave(segment, mode, kind, floor, of);
             at = self.open(segment, next, mode, kind);
             self.segments[segment].open[at].batch.reserve(room);
             freed = self.memory() as isize - before;
@@ -180,8 +176,8 @@ impl Lane {
             return Err(Error::internal("a datapoint in a batch of items"));
         };
         let before = batch.bytes() as isize;
-        let earlier = || earlier(&self.traces[wave.min(self.traces.len())..], hash);
-        batch.push(series, hash, timestamp, earlier, element);
+        let earlier = || earlier(self.traces.get(wave..).unwrap_or_default(), hash);
+        batch.push(hash, point, earlier);
         Ok(batch.bytes() as isize - before + freed)
     }
 

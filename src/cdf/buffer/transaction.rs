@@ -11,7 +11,7 @@ use super::moment::{Moment, Subtransaction};
 use super::points;
 use super::wave::Touched;
 use crate::cdf::encode::fragment;
-use crate::cdf::encode::points::{PlainPoint, SeriesRef};
+use crate::cdf::encode::points::{EncodedPoint, PlainPoint, SeriesRef};
 use crate::cdf::encode::{EncodedRow, KeyKind};
 use crate::cdf::error::Error;
 use crate::cdf::http::connection::Connection;
@@ -152,24 +152,20 @@ impl TransactionBuffer {
         }
     }
 
-    /// Adds a point; `element` is the encoded point, an element of the list of its series.
-    #[allow(clippy::too_many_arguments)]
+    /// Adds an encoded point.
     pub fn push_point(
         &mut self,
         lane: usize,
         subtransaction: Subtransaction,
         mode: Mode,
-        series: &SeriesRef<'_>,
-        timestamp: i64,
-        element: &[u8],
+        point: &EncodedPoint<'_>,
         spill: &mut dyn Spill,
     ) -> Result<(), Error> {
         self.check()?;
-        let of = Touched::Range(points::series_hash(series), (timestamp, timestamp));
-        let floor = self.floor(lane, of, mode, series.kind());
+        let of = Touched::Range(points::series_hash(&point.series), (point.timestamp, point.timestamp));
+        let floor = self.floor(lane, of, mode, point.series.kind());
         let outside = self.outside();
-        let delta =
-            self.lanes[lane].push_point(subtransaction, mode, series, timestamp, floor, &outside, element)?;
+        let delta = self.lanes[lane].push_point(subtransaction, mode, point, floor, &outside)?;
         self.account(delta, spill)
     }
 

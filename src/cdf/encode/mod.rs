@@ -1,5 +1,6 @@
-//! Cells to wire bytes: rows become fragments of JSON, which a batch collects into requests, and points messages of protobuf,
-//! which go straight into the batch of their series.
+//! Cells to wire bytes. A row becomes a [fragment](fragment) of JSON in one pass over its cells; a batch collects fragments
+//! into a request. A point becomes an element of a protobuf message: one that is no more than a moment and a number when
+//! its request is finished, any other when it is written.
 
 pub mod document;
 pub mod fragment;

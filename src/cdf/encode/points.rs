@@ -202,6 +202,16 @@ pub struct PlainPoint<'r> {
     pub value: f64,
 }
 
+/// A point that is not a plain one.
+#[derive(Debug)]
+pub struct EncodedPoint<'r> {
+    pub series: SeriesRef<'r>,
+    /// Milliseconds since 1970.
+    pub timestamp: i64,
+    /// The point as an element of its series' list.
+    pub element: &'r [u8],
+}
+
 /// The ways to name a series, for errors.
 fn ways(table: &Table) -> String {
     let [external_id, space, node] =
@@ -228,8 +238,8 @@ impl PointEncoder {
         })
     }
 
-    /// The row, if it is a plain one that CDF takes: of any other only [`Self::series`], [`Self::timestamp`] and
-    /// [`Self::encode`] know what it means, or what is wrong with it.
+    /// The row's point, if it is a plain one that CDF takes. Any other is for [`Self::encode`], which also knows what is
+    /// wrong with a row.
     #[inline]
     pub fn plain<'r>(&self, row: &'r [Cell<'_>]) -> Option<PlainPoint<'r>> {
         let (Cell::Text(external_id), Cell::Timestamp(micros), Cell::Float(value)) =
@@ -367,8 +377,22 @@ impl PointEncoder {
         Ok(millis)
     }
 
-    /// Appends the row's point, as an element of its series' list, to `out`. On an error `out` is as it was.
-    pub fn encode(
+    /// The row's point, encoded in `out`, whatever stood there.
+    pub fn encode<'r>(
+        &self,
+        table: &Table,
+        row: &'r [Cell<'_>],
+        out: &'r mut Vec<u8>,
+    ) -> Result<EncodedPoint<'r>, Error> {
+        out.clear();
+        let series = self.series(table, row)?;
+        let timestamp = self.timestamp(table, row)?;
+        self.write(table, row, timestamp, out)?;
+        Ok(EncodedPoint { series, timestamp, element: out })
+    }
+
+    /// Appends the row's point as an element of its series' list.
+    fn write(
         &self,
         table: &Table,
         row: &[Cell<'_>],
