@@ -41,6 +41,11 @@ pub fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     Ok(Parser { text: document.get(), at: 0 }.value(LEVELS))
 }
 
+/// The value of a member of a document that is an object.
+pub fn member(value: &RawValue) -> Value {
+    Parser { text: value.get(), at: 0 }.value(LEVELS - 1)
+}
+
 /// Parses a text that is known to be JSON.
 struct Parser<'t> {
     text: &'t str,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::buffer::{Spill, Subtransaction, TransactionBuffer};
 use super::cell::Cell;
+use super::encode::fragment::Fragment;
 use super::encode::instances::InstanceEncoder;
 use super::encode::items::ItemEncoder;
 use super::encode::points::{PointEncoder, SeriesRef};
@@ -150,13 +151,12 @@ impl Writer {
         if encoded.kind == KeyKind::None {
             return Ok(None);
         }
-        let prefix = &self.fragment[..encoded.prefix];
         let place = match &self.encoder {
             Encoder::Raw(encoder) => Some(encoder.destination(table, row)?),
             _ => None,
         };
         let place = place.as_ref().map(|(database, table)| (&**database, &**table));
-        match RowKey::of_fragment(prefix, place) {
+        match RowKey::of_key(Fragment::of(&self.fragment).key_of(&encoded), place) {
             Some(key) => Ok(Some(key)),
             None => Err(Error::internal("an encoded row without its key")),
         }
@@ -262,7 +262,8 @@ impl Writer {
             Some(view) => target.buffer.lane_of_view(&self.connection, resource, view),
             None => target.buffer.lane(&self.connection, resource, None),
         });
-        target.buffer.push_item(lane, target.subtransaction, mode, &self.fragment, encoded, target.spill)
+        let fragment = Fragment::of(&self.fragment);
+        target.buffer.push_item(lane, target.subtransaction, mode, fragment, encoded, target.spill)
     }
 
     fn push_raw(
@@ -282,7 +283,8 @@ impl Writer {
             _ => target.buffer.lane(&self.connection, self.table.options.resource, Some(destination)),
         };
         self.lane = Some(lane);
-        target.buffer.push_item(lane, target.subtransaction, mode, &self.fragment, encoded, target.spill)
+        let fragment = Fragment::of(&self.fragment);
+        target.buffer.push_item(lane, target.subtransaction, mode, fragment, encoded, target.spill)
     }
 }
 

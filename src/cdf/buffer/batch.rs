@@ -72,9 +72,9 @@ impl Batch {
         }
     }
 
-    /// Checks whether the batch holds an item whose object begins with `prefix`.
-    pub(super) fn holds(&self, hash: u64, prefix: &[u8]) -> bool {
-        matches!(self, Batch::Items(batch) if batch.contains(hash, prefix))
+    /// Checks whether the batch holds an item of this key.
+    pub(super) fn holds(&self, hash: u64, key: &[u8]) -> bool {
+        matches!(self, Batch::Items(batch) if batch.contains(hash, key))
     }
 
     /// Checks whether both batches hold the same key, or overlapping time ranges of a series.

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::cdf::encode::fragment::Fragment;
+
 /// The beginning and end of every such body.
 pub const HEAD: &[u8] = b"{\"items\":[";
 
@@ -22,21 +24,21 @@ pub struct Body {
 }
 
 impl Body {
-    pub fn fragment(&self, at: usize) -> &[u8] {
+    pub fn fragment(&self, at: usize) -> Fragment<'_> {
         let (start, end) = self.items[at];
-        &self.bytes[start as usize..end as usize]
+        Fragment::of(&self.bytes[start as usize..end as usize])
     }
 
     /// Returns the items' objects.
-    pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
+    pub fn fragments(&self) -> impl Iterator<Item = Fragment<'_>> + '_ {
         (0..self.items.len()).map(|at| self.fragment(at))
     }
 
-    /// Builds the body `{"items":[…]}` from these fragments.
-    pub fn from_fragments<'f>(fragments: impl IntoIterator<Item = &'f [u8]>) -> Body {
+    /// Builds the body `{"items":[…]}` from these objects.
+    pub fn of(items: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Body {
         let mut body = BodyBuilder::default();
-        for fragment in fragments {
-            body.append(fragment);
+        for item in items {
+            body.append(item.as_ref());
         }
         body.build()
     }
@@ -70,18 +72,19 @@ impl BodyBuilder {
         self.bytes.reserve(bytes + TAIL.len());
     }
 
-    pub fn append(&mut self, fragment: &[u8]) {
+    pub fn append(&mut self, item: &[u8]) {
         if self.bytes.len() > HEAD.len() {
             self.bytes.push(b',');
         }
         let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(fragment);
+        self.bytes.extend_from_slice(item);
         self.items.push((start, self.bytes.len() as u32));
     }
 
     /// Returns the items' objects.
-    pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
-        self.items.iter().map(|(start, end)| &self.bytes[*start as usize..*end as usize])
+    pub fn fragments(&self) -> impl Iterator<Item = Fragment<'_>> + '_ {
+        let item = |(start, end): &(u32, u32)| Fragment::of(&self.bytes[*start as usize..*end as usize]);
+        self.items.iter().map(item)
     }
 
     /// Returns the number of bytes on the heap.

@@ -215,7 +215,7 @@ impl Chunk {
     /// Returns one item. Reads only that item if the body is in a temporary file.
     pub fn fragment(&self, at: usize, from: &mut dyn Spill) -> Result<Cow<'_, [u8]>, Error> {
         match &self.payload {
-            Payload::Memory(body) => Ok(Cow::Borrowed(body.fragment(at))),
+            Payload::Memory(body) => Ok(Cow::Borrowed(body.fragment(at).bytes())),
             Payload::Spilled { extent, bytes, .. } => {
                 let place = extent.offset + (bytes + at * 8) as i64;
                 let place = from.read(Extent { offset: place, len: 8 })?;
@@ -224,7 +224,7 @@ impl Chunk {
                 let offset = extent.offset + i64::from(start);
                 from.read(Extent { offset, len: (end - start) as usize }).map(Cow::Owned)
             }
-            _ => self.read(from).map(|body| Cow::Owned(body.fragment(at).to_vec())),
+            _ => self.read(from).map(|body| Cow::Owned(body.fragment(at).bytes().to_vec())),
         }
     }
 
@@ -275,7 +275,7 @@ fn gather(
     body.reserve(places.len(), bytes);
     if places.iter().all(|(chunk, _)| matches!(chunks[*chunk as usize].payload, Payload::Memory(_))) {
         for (chunk, item) in places {
-            body.append(chunks[*chunk as usize].read(spill)?.fragment(*item as usize));
+            body.append(chunks[*chunk as usize].read(spill)?.fragment(*item as usize).bytes());
         }
         return Ok(body.build());
     }
@@ -288,7 +288,7 @@ fn gather(
         let source = chunks[places[visit[0]].0 as usize].read(spill)?;
         for at in visit {
             let start = copied.len();
-            copied.extend_from_slice(source.fragment(places[*at].1 as usize));
+            copied.extend_from_slice(source.fragment(places[*at].1 as usize).bytes());
             found[*at] = start..copied.len();
         }
     }

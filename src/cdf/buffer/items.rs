@@ -4,10 +4,9 @@ use hashbrown::HashTable;
 
 use super::body::{Body, Room, BODY_BYTES, HEAD, TAIL};
 use super::trace::KeyTrace;
-use crate::cdf::encode::json::Properties;
-use crate::cdf::encode::{merge, EncodedRow};
+use crate::cdf::encode::fragment::{merge, merge_by_existence, Fragment};
+use crate::cdf::encode::{EncodedRow, KeyKind};
 use crate::cdf::error::Error;
-use crate::cdf::hash::hash_bytes;
 use crate::cdf::resource::Resource;
 
 /// The number of items from which a batch is expected to become a full request of 1000.
@@ -112,47 +111,47 @@ impl ItemBatch {
         KeyTrace::of(self.slots.iter().map(|slot| slot.hash))
     }
 
-    fn fragment(&self, slot: &Slot) -> &[u8] {
-        &self.body[slot.start as usize..(slot.start + slot.len) as usize]
+    fn fragment(&self, slot: &Slot) -> Fragment<'_> {
+        Fragment::of(&self.body[slot.start as usize..(slot.start + slot.len) as usize])
+    }
+
+    /// Returns the bytes of the item's key.
+    fn key(&self, slot: &Slot) -> &[u8] {
+        &self.body[slot.start as usize..(slot.start + slot.prefix) as usize]
     }
 
     /// Returns the items' objects.
-    pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
+    pub fn fragments(&self) -> impl Iterator<Item = Fragment<'_>> + '_ {
         self.slots.iter().map(|slot| self.fragment(slot))
     }
 
-    /// Returns the index of the item whose object begins with `prefix`.
-    fn find(&self, hash: u64, prefix: &[u8]) -> Option<usize> {
+    /// Returns the index of the item that has this key.
+    fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
         let same = |at: &u32| {
             let slot = &self.slots[*at as usize];
-            slot.hash == hash
-                && slot.prefix as usize == prefix.len()
-                && self.fragment(slot).starts_with(prefix)
+            slot.hash == hash && self.key(slot) == key
         };
         self.index.find(hash, same).map(|at| *at as usize)
     }
 
-    /// Returns the object of the item that begins with `prefix`.
-    pub fn get(&self, hash: u64, prefix: &[u8]) -> Option<&[u8]> {
-        self.find(hash, prefix).map(|at| self.fragment(&self.slots[at]))
+    /// Returns the object of the item that has this key.
+    pub fn get(&self, hash: u64, key: &[u8]) -> Option<Fragment<'_>> {
+        self.find(hash, key).map(|at| self.fragment(&self.slots[at]))
     }
 
-    pub fn contains(&self, hash: u64, prefix: &[u8]) -> bool {
-        !prefix.is_empty() && self.find(hash, prefix).is_some()
+    pub fn contains(&self, hash: u64, key: &[u8]) -> bool {
+        !key.is_empty() && self.find(hash, key).is_some()
     }
 
     /// Checks whether the batch shares a key with `other`.
     pub fn shares_a_key_with(&self, other: &ItemBatch) -> bool {
-        other.slots.iter().any(|slot| {
-            let fragment = other.fragment(slot);
-            self.contains(slot.hash, &fragment[..slot.prefix as usize])
-        })
+        other.slots.iter().any(|slot| self.contains(slot.hash, other.key(slot)))
     }
 
     /// Adds an item, or merges it with the one of the same key.
-    pub fn push(&mut self, fragment: &[u8], encoded: &EncodedRow, how: Merge) -> Result<(), Error> {
-        let existing =
-            if encoded.prefix > 0 { self.find(encoded.hash, &fragment[..encoded.prefix]) } else { None };
+    pub fn push(&mut self, fragment: Fragment<'_>, encoded: &EncodedRow, how: Merge) -> Result<(), Error> {
+        let key = fragment.key_of(encoded);
+        let existing = if key.is_empty() { None } else { self.find(encoded.hash, key) };
         let Some(at) = existing else {
             self.push_new(fragment, encoded);
             return Ok(());
@@ -163,18 +162,18 @@ impl ItemBatch {
             Merge::Keep => {}
             Merge::Replace => self.replace(at, fragment, encoded),
             Merge::Overlay(resource) => {
-                merged.reserve(fragment.len() * 2);
-                merge::merge(resource, earlier, fragment, &mut merged)?;
+                merged.reserve(fragment.bytes().len() * 2);
+                merge(resource, earlier, fragment, &mut merged)?;
                 let parent = encoded.parent.or(Some(self.slots[at].parent));
-                self.replace(at, &merged, &EncodedRow { parent, ..*encoded });
+                self.replace(at, Fragment::of(&merged), &EncodedRow { parent, ..*encoded });
             }
             Merge::OverlayByExistence(resource) => {
-                merged.reserve(fragment.len() * 2);
-                merge::merge_by_existence(resource, earlier, fragment, &mut merged)?;
+                merged.reserve(fragment.bytes().len() * 2);
+                merge_by_existence(resource, earlier, fragment, &mut merged)?;
+                let merged = Fragment::of(&merged);
                 // The later row's parent is not set if it is only meant for a new item.
-                let parent = Properties::parse(&merged)?.get("parentExternalId");
-                let parent = parent.map(|name| hash_bytes(name.get().as_bytes()));
-                self.replace(at, &merged, &EncodedRow { parent, ..*encoded });
+                let parent = merged.parent_hash(resource)?;
+                self.replace(at, merged, &EncodedRow { parent, ..*encoded });
             }
         }
         if self.dead > BODY_BYTES {
@@ -184,7 +183,7 @@ impl ItemBatch {
     }
 
     /// Adds an item whose key is not in the batch.
-    pub fn push_new(&mut self, fragment: &[u8], encoded: &EncodedRow) {
+    pub fn push_new(&mut self, fragment: Fragment<'_>, encoded: &EncodedRow) {
         let slot = self.append(fragment, encoded);
         if encoded.prefix > 0 {
             let slots = &self.slots;
@@ -197,7 +196,8 @@ impl ItemBatch {
         self.slots.push(slot);
     }
 
-    fn append(&mut self, fragment: &[u8], encoded: &EncodedRow) -> Slot {
+    fn append(&mut self, fragment: Fragment<'_>, encoded: &EncodedRow) -> Slot {
+        let fragment = fragment.bytes();
         if self.body.len() > HEAD.len() {
             self.body.push(b',');
         }
@@ -210,7 +210,7 @@ impl ItemBatch {
         Slot { start, len: fragment.len() as u32, prefix: encoded.prefix as u32, hash: encoded.hash, parent }
     }
 
-    fn replace(&mut self, at: usize, fragment: &[u8], encoded: &EncodedRow) {
+    fn replace(&mut self, at: usize, fragment: Fragment<'_>, encoded: &EncodedRow) {
         self.dead += self.slots[at].len as usize + 1;
         self.slots[at] = self.append(fragment, encoded);
     }
@@ -220,7 +220,7 @@ impl ItemBatch {
         for slot in &later.slots {
             let parent = (slot.parent != NO_PARENT).then_some(slot.parent);
             let encoded = EncodedRow {
-                kind: crate::cdf::encode::KeyKind::None,
+                kind: KeyKind::None,
                 prefix: slot.prefix as usize,
                 hash: slot.hash,
                 deferred: later.deferred,

@@ -15,7 +15,7 @@ use super::destination::Destination;
 use super::moment::Moment;
 use super::pending::PendingItem;
 use super::transaction::TransactionBuffer;
-use crate::cdf::encode::fragment;
+use crate::cdf::encode::fragment::{Fragment, Key};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
 use crate::cdf::hash::hash_bytes;
@@ -36,9 +36,8 @@ type RawTable = (String, String);
 /// A reader's request, limited to one RAW table if `place` is given.
 #[derive(Debug)]
 pub enum WantedRows {
-    /// All writes to these keys. A key is the leading bytes of an item's fragments. `anew`: only keys of which nothing
-    /// was returned yet.
-    OfKeys { place: Option<RawTable>, keys: Vec<Vec<u8>>, anew: bool },
+    /// All writes to these keys. `anew`: only keys of which nothing was returned yet.
+    OfKeys { place: Option<RawTable>, keys: Vec<Key>, anew: bool },
     /// The next writes to keys that nobody has asked for; all writes to a key come together.
     Rest { place: Option<RawTable> },
 }
@@ -78,12 +77,12 @@ impl OwnChunk {
         place.is_none() || self.destination.raw == *place
     }
 
-    fn item(&self, order: u64, fragment: &[u8]) -> PendingItem {
+    fn item(&self, order: u64, fragment: Fragment<'_>) -> PendingItem {
         PendingItem {
             order,
             mode: self.mode,
             kind: self.kind,
-            fragment: fragment.to_vec(),
+            fragment: fragment.bytes().to_vec(),
             raw: self.destination.raw.clone(),
             view: self.destination.view.clone(),
         }
@@ -203,7 +202,7 @@ impl TransactionBuffer {
                         kind: open.kind,
                         rows: batch.items(),
                         destination: destination.clone(),
-                        copy: Some(Rc::new(Body::from_fragments(batch.fragments()))),
+                        copy: Some(Rc::new(Body::of(batch.fragments()))),
                     });
                 }
             }
@@ -225,7 +224,7 @@ impl TransactionBuffer {
             }
             let Some(body) = reading.body(part)? else { continue };
             for (row, fragment) in body.fragments().enumerate() {
-                let hash = short_hash(fragment::key(resource, fragment));
+                let hash = short_hash(fragment.key(resource));
                 reading.own.index.push(RowPlace { hash, part: part as u32, row: row as u32 });
             }
         }
@@ -292,8 +291,8 @@ impl RowReading<'_> {
     }
 
     /// Adds a row if it has the key, and marks it as returned.
-    fn add(&mut self, at: usize, fragment: &[u8], key: &[u8], into: &mut Vec<PendingItem>) {
-        if fragment::key(self.resource, fragment) == key {
+    fn add(&mut self, at: usize, fragment: Fragment<'_>, key: &[u8], into: &mut Vec<PendingItem>) {
+        if fragment.key(self.resource) == key {
             let RowPlace { part, row, .. } = self.own.index[at];
             into.push(self.own.parts[part as usize].item(order(part as usize, row as usize), fragment));
             self.own.give(at);
@@ -303,7 +302,7 @@ impl RowReading<'_> {
     fn of_keys(
         &mut self,
         place: &Option<RawTable>,
-        mut keys: Vec<Vec<u8>>,
+        mut keys: Vec<Key>,
         anew: bool,
     ) -> Result<Vec<PendingItem>, Error> {
         keys.sort_unstable();
@@ -311,7 +310,7 @@ impl RowReading<'_> {
         // The entries that may have one of the keys, and the index of that key.
         let mut found = Vec::new();
         for (which, key) in keys.iter().enumerate() {
-            let entries = self.own.of_hash(short_hash(key));
+            let entries = self.own.of_hash(short_hash(key.as_bytes()));
             found.extend(entries.map(|at| (self.own.index[at].part, self.own.index[at].row, at, which)));
         }
         found.retain(|(part, _, at, _)| {
@@ -325,9 +324,10 @@ impl RowReading<'_> {
             let many = of_part.len() * SPARSE > self.own.parts[part].rows;
             let whole = if many { self.body(part)? } else { None };
             for (_, row, at, which) in of_part {
+                let key = keys[*which].as_bytes();
                 match &whole {
-                    Some(body) => self.add(*at, body.fragment(*row as usize), &keys[*which], &mut items),
-                    None => self.add_one(*at, &keys[*which], &mut items)?,
+                    Some(body) => self.add(*at, body.fragment(*row as usize), key, &mut items),
+                    None => self.add_one(*at, key, &mut items)?,
                 }
             }
         }
@@ -342,7 +342,7 @@ impl RowReading<'_> {
             self.add(at, copy.fragment(row as usize), key, into);
         } else if let Some(chunk) = self.chunks.get(id).copied() {
             let fragment = chunk.fragment(row as usize, self.spill)?;
-            self.add(at, &fragment, key, into);
+            self.add(at, Fragment::of(&fragment), key, into);
         }
         Ok(())
     }
@@ -389,14 +389,14 @@ impl RowReading<'_> {
         part: usize,
         row: usize,
         place: &Option<RawTable>,
-        fragment: &[u8],
+        fragment: Fragment<'_>,
         items: &mut Vec<PendingItem>,
     ) -> Result<(), Error> {
         if self.own.parts[part].kind == KeyKind::None {
             items.push(self.own.parts[part].item(order(part, row), fragment));
             return Ok(());
         }
-        let key = fragment::key(self.resource, fragment);
+        let key = fragment.key(self.resource);
         let same = self.own.of_hash(short_hash(key));
         let is_this = |at: &usize| {
             let entry = self.own.index[*at];

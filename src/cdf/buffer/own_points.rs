@@ -12,7 +12,9 @@ use prost::Message;
 use super::batch::Batch;
 use super::chunk::{Chunk, Spill};
 use super::moment::Moment;
+use super::ranges::range_of;
 use super::transaction::TransactionBuffer;
+use crate::cdf::encode::fragment::Fragment;
 use crate::cdf::encode::points::wire::{
     self, NumericPoint, NumericPoints, Points, StringPoint, StringPoints,
 };
@@ -137,16 +139,11 @@ impl OwnPoints {
     fn add_deletions<'f>(
         &mut self,
         part: usize,
-        stretches: impl Iterator<Item = &'f [u8]>,
+        stretches: impl Iterator<Item = Fragment<'f>>,
     ) -> Result<(), Error> {
         for stretch in stretches {
-            let value: serde_json::Value = serde_json::from_slice(stretch)
-                .map_err(|error| Error::internal(format!("an encoded deletion is not JSON: {error}")))?;
-            let moment = |name: &str| value[name].as_i64().unwrap_or_default();
-            let name = Identity::from_json(&value)
-                .ok_or_else(|| Error::internal("a deletion of datapoints without a series"))?;
-            let (first, last) = (moment("inclusiveBegin"), moment("exclusiveEnd") - 1);
-            self.add(name, part, (0, 0), (first, last));
+            let (name, (first, end)) = range_of(stretch)?;
+            self.add(name, part, (0, 0), (first, end - 1));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::moment::Moment;
 use super::trace::KeyTrace;
 use super::transaction::TransactionBuffer;
 use super::wave::WaveTrace;
-use crate::cdf::encode::fragment;
+use crate::cdf::encode::fragment::{Fragment, Key, ParsedRow};
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::Error;
 use crate::cdf::http::connection::Connection;
@@ -40,23 +40,29 @@ pub struct Pending {
     pub items: Vec<PendingItem>,
 }
 
+impl PendingItem {
+    /// Tells the members of the encoded row apart.
+    pub fn parse(&self) -> Result<ParsedRow<'_>, Error> {
+        Fragment::of(&self.fragment).parse()
+    }
+}
+
 impl Pending {
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 }
 
-/// The requested keys as they appear at the beginning of a fragment, `{"externalId":"…"`, and their hashes.
-struct Keys(HashMap<Vec<u8>, u64>);
+/// The requested keys and their hashes.
+struct Keys(HashMap<Key, u64>);
 
 impl Keys {
     /// Checks whether the fragment has one of the keys, or a key of another kind that only CDF can resolve.
-    fn want(&self, kind: KeyKind, fragment: &[u8]) -> bool {
+    fn want(&self, kind: KeyKind, fragment: Fragment<'_>) -> bool {
         if kind != KeyKind::Key {
             return kind != KeyKind::None;
         }
-        // A key ends where the next member begins, or the object: a text can hold neither unescaped in front of it.
-        self.0.contains_key(fragment::first_member(fragment))
+        self.0.contains_key(fragment.first_member())
     }
 
     fn any_in(&self, trace: &KeyTrace) -> bool {
@@ -66,17 +72,17 @@ impl Keys {
 
 impl TransactionBuffer {
     /// Returns what was written to a resource in the project of a connection; only `before` a moment if it is given.
-    /// With `keys`, the first bytes of keyed fragments, rows with other keys are left out.
+    /// With `keys`, rows with other keys are left out.
     pub fn pending(
         &mut self,
         connection: &Arc<Connection>,
         resource: &'static Resource,
-        keys: Option<Vec<Vec<u8>>>,
+        keys: Option<Vec<Key>>,
         before: Option<Moment>,
         spill: &mut dyn Spill,
     ) -> Result<Pending, Error> {
-        let with_hash = |key: Vec<u8>| {
-            let hash = fragment::key_hash(&key);
+        let with_hash = |key: Key| {
+            let hash = key.hash_of_value();
             (key, hash)
         };
         // An item written by id may have been written earlier under a name that it had then.
@@ -155,13 +161,13 @@ impl Lane {
 impl PendingChunk<'_> {
     fn add_to(self, pending: &mut Pending, keys: Option<&Keys>, spill: &mut dyn Spill) -> Result<(), Error> {
         let PendingChunk { lane, mode, kind, place, .. } = self;
-        let add = |fragment: &[u8]| {
+        let add = |fragment: Fragment<'_>| {
             if keys.is_none_or(|keys| keys.want(kind, fragment)) {
                 pending.items.push(PendingItem {
                     order: pending.items.len() as u64,
                     mode,
                     kind,
-                    fragment: fragment.to_vec(),
+                    fragment: fragment.bytes().to_vec(),
                     raw: lane.destination.raw.clone(),
                     view: lane.destination.view.clone(),
                 });
@@ -170,7 +176,7 @@ impl PendingChunk<'_> {
         match place {
             ChunkPlace::Open(Batch::Items(batch)) => match keys {
                 Some(keys) if kind == KeyKind::Key => {
-                    keys.0.iter().filter_map(|(key, hash)| batch.get(*hash, key)).for_each(add);
+                    keys.0.iter().filter_map(|(key, hash)| batch.get(*hash, key.as_bytes())).for_each(add);
                 }
                 _ => batch.fragments().for_each(add),
             },

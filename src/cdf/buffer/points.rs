@@ -467,8 +467,7 @@ mod tests {
             if at % 2 == 0 || batch.push_known(hash, &plain, 0, || false).is_none() {
                 let mut element = Vec::new();
                 points::write_plain(&mut element, *timestamp, *value);
-                let point =
-                    EncodedPoint { series: series.clone(), timestamp: *timestamp, element: &element };
+                let point = EncodedPoint { series: series.clone(), timestamp: *timestamp, element: &element };
                 batch.push(hash, &point, || ALWAYS);
             }
         }

@@ -6,7 +6,7 @@ use super::lane::{Lane, Outside};
 use super::moment::Subtransaction;
 use super::points::{self, PointBatch};
 use super::wave::{Touched, WaveTrace};
-use crate::cdf::encode::fragment;
+use crate::cdf::encode::fragment::{shown_key, Fragment};
 use crate::cdf::encode::points::{EncodedPoint, PlainPoint, SeriesRef};
 use crate::cdf::encode::{EncodedRow, KeyKind};
 use crate::cdf::error::{Error, Kind};
@@ -20,7 +20,7 @@ impl Lane {
         &mut self,
         subtransaction: Subtransaction,
         mode: Mode,
-        fragment: &[u8],
+        fragment: Fragment<'_>,
         encoded: &EncodedRow,
         floor: usize,
     ) -> Option<isize> {
@@ -36,8 +36,8 @@ impl Lane {
         if !suits
             || self.mixed
             || encoded.kind != KeyKind::Key
-            || !batch.has_room(fragment.len(), per_request)
-            || batch.contains(encoded.hash, &fragment[..encoded.prefix])
+            || !batch.has_room(fragment.bytes().len(), per_request)
+            || batch.contains(encoded.hash, fragment.key_of(encoded))
             || held(encoded.hash)
         {
             return None;
@@ -52,7 +52,7 @@ impl Lane {
         &mut self,
         subtransaction: Subtransaction,
         mode: Mode,
-        fragment: &[u8],
+        fragment: Fragment<'_>,
         encoded: &EncodedRow,
         floor: usize,
         outside: &Outside,
@@ -61,7 +61,7 @@ impl Lane {
             return Ok(delta);
         }
         let segment = self.segment(subtransaction);
-        let prefix = &fragment[..encoded.prefix];
+        let key = fragment.key_of(encoded);
         let wave = match encoded.kind {
             // Waves are sent one after another, whichever savepoint a row was written in.
             KeyKind::None if !self.destination.resource.has_key() => {
@@ -69,7 +69,7 @@ impl Lane {
                 self.written
             }
             KeyKind::None => 0,
-            _ => self.wave(segment, mode, encoded.kind, floor, Touched::Item(encoded.hash, prefix)),
+            _ => self.wave(segment, mode, encoded.kind, floor, Touched::Item(encoded.hash, key)),
         };
         let merge = self.merge(mode);
         let per_request = self.per_request();
@@ -78,19 +78,18 @@ impl Lane {
         let Batch::Items(batch) = &self.segments[segment].open[at].batch else {
             return Err(Error::internal("a row of items in a batch of datapoints"));
         };
-        if batch.contains(encoded.hash, prefix) {
+        if batch.contains(encoded.hash, key) {
             if mode.on_conflict == OnConflict::Error {
                 let noun = self.destination.resource.noun;
-                let key = fragment::shown_key(prefix);
                 return Err(Error::new(
                     Kind::Duplicate,
                     format!("the {noun} is written twice in this transaction"),
                 )
                 .about(self.destination.name())
-                .refusing(vec![key], 1)
+                .refusing(vec![shown_key(key)], 1)
                 .hint("The table's option on_conflict is \"error\"."));
             }
-        } else if !batch.has_room(fragment.len(), per_request) {
+        } else if !batch.has_room(fragment.bytes().len(), per_request) {
             let before = self.memory() as isize;
             let room = self.close_full(segment, at, outside)?;
             at = self.open(segment, wave, mode, encoded.kind);

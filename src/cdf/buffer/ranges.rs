@@ -3,9 +3,13 @@
 use hashbrown::HashMap;
 
 use super::body::{Body, BodyBuilder};
-use crate::cdf::encode::json;
+use crate::cdf::encode::fragment::{self, Fragment};
 use crate::cdf::encode::points::SeriesRef;
+use crate::cdf::error::{Error, Identity};
 use crate::cdf::resource::datapoints::RANGES_PER_REQUEST;
+
+const BEGIN: &str = "inclusiveBegin";
+const END: &str = "exclusiveEnd";
 
 /// `{"items":[{…,"inclusiveBegin":…,"exclusiveEnd":…},…]}`
 #[derive(Debug)]
@@ -50,14 +54,12 @@ impl RangeBatch {
 
     /// Adds a time range; its end is exclusive.
     pub fn push(&mut self, series: &SeriesRef<'_>, hash: u64, first: i64, end: i64) {
-        let mut fragment = vec![b'{'];
-        series.write_json(&mut fragment);
-        fragment.extend_from_slice(b",\"inclusiveBegin\":");
-        json::write(&mut fragment, &first);
-        fragment.extend_from_slice(b",\"exclusiveEnd\":");
-        json::write(&mut fragment, &end);
-        fragment.push(b'}');
-        self.body.append(&fragment);
+        let mut range = vec![b'{'];
+        series.write_json(&mut range);
+        fragment::member(&mut range, BEGIN, &first.to_string());
+        fragment::member(&mut range, END, &end.to_string());
+        fragment::end(&mut range);
+        self.body.append(&range);
         self.widen(hash, (first, end - 1));
     }
 
@@ -68,16 +70,26 @@ impl RangeBatch {
 
     /// Moves the ranges of a later batch into this one. The caller has checked that there is room.
     pub fn absorb(&mut self, later: RangeBatch) {
-        later.body.fragments().for_each(|fragment| self.body.append(fragment));
+        later.body.fragments().for_each(|range| self.body.append(range.bytes()));
         later.ranges().for_each(|(series, span)| self.widen(series, span));
     }
 
     /// Returns the ranges' objects.
-    pub fn fragments(&self) -> impl Iterator<Item = &[u8]> + '_ {
+    pub fn fragments(&self) -> impl Iterator<Item = Fragment<'_>> + '_ {
         self.body.fragments()
     }
 
     pub fn close(self) -> Body {
         self.body.build()
     }
+}
+
+/// Returns the series of a range, its first moment and its exclusive end.
+pub fn range_of(range: Fragment<'_>) -> Result<(Identity, (i64, i64)), Error> {
+    let range: serde_json::Value = serde_json::from_slice(range.bytes())
+        .map_err(|error| Error::internal(format!("an encoded deletion is not JSON: {error}")))?;
+    let moment = |name: &str| range[name].as_i64().unwrap_or_default();
+    let series = Identity::from_json(&range)
+        .ok_or_else(|| Error::internal("a deletion of datapoints without a series"))?;
+    Ok((series, (moment(BEGIN), moment(END))))
 }

@@ -8,6 +8,7 @@ use prost::Message;
 
 use super::*;
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
+use crate::cdf::encode::fragment::{Fragment, Key};
 use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::points::{wire, SeriesRef};
 use crate::cdf::encode::KeyKind;
@@ -94,7 +95,7 @@ fn deliver_items(deliveries: Vec<Delivery>, spill: &mut MemorySpill) -> BTreeMap
             let whole: serde_json::Value = serde_json::from_slice(&body.bytes).unwrap();
             assert_eq!(whole["items"].as_array().unwrap().len(), rows);
             for at in 0..rows {
-                let properties = Properties::parse(body.fragment(at)).unwrap();
+                let properties = Properties::parse(body.fragment(at).bytes()).unwrap();
                 let key = properties.get("externalId").unwrap().get().to_owned();
                 assert!(seen.insert((wave, key.clone())), "{key} twice in wave {wave}");
                 if operation == Operation::Delete {
@@ -221,8 +222,8 @@ fn deliver_modes(deliveries: Vec<Delivery>, spill: &mut MemorySpill) -> BTreeMap
         let (wave, mode) = (chunk.wave, chunk.header.mode);
         let body = chunk.into_body(spill).unwrap();
         for fragment in body.fragments() {
-            let row = Properties::parse(fragment).unwrap();
-            let key: String = serde_json::from_str(row.get("externalId").unwrap().get()).unwrap();
+            let row = fragment.parse().unwrap();
+            let Some(Identity::ExternalId(key)) = row.identity() else { panic!("{fragment:?}") };
             assert!(seen.insert((wave, key.clone())), "{key} twice in wave {wave}");
             let item = stored.entry(key.clone()).or_insert_with(|| before(&key));
             let row = match (mode.operation, mode.on_conflict, &item) {
@@ -231,12 +232,11 @@ fn deliver_modes(deliveries: Vec<Delivery>, spill: &mut MemorySpill) -> BTreeMap
                     continue;
                 }
                 (_, OnConflict::Ignore, Some(_)) => continue,
-                (_, _, Some(_)) => row.into_existing().unwrap(),
-                (_, _, None) => row.into_new(),
+                (_, _, item) => row.properties(item.is_some()),
             };
             let item = item.get_or_insert_default();
-            for (name, value) in row.0.into_iter().skip(1) {
-                item.insert(name.into_owned(), value.get().to_owned());
+            for (name, value) in &row.0 {
+                item.insert(name.clone().into_owned(), value.get().to_owned());
             }
         }
     }
@@ -524,8 +524,7 @@ fn work_that_is_not_done_is_an_error() {
 fn by_key(items: &[PendingItem]) -> BTreeMap<Vec<u8>, Vec<String>> {
     let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for item in items {
-        let key = Some(crate::cdf::encode::fragment::first_member(&item.fragment))
-            .filter(|_| item.kind == KeyKind::Key);
+        let key = Some(Fragment::of(&item.fragment).first_member()).filter(|_| item.kind == KeyKind::Key);
         let text = String::from_utf8_lossy(&item.fragment).into_owned();
         found.entry(key.unwrap_or_default().to_vec()).or_default().push(format!("{:?} {text}", item.mode));
     }
@@ -574,8 +573,9 @@ fn what_is_asked_for_part_by_part_is_all_that_is_pending() {
         }
         let mut items = Vec::new();
         for _ in 0..3 {
-            let mut keys: Vec<Vec<u8>> = all.keys().filter(|_| random.below(4) == 0).cloned().collect();
-            keys.retain(|key| !by_key(&items).contains_key(key) && !key.is_empty());
+            let mut keys: Vec<Key> = names.iter().map(|name| Key::of_external_id(name)).collect();
+            keys.retain(|key| all.contains_key(key.as_bytes()) && random.below(4) == 0);
+            keys.retain(|key| !by_key(&items).contains_key(key.as_bytes()));
             items.extend(
                 buffer
                     .answer(&mut own, WantedRows::OfKeys { place: None, keys, anew: false }, &mut spill)

@@ -10,7 +10,7 @@ use super::lane::{Lane, Outside};
 use super::moment::{Moment, Subtransaction};
 use super::points;
 use super::wave::Touched;
-use crate::cdf::encode::fragment;
+use crate::cdf::encode::fragment::Fragment;
 use crate::cdf::encode::points::{EncodedPoint, PlainPoint, SeriesRef};
 use crate::cdf::encode::{EncodedRow, KeyKind};
 use crate::cdf::error::Error;
@@ -116,15 +116,15 @@ impl TransactionBuffer {
         lane: usize,
         subtransaction: Subtransaction,
         mode: Mode,
-        fragment: &[u8],
+        fragment: Fragment<'_>,
         encoded: &EncodedRow,
         spill: &mut dyn Spill,
     ) -> Result<(), Error> {
         self.check()?;
         if encoded.kind == KeyKind::Id && !self.lanes[lane].destination.resource.is_numbered() {
-            self.lanes[lane].renames |= fragment::may_rename(fragment, encoded);
+            self.lanes[lane].renames |= fragment.may_rename(encoded);
         }
-        let of = Touched::Item(encoded.hash, &fragment[..encoded.prefix]);
+        let of = Touched::Item(encoded.hash, fragment.key_of(encoded));
         let floor = self.floor(lane, of, mode, encoded.kind);
         let outside = self.outside();
         let delta = self.lanes[lane].push_item(subtransaction, mode, fragment, encoded, floor, &outside)?;

@@ -63,7 +63,7 @@ impl WaveTrace {
 /// The part of an item or series that a lane may hold.
 #[derive(Clone, Copy)]
 pub(super) enum Touched<'k> {
-    /// The hash of its key, and the first bytes of its object.
+    /// The hash and the bytes of its key.
     Item(u64, &'k [u8]),
     /// The hash of a series and a time range, its last moment included.
     Range(u64, (i64, i64)),
@@ -80,7 +80,7 @@ impl Touched<'_> {
 
     pub(super) fn is_in_batch(self, batch: &Batch) -> bool {
         match (self, batch) {
-            (Touched::Item(hash, prefix), batch) => batch.holds(hash, prefix),
+            (Touched::Item(hash, key), batch) => batch.holds(hash, key),
             (Touched::Range(series, range), Batch::Points(batch)) => batch.overlaps(series, range),
             (Touched::Range(series, range), Batch::Ranges(batch)) => batch.overlaps(series, range),
             (Touched::Range(..), Batch::Items(_)) => false,

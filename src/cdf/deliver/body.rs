@@ -1,4 +1,6 @@
-//! Looking into request bodies: keys, names, updates. Done only where a request cannot be sent as it is, or was refused.
+//! The rows of a request's body: keys, names, updates.
+
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use hashbrown::HashSet;
@@ -7,43 +9,65 @@ use serde_json::Value;
 
 use crate::cdf::buffer::{Body, BodyBuilder, Destination};
 use crate::cdf::document;
-use crate::cdf::encode::json::Properties;
-use crate::cdf::encode::{fragment, json as json_writer, KeyKind};
+use crate::cdf::encode::fragment::{self, Fragment, ParsedRow};
+use crate::cdf::encode::{json as json_writer, KeyKind};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::response::Response;
-use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 use crate::cdf::resource::{Create, Naming, Resource, Rule};
 
-/// Items of a body, as CDF's objects.
-pub(super) struct Parsed<'b> {
-    pub(super) items: Vec<Properties<'b>>,
+/// The rows of a body. They are parsed when the first question about them arises, all of them at once: a request that can be
+/// sent as it is, and that CDF does not refuse, is never parsed.
+pub(super) struct BodyRows<'b> {
+    body: &'b Body,
+    parsed: OnceLock<Vec<ParsedRow<'b>>>,
 }
 
-impl<'b> Parsed<'b> {
-    pub(super) fn all(body: &'b Body) -> Result<Self, Error> {
-        let items =
-            (0..body.items.len()).map(|at| Properties::parse(body.fragment(at))).collect::<Result<_, _>>()?;
-        Ok(Parsed { items })
+impl<'b> BodyRows<'b> {
+    pub(super) fn of(body: &'b Body) -> Self {
+        BodyRows { body, parsed: OnceLock::new() }
     }
 
-    /// As `all`, each with what an existing item gets of it.
-    pub(super) fn existing(body: &'b Body) -> Result<Self, Error> {
-        let existing = |item: Properties<'b>| item.into_existing();
-        Ok(Parsed { items: Parsed::all(body)?.items.into_iter().map(existing).collect::<Result<_, _>>()? })
+    pub(super) fn len(&self) -> usize {
+        self.body.items.len()
     }
 
-    pub(super) fn has(&self, at: usize, resource: &Resource, required: &[&str]) -> bool {
-        required.iter().all(|name| {
-            let property = resource.column(name).map_or(*name, |column| column.property);
-            self.items[at].get(property).is_some_and(|value| value.get() != "null")
-        })
+    /// The places of all rows.
+    pub(super) fn all(&self) -> Vec<usize> {
+        (0..self.len()).collect()
     }
 
-    /// `{"externalId":…}` or `{"id":…}`: the key comes first.
-    pub(super) fn key_object(&self, at: usize) -> Vec<u8> {
-        self.items[at].key_object()
+    pub(super) fn fragment(&self, at: usize) -> Fragment<'b> {
+        self.body.fragment(at)
+    }
+
+    pub(super) fn parsed(&self) -> Result<&[ParsedRow<'b>], Error> {
+        if let Some(parsed) = self.parsed.get() {
+            return Ok(parsed);
+        }
+        let parsed = self.body.fragments().map(Fragment::parse).collect::<Result<_, _>>()?;
+        Ok(self.parsed.get_or_init(|| parsed))
+    }
+
+    pub(super) fn row(&self, at: usize) -> Result<&ParsedRow<'b>, Error> {
+        Ok(&self.parsed()?[at])
+    }
+
+    /// Those of the rows that have values for all columns that a new item needs, and the others.
+    pub(super) fn by_completeness(
+        &self,
+        rows: Vec<usize>,
+        resource: &Resource,
+        required: &[&str],
+    ) -> Result<(Vec<usize>, Vec<usize>), Error> {
+        let parsed = self.parsed()?;
+        let has = |at: usize, name: &str| {
+            let property = resource.column(name).map_or(name, |column| column.property);
+            let mut members = parsed[at].members();
+            members.find(|(name, _)| *name == property).is_some_and(|(_, value)| value.get() != "null")
+        };
+        Ok(rows.into_iter().partition(|at| required.iter().all(|name| has(*at, name))))
     }
 
     /// The element of an update request, with what becomes of the columns of a sequence; None if the item changes nothing
@@ -54,12 +78,13 @@ impl<'b> Parsed<'b> {
         resource: &Resource,
         kind: KeyKind,
         columns: Option<&[u8]>,
-    ) -> Option<Vec<u8>> {
-        let mut out = self.key_object(at);
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let row = self.row(at)?;
+        let mut out = row.key_object();
         fragment::reopen(&mut out);
         out.extend_from_slice(b",\"update\":{");
         let start = out.len();
-        for (property, value) in &self.items[at].0[1..] {
+        for (property, value) in &row.properties(true).0 {
             let Some(column) = resource.column(property) else {
                 continue;
             };
@@ -95,7 +120,7 @@ impl<'b> Parsed<'b> {
         }
         let changes = out.len() > start;
         out.extend_from_slice(b"}}");
-        changes.then_some(out)
+        Ok(changes.then_some(out))
     }
 
     /// What cannot be changed must be what the existing item has: silently keeping the old value would lose the row's.
@@ -108,21 +133,28 @@ impl<'b> Parsed<'b> {
     ) -> Result<(), Error> {
         let immutable = |rule: &Rule| matches!(rule, Rule::ImmutableBool | Rule::ImmutableText { .. });
         let fixed: Vec<_> = resource.columns.iter().filter(|column| immutable(&column.rule)).collect();
-        let written = |at: &usize| fixed.iter().any(|column| self.items[*at].get(column.property).is_some());
-        if fixed.is_empty() || !rows.iter().any(written) {
+        if fixed.is_empty() {
+            return Ok(());
+        }
+        let parsed = self.parsed()?;
+        let written = |at: &usize| {
+            let properties = parsed[*at].properties(true);
+            fixed.iter().any(|column| properties.get(column.property).is_some())
+        };
+        if !rows.iter().any(written) {
             return Ok(());
         }
         let existing = listing(answer)?;
         for at in rows {
-            let Some((key, value)) = self.items[*at].0.first() else {
+            let Some((key, value)) = parsed[*at].key() else {
                 continue;
             };
             let key_value: Value = serde_json::from_str(value.get()).unwrap_or_default();
-            let Some(found) = existing.iter().find(|item| item[&**key] == key_value) else {
+            let Some(found) = existing.iter().find(|item| item[key] == key_value) else {
                 continue;
             };
             for column in &fixed {
-                let Some(wanted) = self.items[*at].get(column.property) else {
+                let Some(wanted) = parsed[*at].properties(true).get(column.property) else {
                     continue;
                 };
                 let wanted: Value = serde_json::from_str(wanted.get()).unwrap_or_default();
@@ -148,31 +180,31 @@ impl<'b> Parsed<'b> {
 
     /// Those of the rows that say something else than what CDF has returned.
     pub(super) fn different(&self, rows: &[usize], answer: &Response) -> Result<Vec<usize>, Error> {
-        let existing = listing(answer)?;
+        let (parsed, existing) = (self.parsed()?, listing(answer)?);
         let differs = |at: &usize| {
-            let properties = &self.items[*at].0;
             let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).unwrap_or_default();
-            let key = properties.first().map(|(name, raw)| (&**name, value(raw)));
+            let key = parsed[*at].key().map(|(name, raw)| (name, value(raw)));
             let found = key.and_then(|(name, key)| existing.iter().find(|item| item[name] == key));
-            found.is_none_or(|found| properties.iter().any(|(name, raw)| found[&**name] != value(raw)))
+            let properties = parsed[*at].properties(true);
+            found.is_none_or(|found| properties.0.iter().any(|(name, raw)| found[&**name] != value(raw)))
         };
         Ok(rows.iter().copied().filter(differs).collect())
     }
 }
 
 /// A create request of some items. Nulls ask for clearing, and what is created has nothing to clear.
-pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Result<Bytes, Error> {
+pub(super) fn create_body(body: &BodyRows<'_>, part: &[usize], strip_nulls: bool) -> Result<Bytes, Error> {
     if !strip_nulls {
-        if part.len() == body.items.len() {
-            return Ok(body.bytes.clone());
+        if part.len() == body.len() {
+            return Ok(body.body.bytes.clone());
         }
-        return Ok(Body::from_fragments(part.iter().map(|at| body.fragment(*at))).bytes);
+        return Ok(Body::of(part.iter().map(|at| body.fragment(*at))).bytes);
     }
     let mut made = BodyBuilder::default();
     for at in part {
-        let mut fragment = Vec::new();
-        Properties::parse(body.fragment(*at))?.write_new(&mut fragment, |value| value == "null");
-        made.append(&fragment);
+        let mut item = Vec::new();
+        body.row(*at)?.write_new(&mut item, |value| value == "null");
+        made.append(&item);
     }
     Ok(made.build().bytes)
 }
@@ -181,7 +213,7 @@ pub(super) fn create_body(body: &Body, part: &[usize], strip_nulls: bool) -> Res
 pub(super) fn create_request(
     resource: &Resource,
     create: Create,
-    body: &Body,
+    body: &BodyRows<'_>,
     part: &[usize],
     strip_nulls: bool,
 ) -> Result<(Endpoint, Bytes, Owed), Error> {
@@ -192,8 +224,8 @@ pub(super) fn create_request(
         Create::One => {
             // CDF takes no empty list here, and a new item has none to be emptied.
             let mut item = Vec::new();
-            let properties = part.first().map(|at| Properties::parse(body.fragment(*at))).transpose()?;
-            properties.unwrap_or_default().write_new(&mut item, |value| matches!(value, "null" | "[]"));
+            let [at] = part else { return Err(Error::internal("items that are created one by one")) };
+            body.row(*at)?.write_new(&mut item, |value| matches!(value, "null" | "[]"));
             Ok((resource.write(), item.into(), Owed::Item))
         }
     }
@@ -205,12 +237,12 @@ pub(super) fn listing(response: &Response) -> Result<Vec<Value>, Error> {
     Ok(items.iter().map(document::Value::plain).collect())
 }
 
-pub(super) fn key_of(body: &Body, at: usize) -> Result<Option<Identity>, Error> {
-    Ok(Properties::parse(body.fragment(at))?.identity())
+pub(super) fn key_of(body: &BodyRows<'_>, at: usize) -> Result<Option<Identity>, Error> {
+    Ok(body.row(at)?.identity())
 }
 
 /// Those of the rows whose key is among the names.
-pub(super) fn matching(body: &Body, part: &[usize], names: &[Identity]) -> Result<Vec<usize>, Error> {
+pub(super) fn matching(body: &BodyRows<'_>, part: &[usize], names: &[Identity]) -> Result<Vec<usize>, Error> {
     let names: HashSet<&Identity> = names.iter().collect();
     let mut found = Vec::new();
     for at in part {
@@ -222,7 +254,11 @@ pub(super) fn matching(body: &Body, part: &[usize], names: &[Identity]) -> Resul
 }
 
 /// Those of the rows that CDF returned.
-pub(super) fn present(body: &Body, rows: &[usize], answer: &Response) -> Result<HashSet<usize>, Error> {
+pub(super) fn present(
+    body: &BodyRows<'_>,
+    rows: &[usize],
+    answer: &Response,
+) -> Result<HashSet<usize>, Error> {
     let mut keys = Vec::new();
     for item in listing(answer)? {
         keys.extend(item["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned())));
@@ -233,7 +269,7 @@ pub(super) fn present(body: &Body, rows: &[usize], answer: &Response) -> Result<
 
 /// Those of the rows that have one of the names as key, parent, asset, data set or label.
 pub(super) fn mentioning(
-    body: &Body,
+    body: &BodyRows<'_>,
     part: &[usize],
     names: &[&Identity],
     destination: &Destination,
@@ -255,8 +291,7 @@ pub(super) fn mentioning(
     };
     let mut found = Vec::new();
     for at in part {
-        let properties = Properties::parse(body.fragment(*at))?;
-        let mentions = properties.0.iter().any(|(property, value)| {
+        let mentions = body.row(*at)?.members().any(|(property, value)| {
             let rule = destination.resource.column(property).map(|column| column.rule);
             let names_items = matches!(
                 rule,
@@ -279,32 +314,25 @@ pub(super) fn mentioning(
     Ok(found)
 }
 
-/// The number of a sequence's row.
-fn row_number(body: &Body, at: usize) -> Option<String> {
-    let properties = Properties::parse(body.fragment(at)).ok()?;
-    Some(properties.get(ROW_NUMBER)?.get().to_owned())
-}
-
 /// What errors call the rows: their keys, or the beginning of what was sent of them.
-pub(super) fn named(body: &Body, rows: &[usize]) -> Vec<String> {
-    rows.iter()
-        .take(NAMED_ROWS)
-        .map(|at| match key_of(body, *at) {
-            Ok(Some(key)) => match row_number(body, *at) {
-                Some(number) => format!("{key} row {number}"),
-                None => key.to_string(),
-            },
-            _ => {
-                let text = String::from_utf8_lossy(body.fragment(*at)).into_owned();
+pub(super) fn named(body: &BodyRows<'_>, rows: &[usize]) -> Vec<String> {
+    let name = |at: &usize| {
+        let row = body.row(*at).ok();
+        match row.and_then(|row| Some((row.identity()?, row.number()))) {
+            Some((key, Some(number))) => format!("{key} row {number}"),
+            Some((key, None)) => key.to_string(),
+            None => {
+                let text = String::from_utf8_lossy(body.fragment(*at).bytes()).into_owned();
                 match text.char_indices().nth(120) {
                     Some((end, _)) => format!("{}…", &text[..end]),
                     None => text,
                 }
             }
-        })
-        .collect()
+        }
+    };
+    rows.iter().take(NAMED_ROWS).map(name).collect()
 }
 
-pub(super) fn names(body: &Body, rows: &[usize]) -> String {
+pub(super) fn names(body: &BodyRows<'_>, rows: &[usize]) -> String {
     list_names(named(body, rows).iter(), rows.len())
 }

@@ -2,11 +2,10 @@
 
 use hashbrown::HashSet;
 
-use super::body::{create_request, matching};
+use super::body::{create_request, matching, BodyRows};
 use super::search::Search;
 use super::send::{Meaning, RowRequests};
 use super::transfer::{json_post, Transfer};
-use crate::cdf::buffer::Body;
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::request::Request;
 use crate::cdf::http::response::Response;
@@ -19,7 +18,7 @@ impl Transfer<'_> {
     pub(super) async fn create_blindly(
         &mut self,
         items: &Items,
-        body: &Body,
+        body: &BodyRows<'_>,
         all: Vec<usize>,
     ) -> Result<(), Error> {
         let search = self.creation(items, all);
@@ -30,7 +29,7 @@ impl Transfer<'_> {
     pub(super) async fn create(
         &mut self,
         items: &Items,
-        body: &Body,
+        body: &BodyRows<'_>,
         mut all: Vec<usize>,
     ) -> Result<Vec<usize>, Error> {
         let refuse_existing = self.request.header.mode.on_conflict == OnConflict::Error;
@@ -60,7 +59,7 @@ impl Transfer<'_> {
     fn create_request(
         &self,
         items: &Items,
-        body: &Body,
+        body: &BodyRows<'_>,
         part: &[usize],
         resend: Resend,
     ) -> Result<Request, Error> {
@@ -71,27 +70,27 @@ impl Transfer<'_> {
 }
 
 /// Creates items that have no key.
-struct BlindCreation<'b> {
-    items: &'b Items,
-    body: &'b Body,
+struct BlindCreation<'p, 'b> {
+    items: &'p Items,
+    body: &'p BodyRows<'b>,
 }
 
-impl RowRequests for BlindCreation<'_> {
+impl RowRequests for BlindCreation<'_, '_> {
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
         transfer.create_request(self.items, self.body, part, Resend::OnlyIfNotReceived)
     }
 }
 
 /// Creates items that have a key.
-struct Creation<'b> {
-    items: &'b Items,
-    body: &'b Body,
+struct Creation<'p, 'b> {
+    items: &'p Items,
+    body: &'p BodyRows<'b>,
     refuse_existing: bool,
     /// Rows whose items exist.
     existing: Vec<usize>,
 }
 
-impl RowRequests for Creation<'_> {
+impl RowRequests for Creation<'_, '_> {
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
         // Sent again after a lost answer, the request would be refused because of its own rows.
         let resend = if self.refuse_existing { Resend::OnlyIfNotReceived } else { Resend::Always };

@@ -3,8 +3,7 @@
 use hashbrown::HashMap;
 use serde_json::{json, Value};
 
-use super::body::{create_body, listing, matching, mentioning, named};
-use super::request::all;
+use super::body::{create_body, listing, matching, mentioning, named, BodyRows};
 use super::search::{Blame, Search};
 use super::send::{Meaning, RowRequests};
 use super::transfer::{json_post, Transfer};
@@ -31,16 +30,16 @@ impl Transfer<'_> {
 
     /// Deletes what a request names, except for what CDF says is missing.
     async fn delete_all(&mut self, endpoint: Endpoint) -> Result<(), Error> {
-        let body = &self.request.body;
-        self.send_rows(Search::new(all(body), false), body, &mut Deletion { endpoint, body }).await
+        let body = &BodyRows::of(&self.request.body);
+        self.send_rows(Search::new(body.all(), false), body, &mut Deletion { endpoint, body }).await
     }
 
     /// Deletes assets, children before their parents: CDF refuses to delete an asset that has children.
     async fn delete_assets(&mut self) -> Result<(), Error> {
-        let (body, resource) = (&self.request.body, self.destination.resource);
+        let (body, resource) = (&BodyRows::of(&self.request.body), self.destination.resource);
         let mut parents: HashMap<i64, Option<i64>> = HashMap::new();
         let mut names: HashMap<i64, Value> = HashMap::new();
-        let all = all(body);
+        let all = body.all();
         for part in all.chunks(resource.per_delete) {
             let answer = self.retrieve(body, part).await?;
             for item in listing(&answer)? {
@@ -54,7 +53,8 @@ impl Transfer<'_> {
         ordered.sort_unstable_by(|a, b| b.cmp(a));
         for part in ordered.chunks(resource.per_delete) {
             let keys: Vec<String> = part.iter().map(|(_, id)| json!({ "id": id }).to_string()).collect();
-            let body = &Body::from_fragments(keys.iter().map(|key| key.as_bytes()));
+            let ids = Body::of(keys);
+            let body = &BodyRows::of(&ids);
             let names = part.iter().map(|(_, id)| &names[id]).collect();
             let search = Search::new((0..part.len()).collect(), true);
             self.send_rows(search, body, &mut AssetDeletion { body, names }).await?;
@@ -64,12 +64,12 @@ impl Transfer<'_> {
 }
 
 /// Deletes what the rows name.
-struct Deletion<'b> {
+struct Deletion<'p, 'b> {
     endpoint: Endpoint,
-    body: &'b Body,
+    body: &'p BodyRows<'b>,
 }
 
-impl RowRequests for Deletion<'_> {
+impl RowRequests for Deletion<'_, '_> {
     fn request(&self, _: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
         let content = create_body(self.body, part, false)?;
         Ok(json_post(self.endpoint.clone(), content, Resend::Always, Owed::Object))
@@ -104,13 +104,13 @@ impl RowRequests for Deletion<'_> {
 }
 
 /// Deletes assets by their ids.
-struct AssetDeletion<'b> {
-    body: &'b Body,
+struct AssetDeletion<'p, 'b> {
+    body: &'p BodyRows<'b>,
     /// The external ids of the assets, if they have any.
-    names: Vec<&'b Value>,
+    names: Vec<&'p Value>,
 }
 
-impl RowRequests for AssetDeletion<'_> {
+impl RowRequests for AssetDeletion<'_, '_> {
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
         let content = create_body(self.body, part, false)?;
         Ok(json_post(transfer.destination.resource.delete(), content, Resend::Always, Owed::Object))
@@ -125,7 +125,7 @@ impl RowRequests for AssetDeletion<'_> {
         without_missing(transfer, self.body, part, error)
     }
 
-    fn blamed(&self, transfer: &Transfer<'_>, body: &Body, blame: Blame) -> Error {
+    fn blamed(&self, transfer: &Transfer<'_>, body: &BodyRows<'_>, blame: Blame) -> Error {
         let name = |at: &usize| match self.names[*at] {
             Value::String(name) => format!("\"{name}\""),
             _ => named(body, &[*at]).concat(),
@@ -141,7 +141,7 @@ impl RowRequests for AssetDeletion<'_> {
 /// are sent again without them.
 pub(super) fn without_missing(
     transfer: &Transfer<'_>,
-    body: &Body,
+    body: &BodyRows<'_>,
     part: Vec<usize>,
     error: RequestError,
 ) -> Result<Meaning, Error> {

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::body::named;
+use super::body::{named, BodyRows};
 use super::transfer::Transfer;
-use crate::cdf::buffer::{Body, Destination};
+use crate::cdf::buffer::Destination;
 use crate::cdf::error::{ApiError, Error, Fate, Kind, Noun, RequestError};
 use crate::cdf::resource::{Items, Role};
 
@@ -81,7 +81,7 @@ impl Transfer<'_> {
     }
 
     /// Makes the error for rows that an UPDATE has read and that no longer exist.
-    pub(super) fn gone(&self, body: &Body, rows: &[usize]) -> Error {
+    pub(super) fn gone(&self, body: &BodyRows<'_>, rows: &[usize]) -> Error {
         let noun = self.destination.resource.noun;
         self.error(Kind::MissingReference, format!("the {noun} to be updated is gone"))
             .refusing(named(body, rows), rows.len())
@@ -89,7 +89,7 @@ impl Transfer<'_> {
     }
 
     /// Makes the error for rows that exist although the table's option on_conflict is `error`.
-    pub(super) fn exists(&self, body: &Body, rows: &[usize]) -> Error {
+    pub(super) fn exists(&self, body: &BodyRows<'_>, rows: &[usize]) -> Error {
         let noun = self.destination.resource.noun;
         self.error(Kind::Duplicate, format!("the {noun} exists in CDF already"))
             .refusing(named(body, rows), rows.len())
@@ -97,7 +97,7 @@ impl Transfer<'_> {
     }
 
     /// Makes the error for rows that can only update an item, which does not exist.
-    pub(super) fn incomplete(&self, items: &Items, body: &Body, rows: &[usize]) -> Error {
+    pub(super) fn incomplete(&self, items: &Items, body: &BodyRows<'_>, rows: &[usize]) -> Error {
         let required: Vec<_> = items.required.iter().map(|name| self.column_name(name)).collect();
         let noun = self.destination.resource.noun;
         self.error(Kind::MissingValue, format!("a new {noun} needs a value for {}", required.join(", ")))

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
 
-use super::body::key_of;
-use crate::cdf::buffer::{Body, Destination};
-use crate::cdf::encode::fragment::external_id;
+use super::body::{key_of, BodyRows};
+use crate::cdf::buffer::Destination;
 use crate::cdf::encode::json;
 use crate::cdf::error::{ApiError, Error, Identity};
 use crate::cdf::hash::{self, hash_bytes};
@@ -117,7 +116,7 @@ impl Fresh {
     pub(super) fn remember(
         &self,
         destination: &Destination,
-        body: &Body,
+        body: &BodyRows<'_>,
         rows: &[usize],
     ) -> Result<(), Error> {
         let resource = destination.resource;
@@ -127,9 +126,8 @@ impl Fresh {
         let scope = scope(destination, resource.path);
         let mut fresh = self.keys();
         for at in rows {
-            let fragment = body.fragment(*at);
             // The fast path, which serves nearly all rows.
-            if let Some(text) = external_id(fragment) {
+            if let Some(text) = body.fragment(*at).external_id() {
                 fresh.add(hashed(scope, text));
             } else if let Some(identity) = key_of(body, *at)? {
                 fresh.add(key(scope, &identity));
@@ -198,6 +196,7 @@ fn named_in_words(message: &str) -> Vec<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cdf::encode::fragment::Fragment;
 
     #[test]
     fn items_are_told_apart_by_resource_and_key() {
@@ -211,10 +210,10 @@ mod tests {
     fn an_encoded_row_has_the_key_that_cdf_names() {
         for name in ["a", "", "q\"\\", "\\", "\u{1f6e2}\n", "\"}", "\\\""] {
             let row = serde_json::json!({ "externalId": name, "name": "x\"y" }).to_string();
-            let text = external_id(row.as_bytes()).unwrap();
+            let text = Fragment::of(row.as_bytes()).external_id().unwrap();
             assert_eq!(hashed(1, text), key(1, &Identity::ExternalId(name.into())), "{row}");
         }
-        assert_eq!(external_id(b"{\"id\":1}"), None);
+        assert_eq!(Fragment::of(b"{\"id\":1}").external_id(), None);
     }
 
     #[test]

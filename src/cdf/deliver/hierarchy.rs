@@ -8,7 +8,6 @@ use std::rc::Rc;
 use hashbrown::HashMap;
 
 use crate::cdf::buffer::{Chunk, Header, Spill, BODY_BYTES};
-use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{list_names, Error, Kind};
 use crate::cdf::hash::IdentityHash;
@@ -148,14 +147,12 @@ fn describe(cycle: Vec<u32>, nodes: &[Node], chunks: &[Chunk], spill: &mut dyn S
     let mut names = Vec::new();
     for at in cycle.iter().take(crate::cdf::error::NAMED_ROWS) {
         let node = nodes[*at as usize];
-        let name = chunks[node.chunk as usize].read(spill).and_then(|body| {
-            let properties = Properties::parse(body.fragment(node.item as usize))?;
-            Ok(properties.get("externalId").map_or_else(|| "?".to_owned(), |name| name.get().to_owned()))
-        });
-        match name {
-            Ok(name) => names.push(name),
+        let body = match chunks[node.chunk as usize].read(spill) {
+            Ok(body) => body,
             Err(error) => return error,
-        }
+        };
+        let name = body.fragment(node.item as usize).external_id().unwrap_or(b"?");
+        names.push(String::from_utf8_lossy(name).into_owned());
     }
     let naming = cycle.first().map(|at| chunks[nodes[*at as usize].chunk as usize].header.mode.naming);
     let parent = ASSETS.named_as(Role::Parent, naming.unwrap_or_default());
@@ -321,7 +318,7 @@ mod tests {
                 None => format!(r#"{{"externalId":"{key}"}}"#).into_bytes(),
             })
             .collect();
-        let mut body = Body::from_fragments(fragments.iter().map(|fragment| &**fragment));
+        let mut body = Body::of(&fragments);
         let hash = |name: &str| hash_bytes(format!("\"{name}\"").as_bytes());
         body.family = assets.iter().map(|(key, parent)| (hash(key), parent.map_or(0, hash))).collect();
         let mut chunk = Chunk::new(wave, Header::new(Mode::default(), KeyKind::Key), assets.len(), body);
@@ -333,8 +330,8 @@ mod tests {
         let body = chunk.read(spill).unwrap();
         (0..body.items.len())
             .map(|at| {
-                let properties = Properties::parse(body.fragment(at)).unwrap();
-                properties.get("externalId").unwrap().get().trim_matches('"').to_owned()
+                let name = body.fragment(at).external_id().unwrap();
+                String::from_utf8_lossy(name).trim_matches('"').to_owned()
             })
             .collect()
     }

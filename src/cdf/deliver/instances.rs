@@ -5,13 +5,11 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use serde_json::{json, Value};
 
-use super::body::{key_of, listing};
-use super::request::all;
+use super::body::{key_of, listing, BodyRows};
 use super::search::Search;
 use super::send::{Meaning, RowRequests};
 use super::transfer::{json_post, Transfer};
-use crate::cdf::buffer::Body;
-use crate::cdf::encode::fragment::{end_member, KEY};
+use crate::cdf::encode::fragment::{end_of, member};
 use crate::cdf::encode::json::{self, Properties};
 use crate::cdf::error::{Error, Identity, RequestError};
 use crate::cdf::http::owed::Owed;
@@ -26,8 +24,8 @@ const CONFLICTS: u32 = 8;
 
 impl Transfer<'_> {
     pub(super) async fn instances(&mut self, edges: bool) -> Result<(), Error> {
-        let (body, mode) = (&self.request.body, self.request.header.mode);
-        let all = all(body);
+        let (body, mode) = (&BodyRows::of(&self.request.body), self.request.header.mode);
+        let all = body.all();
         // An existing instance may get less than a new one.
         let existing = match (mode.operation, mode.on_conflict) {
             (Operation::Upsert, OnConflict::UpdateListed) => self.existing(edges, body, &all).await?,
@@ -47,15 +45,15 @@ impl Transfer<'_> {
 
     /// Deletes instances. CDF ignores those that do not exist.
     pub(super) async fn delete_instances(&mut self, edges: bool) -> Result<(), Error> {
-        let body = &self.request.body;
-        self.send_rows(Search::new(all(body), false), body, &mut InstanceDeletion { edges, body }).await
+        let body = &BodyRows::of(&self.request.body);
+        self.send_rows(Search::new(body.all(), false), body, &mut InstanceDeletion { edges, body }).await
     }
 
     /// Returns those of the rows that exist in CDF, with CDF's values.
     async fn existing(
         &self,
         edges: bool,
-        body: &Body,
+        body: &BodyRows<'_>,
         rows: &[usize],
     ) -> Result<HashMap<usize, Value>, Error> {
         let request = naming(edges, body, rows)?;
@@ -77,9 +75,9 @@ impl Transfer<'_> {
 }
 
 /// Applies rows: a missing instance is created, and an existing one gets the properties of its row.
-struct Application<'b> {
+struct Application<'p, 'b> {
     edges: bool,
-    body: &'b Body,
+    body: &'p BodyRows<'b>,
     on_conflict: OnConflict,
     /// CDF's values of the rows that give an instance less if it exists.
     existing: HashMap<usize, Value>,
@@ -87,7 +85,7 @@ struct Application<'b> {
     conflicts: u32,
 }
 
-impl RowRequests for Application<'_> {
+impl RowRequests for Application<'_, '_> {
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
         // Sent again after a lost answer, rows would be refused because of their own first attempt.
         let resend = match self.on_conflict {
@@ -135,13 +133,12 @@ impl RowRequests for Application<'_> {
     }
 }
 
-impl Application<'_> {
+impl Application<'_, '_> {
     /// Returns the body of the request for some of the rows.
     fn body(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Vec<u8>, Error> {
         let view = transfer.destination.view.as_ref();
         let view = view.ok_or_else(|| Error::internal("instances without a view"))?;
         let source = view.name.source().to_string();
-        let ends = InstanceEnd::ALL.map(InstanceEnd::property).map(|end| (end_member(end), end));
         let mut out = b"{\"items\":[".to_vec();
         for (position, at) in part.iter().enumerate() {
             if position > 0 {
@@ -157,34 +154,23 @@ impl Application<'_> {
             if matches!(self.on_conflict, OnConflict::Error | OnConflict::Ignore) {
                 out.extend_from_slice(b",\"existingVersion\":0");
             }
-            let mut properties = Vec::new();
-            let row = Properties::parse(self.body.fragment(*at))?;
             let found = self.existing.get(at);
-            let row = match found {
-                Some(_) => row.into_existing()?,
-                None => row.into_new(),
-            };
+            let members = &self.body.row(*at)?.properties(found.is_some()).0;
+            let (mut ends, mut properties) = (Vec::new(), Vec::new());
+            for (name, value) in members {
+                match end_of(name) {
+                    Some(end) => ends.push((end, *value)),
+                    None => properties.push((&**name, *value)),
+                }
+            }
             // CDF wants an edge's ends with every write of the edge.
-            for (_, end) in ends.iter().filter(|(member, _)| row.get(member).is_none()) {
-                if let Some(kept) = found.map(|found| &found[*end]).filter(|kept| !kept.is_null()) {
-                    out.push(b',');
-                    json::write(&mut out, *end);
-                    out.push(b':');
-                    json::write(&mut out, kept);
+            for end in InstanceEnd::ALL.into_iter().filter(|end| ends.iter().all(|(known, _)| known != end)) {
+                let kept = found.map(|found| &found[end.property()]).filter(|kept| !kept.is_null());
+                if let Some(kept) = kept {
+                    member(&mut out, end.property(), &kept.to_string());
                 }
             }
-            for (member, value) in row.0 {
-                match ends.iter().find(|(end, _)| *end == member) {
-                    Some((_, end)) => {
-                        out.push(b',');
-                        json::write(&mut out, *end);
-                        out.push(b':');
-                        out.extend_from_slice(value.get().as_bytes());
-                    }
-                    None if member == KEY => {}
-                    None => properties.push((member, value)),
-                }
-            }
+            ends.iter().for_each(|(end, value)| member(&mut out, end.property(), value.get()));
             // The row has nothing but its keys, and CDF takes no source without a property.
             if properties.is_empty() {
                 out.push(b'}');
@@ -193,7 +179,7 @@ impl Application<'_> {
             out.extend_from_slice(b",\"sources\":[{\"source\":");
             out.extend_from_slice(source.as_bytes());
             out.extend_from_slice(b",\"properties\":");
-            Properties::write(&mut out, properties.iter().map(|(property, value)| (&**property, *value)));
+            Properties::write_members(&mut out, properties.into_iter());
             out.extend_from_slice(b"}]}");
         }
         out.extend_from_slice(b"],\"replace\":false,\"autoCreateDirectRelations\":true");
@@ -206,12 +192,12 @@ impl Application<'_> {
 }
 
 /// Deletes instances.
-struct InstanceDeletion<'b> {
+struct InstanceDeletion<'p, 'b> {
     edges: bool,
-    body: &'b Body,
+    body: &'p BodyRows<'b>,
 }
 
-impl RowRequests for InstanceDeletion<'_> {
+impl RowRequests for InstanceDeletion<'_, '_> {
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
         let request = naming(self.edges, self.body, part)?;
         Ok(json_post(transfer.destination.resource.delete(), request, Resend::Always, Owed::List))
@@ -219,7 +205,7 @@ impl RowRequests for InstanceDeletion<'_> {
 }
 
 /// Returns the body of a request that names the instances of some rows.
-fn naming(edges: bool, body: &Body, rows: &[usize]) -> Result<Vec<u8>, Error> {
+fn naming(edges: bool, body: &BodyRows<'_>, rows: &[usize]) -> Result<Vec<u8>, Error> {
     let mut items = Vec::with_capacity(rows.len());
     for at in rows {
         let (space, external_id) = name(body, *at)?;
@@ -239,7 +225,7 @@ fn instance_type(edges: bool) -> &'static str {
 }
 
 /// Returns the space and external id of an encoded row.
-fn name(body: &Body, at: usize) -> Result<(String, String), Error> {
+fn name(body: &BodyRows<'_>, at: usize) -> Result<(String, String), Error> {
     match key_of(body, at)? {
         Some(Identity::Instance { space, external_id }) => Ok((space, external_id)),
         _ => Err(Error::internal("an instance without its key")),

@@ -2,8 +2,7 @@
 
 use hashbrown::HashSet;
 
-use super::body::{named, present, Parsed};
-use super::request::all;
+use super::body::{named, present, BodyRows};
 use super::transfer::Transfer;
 use crate::cdf::buffer::Body;
 use crate::cdf::encode::KeyKind;
@@ -20,9 +19,11 @@ const ROUNDS: usize = 20;
 impl Transfer<'_> {
     pub(super) async fn items(&mut self, items: &Items) -> Result<(), Error> {
         let request = self.request;
-        let resolved = if request.header.deferred { Some(self.resolve().await?) } else { None };
-        let body = resolved.as_ref().unwrap_or(&request.body);
-        let all = all(body);
+        let written = BodyRows::of(&request.body);
+        let resolved = if request.header.deferred { self.resolve(&written).await? } else { None };
+        let resolved = resolved.as_ref().map(BodyRows::of);
+        let body = resolved.as_ref().unwrap_or(&written);
+        let all = body.all();
         if request.header.mode.operation == Operation::Update {
             return self.update_existing(body, all).await;
         }
@@ -34,7 +35,7 @@ impl Transfer<'_> {
     }
 
     /// Writes rows that address items by internal id. Such items exist, so only `update` may write them.
-    async fn by_id(&mut self, body: &Body, all: Vec<usize>) -> Result<(), Error> {
+    async fn by_id(&mut self, body: &BodyRows<'_>, all: Vec<usize>) -> Result<(), Error> {
         let on_conflict = self.request.header.mode.on_conflict;
         if matches!(on_conflict, OnConflict::Update | OnConflict::UpdateListed) {
             let missing = self.update(body, all).await?;
@@ -51,7 +52,7 @@ impl Transfer<'_> {
     }
 
     /// Writes rows that an UPDATE has read. If an item is gone, the statement has reported a wrong row count.
-    async fn update_existing(&mut self, body: &Body, all: Vec<usize>) -> Result<(), Error> {
+    async fn update_existing(&mut self, body: &BodyRows<'_>, all: Vec<usize>) -> Result<(), Error> {
         let missing = self.update(body, all).await?;
         if missing.is_empty() {
             return Ok(());
@@ -59,7 +60,7 @@ impl Transfer<'_> {
         Err(self.gone(body, &missing))
     }
 
-    fn none_missing(&self, body: &Body, missing: &[usize]) -> Result<(), Error> {
+    fn none_missing(&self, body: &BodyRows<'_>, missing: &[usize]) -> Result<(), Error> {
         if missing.is_empty() {
             return Ok(());
         }
@@ -70,14 +71,13 @@ impl Transfer<'_> {
             .hint("A row with an id addresses an existing item. Leave id NULL to create one."))
     }
 
-    async fn upsert(&mut self, items: &Items, body: &Body, all: Vec<usize>) -> Result<(), Error> {
+    async fn upsert(&mut self, items: &Items, body: &BodyRows<'_>, all: Vec<usize>) -> Result<(), Error> {
         let header = self.request.header;
         // A row without a value that creation needs can only update an item: CDF would refuse the whole create request.
         let (mut pending, mut existing) = (all, Vec::new());
         if !items.required.is_empty() && !header.complete {
-            let parsed = Parsed::all(body)?;
-            let complete = |at: &usize| parsed.has(*at, self.destination.resource, items.required);
-            (pending, existing) = pending.into_iter().partition(complete);
+            let resource = self.destination.resource;
+            (pending, existing) = body.by_completeness(pending, resource, items.required)?;
         }
         let incomplete: HashSet<usize> = existing.iter().copied().collect();
         let updates = matches!(header.mode.on_conflict, OnConflict::Update | OnConflict::UpdateListed);
@@ -117,13 +117,12 @@ impl Transfer<'_> {
     }
 
     /// Writes rows of items that CDF cannot update. A repeated write must equal what exists.
-    async fn unchanged(&mut self, body: &Body, rows: &[usize]) -> Result<(), Error> {
+    async fn unchanged(&mut self, body: &BodyRows<'_>, rows: &[usize]) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
         }
         let answer = self.retrieve(body, rows).await?;
-        let parsed = Parsed::existing(body)?;
-        let different = parsed.different(rows, &answer)?;
+        let different = body.different(rows, &answer)?;
         if !different.is_empty() {
             let noun = self.destination.resource.noun;
             return Err(self
@@ -136,7 +135,12 @@ impl Transfer<'_> {
     }
 
     /// Handles rows that cannot create an item and must not change one: it only checks that the item exists.
-    async fn settle_incomplete(&mut self, items: &Items, body: &Body, rows: &[usize]) -> Result<(), Error> {
+    async fn settle_incomplete(
+        &mut self,
+        items: &Items,
+        body: &BodyRows<'_>,
+        rows: &[usize],
+    ) -> Result<(), Error> {
         let found = self.look_up(body, rows).await?;
         let lost: Vec<usize> = rows.iter().copied().filter(|at| !found.contains(at)).collect();
         if !lost.is_empty() {
@@ -151,16 +155,15 @@ impl Transfer<'_> {
     }
 
     /// Returns the rows whose items exist in CDF.
-    pub(super) async fn look_up(&self, body: &Body, rows: &[usize]) -> Result<HashSet<usize>, Error> {
+    pub(super) async fn look_up(&self, body: &BodyRows<'_>, rows: &[usize]) -> Result<HashSet<usize>, Error> {
         let answer = self.retrieve(body, rows).await?;
         present(body, rows, &answer)
     }
 
     /// Asks CDF which of the rows' items exist.
-    pub(super) async fn retrieve(&self, body: &Body, rows: &[usize]) -> Result<Response, Error> {
-        let parsed = Parsed::all(body)?;
-        let keys: Vec<Vec<u8>> = rows.iter().map(|at| parsed.key_object(*at)).collect();
-        let mut request = Body::from_fragments(keys.iter().map(|key| &**key)).bytes.to_vec();
+    pub(super) async fn retrieve(&self, body: &BodyRows<'_>, rows: &[usize]) -> Result<Response, Error> {
+        let parsed = body.parsed()?;
+        let mut request = Body::of(rows.iter().map(|at| parsed[*at].key_object())).bytes.to_vec();
         request.pop();
         request.extend_from_slice(b",\"ignoreUnknownIds\":true}");
         self.ask(self.destination.resource.by_ids(), request, Owed::List)

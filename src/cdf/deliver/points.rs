@@ -113,13 +113,7 @@ impl Transfer<'_> {
     /// Returns the timestamps of a series' points in a stretch of time. Milliseconds; the end is excluded.
     async fn moments(&self, series: &Identity, start: i64, end: i64) -> Result<HashSet<i64>, Error> {
         let mut moments = HashSet::new();
-        let mut item = match series {
-            Identity::Id(id) => json!({ "id": id }),
-            Identity::ExternalId(name) => json!({ "externalId": name }),
-            Identity::Instance { space, external_id } => {
-                json!({ "instanceId": { "space": space, "externalId": external_id } })
-            }
-        };
+        let mut item = series.to_json();
         // By default CDF returns only Good points.
         item["ignoreBadDataPoints"] = false.into();
         item["treatUncertainAsBad"] = false.into();

@@ -7,15 +7,14 @@ use hashbrown::{HashMap, HashSet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::body::create_body;
-use super::request::all;
+use super::body::{create_body, BodyRows};
 use super::search::Search;
 use super::send::RowRequests;
 use super::transfer::{json_post, Transfer};
 use crate::cdf::buffer::{Body, BodyBuilder};
-use crate::cdf::encode::fragment::{self, KeyMember};
+use crate::cdf::encode::fragment::{raw_row, ParsedRow};
 use crate::cdf::encode::json::Properties;
-use crate::cdf::error::{Error, Kind, RequestError};
+use crate::cdf::error::{Error, Identity, Kind, RequestError};
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::request::{Request, RequestBody};
@@ -32,11 +31,13 @@ impl Transfer<'_> {
         let mode = self.request.header.mode;
         let place = self.raw_table()?;
         let partial = mode.operation == Operation::Update || mode.on_conflict == OnConflict::UpdateListed;
-        let merged = if partial { Some(self.with_existing_columns(place).await?) } else { None };
-        let body = merged.as_ref().unwrap_or(&self.request.body);
+        let written = BodyRows::of(&self.request.body);
+        let merged = if partial { Some(self.with_existing_columns(place, &written).await?) } else { None };
+        let merged = merged.as_ref().map(BodyRows::of);
+        let body = merged.as_ref().unwrap_or(&written);
         let all = match mode.on_conflict {
-            OnConflict::Error | OnConflict::Ignore => self.not_existing(place).await?,
-            _ => all(body),
+            OnConflict::Error | OnConflict::Ignore => self.not_existing(place, &written).await?,
+            _ => body.all(),
         };
         let mut replacement = Replacement { endpoint: place.write().with("ensureParent", true), body };
         self.send_rows(Search::new(all, false), body, &mut replacement).await
@@ -51,8 +52,8 @@ impl Transfer<'_> {
     }
 
     /// Returns those of the rows that CDF does not have yet. The others stay as they are, or are an error.
-    async fn not_existing(&self, place: RawPlace<'_>) -> Result<Vec<usize>, Error> {
-        let (body, on_conflict) = (&self.request.body, self.request.header.mode.on_conflict);
+    async fn not_existing(&self, place: RawPlace<'_>, body: &BodyRows<'_>) -> Result<Vec<usize>, Error> {
+        let on_conflict = self.request.header.mode.on_conflict;
         let keys = keys_of(body)?;
         let existing = self.read_rows(place, &keys, false).await?;
         let is_new = |at: &usize| !existing.contains_key(&keys[*at]);
@@ -65,8 +66,8 @@ impl Transfer<'_> {
     }
 
     /// Completes the rows with CDF's values in the columns that they do not write.
-    async fn with_existing_columns(&self, place: RawPlace<'_>) -> Result<Body, Error> {
-        let (body, mode) = (&self.request.body, self.request.header.mode);
+    async fn with_existing_columns(&self, place: RawPlace<'_>, body: &BodyRows<'_>) -> Result<Body, Error> {
+        let mode = self.request.header.mode;
         let keys = keys_of(body)?;
         // A statement has read these rows, so they exist, whether a list shows them or not.
         let known = mode.operation == Operation::Update;
@@ -83,12 +84,7 @@ impl Transfer<'_> {
         let mut made = BodyBuilder::default();
         for (at, key) in keys.iter().enumerate() {
             let found = existing.remove(key);
-            let properties = Properties::parse(body.fragment(at))?;
-            let properties = match &found {
-                Some(_) => properties.into_existing()?,
-                None => properties.into_new(),
-            };
-            let written = properties.columns()?;
+            let written = body.row(at)?.columns(found.is_some())?;
             let was = found.as_ref().map_or("{}", |columns| columns.get());
             let mut columns = Properties::parse(was.as_bytes())?;
             for (name, value) in written.0 {
@@ -100,11 +96,7 @@ impl Transfer<'_> {
                     None => columns.0.push((name, value)),
                 }
             }
-            let mut fragment = fragment::key_of_text(KeyMember::RawKey, key);
-            fragment::begin_columns(&mut fragment);
-            Properties::write(&mut fragment, columns.0.iter().map(|(name, value)| (&**name, *value)));
-            fragment::end(&mut fragment);
-            made.append(&fragment);
+            made.append(&raw_row(key, &columns));
         }
         Ok(made.build())
     }
@@ -173,12 +165,12 @@ impl Transfer<'_> {
 }
 
 /// Writes whole rows, whatever exists under their keys.
-struct Replacement<'b> {
+struct Replacement<'p, 'b> {
     endpoint: Endpoint,
-    body: &'b Body,
+    body: &'p BodyRows<'b>,
 }
 
-impl RowRequests for Replacement<'_> {
+impl RowRequests for Replacement<'_, '_> {
     fn request(&self, _: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
         let content = create_body(self.body, part, false)?;
         Ok(json_post(self.endpoint.clone(), content, Resend::Always, Owed::Object))
@@ -203,12 +195,10 @@ struct RawRow<'a> {
 }
 
 /// Returns the rows' keys.
-fn keys_of(body: &Body) -> Result<Vec<String>, Error> {
-    (0..body.items.len())
-        .map(|at| {
-            let properties = Properties::parse(body.fragment(at))?;
-            let key = properties.get("key").map_or("null", |key| key.get());
-            serde_json::from_str(key).map_err(|error| Error::internal(format!("a key is not text: {error}")))
-        })
-        .collect()
+fn keys_of(body: &BodyRows<'_>) -> Result<Vec<String>, Error> {
+    let key = |row: &ParsedRow<'_>| match row.identity() {
+        Some(Identity::ExternalId(key)) => Ok(key),
+        _ => Err(Error::internal("a RAW row without its key")),
+    };
+    body.parsed()?.iter().map(key).collect()
 }

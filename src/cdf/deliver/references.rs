@@ -6,12 +6,12 @@ use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
 use serde_json::{json, Value};
 
-use super::body::{listing, named, Parsed};
+use super::body::{listing, named, BodyRows};
 use super::context::ReferenceName;
 use super::fresh::Patience;
 use super::transfer::Transfer;
 use crate::cdf::buffer::{Body, BodyBuilder};
-use crate::cdf::encode::fragment::EXISTING;
+use crate::cdf::encode::fragment::member;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::error::{list_names, Error, Identity, Kind};
 use crate::cdf::http::owed::Owed;
@@ -24,28 +24,31 @@ impl Transfer<'_> {
     }
 
     /// Returns the body with external ids replaced by internal ids where CDF takes only those.
-    pub(super) async fn resolve(&self) -> Result<Body, Error> {
-        let (body, resource) = (&self.request.body, self.destination.resource);
-        let parsed = Parsed::all(body)?;
+    pub(super) async fn resolve(&self, body: &BodyRows<'_>) -> Result<Option<Body>, Error> {
+        let (parsed, resource) = (body.parsed()?, self.destination.resource);
         let mut wanted: HashMap<&'static str, (&'static ReferenceTarget, HashSet<String>)> = HashMap::new();
-        let existing = Parsed::existing(body)?;
-        let properties = parsed.items.iter().chain(&existing.items).flat_map(|item| &item.0);
-        for (property, value) in properties {
+        let properties = parsed.iter().flat_map(|row| [row.properties(false), row.properties(true)]);
+        for (property, value) in properties.flat_map(|properties| &properties.0) {
             if let Some((to, _, names)) = reference(resource, property, value)? {
                 wanted.entry(to.path).or_insert_with(|| (to, HashSet::new())).1.extend(names);
             }
         }
-        for (to, names) in wanted.into_values() {
-            self.fetch_ids(to, names, body, &parsed).await?;
+        if wanted.is_empty() {
+            return Ok(None);
         }
-        let ids = self.context.ids();
+        for (to, names) in wanted.into_values() {
+            self.fetch_ids(to, names, body).await?;
+        }
+        let (ids, whose) = (self.context.ids(), self.whose());
         let mut made = BodyBuilder::default();
-        for properties in &parsed.items {
+        for row in parsed {
             let mut fragment = Vec::new();
-            write_resolved(resource, properties, self.whose(), &ids, &mut fragment)?;
+            row.rewrite(&mut fragment, |properties, out| {
+                write_resolved(resource, properties, whose, &ids, out)
+            })?;
             made.append(&fragment);
         }
-        Ok(made.build())
+        Ok(Some(made.build()))
     }
 
     /// Whether the id of the referenced item was looked up already.
@@ -63,8 +66,7 @@ impl Transfer<'_> {
         &self,
         to: &'static ReferenceTarget,
         mut names: HashSet<String>,
-        body: &Body,
-        parsed: &Parsed<'_>,
+        body: &BodyRows<'_>,
     ) -> Result<(), Error> {
         names.retain(|name| !self.is_known(to, name));
         let mut names: Vec<String> = names.into_iter().collect();
@@ -83,8 +85,8 @@ impl Transfer<'_> {
         };
         let resource = self.destination.resource;
         let mut rows = Vec::new();
-        for (at, properties) in parsed.items.iter().enumerate() {
-            for (property, value) in &properties.0 {
+        for (at, row) in body.parsed()?.iter().enumerate() {
+            for (property, value) in &row.properties(false).0 {
                 if let Some((target, _, names)) = reference(resource, property, value)? {
                     if target.path == to.path && names.iter().any(|name| unknown.contains(name)) {
                         rows.push(at);
@@ -140,34 +142,22 @@ fn write_resolved(
     ids: &HashMap<ReferenceName, i64>,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let raw = |text: Result<Box<RawValue>, serde_json::Error>| {
-        text.map_err(|error| Error::internal(format!("ids as JSON: {error}")))
-    };
-    let mut replaced = Vec::new();
     let mut kept: Vec<(&str, &RawValue)> = Vec::new();
-    let mut existing = None;
+    let mut replaced: Vec<(&str, String)> = Vec::new();
     for (property, value) in &properties.0 {
-        if property == EXISTING {
-            let mut resolved = Vec::new();
-            write_resolved(resource, &Properties::parse(value.get().as_bytes())?, whose, ids, &mut resolved)?;
-            existing = Some(raw(serde_json::from_slice(&resolved))?);
-        } else if let Some((to, target, names)) = reference(resource, property, value)? {
-            let numbers: Vec<i64> =
-                names.into_iter().filter_map(|name| ids.get(&(whose, to.path, name)).copied()).collect();
-            let text = match value.get().starts_with('[') {
-                true => serde_json::value::to_raw_value(&numbers),
-                false => serde_json::value::to_raw_value(&numbers.first()),
-            };
-            replaced.push((target, raw(text)?));
-        } else {
+        let Some((to, target, names)) = reference(resource, property, value)? else {
             kept.push((property, value));
-        }
+            continue;
+        };
+        let numbers: Vec<i64> =
+            names.into_iter().filter_map(|name| ids.get(&(whose, to.path, name)).copied()).collect();
+        let id = if value.get().starts_with('[') { json!(numbers) } else { json!(numbers.first()) };
+        replaced.push((target, id.to_string()));
     }
     // NULL in an id column asks to clear what the reference beside it sets.
     kept.retain(|(property, _)| replaced.iter().all(|(target, _)| target != property));
-    kept.extend(replaced.iter().map(|(target, value)| (*target, &**value)));
-    kept.extend(existing.iter().map(|value| (EXISTING, &**value)));
-    Properties::write(out, kept.into_iter());
+    kept.iter().for_each(|(property, value)| member(out, property, value.get()));
+    replaced.iter().for_each(|(property, id)| member(out, property, id));
     Ok(())
 }
 

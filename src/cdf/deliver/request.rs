@@ -33,7 +33,7 @@ impl WriteRequest {
             chunks.into_iter().map(|chunk| chunk.into_body(spill)).collect::<Result<_, _>>()?;
         let body = match <[Body; 1]>::try_from(bodies) {
             Ok([body]) => body,
-            Err(bodies) => Body::from_fragments(bodies.iter().flat_map(Body::fragments)),
+            Err(bodies) => Body::of(bodies.iter().flat_map(Body::fragments)),
         };
         let errand = Errand::for_rows(activity, counters, rows, is_blind(header));
         Ok(WriteRequest { destination, header, rows, body, errand })
@@ -47,9 +47,4 @@ impl WriteRequest {
 
 fn is_blind(header: Header) -> bool {
     header.kind == KeyKind::None && header.mode.operation != Operation::Delete
-}
-
-/// Returns the positions of all rows of a body.
-pub(super) fn all(body: &Body) -> Vec<usize> {
-    (0..body.items.len()).collect()
 }

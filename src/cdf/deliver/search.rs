@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::body::mentioning;
-use crate::cdf::buffer::{Body, Destination};
+use super::body::{mentioning, BodyRows};
+use crate::cdf::buffer::Destination;
 use crate::cdf::error::{ApiError, Error, Identity, NAMED_ROWS};
 
 /// The most requests that are spent on finding the culprits of one refused request.
@@ -73,7 +73,7 @@ impl Search {
         &mut self,
         part: Vec<usize>,
         api: ApiError,
-        body: &Body,
+        body: &BodyRows<'_>,
         destination: &Destination,
     ) -> Result<(), Error> {
         // Only a refusal of the content can be narrowed down; any other refusal holds for every part.

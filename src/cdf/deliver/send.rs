@@ -1,10 +1,9 @@
 //! Sends a request part by part. The first part is the whole request. Once CDF has refused some of it, the parts are
 //! what remains to be sent, or to be tried separately.
 
-use super::body::{named, names};
+use super::body::{named, names, BodyRows};
 use super::search::{Blame, Search};
 use super::transfer::Transfer;
-use crate::cdf::buffer::Body;
 use crate::cdf::error::{Error, RequestError, ROWS};
 use crate::cdf::http::request::Request;
 use crate::cdf::http::response::Response;
@@ -52,7 +51,7 @@ impl Transfer<'_> {
     pub(super) async fn send_rows(
         &mut self,
         search: Search,
-        body: &Body,
+        body: &BodyRows<'_>,
         rows: &mut impl RowRequests,
     ) -> Result<(), Error> {
         self.send_parts(&mut RowParts { search, body, rows }).await
@@ -85,7 +84,7 @@ pub(super) trait RowRequests {
     }
 
     /// Makes the error for the rows that are to blame.
-    fn blamed(&self, transfer: &Transfer<'_>, body: &Body, blame: Blame) -> Error {
+    fn blamed(&self, transfer: &Transfer<'_>, body: &BodyRows<'_>, blame: Blame) -> Error {
         transfer.blamed(body, blame)
     }
 }
@@ -99,13 +98,13 @@ pub(super) enum Meaning {
 }
 
 /// Rows of a body, sent in the way of a shape.
-struct RowParts<'b, R> {
+struct RowParts<'p, 'b, R> {
     search: Search,
-    body: &'b Body,
-    rows: &'b mut R,
+    body: &'p BodyRows<'b>,
+    rows: &'p mut R,
 }
 
-impl<R: RowRequests> PartSource for RowParts<'_, R> {
+impl<R: RowRequests> PartSource for RowParts<'_, '_, R> {
     type Part = Vec<usize>;
 
     fn next(&mut self, transfer: &Transfer<'_>) -> Result<Option<(Vec<usize>, Request)>, Error> {
@@ -154,7 +153,7 @@ impl Transfer<'_> {
         search: &mut Search,
         part: Vec<usize>,
         error: RequestError,
-        body: &Body,
+        body: &BodyRows<'_>,
     ) -> Result<(), Error> {
         match error {
             RequestError::Api(api) => {
@@ -176,7 +175,7 @@ impl Transfer<'_> {
     }
 
     /// Makes the error for the rows that are to blame.
-    pub(super) fn blamed(&self, body: &Body, blame: Blame) -> Error {
+    pub(super) fn blamed(&self, body: &BodyRows<'_>, blame: Blame) -> Error {
         let names = named(body, &blame.culprits);
         let mut error = self.refused(blame.api, ROWS, names, blame.culprits.len());
         if let Some(remark) = blame.remark {

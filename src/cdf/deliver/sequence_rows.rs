@@ -7,13 +7,12 @@ use std::collections::VecDeque;
 use hashbrown::{HashMap, HashSet};
 use serde_json::{json, Value};
 
-use super::body::Parsed;
+use super::body::BodyRows;
 use super::delete::without_missing;
-use super::request::all;
 use super::search::Search;
 use super::send::{Meaning, PartSource, RowRequests};
 use super::transfer::{json_post, Transfer};
-use crate::cdf::buffer::Body;
+use crate::cdf::encode::fragment::ParsedRow;
 use crate::cdf::encode::json::{self as json_writer, Properties};
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::owed::Owed;
@@ -28,12 +27,12 @@ use crate::cdf::table::OnConflict;
 impl Transfer<'_> {
     /// Writes rows. CDF writes single cells, so every request may be sent again.
     pub(super) async fn sequence_rows(&mut self) -> Result<(), Error> {
-        let (body, on_conflict) = (&self.request.body, self.request.header.mode.on_conflict);
-        let parsed = Parsed::all(body)?;
-        let columns = columns(&parsed)?;
-        let mut rows = all(body);
+        let (body, on_conflict) = (&BodyRows::of(&self.request.body), self.request.header.mode.on_conflict);
+        let parsed = body.parsed()?;
+        let columns = columns(parsed)?;
+        let mut rows = body.all();
         if matches!(on_conflict, OnConflict::Ignore | OnConflict::Error) {
-            let existing = self.existing_rows(&parsed).await?;
+            let existing = self.existing_rows(parsed).await?;
             if on_conflict == OnConflict::Error && !existing.is_empty() {
                 return Err(self.exists(body, &existing));
             }
@@ -41,21 +40,19 @@ impl Transfer<'_> {
             rows.retain(|at| existing.binary_search(at).is_err());
         }
         let search = Search::new(rows, false);
-        self.send_parts(&mut CellWrites::new(body, &parsed, &columns, search)).await
+        self.send_parts(&mut CellWrites::new(body, parsed, &columns, search)).await
     }
 
     /// Deletes rows. Rows that do not exist count as deleted.
     pub(super) async fn delete_sequence_rows(&mut self) -> Result<(), Error> {
-        let body = &self.request.body;
-        let parsed = Parsed::all(body)?;
-        let search = Search::new(all(body), false);
-        self.send_rows(search, body, &mut RowDeletion { body, parsed: &parsed }).await
+        let body = &BodyRows::of(&self.request.body);
+        self.send_rows(Search::new(body.all(), false), body, &mut RowDeletion { body }).await
     }
 
     /// Returns those of the rows that exist in their sequence, in order.
-    async fn existing_rows(&self, parsed: &Parsed<'_>) -> Result<Vec<usize>, Error> {
+    async fn existing_rows(&self, parsed: &[ParsedRow<'_>]) -> Result<Vec<usize>, Error> {
         let mut existing = Vec::new();
-        for ((name, key), rows) in by_sequence(parsed, 0..parsed.items.len())? {
+        for ((name, key), rows) in by_sequence(parsed, 0..parsed.len())? {
             let rows: Vec<(i64, usize)> =
                 rows.into_iter().filter_map(|(number, at)| Some((number.parse().ok()?, at))).collect();
             let numbers = rows.iter().map(|(number, _)| *number);
@@ -92,9 +89,9 @@ impl Transfer<'_> {
 }
 
 /// Writes cells. A part of the rows may take several requests, each with some of the cells of its rows.
-struct CellWrites<'p> {
-    body: &'p Body,
-    parsed: &'p Parsed<'p>,
+struct CellWrites<'p, 'b> {
+    body: &'p BodyRows<'b>,
+    parsed: &'p [ParsedRow<'b>],
     columns: &'p [Properties<'p>],
     search: Search,
     /// Rows of which some cells are acknowledged.
@@ -108,8 +105,13 @@ struct CellWrites<'p> {
     open: HashSet<usize>,
 }
 
-impl<'p> CellWrites<'p> {
-    fn new(body: &'p Body, parsed: &'p Parsed<'p>, columns: &'p [Properties<'p>], search: Search) -> Self {
+impl<'p, 'b> CellWrites<'p, 'b> {
+    fn new(
+        body: &'p BodyRows<'b>,
+        parsed: &'p [ParsedRow<'b>],
+        columns: &'p [Properties<'p>],
+        search: Search,
+    ) -> Self {
         CellWrites {
             body,
             parsed,
@@ -138,7 +140,7 @@ impl<'p> CellWrites<'p> {
     }
 }
 
-impl PartSource for CellWrites<'_> {
+impl PartSource for CellWrites<'_, '_> {
     /// The rows that have cells in a request.
     type Part = Vec<usize>;
 
@@ -191,15 +193,14 @@ impl PartSource for CellWrites<'_> {
 }
 
 /// Deletes rows.
-struct RowDeletion<'p> {
-    body: &'p Body,
-    parsed: &'p Parsed<'p>,
+struct RowDeletion<'p, 'b> {
+    body: &'p BodyRows<'b>,
 }
 
-impl RowRequests for RowDeletion<'_> {
+impl RowRequests for RowDeletion<'_, '_> {
     /// Splits a part at the most sequences that a request may name.
     fn fitting(&self, part: Vec<usize>) -> Result<(Vec<usize>, Vec<usize>), Error> {
-        let mut sequences = by_sequence(self.parsed, part)?;
+        let mut sequences = by_sequence(self.body.parsed()?, part)?;
         let later = sequences.split_off(sequences.len().min(ITEMS_PER_REQUEST));
         let places = |sequences: Sequences<'_>| {
             sequences.into_iter().flat_map(|(_, rows)| rows.into_iter().map(|(_, at)| at)).collect()
@@ -208,7 +209,7 @@ impl RowRequests for RowDeletion<'_> {
     }
 
     fn request(&self, _: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
-        let content = deletion(self.parsed, part)?;
+        let content = deletion(self.body.parsed()?, part)?;
         Ok(json_post(SEQUENCE_ROWS.delete(), content, Resend::Always, Owed::Object))
     }
 
@@ -229,14 +230,13 @@ type SequenceKey<'p> = (&'p str, &'p str);
 type Sequences<'p> = Vec<(SequenceKey<'p>, Vec<(&'p str, usize)>)>;
 
 fn by_sequence<'p>(
-    parsed: &'p Parsed<'_>,
+    parsed: &'p [ParsedRow<'_>],
     part: impl IntoIterator<Item = usize>,
 ) -> Result<Sequences<'p>, Error> {
     let mut sequences: Sequences<'p> = Vec::new();
     let mut places: HashMap<SequenceKey<'p>, usize> = HashMap::new();
     for at in part {
-        let item = &parsed.items[at];
-        let (Some((name, key)), Some(number)) = (item.0.first(), item.get(ROW_NUMBER)) else {
+        let (Some((name, key)), Some(number)) = (parsed[at].key(), parsed[at].number()) else {
             return Err(Error::internal("a sequence row without its key"));
         };
         let key: SequenceKey<'p> = (name, key.get());
@@ -244,7 +244,7 @@ fn by_sequence<'p>(
             sequences.push((key, Vec::new()));
             sequences.len() - 1
         });
-        sequences[place].1.push((number.get(), at));
+        sequences[place].1.push((number, at));
     }
     Ok(sequences)
 }
@@ -322,13 +322,13 @@ impl<'p> CellRequest<'p> {
 }
 
 /// Returns the columns of every row, with their values.
-fn columns<'b>(parsed: &Parsed<'b>) -> Result<Vec<Properties<'b>>, Error> {
-    parsed.items.iter().map(Properties::columns).collect()
+fn columns<'b>(parsed: &[ParsedRow<'b>]) -> Result<Vec<Properties<'b>>, Error> {
+    parsed.iter().map(|row| row.columns(false)).collect()
 }
 
 /// Makes the requests for some rows.
 fn insertions<'p>(
-    parsed: &'p Parsed<'_>,
+    parsed: &'p [ParsedRow<'_>],
     columns: &'p [Properties<'_>],
     part: &[usize],
 ) -> Result<Vec<CellRequest<'p>>, Error> {
@@ -422,7 +422,7 @@ fn items<'p>(sequence: SequenceKey<'p>, rows: &[Cells<'p>]) -> Vec<SequenceItem<
 }
 
 /// Returns the body of the request that deletes some rows.
-fn deletion(parsed: &Parsed<'_>, rows: &[usize]) -> Result<Vec<u8>, Error> {
+fn deletion(parsed: &[ParsedRow<'_>], rows: &[usize]) -> Result<Vec<u8>, Error> {
     let mut body = b"{\"items\":[".to_vec();
     for (at, ((name, key), rows)) in by_sequence(parsed, rows.iter().copied())?.iter().enumerate() {
         body.extend_from_slice(if at == 0 { b"{" } else { b",{" });
@@ -441,14 +441,15 @@ fn deletion(parsed: &Parsed<'_>, rows: &[usize]) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cdf::buffer::Body;
     use proptest::prelude::*;
 
     fn requests(rows: &[String]) -> Vec<Value> {
-        let body = Body::from_fragments(rows.iter().map(String::as_bytes));
-        let parsed = Parsed::all(&body).unwrap();
-        let columns = columns(&parsed).unwrap();
-        let part: Vec<usize> = (0..rows.len()).collect();
-        let requests = insertions(&parsed, &columns, &part).unwrap();
+        let body = Body::of(rows);
+        let body = BodyRows::of(&body);
+        let parsed = body.parsed().unwrap();
+        let columns = columns(parsed).unwrap();
+        let requests = insertions(parsed, &columns, &body.all()).unwrap();
         requests.iter().map(|request| serde_json::from_slice(&request.body()).unwrap()).collect()
     }
 
@@ -570,12 +571,13 @@ mod tests {
     fn deletions_name_a_thousand_sequences_at_most() {
         let rows: Vec<String> =
             (0..2500).map(|at| format!(r#"{{"externalId":"s{}","rowNumber":{at}}}"#, at % 1200)).collect();
-        let body = Body::from_fragments(rows.iter().map(String::as_bytes));
-        let parsed = Parsed::all(&body).unwrap();
+        let body = Body::of(&rows);
+        let body = BodyRows::of(&body);
+        let parsed = body.parsed().unwrap();
         let (mut part, mut seen) = ((0..rows.len()).collect::<Vec<usize>>(), Vec::new());
         while !part.is_empty() {
-            let (mut places, later) = RowDeletion { body: &body, parsed: &parsed }.fitting(part).unwrap();
-            let items: Value = serde_json::from_slice(&deletion(&parsed, &places).unwrap()).unwrap();
+            let (mut places, later) = RowDeletion { body: &body }.fitting(part).unwrap();
+            let items: Value = serde_json::from_slice(&deletion(parsed, &places).unwrap()).unwrap();
             let items = items["items"].as_array().unwrap();
             assert!(items.len() <= ITEMS_PER_REQUEST);
             let mut numbers: Vec<usize> = items

@@ -4,9 +4,8 @@ use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
 use serde_json::{json, Map, Value};
 
-use super::body::{listing, Parsed};
+use super::body::{listing, BodyRows};
 use super::transfer::Transfer;
-use crate::cdf::buffer::Body;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::resource::Rule;
 
@@ -25,8 +24,7 @@ impl Transfer<'_> {
     /// Compares the columns that the rows define with CDF's, in one request for all of them.
     pub(super) async fn column_changes(
         &self,
-        parsed: &Parsed<'_>,
-        body: &Body,
+        body: &BodyRows<'_>,
         rows: &[usize],
     ) -> Result<ColumnChanges, Error> {
         let resource = self.destination.resource;
@@ -35,8 +33,9 @@ impl Transfer<'_> {
         let Some(property) = definitions.map(|column| column.property) else {
             return Ok(found);
         };
-        let defining: Vec<usize> =
-            rows.iter().copied().filter(|at| parsed.items[*at].get(property).is_some()).collect();
+        let parsed = body.parsed()?;
+        let defines = |at: &usize| parsed[*at].properties(true).get(property).is_some();
+        let defining: Vec<usize> = rows.iter().copied().filter(defines).collect();
         if defining.is_empty() {
             return Ok(found);
         }
@@ -50,14 +49,14 @@ impl Transfer<'_> {
         }
         let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).unwrap_or_default();
         for at in defining {
-            let Some((name, key)) = parsed.items[at].0.first() else { continue };
+            let Some((name, key)) = parsed[at].key() else { continue };
             let key = value(key);
             let Some(sequence) = by_key.get(&format!("{name}{key}")) else {
                 found.missing.push(at);
                 continue;
             };
             found.existing.insert(at);
-            let wanted = parsed.items[at].get(property).map(value).unwrap_or_default();
+            let wanted = parsed[at].properties(true).get(property).map(value).unwrap_or_default();
             let elements = |value: &Value| value.as_array().cloned().unwrap_or_default();
             let change = change(&elements(&wanted), &elements(&sequence[property])).map_err(|fixed| {
                 let why = format!(

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::body::BodyRows;
 use super::context::Context;
 use super::fresh::Patience;
 use super::receipt::Receipt;
 use super::request::WriteRequest;
-use crate::cdf::buffer::{Body, Destination};
+use crate::cdf::buffer::Destination;
 use crate::cdf::error::{ApiError, Error, RequestError, Trace};
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
@@ -70,7 +71,7 @@ impl Transfer<'_> {
     }
 
     /// Remembers rows that CDF has acknowledged but may not find yet.
-    pub(super) fn remember(&self, body: &Body, rows: &[usize]) -> Result<(), Error> {
+    pub(super) fn remember(&self, body: &BodyRows<'_>, rows: &[usize]) -> Result<(), Error> {
         self.context.fresh.remember(self.destination, body, rows)
     }
 

@@ -2,7 +2,7 @@
 
 use hashbrown::HashSet;
 
-use super::body::{matching, named, present, Parsed};
+use super::body::{matching, named, present, BodyRows};
 use super::search::Search;
 use super::send::{Meaning, RowRequests};
 use super::sequences::ColumnChanges;
@@ -19,14 +19,13 @@ const UNKNOWN_OUTCOMES: usize = 3;
 
 impl Transfer<'_> {
     /// Updates items. Returns the rows whose items do not exist.
-    pub(super) async fn update(&mut self, body: &Body, all: Vec<usize>) -> Result<Vec<usize>, Error> {
-        let parsed = &Parsed::existing(body)?;
-        let mut columns = self.column_changes(parsed, body, &all).await?;
+    pub(super) async fn update(&mut self, body: &BodyRows<'_>, all: Vec<usize>) -> Result<Vec<usize>, Error> {
+        let mut columns = self.column_changes(body, &all).await?;
         let missing = std::mem::take(&mut columns.missing);
-        let mut update = Update { body, parsed, columns, missing, lost_answers: 0 };
+        let mut update = Update { body, columns, missing, lost_answers: 0 };
         let gone: HashSet<usize> = update.missing.iter().copied().collect();
-        let (changing, still): (Vec<usize>, Vec<usize>) =
-            all.into_iter().filter(|at| !gone.contains(at)).partition(|at| update.patch(self, *at).is_some());
+        let there = all.into_iter().filter(|at| !gone.contains(at));
+        let (changing, still) = update.by_change(self, there)?;
         update.leave(self, still).await?;
         let search = Search::new(changing, self.request.header.has_parents);
         self.send_rows(search, body, &mut update).await?;
@@ -36,10 +35,8 @@ impl Transfer<'_> {
 }
 
 /// Updates items.
-struct Update<'b> {
-    body: &'b Body,
-    /// The rows as existing items get them.
-    parsed: &'b Parsed<'b>,
+struct Update<'p, 'b> {
+    body: &'p BodyRows<'b>,
     columns: ColumnChanges,
     /// Rows whose items do not exist.
     missing: Vec<usize>,
@@ -47,11 +44,27 @@ struct Update<'b> {
     lost_answers: usize,
 }
 
-impl Update<'_> {
+impl Update<'_, '_> {
     /// Returns what the row changes; None if that is nothing.
-    fn patch(&self, transfer: &Transfer<'_>, at: usize) -> Option<Vec<u8>> {
+    fn patch(&self, transfer: &Transfer<'_>, at: usize) -> Result<Option<Vec<u8>>, Error> {
         let columns = self.columns.changes.get(&at).map(Vec::as_slice);
-        self.parsed.update(at, transfer.destination.resource, transfer.request.header.kind, columns)
+        self.body.update(at, transfer.destination.resource, transfer.request.header.kind, columns)
+    }
+
+    /// The rows that change something, and those that do not.
+    fn by_change(
+        &self,
+        transfer: &Transfer<'_>,
+        rows: impl Iterator<Item = usize>,
+    ) -> Result<(Vec<usize>, Vec<usize>), Error> {
+        let (mut changing, mut still) = (Vec::new(), Vec::new());
+        for at in rows {
+            match self.patch(transfer, at)? {
+                Some(_) => changing.push(at),
+                None => still.push(at),
+            }
+        }
+        Ok((changing, still))
     }
 
     fn check_immutable(
@@ -61,7 +74,7 @@ impl Update<'_> {
         answer: &Response,
     ) -> Result<(), Error> {
         let naming = transfer.request.header.mode.naming;
-        self.parsed.check_immutable(rows, answer, transfer.destination.resource, naming)
+        self.body.check_immutable(rows, answer, transfer.destination.resource, naming)
     }
 
     /// Handles rows that change nothing: it only matters whether their items exist.
@@ -94,7 +107,7 @@ impl Update<'_> {
         mut part: Vec<usize>,
         lost: Error,
     ) -> Result<Vec<usize>, Error> {
-        let again = match transfer.column_changes(self.parsed, self.body, &part).await {
+        let again = match transfer.column_changes(self.body, &part).await {
             Ok(again) => again,
             Err(mut unread) => {
                 unread.unsure |= lost.unsure;
@@ -107,17 +120,16 @@ impl Update<'_> {
         part.retain(|at| !again.missing.contains(at));
         self.missing.extend(again.missing);
         // A row that no longer changes anything has arrived.
-        let (left, done): (Vec<usize>, Vec<usize>) =
-            part.into_iter().partition(|at| self.patch(transfer, *at).is_some());
+        let (left, done) = self.by_change(transfer, part.into_iter())?;
         transfer.acknowledge(done.len());
         Ok(left)
     }
 }
 
-impl RowRequests for Update<'_> {
+impl RowRequests for Update<'_, '_> {
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
-        let updates: Vec<Vec<u8>> = part.iter().filter_map(|at| self.patch(transfer, *at)).collect();
-        let content = Body::from_fragments(updates.iter().map(|update| &**update)).bytes;
+        let updates = part.iter().filter_map(|at| self.patch(transfer, *at).transpose());
+        let content = Body::of(updates.collect::<Result<Vec<_>, _>>()?).bytes;
         let resend = if self.changes_columns(part) { Resend::OnlyIfNotReceived } else { Resend::Always };
         Ok(json_post(transfer.destination.resource.update(), content, resend, Owed::Items(part.len())))
     }

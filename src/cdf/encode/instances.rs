@@ -1,6 +1,6 @@
 //! Nodes and edges of a data-model view: the key, then what else is written, flat. Delivery makes CDF's objects of it.
 
-use super::fragment::{begin_existing, end, end_member, end_object, head, KeyMember, Opening};
+use super::fragment::{begin_existing, end, end_object, head, head_of_end, KeyMember, Opening};
 use super::json::{self, Refusal};
 use super::property::{external_id, property, relation, space};
 use super::{refuse, EncodedRow};
@@ -59,12 +59,7 @@ impl InstanceEncoder {
             let (space, external_id) = (Role::EndSpace(end), Role::EndExternalId(end));
             if edges || table.position_of(space).is_some() {
                 let (space, external_id) = (need(space)?, need(external_id)?);
-                ends.push(End {
-                    space,
-                    external_id,
-                    head: head(&end_member(end.property())),
-                    required: edges,
-                });
+                ends.push(End { space, external_id, head: head_of_end(end), required: edges });
             }
         }
         let mut read_only = Vec::new();

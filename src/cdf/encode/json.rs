@@ -370,8 +370,8 @@ impl<'de> Visitor<'de> for MetadataWriter<'_> {
     }
 }
 
-/// The properties of an encoded object, in order, each value as its text: what merging and updating work on.
-#[derive(Debug, Default)]
+/// The members of an object, in order, each value as its JSON.
+#[derive(Debug, Default, Clone)]
 pub struct Properties<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Properties<'a> {
@@ -386,10 +386,15 @@ impl<'a> Properties<'a> {
         self.0.iter().find(|(property, _)| property == name).map(|(_, value)| *value)
     }
 
-    /// Appends the object that has these properties.
-    pub fn write<'p>(out: &mut Vec<u8>, properties: impl Iterator<Item = (&'p str, &'p RawValue)>) {
+    /// Appends the object.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        Properties::write_members(out, self.0.iter().map(|(name, value)| (&**name, *value)));
+    }
+
+    /// Appends the object that has these members.
+    pub fn write_members<'p>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'p str, &'p RawValue)>) {
         out.push(b'{');
-        for (at, (property, value)) in properties.enumerate() {
+        for (at, (property, value)) in members.enumerate() {
             if at > 0 {
                 out.push(b',');
             }

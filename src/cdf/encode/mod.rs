@@ -11,7 +11,6 @@ pub mod instances;
 pub mod items;
 pub mod json;
 pub mod length;
-pub mod merge;
 pub mod object;
 pub mod points;
 pub mod property;

@@ -57,7 +57,7 @@ fn write(out: &mut Vec<u8>, object: &Properties<'_>, members: &[Member]) -> Resu
     if let Some(member) = missing {
         return Err(invalid(format!("it needs a \"{}\"", member.name)));
     }
-    Properties::write(out, given.into_iter());
+    Properties::write_members(out, given.into_iter());
     Ok(())
 }
 

@@ -392,13 +392,7 @@ impl PointEncoder {
     }
 
     /// Appends the row's point as an element of its series' list.
-    fn write(
-        &self,
-        table: &Table,
-        row: &[Cell<'_>],
-        timestamp: i64,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    fn write(&self, table: &Table, row: &[Cell<'_>], timestamp: i64, out: &mut Vec<u8>) -> Result<(), Error> {
         let (status, bad) = self.status(table, row)?;
         let cell = &row[self.value];
         let refused = |(kind, why): Refusal| refuse(kind, table, row, self.value, why);

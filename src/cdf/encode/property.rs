@@ -324,7 +324,7 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
             };
             check_space(&space)?;
             check_external_id(&external_id)?;
-            Properties::write(out, members.0.iter().map(|(name, value)| (&**name, *value)));
+            members.write(out);
         }
     }
     Ok(())

@@ -233,7 +233,6 @@ fn values(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
             }
         }
     }
-    let columns = columns.0.iter().map(|(name, value)| (&**name, *value));
-    Properties::write(out, columns);
+    columns.write(out);
     Ok(())
 }

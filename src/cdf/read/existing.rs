@@ -3,9 +3,6 @@
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
-use serde_json::Value;
-
 use super::condition::{Comparison, Condition, Operand};
 use super::field::{Field, Row};
 use super::own::Own;
@@ -14,14 +11,14 @@ use super::raw::KEYS;
 use super::reader::Reader;
 use crate::cdf::buffer::Pending;
 use crate::cdf::cell::Cell;
-use crate::cdf::encode::fragment::{key_object, key_of_text, KeyMember, KEY};
+use crate::cdf::encode::fragment::{key_object, Fragment, Key};
 use crate::cdf::error::{Error, Identity};
 use crate::cdf::http::client::Client;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::http::request::Limits;
-use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 use crate::cdf::resource::Role;
 use crate::cdf::table::Table;
+use hashbrown::{HashMap, HashSet};
 
 /// The key of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,31 +36,26 @@ pub enum RowKey {
 impl RowKey {
     /// Returns the key of an encoded row, if it has one. `prefix` is the beginning of the row's fragment, which holds
     /// the key; `place` the RAW database and table that the row goes to.
-    pub fn of_fragment(prefix: &[u8], place: Option<(&str, &str)>) -> Option<RowKey> {
-        let object: Value = serde_json::from_slice(&key_object(prefix)).ok()?;
-        if let Some((database, table)) = place {
-            let key = object["key"].as_str()?.to_owned();
-            return Some(RowKey::Raw { database: database.to_owned(), table: table.to_owned(), key });
-        }
-        if let Some(key) = object.get(KEY) {
-            let (space, external_id) = (key[0].as_str()?.to_owned(), key[1].as_str()?.to_owned());
-            return Some(RowKey::Item(Identity::Instance { space, external_id }));
-        }
-        let identity = Identity::from_json(&object)?;
-        Some(match object.get(ROW_NUMBER).and_then(Value::as_i64) {
-            Some(number) => RowKey::At(identity, number),
-            None => RowKey::Item(identity),
+    pub fn of_key(key: &[u8], place: Option<(&str, &str)>) -> Option<RowKey> {
+        let object = key_object(key);
+        let row = Fragment::of(&object).parse().ok()?;
+        let number = row.number().and_then(|number| number.parse().ok());
+        Some(match (row.identity()?, place, number) {
+            (Identity::ExternalId(key), Some((database, table)), _) => {
+                RowKey::Raw { database: database.to_owned(), table: table.to_owned(), key }
+            }
+            (identity, _, Some(number)) => RowKey::At(identity, number),
+            (identity, _, None) => RowKey::Item(identity),
         })
     }
 
     /// Returns the bytes that an encoded row of this key begins with; the buffer finds rows by them.
-    fn prefix(&self) -> Option<Vec<u8>> {
-        let (member, text) = match self {
-            RowKey::Item(Identity::ExternalId(name)) => (KeyMember::ExternalId, name),
-            RowKey::Raw { key, .. } => (KeyMember::RawKey, key),
-            _ => return None,
-        };
-        Some(key_of_text(member, text))
+    fn written(&self) -> Option<Key> {
+        match self {
+            RowKey::Item(Identity::ExternalId(name)) => Some(Key::of_external_id(name)),
+            RowKey::Raw { key, .. } => Some(Key::of_raw_row(key)),
+            _ => None,
+        }
     }
 }
 
@@ -73,7 +65,7 @@ pub struct Question {
     /// As [`TransactionBuffer::pending`] takes them; None: own writes are read part by part.
     ///
     /// [`TransactionBuffer::pending`]: crate::cdf::buffer::TransactionBuffer::pending
-    pub prefixes: Option<Vec<Vec<u8>>>,
+    pub written_keys: Option<Vec<Key>>,
     keys: HashSet<RowKey>,
 }
 
@@ -108,7 +100,7 @@ pub fn questions(table: &Arc<Table>, connection: &Arc<Connection>, keys: &HashSe
                 to_change: false,
                 pending: Pending::default(),
             },
-            prefixes: keys.iter().map(|key| key.prefix()).collect(),
+            written_keys: keys.iter().map(|key| key.written()).collect(),
             keys: keys.into_iter().cloned().collect(),
         })
         .collect()
@@ -320,7 +312,7 @@ mod tests {
 
     #[test]
     fn keys_are_read_from_the_beginning_of_a_row() {
-        let key = |prefix: &str| RowKey::of_fragment(prefix.as_bytes(), None);
+        let key = |key: &str| RowKey::of_key(key.as_bytes(), None);
         let name = Identity::ExternalId("a\"b".into());
         assert_eq!(key(r#"{"externalId":"a\"b""#), Some(RowKey::Item(name.clone())));
         assert_eq!(key(r#"{"id":5"#), Some(RowKey::Item(Identity::Id(5))));
@@ -329,15 +321,15 @@ mod tests {
         assert_eq!(key(r#"{"(space, external_id)":["s","e"]"#), Some(RowKey::Item(instance)));
         assert_eq!(key("{"), None);
         let raw = RowKey::Raw { database: "d".into(), table: "t".into(), key: "k".into() };
-        assert_eq!(RowKey::of_fragment(br#"{"key":"k""#, Some(("d", "t"))), Some(raw));
+        assert_eq!(RowKey::of_key(br#"{"key":"k""#, Some(("d", "t"))), Some(raw));
     }
 
     #[test]
     fn keys_are_found_again_by_what_a_row_begins_with() {
         let item = RowKey::Item(Identity::ExternalId("a\"ü".into()));
-        assert_eq!(item.prefix().unwrap(), "{\"externalId\":\"a\\\"ü\"".as_bytes());
+        assert_eq!(item.written().unwrap().as_bytes(), "{\"externalId\":\"a\\\"ü\"".as_bytes());
         let raw = RowKey::Raw { database: "d".into(), table: "t".into(), key: "k".into() };
-        assert_eq!(raw.prefix().unwrap(), b"{\"key\":\"k\"");
-        assert_eq!(RowKey::Item(Identity::Id(1)).prefix(), None);
+        assert_eq!(raw.written().unwrap().as_bytes(), b"{\"key\":\"k\"");
+        assert_eq!(RowKey::Item(Identity::Id(1)).written(), None);
     }
 }

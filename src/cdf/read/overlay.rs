@@ -1,40 +1,74 @@
 //! Lays the transaction's own writes over CDF's answers, as if they had been sent already.
 
+use std::borrow::Cow;
+
 use hashbrown::{HashMap, HashSet};
-use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::cdf::buffer::PendingItem;
 use crate::cdf::document::{self, Map, Value};
-use crate::cdf::encode::fragment::{end_member, EXISTING, KEY};
+use crate::cdf::encode::fragment::{end_of, ParsedRow};
+use crate::cdf::encode::json::Properties;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Identity};
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID, SPACE};
+use crate::cdf::resource::raw::RAW_KEY;
 use crate::cdf::resource::sequence_rows::{COLUMNS, ROW_NUMBER};
-use crate::cdf::resource::{InstanceEnd, Resource};
+use crate::cdf::resource::Resource;
 use crate::cdf::table::view::View;
 use crate::cdf::table::{Mode, NullHandling, OnConflict, Operation};
-
-type Object = Map;
 
 /// One write, and its place in the order of writes.
 #[derive(Debug)]
 struct Write {
     at: u64,
     mode: Mode,
-    object: Object,
+    /// What a new item gets.
+    new: Map,
+    /// What an existing item gets, if that is not the same.
+    existing: Option<Map>,
 }
 
 impl Write {
-    /// What an item gets of it that exists, or that does not.
-    fn members(&self, exists: bool) -> impl Iterator<Item = (&String, &Value)> {
-        let existing = self.object[EXISTING].as_object().filter(|_| exists);
-        existing.unwrap_or(&self.object).iter().filter(|(name, _)| *name != EXISTING)
+    /// Reads what the row writes, without its key.
+    fn of(item: &PendingItem, row: &ParsedRow<'_>) -> Write {
+        let [new, existing] = [false, true].map(|exists| row.properties(exists));
+        let object = |properties: &Properties<'_>| -> Map {
+            let member = |(name, value): &(Cow<'_, str>, &RawValue)| {
+                (name.clone().into_owned(), document::member(value))
+            };
+            properties.0.iter().map(member).collect()
+        };
+        Write {
+            at: item.order,
+            mode: item.mode,
+            new: object(new),
+            existing: (!std::ptr::eq(new, existing)).then(|| object(existing)),
+        }
+    }
+
+    /// The same write, with the row's key among what a new item gets.
+    fn with_key(mut self, row: &ParsedRow<'_>) -> Write {
+        if let Some((name, value)) = row.key() {
+            self.new.insert(name, document::member(value));
+        }
+        self
+    }
+
+    /// What an item gets that exists, or that does not.
+    fn members(&self, exists: bool) -> &Map {
+        self.existing.as_ref().filter(|_| exists).unwrap_or(&self.new)
     }
 
     /// As `members`, of those that are in an object of their own.
     fn columns(&self, exists: bool) -> impl Iterator<Item = (&String, &Value)> {
-        let existing = self.object[EXISTING].as_object().filter(|_| exists);
-        existing.unwrap_or(&self.object).get(COLUMNS).and_then(Value::as_object).into_iter().flatten()
+        self.members(exists).get(COLUMNS).and_then(Value::as_object).into_iter().flatten()
     }
+}
+
+/// The item by its external id, if it has one.
+fn name_of(item: &Value) -> Option<Identity> {
+    item[EXTERNAL_ID].as_str().map(|name| Identity::ExternalId(name.to_owned()))
 }
 
 /// Writes to items, by the key that they address.
@@ -54,14 +88,6 @@ pub struct Rest {
     pub fresh: Vec<Value>,
 }
 
-fn object(fragment: &[u8]) -> Result<Object, Error> {
-    match document::parse(fragment) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Error::internal("an encoded row is no object")),
-        Err(error) => Err(Error::internal(format!("an encoded row is not JSON: {error}"))),
-    }
-}
-
 impl ItemOverlay {
     pub fn new(pending: &[PendingItem]) -> Result<Self, Error> {
         let mut overlay = ItemOverlay::default();
@@ -72,20 +98,12 @@ impl ItemOverlay {
     /// Adds all writes to some items.
     pub fn add(&mut self, pending: &[PendingItem]) -> Result<(), Error> {
         for item in pending {
-            let mut object = object(&item.fragment)?;
-            let identity = match item.kind {
-                KeyKind::Key => {
-                    object["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned()))
-                }
-                KeyKind::Id => object.remove("id").and_then(|id| id.as_i64()).map(Identity::Id),
-                _ => None,
-            };
-            match identity {
-                Some(identity) => {
-                    let write = Write { at: item.order, mode: item.mode, object };
-                    self.writes.entry(identity).or_default().push(write);
-                }
-                None => self.blind.push(Value::Object(object)),
+            let row = item.parse()?;
+            let write = Write::of(item, &row);
+            match (item.kind, row.identity()) {
+                (KeyKind::Id, Some(id)) => self.writes.entry(id).or_default().push(write),
+                (KeyKind::Key, Some(name)) => self.writes.entry(name).or_default().push(write.with_key(&row)),
+                _ => self.blind.push(Value::Object(write.with_key(&row).new)),
             }
         }
         Ok(())
@@ -96,9 +114,7 @@ impl ItemOverlay {
         if self.writes.is_empty() && self.renamed.is_empty() {
             return Some(item);
         }
-        let name_of =
-            |item: &Value| item["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned()));
-        let id = item["id"].as_i64();
+        let id = item[ID].as_i64();
         if id.is_some_and(|id| self.renamed.contains(&id)) {
             return None;
         }
@@ -139,11 +155,8 @@ impl ItemOverlay {
     /// The ids that were written to and not seen. They are to be asked for before the rest is: the items that have them may
     /// be those that were written to by name.
     pub fn ids(&self) -> Vec<serde_json::Value> {
-        let id = |identity: &Identity| match identity {
-            Identity::Id(id) => Some(json!({ "id": id })),
-            _ => None,
-        };
-        self.writes.keys().filter_map(id).collect()
+        let is_id = |identity: &&Identity| matches!(identity, Identity::Id(_));
+        self.writes.keys().filter(is_id).map(Identity::to_json).collect()
     }
 
     /// What is left when CDF's items have been seen, and those of all ids. `complete`: they were all that have one of the
@@ -152,13 +165,13 @@ impl ItemOverlay {
         let mut rest = Rest::default();
         let mut later = HashMap::new();
         for (identity, writes) in self.writes.drain() {
-            let Identity::ExternalId(name) = &identity else { continue };
+            let Identity::ExternalId(_) = &identity else { continue };
             if complete {
                 let mut item = None;
                 writes.iter().for_each(|write| apply(resource, &mut item, write));
                 rest.fresh.extend(item);
             } else {
-                rest.ask.push(json!({ "externalId": name }));
+                rest.ask.push(identity.to_json());
                 later.insert(identity, writes);
             }
         }
@@ -206,12 +219,11 @@ impl RawOverlay {
     /// Adds all writes to some rows.
     pub fn add(&mut self, pending: &[PendingItem]) -> Result<(), Error> {
         for item in pending {
-            let object = object(&item.fragment)?;
-            let (Some(place), Some(key)) = (item.raw.clone(), object["key"].as_str().map(str::to_owned))
-            else {
+            let row = item.parse()?;
+            let (Some(place), Some(Identity::ExternalId(key))) = (item.raw.clone(), row.identity()) else {
                 return Err(Error::internal("a RAW row without its place"));
             };
-            let write = Write { at: item.order, mode: item.mode, object };
+            let write = Write::of(item, &row).with_key(&row);
             self.writes.entry(place).or_default().entry(key).or_default().push(write);
         }
         Ok(())
@@ -224,7 +236,7 @@ impl RawOverlay {
 
     /// A row of CDF as it will be after COMMIT; None if it is deleted.
     pub fn apply(&mut self, place: &(String, String), row: Value) -> Option<Value> {
-        let writes = self.writes.get_mut(place).and_then(|keys| keys.remove(row["key"].as_str()?));
+        let writes = self.writes.get_mut(place).and_then(|keys| keys.remove(row[RAW_KEY].as_str()?));
         let mut row = Some(row);
         writes.iter().flatten().for_each(|write| apply_raw(&mut row, write));
         row
@@ -253,7 +265,7 @@ fn apply_raw(row: &mut Option<Value>, write: &Write) {
         _ if exists && partial => {
             let Some(row) = row else { return };
             for (name, value) in write.columns(exists) {
-                match (value, &mut row["columns"]) {
+                match (value, &mut row[COLUMNS]) {
                     (Value::Null, Value::Object(columns))
                         if write.mode.null_handling == NullHandling::Ignore =>
                     {
@@ -264,7 +276,7 @@ fn apply_raw(row: &mut Option<Value>, write: &Write) {
             }
         }
         _ => {
-            let parts = ["key", "columns"].map(|name| (name.to_owned(), write.object[name].clone()));
+            let parts = [RAW_KEY, COLUMNS].map(|name| (name.to_owned(), write.new[name].clone()));
             *row = Some(Value::Object(parts.into_iter().collect()));
         }
     }
@@ -291,11 +303,11 @@ impl InstanceOverlay {
             if !same && item.mode.operation != Operation::Delete {
                 continue;
             }
-            let mut object = object(&item.fragment)?;
-            let key = object.remove(KEY).unwrap_or_default();
-            let part = |at: usize| Some(key.as_array()?.get(at)?.as_str()?.to_owned());
-            let key = part(0).zip(part(1)).ok_or_else(|| Error::internal("an instance without its key"))?;
-            self.writes.entry(key).or_default().push(Write { at: item.order, mode: item.mode, object });
+            let row = item.parse()?;
+            let Some(Identity::Instance { space, external_id }) = row.identity() else {
+                return Err(Error::internal("an instance without its key"));
+            };
+            self.writes.entry((space, external_id)).or_default().push(Write::of(item, &row));
         }
         Ok(())
     }
@@ -303,7 +315,7 @@ impl InstanceOverlay {
     /// An instance of CDF as it will be after COMMIT; None if it is deleted.
     pub fn apply(&mut self, view: &View, item: Value) -> Option<Value> {
         let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
-        let key = (text("space"), text("externalId"));
+        let key = (text(SPACE), text(EXTERNAL_ID));
         let Some(writes) = self.writes.remove(&key) else { return Some(item) };
         let item = written(view, Some(item), &writes);
         // Deleted and written again, it is a new instance with the same key.
@@ -331,8 +343,8 @@ fn written(view: &View, mut item: Option<Value>, writes: &[Write]) -> Option<Val
 }
 
 fn with_key(mut item: Value, (space, external_id): (String, String)) -> Value {
-    item["space"] = space.into();
-    item["externalId"] = external_id.into();
+    item[SPACE] = space.into();
+    item[EXTERNAL_ID] = external_id.into();
     item
 }
 
@@ -344,12 +356,8 @@ fn apply_properties(view: &View, item: &mut Option<Value>, write: &Write) {
         _ => {
             let item = item.get_or_insert_with(|| Value::Object(Map::new()));
             for (name, value) in write.members(exists) {
-                let end = InstanceEnd::ALL
-                    .map(InstanceEnd::property)
-                    .into_iter()
-                    .find(|end| end_member(end) == *name);
-                match end {
-                    Some(end) => item[end] = value.clone(),
+                match end_of(name) {
+                    Some(end) => item[end.property()] = value.clone(),
                     None => {
                         let place = format!("{}/{}", view.name.external_id, view.name.version);
                         item["properties"][view.name.space.as_str()][place.as_str()][name.as_str()] =
@@ -379,16 +387,12 @@ impl SequenceRowOverlay {
     /// Adds all writes to some rows.
     pub fn add(&mut self, pending: &[PendingItem]) -> Result<(), Error> {
         for item in pending {
-            let object = object(&item.fragment)?;
-            let number = object[ROW_NUMBER].as_i64();
-            let sequence = match object["id"].as_i64() {
-                Some(id) => Some(Identity::Id(id)),
-                None => object["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned())),
-            };
-            let (Some(sequence), Some(number)) = (sequence, number) else {
+            let row = item.parse()?;
+            let number = row.number().and_then(|number| number.parse().ok());
+            let (Some(sequence), Some(number)) = (row.identity(), number) else {
                 return Err(Error::internal("a sequence row without its key"));
             };
-            let write = Write { at: item.order, mode: item.mode, object };
+            let write = Write::of(item, &row).with_key(&row);
             self.writes.entry((sequence, number)).or_default().push(write);
         }
         Ok(())
@@ -396,9 +400,8 @@ impl SequenceRowOverlay {
 
     /// Records a sequence's id and external id, so that writes by both names count as writes to one sequence.
     pub fn saw(&mut self, sequence: &Value) {
-        let (Some(id), external_id) = (sequence["id"].as_i64(), &sequence["externalId"]) else { return };
-        let name = external_id.as_str().map(|name| Identity::ExternalId(name.to_owned()));
-        for identity in name.into_iter().chain([Identity::Id(id)]) {
+        let (Some(id), external_id) = (sequence[ID].as_i64(), &sequence[EXTERNAL_ID]) else { return };
+        for identity in name_of(sequence).into_iter().chain([Identity::Id(id)]) {
             self.names.insert(identity, (id, external_id.clone()));
         }
     }
@@ -408,7 +411,7 @@ impl SequenceRowOverlay {
         let row = |(sequence, number): &(Identity, i64)| {
             let (id, external_id) = self.names.get(sequence)?;
             let members =
-                [("id", (*id).into()), ("externalId", external_id.clone()), (ROW_NUMBER, (*number).into())];
+                [(ID, (*id).into()), (EXTERNAL_ID, external_id.clone()), (ROW_NUMBER, (*number).into())];
             Some(Value::Object(members.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()))
         };
         self.writes.keys().filter_map(row).collect()
@@ -421,14 +424,13 @@ impl SequenceRowOverlay {
         }
         let number = row[ROW_NUMBER].as_i64().unwrap_or_default();
         let mut writes = Vec::new();
-        let name = row["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned()));
-        for sequence in name.into_iter().chain(row["id"].as_i64().map(Identity::Id)) {
+        for sequence in name_of(&row).into_iter().chain(row[ID].as_i64().map(Identity::Id)) {
             writes.extend(self.writes.remove(&(sequence, number)).into_iter().flatten());
         }
-        let (id, external_id) = (row["id"].clone(), row["externalId"].clone());
+        let (id, external_id) = (row[ID].clone(), row[EXTERNAL_ID].clone());
         written_cells(Some(row), writes).map(|mut row| {
-            row["id"] = id;
-            row["externalId"] = external_id;
+            row[ID] = id;
+            row[EXTERNAL_ID] = external_id;
             row
         })
     }
@@ -443,8 +445,8 @@ impl SequenceRowOverlay {
         let row = |((sequence, _), writes): ((Identity, i64), Vec<Write>)| {
             let mut row = written_cells(None, writes)?;
             if let Some((id, external_id)) = self.names.get(&sequence) {
-                row["id"] = (*id).into();
-                row["externalId"] = external_id.clone();
+                row[ID] = (*id).into();
+                row[EXTERNAL_ID] = external_id.clone();
             }
             Some(row)
         };
@@ -467,6 +469,6 @@ fn apply_cells(row: &mut Option<Value>, write: &Write) {
                 row[COLUMNS][name.as_str()] = value.clone();
             }
         }
-        (_, row) => *row = Some(Value::Object(write.object.clone())),
+        (_, row) => *row = Some(Value::Object(write.new.clone())),
     }
 }

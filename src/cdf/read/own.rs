@@ -7,8 +7,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cdf::buffer::{PendingItem, SeriesWrites, WantedPoints, WantedRows};
 use crate::cdf::document::Value;
-use crate::cdf::encode::fragment::{key_of_id, key_of_instance, key_of_text, with_row_number, KeyMember};
+use crate::cdf::encode::fragment::Key;
 use crate::cdf::error::Error;
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID, SPACE};
 use crate::cdf::resource::sequence_rows::ROW_NUMBER;
 
 /// A question, and the channel for its answer.
@@ -58,7 +59,7 @@ impl Own {
     pub async fn of_keys(
         &self,
         place: Option<&(String, String)>,
-        keys: impl Iterator<Item = Vec<u8>>,
+        keys: impl Iterator<Item = Key>,
     ) -> Result<Vec<PendingItem>, Error> {
         if self.is_empty() {
             return Ok(Vec::new());
@@ -71,12 +72,12 @@ impl Own {
     }
 
     /// The writes to items, or rows of sequences, of CDF, by both of their names.
-    pub async fn of_items(&self, items: &[Value], key: Key) -> Result<Vec<PendingItem>, Error> {
+    pub async fn of_items(&self, items: &[Value], key: KeyOf) -> Result<Vec<PendingItem>, Error> {
         self.of_keys(None, items.iter().flat_map(|item| self.keys(item, key))).await
     }
 
     /// As `of_items`, as far as nothing was given yet of what was written to a name: what was written to the other one was.
-    pub async fn of_items_anew(&self, items: &[Value], key: Key) -> Result<Vec<PendingItem>, Error> {
+    pub async fn of_items_anew(&self, items: &[Value], key: KeyOf) -> Result<Vec<PendingItem>, Error> {
         let keys: Vec<_> = items.iter().flat_map(|item| self.keys(item, key)).collect();
         if self.by_id && !keys.is_empty() {
             self.rows(WantedRows::OfKeys { place: None, keys, anew: true }).await
@@ -85,7 +86,7 @@ impl Own {
         }
     }
 
-    fn keys(&self, item: &Value, key: Key) -> impl Iterator<Item = Vec<u8>> {
+    fn keys(&self, item: &Value, key: KeyOf) -> impl Iterator<Item = Key> {
         let by_id = self.by_id.then(|| key(item, OwnName::Id)).flatten();
         key(item, OwnName::ExternalId).into_iter().chain(by_id)
     }
@@ -108,26 +109,24 @@ pub enum OwnName {
     Id,
 }
 
-/// Gives what the fragments of an item begin with, by one of its names, if it has such a name.
-pub type Key = fn(&Value, OwnName) -> Option<Vec<u8>>;
+/// Returns the key that writes to an item of CDF have, by one of its names, if it has such a name.
+pub type KeyOf = fn(&Value, OwnName) -> Option<Key>;
 
-/// What the fragments of an item of CDF begin with.
-pub fn item_key(item: &Value, by: OwnName) -> Option<Vec<u8>> {
+/// Returns the key that writes to an item of CDF have.
+pub fn item_key(item: &Value, by: OwnName) -> Option<Key> {
     match by {
-        OwnName::ExternalId => {
-            item["externalId"].as_str().map(|name| key_of_text(KeyMember::ExternalId, name))
-        }
-        OwnName::Id => item["id"].as_i64().map(key_of_id),
+        OwnName::ExternalId => item[EXTERNAL_ID].as_str().map(Key::of_external_id),
+        OwnName::Id => item[ID].as_i64().map(Key::of_id),
     }
 }
 
 /// As [`item_key`], of a row of a sequence.
-pub fn sequence_row_key(row: &Value, by: OwnName) -> Option<Vec<u8>> {
+pub fn sequence_row_key(row: &Value, by: OwnName) -> Option<Key> {
     let number = row[ROW_NUMBER].as_i64()?;
-    Some(with_row_number(item_key(row, by)?, number))
+    Some(item_key(row, by)?.with_row_number(number))
 }
 
 /// As [`item_key`], of an instance.
-pub fn instance_key(item: &Value) -> Option<Vec<u8>> {
-    Some(key_of_instance(item["space"].as_str()?, item["externalId"].as_str()?))
+pub fn instance_key(item: &Value) -> Option<Key> {
+    Some(Key::of_instance(item[SPACE].as_str()?, item[EXTERNAL_ID].as_str()?))
 }

@@ -8,6 +8,8 @@ use serde_json::json;
 
 use super::condition::{Comparison, Condition, Operand};
 use crate::cdf::buffer::Pending;
+use crate::cdf::encode::fragment::Key;
+use crate::cdf::error::Identity;
 use crate::cdf::http::connection::Connection;
 use crate::cdf::resource::raw::KEY_CHARS;
 use crate::cdf::resource::{Role, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
@@ -96,20 +98,20 @@ impl Query {
     }
 
     /// Returns the beginnings of encoded rows that have one of the wanted keys; None if the query is not by key.
-    pub fn key_prefixes(&self) -> Option<Vec<Vec<u8>>> {
-        let prefix =
-            |property: &str, value: &serde_json::Value| format!("{{\"{property}\":{value}").into_bytes();
+    pub fn written_keys(&self) -> Option<Vec<Key>> {
         match &self.table.options.resource.shape {
-            Shape::Items(_) => self
-                .keys()?
-                .iter()
-                .map(|key| key.get("externalId").map(|name| prefix("externalId", name)))
-                .collect(),
+            Shape::Items(_) => {
+                let named = |key| match Identity::from_json(key)? {
+                    Identity::ExternalId(name) => Some(Key::of_external_id(&name)),
+                    _ => None,
+                };
+                self.keys()?.iter().map(named).collect()
+            }
             Shape::Raw => {
                 let key = self.raw_key()?;
                 // No row has a key that CDF does not take, and escaping makes such a key up to six times as long.
                 let possible = key.len() <= KEY_CHARS || key.chars().count() <= KEY_CHARS;
-                Some(possible.then(|| prefix("key", &key.into())).into_iter().collect())
+                Some(possible.then(|| Key::of_raw_row(key)).into_iter().collect())
             }
             _ => None,
         }

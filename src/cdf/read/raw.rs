@@ -10,7 +10,7 @@ use super::own::Own;
 use super::query::Query;
 use super::range::Moments;
 use crate::cdf::document::Value;
-use crate::cdf::encode::fragment::{key_of_text, KeyMember};
+use crate::cdf::encode::fragment::Key;
 use crate::cdf::error::Error;
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
@@ -213,8 +213,7 @@ impl RawPages {
         place: (String, String),
         items: Vec<Value>,
     ) -> Result<Vec<Row>, Error> {
-        let keys =
-            items.iter().filter_map(|item| Some(key_of_text(KeyMember::RawKey, item["key"].as_str()?)));
+        let keys = items.iter().filter_map(|item| Some(Key::of_raw_row(item["key"].as_str()?)));
         self.overlay.add(&call.own.of_keys(Some(&place), keys).await?)?;
         let items = items.into_iter().filter_map(|item| self.overlay.apply(&place, item));
         Ok(items.map(|item| row(call.query, &place.0, &place.1, item)).collect())

@@ -1,6 +1,7 @@
 //! Columns of built-in tables.
 
 use super::filter::Filter;
+use super::properties;
 use super::reference::DATA_SET;
 use super::role::Role;
 use super::rule::Rule;
@@ -106,17 +107,18 @@ pub const fn fixed(
 }
 
 // Columns that several resources share.
-pub const ID: Column = fixed("id", "id", ColumnType::Int8, Rule::Id);
-pub const EXTERNAL_ID: Column = fixed("external_id", "externalId", ColumnType::Text, Rule::ExternalId);
+pub const ID: Column = fixed("id", properties::ID, ColumnType::Int8, Rule::Id);
+pub const EXTERNAL_ID: Column =
+    fixed("external_id", properties::EXTERNAL_ID, ColumnType::Text, Rule::ExternalId);
 pub const DATA_SET_ID: Column = column("data_set_id", "dataSetId", ColumnType::Int8, Rule::IdOf)
-    .filter(Filter::DataSets { by: "id", max: FILTER_DATA_SETS });
+    .filter(Filter::DataSets { by: properties::ID, max: FILTER_DATA_SETS });
 pub const DATA_SET_EXTERNAL_ID: Column = column(
     "data_set_external_id",
     "dataSetExternalId",
     ColumnType::Text,
     Rule::Reference { to: &DATA_SET, property: "dataSetId" },
 )
-.filter(Filter::DataSets { by: "externalId", max: FILTER_DATA_SETS });
+.filter(Filter::DataSets { by: properties::EXTERNAL_ID, max: FILTER_DATA_SETS });
 pub const CREATED_TIME: Column =
     fixed("created_time", "createdTime", ColumnType::Timestamptz, Rule::ReadOnly);
 pub const LAST_UPDATED_TIME: Column =

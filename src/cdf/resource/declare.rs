@@ -8,6 +8,7 @@ pub use super::definition::{Owner, Resource, CLASSIC, ITEMS};
 pub use super::filter::Filter;
 pub use super::member::Member;
 pub use super::paths;
+pub use super::properties;
 pub use super::reference::ASSET;
 pub use super::role::{InstanceEnd, Role};
 pub use super::rule::{Limit, MetadataLimits, Rule, DOCUMENT_BYTES};

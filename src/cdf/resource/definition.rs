@@ -266,14 +266,10 @@ impl Resource {
         matches!(self.shape, Shape::Instances { .. })
     }
 
-    /// The property whose parts are written one by one, so that a second write adds to those of the first.
+    /// The property whose parts are merged one by one where two writes of a row are: each counts as a column.
     pub fn merged_inside(&self) -> Option<&'static str> {
         let columns: &'static [Column] = self.columns;
-        match self.shape {
-            Shape::SequenceRows => columns.iter().find(|column| column.role == Role::Columns),
-            _ => None,
-        }
-        .map(|column| column.property)
+        columns.iter().find(|column| column.role == Role::Columns).map(|column| column.property)
     }
 
     /// Its rows in words, as counts name them.

@@ -16,6 +16,7 @@ mod labels;
 mod member;
 mod naming;
 pub mod paths;
+pub mod properties;
 pub mod raw;
 mod reference;
 mod relationships;

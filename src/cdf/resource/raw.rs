@@ -17,8 +17,10 @@ pub const KEY_CHARS: usize = 1024;
 /// Bytes of one row's columns.
 pub const ROW_BYTES: usize = DOCUMENT_BYTES;
 
-/// The column with a row's key, unless a table names another; it is no RAW column itself.
+/// The column with a row's key, unless a table names another, and the property; it is no RAW column itself.
 pub const RAW_KEY: &str = "key";
+/// The property with a row's values by column.
+pub const COLUMNS: &str = "columns";
 
 /// The path of all databases.
 const PATH: &str = "/raw/dbs";
@@ -49,14 +51,14 @@ pub static RAW_ROWS: Resource = Resource {
         .role(Role::RawTable),
         fixed(
             RAW_KEY,
-            "key",
+            RAW_KEY,
             ColumnType::Text,
             Rule::limited("the key within the RAW table; 1 to {} characters", &[Limit::Count(KEY_CHARS)]),
         )
         .role(Role::RawKey),
         fixed(
             "columns",
-            "columns",
+            COLUMNS,
             ColumnType::Jsonb,
             Rule::limited("an object of all columns of the row; at most {}", &[Limit::Mebibytes(ROW_BYTES)]),
         )

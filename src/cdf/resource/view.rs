@@ -32,12 +32,11 @@ const fn part(name: &'static str, property: &'static str, role: Role) -> Column 
     fixed(name, property, ColumnType::Text, Rule::part("of the instance")).role(role)
 }
 
-const SPACE: Column = part("space", "space", Role::Space);
-const NAME: Column = part("external_id", "externalId", Role::ExternalId);
+const SPACE: Column = part("space", properties::SPACE, Role::Space);
+const NAME: Column = part("external_id", properties::EXTERNAL_ID, Role::ExternalId);
 const TYPE_SPACE: Column = part("type_space", "type.space", Role::EndSpace(InstanceEnd::Type));
 const TYPE_NAME: Column = part("type_external_id", "type.externalId", Role::EndExternalId(InstanceEnd::Type));
-const VERSION: Column =
-    fixed("version", "version", ColumnType::Int8, Rule::ReadOnly).role(Role::Version);
+const VERSION: Column = fixed("version", "version", ColumnType::Int8, Rule::ReadOnly).role(Role::Version);
 
 const INSTANCES: Resource = Resource {
     name: "view",

@@ -195,10 +195,10 @@ pub fn ask(writer: &Writer, keys: &HashSet<RowKey>) -> Result<HashSet<RowKey>, E
     }
     let (table, connection) = (writer.table(), writer.connection());
     let (mut by_key, in_parts): (Vec<_>, Vec<_>) =
-        questions(table, connection, keys).into_iter().partition(|question| question.prefixes.is_some());
+        questions(table, connection, keys).into_iter().partition(|question| question.written_keys.is_some());
     for question in &mut by_key {
-        let prefixes = question.prefixes.take();
-        question.query.pending = transaction::pending(connection, table.options.resource, prefixes, None)?;
+        let keys = question.written_keys.take();
+        question.query.pending = transaction::pending(connection, table.options.resource, keys, None)?;
     }
     let name =
         by_key.iter().chain(&in_parts).next().map(|question| question.query.name()).unwrap_or_default();

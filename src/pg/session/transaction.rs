@@ -15,6 +15,7 @@ use crate::cdf::activity::{Activity, Errand};
 use crate::cdf::buffer::{Moment, OwnPoints, OwnRows, Pending, Subtransaction, TransactionBuffer};
 use crate::cdf::deliver::flush::{flush, Job, JobRunner};
 use crate::cdf::deliver::{Context, Receipt};
+use crate::cdf::encode::fragment::Key;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::connection::Connection;
 use crate::cdf::http::request::Limits;
@@ -123,7 +124,7 @@ pub fn moment(connection: &Arc<Connection>, resource: &'static Resource) -> Resu
 pub fn pending(
     connection: &Arc<Connection>,
     resource: &'static Resource,
-    keys: Option<Vec<Vec<u8>>>,
+    keys: Option<Vec<Key>>,
     before: Option<Moment>,
 ) -> Result<Pending, Error> {
     STATE.with_borrow_mut(|state| match &mut state.buffer {
@@ -163,7 +164,7 @@ pub fn own_writes(query: &mut Query, before: Option<Moment>) -> Result<Option<Ow
             let own = buffer.own_points(connection, resource, before, file)?;
             return Ok((!own.is_empty()).then_some(OwnWrites::Points(own)));
         }
-        let keys = query.key_prefixes();
+        let keys = query.written_keys();
         if keys.is_none() && buffer.is_by_key(connection, resource) {
             let own = buffer.own_rows(connection, resource, query.raw_place(), before, file)?;
             return Ok((!own.is_empty()).then_some(OwnWrites::Rows(own)));

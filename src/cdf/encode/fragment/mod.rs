@@ -1,0 +1,34 @@
+//! What a written row is between its encoder and its delivery. Only the files of this folder know how its bytes are
+//! arranged.
+//!
+//! # The format
+//!
+//! A *fragment* is a JSON object without white space outside of values. Encoders [write](Opening) it in one pass over the
+//! cells of a row; the buffer [merges](merge()) several writes of a key into one; delivery and own reads
+//! [parse](Fragment::parse) it where they have a question about it.
+//!
+//! - The first member is the [key](KeyMember), if the row has one: `id` or `externalId`, RAW's `key`, the pair of an
+//!   instance; for a row of a sequence the sequence and then `rowNumber`. Two fragments of one key begin with the same
+//!   bytes, the [`Key`].
+//! - The other members are properties: of an INSERT what the row holds, of an UPDATE what it changes, of a DELETE none. RAW
+//!   rows and rows of sequences have theirs in one member, `columns`.
+//! - A `null` clears. What is created has nothing to clear, so that delivery leaves it out there. RAW stores nulls.
+//! - A reference by external id stands under its own property until delivery has found the internal id.
+//! - Rows of `INSERT … ON CONFLICT DO UPDATE SET` some columns end with a member of the empty name: an object of what an
+//!   item gets that exists already. All before it is what a new item gets.
+
+mod key;
+mod member;
+mod merge;
+mod row;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use key::{key_object, shown_key, Key, KeyMember};
+pub use member::{head, member};
+pub use merge::{merge, merge_by_existence};
+pub use row::{end_of, Fragment, ParsedRow};
+pub use write::{
+    begin_columns, begin_existing, end, end_object, head_of_end, only_columns, raw_row, reopen, Opening,
+};
