@@ -22,6 +22,7 @@ COPY src ./src
 COPY tests/emulator ./tests/emulator
 COPY bench/sink ./bench/sink
 COPY gateway-api ./gateway-api
+COPY tests/programs/rust ./tests/programs/rust
 ENV PG_CONFIG=/usr/lib/postgresql/${PG_MAJOR}/bin/pg_config
 RUN scripts/build.sh extension \
     && scripts/build.sh gateway-api \

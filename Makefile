@@ -25,12 +25,12 @@ pytest = CDF_EMULATOR=$(abspath $(target_dir))/release/cdf-emulator PG_CONFIG=$(
 BENCH_ARGS ?=
 bench = CDF_SINK=$(abspath $(target_dir))/release/cdf-sink PG_CONFIG=$(pg_config) $(target_dir)/venv/bin/python bench/bench.py
 
-.PHONY: help demo test fuzz bench lint install fmt clean build setup setup-build
+.PHONY: help demo test test-clients fuzz bench lint install fmt clean build setup setup-build setup-programs
 
 help: ## List the targets
 	@echo 'make TARGET [PG_CONFIG=/path/to/pg_config]'
 	@echo
-	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: setup-build ## Show a load of weather data, end to end, on this machine (KEEP=1: leave it running)
 	@scripts/build.sh extension
@@ -49,7 +49,15 @@ test: setup ## Set up what is missing, build, install, and run every test
 	@echo '==> The container image, without building it'
 	@scripts/test-dockerfile.sh
 	@echo '==> Tests through PostgreSQL, against the emulator'
-	@$(pytest) tests
+	@$(pytest) tests --ignore=tests/programs
+
+test-clients: setup-programs ## Run the programs that write to PostgreSQL, from psql to Prisma, against the emulator
+	@scripts/build.sh extension
+	@scripts/build.sh emulator
+	@scripts/build.sh programs
+	@scripts/install.sh
+	@echo '==> Programs, against the emulator'
+	@$(pytest) tests/programs
 
 # Random input for each parser in `make fuzz`; `make test` takes 256.
 FUZZ_CASES ?= 200000
@@ -67,8 +75,8 @@ lint: setup ## Check formatting, clippy without warnings, structure, scripts, Py
 	@echo '==> rustfmt'
 	@cargo fmt --all --check
 	@scripts/majors.sh
-	@echo '==> clippy: the CDF side alone, the emulator, the sink and the HTTP server'
-	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -p cdf-sink -p cdf-gateway-api -- -D warnings
+	@echo '==> clippy: the CDF side alone, the emulator, the sink, the HTTP server and a program of the tests'
+	@cargo clippy --locked --all-targets --no-default-features -p cdf_fdw -p cdf-emulator -p cdf-sink -p cdf-gateway-api -p cdf-copy-program -- -D warnings
 	@echo '==> structure of src'
 	@scripts/structure.py
 	@echo '==> scripts, Python, Dockerfile'
@@ -100,3 +108,6 @@ setup:
 
 setup-build:
 	@scripts/setup.sh build
+
+setup-programs:
+	@scripts/setup.sh programs

@@ -5,6 +5,7 @@
 #   scripts/build.sh emulator     target/release/cdf-emulator
 #   scripts/build.sh gateway-api  target/release/cdf-gateway-api
 #   scripts/build.sh sink         target/release/cdf-sink, for the benchmark
+#   scripts/build.sh programs     target/release/cdf-copy-program, one of the programs of make test-clients
 #   scripts/build.sh encode       target/release/examples/encode_path, of which a test counts the instructions
 set -euo pipefail
 # shellcheck source=scripts/common.sh
@@ -32,9 +33,13 @@ sink)
     say "Building the sink of the benchmark"
     cargo build --locked --release -p cdf-sink
     ;;
+programs)
+    say "Building the program that loads through tokio-postgres"
+    cargo build --locked --release -p cdf-copy-program --bins --examples
+    ;;
 encode)
     say "Building the encode path without PostgreSQL"
     cargo build --locked --release --no-default-features --example encode_path
     ;;
-*) die "usage: scripts/build.sh extension|emulator|gateway-api|sink|encode" ;;
+*) die "usage: scripts/build.sh extension|emulator|gateway-api|sink|programs|encode" ;;
 esac

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh build     compiler, libclang, a PostgreSQL with its server headers, Rust
 #   scripts/setup.sh test      the same, valgrind, the Python environment of the tests, and Npgsql (the default)
+#   scripts/setup.sh programs  the same, and the programs that `make test-clients` runs, of which each may be missing
 #   scripts/setup.sh check     reports what `build` would install, and installs nothing
 #
 # Packages are installed with apt-get (Debian, Ubuntu), as root or through sudo, and only if something is missing.
@@ -14,7 +15,9 @@ source "$(dirname "$0")/common.sh"
 rust_version=1.95
 
 mode=${1:-test}
-case $mode in build | test | check) ;; *) die "usage: scripts/setup.sh [build|test|check]" ;; esac
+case $mode in build | test | check | programs) ;; *) die "usage: scripts/setup.sh [build|test|programs|check]" ;; esac
+programs=$mode
+[[ $mode != programs ]] || mode="test"
 
 has_libclang() {
     [[ -n ${LIBCLANG_PATH:-} ]] ||
@@ -155,6 +158,11 @@ if [[ $mode == test ]]; then
     make_venv
     get_checkers
     "$root_dir/scripts/npgsql.sh"
+fi
+if [[ $programs == programs ]]; then
+    for script in "$root_dir"/scripts/programs-*.sh; do
+        "$script"
+    done
 fi
 
 pg_config=$(require_pg_config)
