@@ -88,7 +88,7 @@ def ogr2ogr(role, table: Table, home: Path, use_copy: str, *more: str) -> Ran:
         f"PG:host=127.0.0.1 port={role.port} dbname={role.database} user={role.username} password={role.password}"
         f" active_schema={role.schema}"
     )
-    options = ["-append", "-nln", table.name, "-gt", "unlimited", "-oo", "EMPTY_STRING_AS_NULL=YES", "--config", "PG_USE_COPY", use_copy]
+    options = ["-append", "-nln", table.name, "-gt", "unlimited", "-oo", "EMPTY_STRING_AS_NULL=YES", "-oo", "AUTODETECT_TYPE=YES", "--config", "PG_USE_COPY", use_copy]
     return run(["ogr2ogr", "-f", "PostgreSQL", target, path, *options, *more], home)
 
 

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from debian import JARS, NODE, PLACE, debian_version, node_version
 from harness import ROOT, TARGET
@@ -49,9 +51,9 @@ LANGUAGES = {
 }
 # The test server has no TLS, and none of these drivers does without it by itself.
 WITHOUT_TLS = {
-    "javascript": [("ssl: true", "ssl: false"), ('ssl: "require"', 'ssl: "prefer"')],
-    "java": [("sslmode=prefer", "sslmode=prefer")],
+    "javascript": [("ssl: true", "ssl: false"), ('ssl: "require"', 'ssl: "prefer"'), ("?sslmode=verify-full", "")],
     "go": [("sslmode=prefer", "sslmode=disable")],
+    "ruby": [('sslmode: "require"', 'sslmode: "prefer"')],
 }
 
 
@@ -76,11 +78,24 @@ class Guest(Follower):
             program = self.directory / name
             program.write_text(text, encoding="utf-8")
             self.ended(block, run([*command, program], self.directory, environment))
+        elif block.language == "console":
+            self.follow_commands(block)
         else:
             super().follow(block)
             return
         for query in block.note("then"):
             assert self.run_as_role(query).strip() == "t", query
+
+    def follow_commands(self, block: Block) -> None:
+        self.write_files(block)
+        for command in re.split(r"^\$ ", self.filled(block.text), flags=re.M)[1:]:
+            self.ended(block, self.start(["bash", "-euo", "pipefail", "-c", command]))
+
+    def write_files(self, block: Block) -> None:
+        for note in block.note("file"):
+            name, _, line = note.partition(": ")
+            with (self.directory / name).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
     def follow_example(self, block: Block) -> None:
         name, *words = block.note("example")[0].split()

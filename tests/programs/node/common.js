@@ -23,7 +23,7 @@ const escape = value =>
 exports.copyLines = table => table.rows.map(row => row.map(escape).join("\t") + "\n");
 
 // `transaction(work)` calls work(handle) inside a transaction, and rolls back if it throws. `methods` load a table.
-exports.main = async ({ transaction, methods, alive, close, code = error => error.code }) => {
+exports.main = async ({ transaction, methods, alive, close, code = error => error.code, text = error => error.message }) => {
   const [method, end, file] = process.argv.slice(2);
   const load = JSON.parse(fs.readFileSync(file, "utf8"));
   try {
@@ -34,7 +34,7 @@ exports.main = async ({ transaction, methods, alive, close, code = error => erro
     say("committed");
   } catch (error) {
     if (error instanceof Back) say("rolled back");
-    else say("refused", code(error), error.message);
+    else say("refused", code(error), text(error));
   }
   await alive();
   say("alive");

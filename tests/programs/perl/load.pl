@@ -72,7 +72,7 @@ eval {
     else { $dbh->commit; say_line('committed') }
     1;
 } or do {
-    say_line('refused', $dbh->state, $dbh->errstr // $@);
+    say_line('refused', $DBI::state || $dbh->state, $dbh->errstr // $@);
     $dbh->rollback unless $dbh->{AutoCommit};
 };
 $dbh->selectall_arrayref('SELECT 1');

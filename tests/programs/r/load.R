@@ -42,9 +42,6 @@ methods <- list(
     frame <- setNames(as.data.frame(columns, stringsAsFactors = FALSE), unlist(table$columns))
     run(sprintf("COPY %s (%s) FROM STDIN", table$name, quoted(table$columns)))
     postgresqlCopyInDataframe(connection, frame)
-    # It raises no error of its own.
-    exception <- dbGetException(connection)
-    if (exception$errorNum != 0) stop(exception$errorMsg)
   }
 )
 
