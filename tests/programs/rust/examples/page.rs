@@ -18,7 +18,10 @@ async fn main() -> Result<(), tokio_postgres::Error> {
     transaction.execute(insert, &[&"level-1", &"Level 1", &metadata]).await?;
 
     let copy = r#"COPY datapoints (external_id, "timestamp", value) FROM STDIN (FORMAT binary)"#;
-    let points = BinaryCopyInWriter::new(transaction.copy_in(copy).await?, &[Type::TEXT, Type::TIMESTAMPTZ, Type::FLOAT8]);
+    let points = BinaryCopyInWriter::new(
+        transaction.copy_in(copy).await?,
+        &[Type::TEXT, Type::TIMESTAMPTZ, Type::FLOAT8],
+    );
     pin_mut!(points);
     points.as_mut().write(&[&"level-1", &datetime!(2026-01-01 00:00 UTC), &20.5]).await?;
     points.as_mut().write(&[&"level-1", &datetime!(2026-01-01 00:01 UTC), &20.7]).await?;
@@ -26,7 +29,9 @@ async fn main() -> Result<(), tokio_postgres::Error> {
 
     // An asset in a data set that does not exist.
     if std::env::args().nth(2).is_some() {
-        transaction.execute("INSERT INTO assets (external_id, name, data_set_id) VALUES ('pump', 'Pump', 77)", &[]).await?;
+        transaction
+            .execute("INSERT INTO assets (external_id, name, data_set_id) VALUES ('pump', 'Pump', 77)", &[])
+            .await?;
     }
     transaction.commit().await // CDF has every row, or an error says why not
 }

@@ -40,7 +40,10 @@ impl Table {
 
     /// The rows in types of Rust, which go to PostgreSQL in its binary format.
     fn typed(&self) -> Outcome<Vec<Vec<Field>>> {
-        self.rows.iter().map(|row| row.iter().zip(&self.types).map(|(value, kind)| typed(value, kind)).collect()).collect()
+        self.rows
+            .iter()
+            .map(|row| row.iter().zip(&self.types).map(|(value, kind)| typed(value, kind)).collect())
+            .collect()
     }
 
     fn postgres_types(&self) -> Vec<Type> {
@@ -58,7 +61,9 @@ impl Table {
 
 fn typed(value: &Value, kind: &str) -> Outcome<Field> {
     Ok(match kind {
-        "timestamptz" => Box::new(value.as_str().map(|text| OffsetDateTime::parse(text, &Rfc3339)).transpose()?),
+        "timestamptz" => {
+            Box::new(value.as_str().map(|text| OffsetDateTime::parse(text, &Rfc3339)).transpose()?)
+        }
         "jsonb" => Box::new(value.as_str().map(serde_json::from_str::<Value>).transpose()?),
         "float8" => Box::new(value.as_f64()),
         "boolean" => Box::new(value.as_bool()),
@@ -137,7 +142,9 @@ async fn main() -> Outcome<()> {
         Ok(()) if end == "rollback" => println!("rolled back"),
         Ok(()) => println!("committed"),
         Err(error) => {
-            let Some(refusal) = error.downcast_ref::<tokio_postgres::Error>().and_then(|error| error.as_db_error()) else {
+            let Some(refusal) =
+                error.downcast_ref::<tokio_postgres::Error>().and_then(|error| error.as_db_error())
+            else {
                 return Err(error);
             };
             println!("refused\t{}\t{}", refusal.code().code(), refusal.message());
