@@ -320,6 +320,46 @@ def upsert(rig: Rig) -> list[Result]:
     return [series.result(SESSION, work, rig.items, 1 / 3, "≥ 0.33")]
 
 
+def make_facades(connection: psycopg.Connection) -> None:
+    connection.execute("SELECT cdf_create_facade('fronted')")
+
+
+def facade(rig: Rig) -> list[Result]:
+    """The same statements on foreign tables, and on the facades of another role, which the rig's role may use."""
+    names = ", ".join(f"{name} => %({name})s" for name in rig.sink.access)
+    with rig.administrator() as connection:
+        connection.execute(f"SELECT FROM cdf_register_credentials({names}, username => 'fronted')", rig.sink.access)
+        make_facades(connection)
+        connection.execute(f'GRANT USAGE ON SCHEMA fronted TO "{rig.gateway.username}"')
+        connection.execute(f'GRANT INSERT ON ALL TABLES IN SCHEMA fronted TO "{rig.gateway.username}"')
+
+    def compared(work: str, table: str, load: Callable, rows: int, expected: dict[str, int]) -> Result:
+        def into(schema: str, session: psycopg.Connection) -> Timing:
+            rig.sink.reset()
+            return rig.verify(rig.run(session, load(schema)), table, **expected)
+
+        with rig.gateway.connect() as session:
+            series = alternate(rig, lambda: into("fronted", session), lambda: into(rig.foreign, session))
+        # What others do on the machine weighs as much as what is measured.
+        return series.result(SESSION, f"{work} through a facade, against the foreign table", rows, 0.9, "≥ 0.9")
+
+    def selected(table: str) -> Callable[[str], Callable[[psycopg.Connection], object]]:
+        columns = COLUMNS[table]
+        return lambda schema: lambda session: session.execute(
+            f"INSERT INTO {schema}.{table} ({columns}) SELECT {columns} FROM source.{table}", prepare=False
+        )
+
+    results = []
+    for table, what, rows, expected in (
+        ("datapoints", "datapoints", rig.points, points(rig, "datapoints")),
+        ("events", "events", rig.items, items(rig, EVENT_PAIRS)),
+    ):
+        count = f"{number(rows)} {what}"
+        results.append(compared(f"`COPY` csv, {count},", table, copy(rig, table, f"{table}.csv", "FORMAT csv"), rows, expected))
+        results.append(compared(f"`INSERT … SELECT`, {count},", table, selected(table), rows, expected))
+    return results
+
+
 def client(rig: Rig) -> CogniteClient:
     global_config.disable_pypi_version_check = True
     credentials = OAuthClientCredentials(
@@ -592,6 +632,7 @@ CASES: dict[str, Callable[[Rig], list[Result]]] = {
     "sdk-assets": sdk_assets,
     "sdk-raw": sdk_raw,
     "upsert": upsert,
+    "facade": facade,
     "small-insert": small_insert,
     "cold-session": cold_session,
     "backends": backends,
