@@ -8,6 +8,7 @@ mod handler;
 mod list;
 mod modify;
 mod ours;
+mod partition;
 mod plan;
 mod redact;
 mod registration;

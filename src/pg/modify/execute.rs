@@ -16,6 +16,7 @@ use crate::pg::errors::{raise, OrRaise};
 use crate::pg::list::integers;
 use crate::pg::modify::datum::RowChange;
 use crate::pg::modify::new_rows::NewRows;
+use crate::pg::partition;
 use crate::pg::plan::extent::StatementReach;
 use crate::pg::plan::{coerce, copy_defaults, system_columns};
 use crate::pg::rights;
@@ -64,6 +65,9 @@ pub unsafe extern "C-unwind" fn begin_foreign_insert(
         system_columns::check_routed(mtstate, rinfo, state.writer.table());
         if plan.is_null() {
             state.defaults = copy_defaults::in_utc(rinfo, (*mtstate).ps.state);
+        }
+        if !(*rinfo).ri_RootResultRelInfo.is_null() {
+            partition::check_once(rinfo, (*mtstate).ps.state);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::cdf::table::Table;
 use crate::pg::compat;
 use crate::pg::ddl::options;
 use crate::pg::list::{integers, pointers};
+use crate::pg::partition;
 use crate::pg::plan::system_columns;
 use crate::pg::scan::estimate::{estimate, is_key, Estimate};
 use crate::pg::scan::pushdown::{column_of, pushed, Pushed, PushedCondition};
@@ -218,29 +219,16 @@ unsafe fn checked_unchanged(
         }
         let constraints = (*(*relation).rd_att).constr.as_ref();
         let computes = constraints.is_some_and(|all| all.num_check > 0 || all.has_generated_stored);
-        let divided = (*(*relation).rd_rel).relispartition && !partition_conditions(relation).is_null();
-        let alone =
-            !computes && (*relation).trigdesc.is_null() && !divided && (*query).withCheckOptions.is_null();
+        let alone = !computes
+            && (*relation).trigdesc.is_null()
+            && partition::takes_all(relation)
+            && (*query).withCheckOptions.is_null();
         let descriptor = pgrx::PgTupleDesc::from_pg_unchecked((*relation).rd_att);
         let checked = |at: usize| !alone || descriptor.get(at).is_some_and(|column| column.attnotnull);
         let checked = (0..columns).map(checked).collect();
         pg_sys::RelationClose(relation);
         checked
     }
-}
-
-extern "C-unwind" {
-    /// utils/partcache.h
-    fn RelationGetPartitionQual(relation: pg_sys::Relation) -> *mut pg_sys::List;
-}
-
-/// What the rows of a partition have to fulfil; null if it takes all.
-///
-/// # Safety
-/// `relation` is an open partition.
-unsafe fn partition_conditions(relation: pg_sys::Relation) -> *mut pg_sys::List {
-    // SAFETY: the caller's promise.
-    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| RelationGetPartitionQual(relation)) }
 }
 
 /// Positions of the columns that the query uses, and whether it names them: otherwise they are part of a whole row.
