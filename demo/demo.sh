@@ -36,7 +36,12 @@ url=http://127.0.0.1:$(<"$dir/port")
 echo "$url, project test-project, empty"
 
 step "A PostgreSQL of its own"
-scripts/cluster.sh start "$dir/pg" session_preload_libraries=cdf_fdw
+# With pg_cron, where this PostgreSQL has it: its jobs run in background workers, which load only what the postmaster has.
+cron=()
+if [[ -e $("$(find_pg_config)" --pkglibdir)/pg_cron.so ]]; then
+    cron=(shared_preload_libraries=cdf_fdw,pg_cron cron.database_name=gateway cron.use_background_workers=on)
+fi
+scripts/cluster.sh start "$dir/pg" session_preload_libraries=cdf_fdw "${cron[@]}"
 bindir=$(sed -n 's/^BINDIR=//p' "$dir/pg/env")
 port=$(sed -n 's/^PGPORT=//p' "$dir/pg/env")
 socket=$(sed -n 's/^PGHOST=//p' "$dir/pg/env")
@@ -85,6 +90,36 @@ echo "Requests that write, as CDF has counted them: $before before the transacti
 
 step "Refused"
 loader -a -f demo/refused.sql
+
+step "A pipeline in SQL alone: postgres_fdw, a watermark, pg_cron"
+if [[ $(administrator -q -At -c "SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'") == 0 ]]; then
+    echo "Left out: this PostgreSQL has no postgres_fdw (Debian: package postgresql-contrib)."
+else
+    administrator -q -c 'CREATE DATABASE historian' -c "CREATE ROLE reader LOGIN PASSWORD 'reads'"
+    historian() { "$bindir/psql" -X -q -v ON_ERROR_STOP=1 -h "$socket" -p "$port" -U postgres -d historian "$@"; }
+    historian -c 'CREATE TABLE readings (tag text, at timestamptz, value float8, changed timestamptz DEFAULT now())' \
+        -c 'GRANT SELECT ON readings TO reader' \
+        -c "INSERT INTO readings SELECT 'kettle-' || n % 2 + 1, '2026-01-01Z'::timestamptz + n * interval '1 minute', 60 + n % 30
+            FROM generate_series(1, 1000) n"
+    sed "s/:\"username\"/$username/; s/:'port'/'$port'/" demo/pipeline-source.sql
+    administrator -q -v port="$port" -v username="$username" -f demo/pipeline-source.sql
+    loader -a -v ON_ERROR_STOP=1 -f demo/pipeline-load.sql
+    if [[ ${#cron[@]} -eq 0 ]]; then
+        echo "Not scheduled: this PostgreSQL has no pg_cron (Debian: package postgresql-15-cron)."
+    else
+        administrator -q -c 'CREATE EXTENSION pg_cron' -c "GRANT USAGE ON SCHEMA cron TO \"$username\""
+        loader -a -q -At -c "SELECT cron.schedule('load-readings', '* * * * *', 'SELECT pipeline.load_readings()')"
+        historian -c "INSERT INTO readings VALUES ('kettle-1', '2026-01-02Z', 75)"
+        echo "pg_cron runs it at the next full minute …"
+        for _ in {1..130}; do
+            runs=$(loader -q -At -c "SELECT count(*) FROM cron.job_run_details WHERE status = 'succeeded'")
+            [[ $runs == 0 ]] || break
+            sleep 0.5
+        done
+        loader -q -c "SELECT cron.unschedule('load-readings')" >/dev/null
+    fi
+    loader -a -c "SELECT status, message FROM extraction_pipeline_runs WHERE external_id = 'brewery-readings' ORDER BY created_time"
+fi
 
 step "Registration over HTTP, by curl"
 administrator -q <<'SQL'
