@@ -239,6 +239,18 @@ def columns(connection: int, sql: str) -> list[dict]:
         reader.Dispose()
 
 
+def keys(connection: int, sql: str) -> list[dict]:
+    """The same, asking for keys: what command builders and some designers do."""
+    behaviour = System.Enum.ToObject(
+        clr.GetClrType(CommandBehavior), int(CommandBehavior.SchemaOnly) | int(CommandBehavior.KeyInfo)
+    )
+    reader = NpgsqlCommand(sql, connections[connection]).ExecuteReader(behaviour)
+    try:
+        return table_rows(reader.GetSchemaTable())
+    finally:
+        reader.Dispose()
+
+
 def taken(connection: int) -> list[dict]:
     told, notices[connection][:] = list(notices[connection]), []
     return told
@@ -266,7 +278,7 @@ def version_() -> str:
 DOES = {
     "open": opened, "execute": execute, "query": query, "prepare": prepare, "run": run, "begin": begin, "commit": commit,
     "rollback": rollback, "savepoint": savepoint, "copy_text": copy_text, "copy_binary": copy_binary, "copy_out": copy_out,
-    "schema": schema, "columns": columns, "notices": taken, "state": state, "process": process, "close": close,
+    "schema": schema, "columns": columns, "keys": keys, "notices": taken, "state": state, "process": process, "close": close,
     "version": version_,
 }
 

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 
 import psycopg
 import pytest
-from harness import psql_environment
+from harness import Gateway, psql_environment
 from psycopg import sql
 from sites import Site, make_registrar
 from support import Api, dump, names, paths, refused, stored, told
@@ -474,6 +474,50 @@ def test_sqlalchemy_itself(places, cdf):
         connection.execute(metadata.tables["events"].insert(), [{"external_id": "e", "type": "x"}])
     assert names(cdf, "raw") == ["p1", "p2"] and names(cdf, "events") == ["e"]
     engine.dispose()
+
+
+@pytest.fixture
+def net(npgsql, places, cdf):
+    """A connection of Npgsql 4 for each role."""
+    site, passwords = places
+    opened = {
+        name: npgsql.open(Gateway(name, password, site.database, name, port=site.cluster.port), Pooling="false")
+        for name, password in passwords.items()
+    }
+    yield opened
+    for connection in opened.values():
+        connection.close()
+
+
+def test_what_npgsql_lists(net):
+    listed = {name: net[name].do("schema", collection="Tables", restrictions=[None, name]) for name in net}
+    assert listed["plain"] == []
+    assert {row["table_name"] for row in listed["fronted"]} == {*KEYS, *UNIQUE, "extraction_pipeline_runs"}
+
+
+# What later versions of Npgsql ask for CommandBehavior.KeyInfo and command builders, as far as it is about keys.
+NPGSQL_KEYS = """
+SELECT attname, col.is_updatable = 'YES' AS is_updatable,
+  EXISTS (SELECT * FROM pg_index WHERE pg_index.indrelid = cls.oid AND pg_index.indisprimary AND attnum = ANY (indkey)) AS isprimarykey,
+  EXISTS (SELECT * FROM pg_index WHERE pg_index.indrelid = cls.oid AND pg_index.indisunique AND pg_index.indnkeyatts = 1
+          AND attnum = pg_index.indkey[0]) AS isunique
+FROM pg_attribute AS attr JOIN pg_type AS typ ON attr.atttypid = typ.oid JOIN pg_class AS cls ON cls.oid = attr.attrelid
+JOIN pg_namespace AS ns ON ns.oid = cls.relnamespace
+LEFT OUTER JOIN information_schema.columns AS col ON col.table_schema = nspname AND col.table_name = relname AND col.column_name = attname
+WHERE atttypid <> 0 AND relkind IN ('r', 'v', 'm', 'p') AND NOT attisdropped AND nspname NOT IN ('pg_catalog', 'information_schema')
+AND attnum > 0 AND cls.oid = %s::regclass ORDER BY attnum
+"""
+
+
+@pytest.mark.parametrize("table, key", [("pumps", "tag"), ("events", "external_id")])
+def test_the_keys_that_npgsql_asks_for(roles, net, table, key):
+    found = roles["fronted"].execute(NPGSQL_KEYS, [table]).fetchall()
+    assert [name for name, _, primary, unique in found if primary or unique] == [key]
+    assert all(updatable for _, updatable, _, _ in found)
+    assert roles["plain"].execute(NPGSQL_KEYS, [table]).fetchall() == []
+    # Version 4 asks for 'r', 'v' and 'm' only: it knows no key of a partitioned table.
+    for connection in net.values():
+        assert not any(row["IsKey"] for row in connection.do("keys", sql=f"SELECT * FROM {table}"))
 
 
 def test_what_the_information_schema_says(roles):
