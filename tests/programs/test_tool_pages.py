@@ -4,10 +4,13 @@
 
     <!-- test: example: NAME WORD… --> the block stands in tests/programs/rust/examples, whose program is run with these words
     <!-- test: series: NAME -->        this series is in CDF before
+    <!-- test: server file: NAME: line -->  a line of a file of the server, which the page has in /srv
+    <!-- test: refused: TEXT -->       SQL that the registered role runs, and that fails with this text
 """
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -35,6 +38,7 @@ PAGES = {
     "tokio-postgres.md": DRIVERS["tokio-postgres"].version,
     "pgloader.md": lambda: debian_version("pgloader"),
     "ogr2ogr.md": lambda: debian_version("gdal-bin"),
+    "inside-postgresql.md": lambda: True,
 }
 # The name of a program in each language, what runs it, and its environment.
 LANGUAGES = {
@@ -66,7 +70,16 @@ class Guest(Follower):
     def follow(self, block: Block) -> None:
         for series in block.note("series"):
             Api(self.cdf).create("timeseries", series)
-        if saved := block.note("saved as"):
+        for note in block.note("server file"):
+            name, _, line = note.partition(": ")
+            with (self.server.data_dir.parent / name).open("a", encoding="utf-8") as file:
+                os.chmod(file.name, 0o644)
+                file.write(line + "\n")
+        block.text = block.text.replace("/srv/", f"{self.server.data_dir.parent}/")
+        if texts := block.note("refused"):
+            with pytest.raises(AssertionError, match=re.escape(texts[0])):
+                self.run_as_role(self.filled(block.text))
+        elif saved := block.note("saved as"):
             (self.directory / saved[0]).write_text(self.filled(block.text), encoding="utf-8")
         elif block.note("example"):
             self.follow_example(block)

@@ -1,4 +1,4 @@
-// pgx: METHOD commit|rollback FILE, where FILE holds a load as JSON.
+// pgx: METHOD commit|rollback FILE, where FILE holds a load as JSON. PGX_OPTIONS is a connection string.
 package main
 
 import (
@@ -155,7 +155,7 @@ func main() {
 	check(err)
 	var tables []Table
 	check(json.Unmarshal(text, &tables))
-	config, err := pgx.ParseConfig("")
+	config, err := pgx.ParseConfig(os.Getenv("PGX_OPTIONS"))
 	check(err)
 	config.OnNotice = func(_ *pgconn.PgConn, notice *pgconn.Notice) { say("notice", notice.Message) }
 	connection, err := pgx.ConnectConfig(ctx, config)
