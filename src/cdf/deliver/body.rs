@@ -15,6 +15,7 @@ use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::response::Response;
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID};
 use crate::cdf::resource::{Create, Naming, Resource, Rule};
 
 /// The rows of a body. They are parsed when the first question about them arises, all of them at once: a request that can be
@@ -261,8 +262,8 @@ pub(super) fn present(
 ) -> Result<HashSet<usize>, Error> {
     let mut keys = Vec::new();
     for item in listing(answer)? {
-        keys.extend(item["externalId"].as_str().map(|name| Identity::ExternalId(name.to_owned())));
-        keys.extend(item["id"].as_i64().map(Identity::Id));
+        keys.extend(item[EXTERNAL_ID].as_str().map(|name| Identity::ExternalId(name.to_owned())));
+        keys.extend(item[ID].as_i64().map(Identity::Id));
     }
     Ok(matching(body, rows, &keys)?.into_iter().collect())
 }
@@ -285,7 +286,7 @@ pub(super) fn mentioning(
     }
     let names = |value: &Value| match value {
         Value::Array(values) => {
-            values.iter().any(|value| texts.contains(value) || texts.contains(&value["externalId"]))
+            values.iter().any(|value| texts.contains(value) || texts.contains(&value[EXTERNAL_ID]))
         }
         value => texts.contains(value),
     };

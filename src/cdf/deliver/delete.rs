@@ -13,6 +13,7 @@ use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::request::Request;
 use crate::cdf::http::retry::Resend;
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID};
 use crate::cdf::resource::Shape;
 
 impl Transfer<'_> {
@@ -43,16 +44,16 @@ impl Transfer<'_> {
         for part in all.chunks(resource.per_delete) {
             let answer = self.retrieve(body, part).await?;
             for item in listing(&answer)? {
-                let Some(id) = item["id"].as_i64() else { continue };
+                let Some(id) = item[ID].as_i64() else { continue };
                 parents.insert(id, item["parentId"].as_i64());
-                names.insert(id, item["externalId"].clone());
+                names.insert(id, item[EXTERNAL_ID].clone());
             }
         }
         self.acknowledge(all.len() - parents.len());
         let mut ordered: Vec<(usize, i64)> = parents.keys().map(|id| (depth(*id, &parents), *id)).collect();
         ordered.sort_unstable_by(|a, b| b.cmp(a));
         for part in ordered.chunks(resource.per_delete) {
-            let keys: Vec<String> = part.iter().map(|(_, id)| json!({ "id": id }).to_string()).collect();
+            let keys: Vec<String> = part.iter().map(|(_, id)| json!({ ID: id }).to_string()).collect();
             let ids = Body::of(keys);
             let body = &BodyRows::of(&ids);
             let names = part.iter().map(|(_, id)| &names[id]).collect();

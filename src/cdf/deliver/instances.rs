@@ -16,6 +16,7 @@ use crate::cdf::http::owed::Owed;
 use crate::cdf::http::request::Request;
 use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
+use crate::cdf::resource::properties::{EXTERNAL_ID, SPACE};
 use crate::cdf::resource::InstanceEnd;
 use crate::cdf::table::{OnConflict, Operation};
 
@@ -64,7 +65,7 @@ impl Transfer<'_> {
         let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
         let mut found: HashMap<(String, String), Value> = listing(&answer)?
             .into_iter()
-            .map(|item| ((text(&item, "space"), text(&item, "externalId")), item))
+            .map(|item| ((text(&item, SPACE), text(&item, EXTERNAL_ID)), item))
             .collect();
         let mut existing = HashMap::new();
         for at in rows {
@@ -210,7 +211,7 @@ fn naming(edges: bool, body: &BodyRows<'_>, rows: &[usize]) -> Result<Vec<u8>, E
     for at in rows {
         let (space, external_id) = name(body, *at)?;
         items.push(json!({
-            "instanceType": instance_type(edges), "space": space, "externalId": external_id,
+            "instanceType": instance_type(edges), SPACE: space, EXTERNAL_ID: external_id,
         }));
     }
     Ok(json!({ "items": items }).to_string().into_bytes())

@@ -18,6 +18,7 @@ use crate::cdf::http::request::{self, Request};
 use crate::cdf::http::response::Response;
 use crate::cdf::http::retry::Resend;
 use crate::cdf::resource::datapoints::POINTS_PER_REQUEST;
+use crate::cdf::resource::properties::EXTERNAL_ID;
 use crate::cdf::resource::timeseries::TIMESERIES;
 use crate::cdf::resource::Role;
 use crate::cdf::table::OnConflict;
@@ -303,7 +304,7 @@ impl PartSource for SeriesCreation {
 
     fn next(&mut self, _: &Transfer<'_>) -> Result<Option<(Vec<String>, Request)>, Error> {
         let Some(part) = self.open.pop_front() else { return Ok(None) };
-        let item = |name: &String| json!({ "externalId": name, "name": name, "isString": self.string });
+        let item = |name: &String| json!({ EXTERNAL_ID: name, "name": name, "isString": self.string });
         let items: Vec<Value> = part.iter().map(item).collect();
         let content = json!({ "items": items }).to_string().into_bytes();
         let request = json_post(TIMESERIES.write(), content, Resend::Always, Owed::Items(part.len()));

@@ -15,6 +15,7 @@ use crate::cdf::encode::fragment::member;
 use crate::cdf::encode::json::Properties;
 use crate::cdf::error::{list_names, Error, Identity, Kind};
 use crate::cdf::http::owed::Owed;
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID};
 use crate::cdf::resource::{ReferenceTarget, Resource, Rule};
 
 impl Transfer<'_> {
@@ -116,14 +117,14 @@ impl Transfer<'_> {
     /// Asks CDF for the ids of these external ids.
     async fn ask_for_ids(&self, to: &'static ReferenceTarget, names: &[String]) -> Result<(), Error> {
         for part in names.chunks(1000) {
-            let items: Vec<Value> = part.iter().map(|name| json!({ "externalId": name })).collect();
+            let items: Vec<Value> = part.iter().map(|name| json!({ EXTERNAL_ID: name })).collect();
             let request = json!({ "items": items, "ignoreUnknownIds": true }).to_string().into_bytes();
             let response = self
                 .ask(to.by_ids(), request, Owed::List)
                 .await
                 .map_err(|error| error.into_error(to.capability).about(self.destination.name()))?;
             for item in listing(&response)? {
-                if let (Some(name), Some(id)) = (item["externalId"].as_str(), item["id"].as_i64()) {
+                if let (Some(name), Some(id)) = (item[EXTERNAL_ID].as_str(), item[ID].as_i64()) {
                     self.context.fresh.remember_id(self.destination, to.path, name, id);
                     self.context.ids().insert((self.whose(), to.path, name.to_owned()), id);
                 }

@@ -7,6 +7,7 @@ use serde_json::{json, Map, Value};
 use super::body::{listing, BodyRows};
 use super::transfer::Transfer;
 use crate::cdf::error::{Error, Kind};
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID};
 use crate::cdf::resource::Rule;
 
 /// The changes to the columns of existing sequences.
@@ -43,7 +44,7 @@ impl Transfer<'_> {
         let existing = listing(&answer)?;
         let mut by_key: HashMap<String, &Value> = HashMap::new();
         for item in &existing {
-            for key in ["id", "externalId"].into_iter().filter(|key| !item[*key].is_null()) {
+            for key in [ID, EXTERNAL_ID].into_iter().filter(|key| !item[*key].is_null()) {
                 by_key.insert(format!("{key}{}", item[key]), item);
             }
         }
@@ -61,7 +62,7 @@ impl Transfer<'_> {
             let change = change(&elements(&wanted), &elements(&sequence[property])).map_err(|fixed| {
                 let why = format!(
                     "column {} of the existing {} cannot change its valueType; it is {}",
-                    fixed["externalId"], resource.noun, fixed["valueType"]
+                    fixed[EXTERNAL_ID], resource.noun, fixed["valueType"]
                 );
                 self.error(Kind::InvalidValue, why)
                     .refusing(vec![key.to_string()], 1)
@@ -76,7 +77,7 @@ impl Transfer<'_> {
 /// Returns the update that makes the columns `wanted` of those that a sequence `has`; None if they are equal. The error
 /// is a column whose type would have to change.
 fn change(wanted: &[Value], has: &[Value]) -> Result<Option<Value>, Value> {
-    let same = |a: &Value, b: &Value| a["externalId"] == b["externalId"];
+    let same = |a: &Value, b: &Value| a[EXTERNAL_ID] == b[EXTERNAL_ID];
     let (mut added, mut modified) = (Vec::new(), Vec::new());
     for column in wanted {
         let Some(now) = has.iter().find(|other| same(other, column)) else {
@@ -88,11 +89,11 @@ fn change(wanted: &[Value], has: &[Value]) -> Result<Option<Value>, Value> {
         }
         let update = modification(column, now);
         if !update.is_empty() {
-            modified.push(json!({ "externalId": column["externalId"], "update": update }));
+            modified.push(json!({ EXTERNAL_ID: column[EXTERNAL_ID], "update": update }));
         }
     }
     let gone = has.iter().filter(|now| !wanted.iter().any(|column| same(column, now)));
-    let removed: Vec<Value> = gone.map(|now| json!({ "externalId": now["externalId"] })).collect();
+    let removed: Vec<Value> = gone.map(|now| json!({ EXTERNAL_ID: now[EXTERNAL_ID] })).collect();
     let mut change = Map::new();
     for (name, list) in [("add", added), ("remove", removed), ("modify", modified)] {
         if !list.is_empty() {

@@ -10,6 +10,7 @@ use super::length;
 use super::value::{as_text, integer, mismatch};
 use crate::cdf::cell::{Cell, EPOCH_MILLIS};
 use crate::cdf::error::Kind;
+use crate::cdf::resource::properties::{EXTERNAL_ID, SPACE};
 use crate::cdf::resource::view::{INSTANCE_ID_CHARS, JSON_BYTES, LIST_ELEMENTS, TEXT_BYTES};
 use crate::cdf::table::view::{Property, PropertyType};
 
@@ -318,7 +319,7 @@ fn one(out: &mut Vec<u8>, property: &Property, cell: &Cell<'_>) -> Result<(), Re
                 serde_json::from_str(parse(text, longest(to))?.get()).unwrap_or_default();
             let part = |name: &str| serde_json::from_str::<String>(members.get(name)?.get()).ok();
             let whole = members.0.len() == 2;
-            let (Some(space), Some(external_id), true) = (part("space"), part("externalId"), whole) else {
+            let (Some(space), Some(external_id), true) = (part(SPACE), part(EXTERNAL_ID), whole) else {
                 let why = "a direct relation is an object {\"space\": …, \"externalId\": …}";
                 return Err((Kind::InvalidValue, why.into()));
             };

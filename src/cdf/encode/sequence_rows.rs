@@ -12,13 +12,14 @@ use super::value::{document, integer, internal_id, metadata, text};
 use super::{refuse, EncodedRow};
 use crate::cdf::cell::Cell;
 use crate::cdf::error::{Error, Kind};
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID};
 use crate::cdf::resource::sequence_rows::{LARGEST_VALUE, STRING_CHARS};
 use crate::cdf::resource::sequences::{self, METADATA, VALUE_TYPES};
 use crate::cdf::resource::{Role, EXTERNAL_ID_CHARS};
 use crate::cdf::table::Table;
 
 /// What CDF itself adds to a column. It comes along when definitions that were read are written again.
-const MADE_BY_CDF: [&str; 3] = ["id", "createdTime", "lastUpdatedTime"];
+const MADE_BY_CDF: [&str; 3] = [ID, "createdTime", "lastUpdatedTime"];
 
 /// Appends the definitions of a sequence's columns, checked.
 pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
@@ -40,7 +41,7 @@ pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
     for (at, column) in columns.iter().enumerate() {
         let place = |(kind, why): Refusal| (kind, format!("column {}: {why}", at + 1));
         out.push(if at == 0 { b'[' } else { b',' });
-        let name = column.get("externalId").map(RawValue::get).unwrap_or("null");
+        let name = column.get(EXTERNAL_ID).map(RawValue::get).unwrap_or("null");
         let Ok(name) = serde_json::from_str::<String>(name) else {
             return Err(place(invalid("it needs an \"externalId\"".into())));
         };
@@ -77,7 +78,7 @@ pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
 
 fn definition(out: &mut Vec<u8>, property: &str, value: &RawValue) -> Result<(), Refusal> {
     let max = match property {
-        "externalId" | "name" => EXTERNAL_ID_CHARS,
+        EXTERNAL_ID | "name" => EXTERNAL_ID_CHARS,
         "description" => 1000,
         "valueType" => 16,
         "metadata" => return metadata(out, value.get(), true, METADATA),

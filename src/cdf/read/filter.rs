@@ -10,6 +10,7 @@ use super::condition::{distinct, literal_prefix, Comparison, Condition, Operand}
 use super::query::Query;
 use super::range::Moments;
 use crate::cdf::encode::json::Properties;
+use crate::cdf::resource::properties::EXTERNAL_ID;
 use crate::cdf::resource::{
     Column, ColumnType, Filter, MetadataLimits, ReferenceTarget, Rule, ASSET, DATA_SET, EXTERNAL_ID_CHARS,
     ID_RANGE,
@@ -124,7 +125,7 @@ impl Filters {
                 let labels: Vec<Value> = distinct(operand)
                     .into_iter()
                     .filter_map(reference)
-                    .map(|label| json!({ "externalId": label }))
+                    .map(|label| json!({ EXTERNAL_ID: label }))
                     .collect();
                 match comparison {
                     Comparison::Overlaps if labels.is_empty() => return None,
@@ -313,7 +314,7 @@ static NAMED: [(&str, &ReferenceTarget); 3] =
     [("dataSetIds", &DATA_SET), ("parentExternalIds", &ASSET), ("assetExternalIds", &ASSET)];
 
 fn name(element: &Value) -> Option<&str> {
-    element.as_str().or_else(|| element["externalId"].as_str())
+    element.as_str().or_else(|| element[EXTERNAL_ID].as_str())
 }
 
 /// Removes the target's external ids that are not `known` from a filter. Returns false if a property that needs one has

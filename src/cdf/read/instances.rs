@@ -16,6 +16,7 @@ use super::query::Query;
 use crate::cdf::document::Value;
 use crate::cdf::encode::property::{check_external_id, check_space};
 use crate::cdf::error::Error;
+use crate::cdf::resource::properties::{EXTERNAL_ID, SPACE};
 use crate::cdf::resource::{Column, ColumnType, Role};
 use crate::cdf::table::view::{Property, PropertyType, View};
 use crate::cdf::table::{Binding, Part};
@@ -99,7 +100,7 @@ impl InstancePages {
         let instance_type = if edges { "edge" } else { "node" };
         let step = match (spaces(query), external_ids(query)) {
             (Some(spaces), Some(external_ids)) => {
-                let key = |space: &str, external_id: &str| json!({ "instanceType": instance_type, "space": space, "externalId": external_id });
+                let key = |space: &str, external_id: &str| json!({ "instanceType": instance_type, SPACE: space, EXTERNAL_ID: external_id });
                 let keys = spaces.iter().flat_map(|space| external_ids.iter().map(|id| key(space, id)));
                 InstanceStep::ByKeys(keys.collect())
             }
@@ -156,7 +157,7 @@ impl InstancePages {
                 let (mut items, cursor) = take_page(answer);
                 // Rows that are to be changed are read in their current state.
                 if call.query.to_change && !items.is_empty() {
-                    let key = |item: &Value| json!({ "instanceType": self.instance_type, "space": item["space"].as_str(), "externalId": item["externalId"].as_str() });
+                    let key = |item: &Value| json!({ "instanceType": self.instance_type, SPACE: item[SPACE].as_str(), EXTERNAL_ID: item[EXTERNAL_ID].as_str() });
                     let keys: Vec<Request> = items.iter().map(key).collect();
                     items = self.by_ids(call, &keys, &sources).await?;
                 }
@@ -179,7 +180,7 @@ impl InstancePages {
                     let keys: Vec<Request> = keys
                         .iter()
                         .map(|(space, external_id)| {
-                            json!({ "instanceType": self.instance_type, "space": space, "externalId": external_id })
+                            json!({ "instanceType": self.instance_type, SPACE: space, EXTERNAL_ID: external_id })
                         })
                         .collect();
                     items.extend(self.by_ids(call, &keys, &sources).await?);
@@ -234,7 +235,7 @@ fn filters(query: &Query, view: &View, instance_type: &str) -> VecDeque<Option<R
         }
     };
     if let Some(spaces) = spaces(query).filter(|spaces| spaces.len() <= VALUES) {
-        all.push(one_of("space", &spaces));
+        all.push(one_of(SPACE, &spaces));
     }
     let filter = |mut parts: Vec<Request>| match parts.len() {
         0 => None,
@@ -244,7 +245,7 @@ fn filters(query: &Query, view: &View, instance_type: &str) -> VecDeque<Option<R
     match external_ids(query) {
         Some(external_ids) => external_ids
             .chunks(VALUES)
-            .map(|some| filter([&all[..], &[one_of("externalId", some)]].concat()))
+            .map(|some| filter([&all[..], &[one_of(EXTERNAL_ID, some)]].concat()))
             .collect(),
         None => VecDeque::from([filter(all)]),
     }
@@ -268,8 +269,8 @@ fn fixed(column: &Column, item: &Value) -> Field {
 fn value(property: &Property, part: Part, value: &Value) -> Field {
     let value = match part {
         Part::Whole => value,
-        Part::Space => &value["space"],
-        Part::ExternalId => &value["externalId"],
+        Part::Space => &value[SPACE],
+        Part::ExternalId => &value[EXTERNAL_ID],
     };
     match value {
         Value::Null => Field::Null,

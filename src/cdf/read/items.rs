@@ -12,6 +12,7 @@ use super::query::Query;
 use super::{filter, own};
 use crate::cdf::document::Value;
 use crate::cdf::error::{Error, RequestError};
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID};
 use crate::cdf::resource::{Column, ColumnType, ReferenceTarget, Resource, Rule};
 use crate::cdf::table::Binding;
 
@@ -147,9 +148,9 @@ impl ItemPages {
 
     /// Reads the items of a list in their current state, without deleted ones.
     async fn as_they_are(&self, call: &Call<'_>, listed: Vec<Value>) -> Result<Vec<Value>, Error> {
-        let key = |item: &Value| match (item["id"].as_i64(), item["externalId"].as_str()) {
-            (Some(id), _) => Some(json!({ "id": id })),
-            (None, name) => name.map(|name| json!({ "externalId": name })),
+        let key = |item: &Value| match (item[ID].as_i64(), item[EXTERNAL_ID].as_str()) {
+            (Some(id), _) => Some(json!({ ID: id })),
+            (None, name) => name.map(|name| json!({ EXTERNAL_ID: name })),
         };
         let keys: Vec<Request> = listed.iter().filter_map(key).collect();
         if keys.is_empty() {
@@ -200,7 +201,7 @@ impl ItemPages {
             },
             Rule::Labels { .. } => match &mut item[column.property] {
                 Value::Array(labels) => {
-                    Value::Array(labels.iter_mut().map(|label| label["externalId"].take()).collect())
+                    Value::Array(labels.iter_mut().map(|label| label[EXTERNAL_ID].take()).collect())
                 }
                 _ => Value::Null,
             },
@@ -234,12 +235,12 @@ impl ItemPages {
             ids.sort_unstable();
             ids.dedup();
             for part in ids.chunks(1000) {
-                let keys: Vec<Request> = part.iter().map(|id| json!({ "id": id })).collect();
+                let keys: Vec<Request> = part.iter().map(|id| json!({ ID: id })).collect();
                 let body = json!({ "items": keys, "ignoreUnknownIds": true });
                 self.names.extend(part.iter().map(|id| ((to.path, *id), None)));
                 for item in take_page(call.post(to.by_ids(), &body).await?).0 {
-                    if let Some(id) = item["id"].as_i64() {
-                        let name = item["externalId"].as_str().map(str::to_owned);
+                    if let Some(id) = item[ID].as_i64() {
+                        let name = item[EXTERNAL_ID].as_str().map(str::to_owned);
                         self.names.insert((to.path, id), name);
                     }
                 }
@@ -287,7 +288,7 @@ enum Unknown {
 async fn without_unknown(call: &Call<'_>, filter: &Map<String, Request>) -> Unknown {
     let mut left = filter.clone();
     for (target, names) in filter::names(filter) {
-        let keys: Vec<Request> = names.iter().map(|name| json!({ "externalId": name })).collect();
+        let keys: Vec<Request> = names.iter().map(|name| json!({ EXTERNAL_ID: name })).collect();
         let mut known = HashSet::new();
         for part in keys.chunks(PER_LIST) {
             let body = json!({ "items": part, "ignoreUnknownIds": true });
@@ -296,7 +297,7 @@ async fn without_unknown(call: &Call<'_>, filter: &Map<String, Request>) -> Unkn
                 return Unknown::None;
             };
             known.extend(
-                take_page(answer).0.iter().filter_map(|item| item["externalId"].as_str().map(str::to_owned)),
+                take_page(answer).0.iter().filter_map(|item| item[EXTERNAL_ID].as_str().map(str::to_owned)),
             );
         }
         if !filter::keep_known(&mut left, target, &known) {

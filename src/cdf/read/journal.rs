@@ -12,6 +12,7 @@ use super::query::Query;
 use crate::cdf::document::{self, Value};
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::endpoint::Endpoint;
+use crate::cdf::resource::properties::EXTERNAL_ID;
 use crate::cdf::resource::{Column, Owner, Rule};
 use crate::cdf::table::Binding;
 
@@ -94,8 +95,7 @@ impl JournalPages {
 
     /// Whether the item of a filter exists; None if CDF does not tell.
     async fn exists(&self, call: &Call<'_>, filter: &Filter) -> Option<bool> {
-        let body =
-            json!({ "items": [{ "externalId": filter.get(self.subject)? }], "ignoreUnknownIds": true });
+        let body = json!({ "items": [{ EXTERNAL_ID: filter.get(self.subject)? }], "ignoreUnknownIds": true });
         let answer = call.ask(self.of.by_ids(), &body).await.ok()?;
         Some(!take_page(answer.document().ok()?).0.is_empty())
     }
@@ -118,7 +118,7 @@ impl JournalPages {
         })?;
         let (items, next) = take_page(answer.document()?);
         for item in &items {
-            let Some(name) = item["externalId"].as_str() else { continue };
+            let Some(name) = item[EXTERNAL_ID].as_str() else { continue };
             for filter in &filters {
                 let mut filter = filter.clone();
                 filter.insert(self.subject.into(), name.into());

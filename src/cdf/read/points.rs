@@ -20,6 +20,7 @@ use crate::cdf::error::{Error, Identity};
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::request::RequestBody;
 use crate::cdf::resource::datapoints;
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID, SPACE};
 use crate::cdf::resource::Role;
 use crate::cdf::table::Binding;
 
@@ -251,11 +252,8 @@ impl PointPages {
         }
         let (items, cursor) = take_page(call.post(datapoints::SERIES.list(), &Value::Object(body)).await?);
         let from = self.start;
-        let series = items.into_iter().map(|item| Series {
-            reference: json!({ "id": item["id"] }),
-            cursor: None,
-            from,
-        });
+        let series =
+            items.into_iter().map(|item| Series { reference: json!({ ID: item[ID] }), cursor: None, from });
         self.waiting.extend(series);
         self.list = cursor.map(Some);
         Ok(())
@@ -369,12 +367,12 @@ fn number(value: &Value) -> f64 {
 
 /// Whether the reference in a request means the series of an answer.
 fn refers_to(reference: &Value, item: &ListItem) -> bool {
-    match (&reference["externalId"], &reference["id"]) {
+    match (&reference[EXTERNAL_ID], &reference[ID]) {
         (Value::String(external_id), _) => *external_id == item.external_id,
         (_, Value::Number(id)) => id.as_i64() == Some(item.id),
         _ => item.instance_id.as_ref().is_some_and(|instance| {
             let id = &reference["instanceId"];
-            id["space"] == *instance.space && id["externalId"] == *instance.external_id
+            id[SPACE] == *instance.space && id[EXTERNAL_ID] == *instance.external_id
         }),
     }
 }

@@ -11,6 +11,7 @@ use crate::cdf::buffer::Pending;
 use crate::cdf::encode::fragment::Key;
 use crate::cdf::error::Identity;
 use crate::cdf::http::connection::Connection;
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID};
 use crate::cdf::resource::raw::KEY_CHARS;
 use crate::cdf::resource::{Role, Shape, EXTERNAL_ID_CHARS, ID_RANGE};
 use crate::cdf::table::Table;
@@ -94,7 +95,7 @@ impl Query {
             }
             Some(keys)
         };
-        named(Role::Id, "id").or_else(|| named(Role::ExternalId, "externalId"))
+        named(Role::Id, ID).or_else(|| named(Role::ExternalId, EXTERNAL_ID))
     }
 
     /// Returns the beginnings of encoded rows that have one of the wanted keys; None if the query is not by key.

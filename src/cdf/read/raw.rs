@@ -16,7 +16,7 @@ use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::url_path::{CURSOR, LONGEST};
 use crate::cdf::resource::raw::{
-    can_exist, databases, tables as tables_of, RawPlace, KEY_CHARS, ROWS_PER_PAGE,
+    can_exist, databases, tables as tables_of, RawPlace, COLUMNS, KEY_CHARS, RAW_KEY, ROWS_PER_PAGE,
 };
 use crate::cdf::resource::Role;
 use crate::cdf::table::Binding;
@@ -186,7 +186,7 @@ impl RawPages {
             page = page.with("maxLastUpdatedTime", self.changed.last);
         }
         if let Some(columns) = &self.projection {
-            let projected = page.clone().with("columns", columns);
+            let projected = page.clone().with(COLUMNS, columns);
             // If the list of columns is longer, CDF sends all columns.
             page = if projected.length() <= LONGEST - CURSOR { projected } else { page };
         }
@@ -194,7 +194,7 @@ impl RawPages {
         let (mut items, mut cursor) = call.get(page, Owed::List).await?.map(take_page).unwrap_or_default();
         if let Some(keys) = &self.keys {
             items.retain(|item| {
-                item["key"].as_str().is_some_and(|key| keys.iter().any(|wanted| wanted == key))
+                item[RAW_KEY].as_str().is_some_and(|key| keys.iter().any(|wanted| wanted == key))
             });
             self.found += items.len();
             cursor = cursor.filter(|_| self.found < keys.len());
@@ -213,7 +213,7 @@ impl RawPages {
         place: (String, String),
         items: Vec<Value>,
     ) -> Result<Vec<Row>, Error> {
-        let keys = items.iter().filter_map(|item| Some(Key::of_raw_row(item["key"].as_str()?)));
+        let keys = items.iter().filter_map(|item| Some(Key::of_raw_row(item[RAW_KEY].as_str()?)));
         self.overlay.add(&call.own.of_keys(Some(&place), keys).await?)?;
         let items = items.into_iter().filter_map(|item| self.overlay.apply(&place, item));
         Ok(items.map(|item| row(call.query, &place.0, &place.1, item)).collect())
@@ -304,9 +304,9 @@ fn row(query: &Query, database: &str, table: &str, mut item: Value) -> Row {
         match binding {
             None | Some(Binding::Property { .. }) => Field::Null,
             // Whatever the RAW column of the same name holds, a row is found again by its key.
-            Some(Binding::RawColumn { key: true, .. }) => text(&item["key"]),
+            Some(Binding::RawColumn { key: true, .. }) => text(&item[RAW_KEY]),
             Some(Binding::RawColumn { name, .. }) => {
-                match item["columns"].as_object().and_then(|columns| columns.get_next(name, &mut place)) {
+                match item[COLUMNS].as_object().and_then(|columns| columns.get_next(name, &mut place)) {
                     None | Some(Value::Null) => Field::Null,
                     Some(Value::String(text)) => Field::Text(text.clone()),
                     Some(value) => Field::Json(value.clone()),
@@ -315,8 +315,8 @@ fn row(query: &Query, database: &str, table: &str, mut item: Value) -> Row {
             Some(Binding::Column(column)) => match column.role {
                 Role::RawDatabase => Field::Text(database.to_owned()),
                 Role::RawTable => Field::Text(table.to_owned()),
-                Role::RawKey => text(&item["key"]),
-                Role::Columns => Field::Json(item["columns"].take()),
+                Role::RawKey => text(&item[RAW_KEY]),
+                Role::Columns => Field::Json(item[COLUMNS].take()),
                 _ => item[column.property].as_i64().map_or(Field::Null, Field::Millis),
             },
         }

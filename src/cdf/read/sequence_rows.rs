@@ -15,6 +15,7 @@ use crate::cdf::document::{Map, Value};
 use crate::cdf::error::{Error, RequestError};
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::request::RequestBody;
+use crate::cdf::resource::properties::{EXTERNAL_ID, ID};
 use crate::cdf::resource::sequence_rows::{COLUMNS, ROWS_PER_REQUEST, ROW_NUMBER, SEQUENCES};
 use crate::cdf::resource::Role;
 use crate::cdf::table::Binding;
@@ -121,7 +122,7 @@ impl SequenceRowPages {
             body.insert("cursor".into(), cursor.into());
         }
         let (items, cursor) = take_page(call.post(SEQUENCES.list(), &Request::Object(body)).await?);
-        self.waiting.extend(items.into_iter().map(|item| (json!({ "id": item["id"] }), None)));
+        self.waiting.extend(items.into_iter().map(|item| (json!({ ID: item[ID] }), None)));
         self.list = cursor.map(Some);
         Ok(())
     }
@@ -133,7 +134,7 @@ fn items(mut answer: Value) -> Vec<Value> {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|column| column["externalId"].as_str().unwrap_or_default().to_owned())
+        .map(|column| column[EXTERNAL_ID].as_str().unwrap_or_default().to_owned())
         .collect();
     let Value::Array(rows) = answer["rows"].take() else {
         return Vec::new();
@@ -142,8 +143,8 @@ fn items(mut answer: Value) -> Vec<Value> {
         let values = row["values"].as_array_mut().map(std::mem::take).unwrap_or_default();
         let cells: Map = columns.iter().cloned().zip(values).collect();
         let members = [
-            ("id", answer["id"].clone()),
-            ("externalId", answer["externalId"].clone()),
+            (ID, answer[ID].clone()),
+            (EXTERNAL_ID, answer[EXTERNAL_ID].clone()),
             (ROW_NUMBER, row[ROW_NUMBER].take()),
             (COLUMNS, Value::Object(cells)),
         ];
@@ -155,9 +156,9 @@ fn items(mut answer: Value) -> Vec<Value> {
 fn row(query: &Query, mut item: Value) -> Row {
     let field = |(at, binding): (usize, &Option<Binding>)| match binding {
         Some(Binding::Column(column)) if query.needed[at] => match column.role {
-            Role::Id => item["id"].as_i64().map_or(Field::Null, Field::Int),
+            Role::Id => item[ID].as_i64().map_or(Field::Null, Field::Int),
             Role::ExternalId => {
-                item["externalId"].as_str().map_or(Field::Null, |name| Field::Text(name.to_owned()))
+                item[EXTERNAL_ID].as_str().map_or(Field::Null, |name| Field::Text(name.to_owned()))
             }
             Role::RowNumber => item[ROW_NUMBER].as_i64().map_or(Field::Null, Field::Int),
             _ => Field::Json(item[COLUMNS].take()),

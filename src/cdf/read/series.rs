@@ -1,6 +1,6 @@
 //! The series and the time range that a SELECT of points is about.
 
-use serde_json::{json, Value};
+use serde_json::Value;
 
 use super::condition::{Comparison, Operand};
 use super::query::Query;
@@ -23,7 +23,8 @@ impl Query {
                 Some(Vec::new())
             }
             (None, (Some(space), Some(external_id))) => {
-                Some(vec![json!({ "instanceId": { "space": space, "externalId": external_id } })])
+                let (space, external_id) = (space.to_owned(), external_id.to_owned());
+                Some(vec![Identity::Instance { space, external_id }.to_json()])
             }
             _ => None,
         }
