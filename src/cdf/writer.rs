@@ -49,11 +49,11 @@ pub struct Target<'t> {
 }
 
 impl Writer {
-    /// `listed`: the columns that an existing row gets, under [`OnConflict::UpdateListed`].
+    /// Makes the writer of a table. `listed`: the columns that an existing row gets under [`OnConflict::UpdateListed`].
     ///
     /// # Errors
-    /// `Unsupported` for a mode that the resource cannot be written in, `InvalidOption` for a table without the columns
-    /// that writing needs.
+    /// `Unsupported` if the resource cannot be written in this mode, `InvalidOption` if the table lacks columns that writing
+    /// needs.
     pub fn new(
         table: Arc<Table>,
         connection: Arc<Connection>,
@@ -81,12 +81,12 @@ impl Writer {
         Ok(Writer { table, connection, on_conflict, encoder, upsert, lane: None, fragment: Vec::new() })
     }
 
-    /// The table that the rows are written to.
+    /// Returns the table that the rows are written to.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
 
-    /// The connection that the rows are sent over.
+    /// Returns the connection that the rows are sent over.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
@@ -95,8 +95,8 @@ impl Writer {
         mode(&self.table, self.on_conflict, operation)
     }
 
-    /// Encodes one row into the buffer; cells are in the order of the table's columns. A refused row leaves the buffer
-    /// as it was.
+    /// Encodes one row into the buffer. The cells are in the order of the table's columns. A refused row leaves the buffer
+    /// unchanged.
     pub fn insert(&mut self, target: Target<'_>, row: &[Cell<'_>]) -> Result<(), Error> {
         let mode = self.upsert;
         let table = &*self.table;
@@ -134,7 +134,8 @@ impl Writer {
         }
     }
 
-    /// The key that identifies the row among existing ones; None if it has none. A row that CDF would not take is refused.
+    /// Returns the key that identifies the row among existing ones; None if it has no key. Refuses a row that CDF would not
+    /// take.
     pub fn key(&mut self, row: &[Cell<'_>]) -> Result<Option<RowKey>, Error> {
         let table = &*self.table;
         self.fragment.clear();
@@ -162,8 +163,8 @@ impl Writer {
         }
     }
 
-    /// Changes a row that exists: `keys` holds its key columns as they were, `row` all columns as they are to be, of
-    /// which `changed` ones are written.
+    /// Updates an existing row. `keys` holds the old values of its key columns, `row` the new values of all columns. The
+    /// `changed` columns are written.
     pub fn update(
         &mut self,
         mut target: Target<'_>,
@@ -212,7 +213,7 @@ impl Writer {
         }
     }
 
-    /// Deletes a row that exists, known by its key columns.
+    /// Deletes an existing row, which its key columns identify.
     pub fn delete(&mut self, target: Target<'_>, keys: &[Cell<'_>]) -> Result<(), Error> {
         let mode = self.mode(Operation::Delete);
         let table = &*self.table;
@@ -243,7 +244,7 @@ impl Writer {
         }
     }
 
-    /// Deletes the points of a stretch of a series' time. Milliseconds; the end is excluded.
+    /// Deletes the points of a series in a time range. Milliseconds; the end is exclusive.
     pub fn delete_range(
         &self,
         target: Target<'_>,
@@ -288,7 +289,7 @@ impl Writer {
     }
 }
 
-/// The mode as far as delivery distinguishes it; the rest is in the encoded row already.
+/// Returns the mode as far as delivery distinguishes it. The rest is already in the encoded row.
 fn mode(table: &Table, on_conflict: OnConflict, operation: Operation) -> Mode {
     let options = &table.options;
     let reads_back = options.resource.is_in_raw_tables()
@@ -306,7 +307,7 @@ fn mode(table: &Table, on_conflict: OnConflict, operation: Operation) -> Mode {
 }
 
 impl Target<'_> {
-    /// The same place, for a row that is written in two steps.
+    /// Returns the same target again, for a row that is written in two steps.
     fn again(&mut self) -> Target<'_> {
         Target { buffer: self.buffer, subtransaction: self.subtransaction, spill: self.spill }
     }

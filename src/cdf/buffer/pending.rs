@@ -41,7 +41,7 @@ pub struct Pending {
 }
 
 impl PendingItem {
-    /// Tells the members of the encoded row apart.
+    /// Parses the encoded row.
     pub fn parse(&self) -> Result<ParsedRow<'_>, Error> {
         Fragment::of(&self.fragment).parse()
     }

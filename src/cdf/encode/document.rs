@@ -1,21 +1,21 @@
-//! JSON documents in properties of instances: written without spaces, and held to CDF's limits on them.
+//! JSON documents in properties of instances: written without white space, and checked against CDF's limits.
 //!
-//! One pass over the text and no recursion: a document may be as deep as its size allows.
+//! It is one pass over the text without recursion, so a document may be nested as deeply as its size allows.
 
 use super::json::Refusal;
 use crate::cdf::error::Kind;
 use crate::cdf::resource::view::{JSON_BYTES, JSON_KEYS, JSON_KEY_CHARS, JSON_VALUE_BYTES};
 
-/// An object or an array that is open.
+/// An object or array that has not ended yet.
 struct Level {
     is_object: bool,
     keys: usize,
-    /// Where the key and the value of an object's last member begin in what is written.
+    /// Where the key and the value of an object's last member begin in the output.
     key: usize,
     value: usize,
 }
 
-/// Appends a document; `text` is JSON.
+/// Appends a document. `text` is known to be JSON.
 pub fn document(out: &mut Vec<u8>, text: &str) -> Result<(), Refusal> {
     let start = out.len();
     let bytes = text.as_bytes();
@@ -115,7 +115,7 @@ pub fn check_size(bytes: usize) -> Result<(), Refusal> {
     }
 }
 
-/// A key as errors show it.
+/// Shortens a key for errors.
 fn shortened(key: &str) -> String {
     match key.char_indices().nth(40) {
         Some((end, _)) => format!("{}…\"", &key[..end]),
@@ -123,7 +123,7 @@ fn shortened(key: &str) -> String {
     }
 }
 
-/// Where the string that begins at `start` ends, its quotes included.
+/// Returns the end of the string that begins at `start`, including its quotes.
 fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while at < bytes.len() {
@@ -136,7 +136,7 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-/// What a string of JSON comes to.
+/// The size of a JSON string's text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Size {
     pub bytes: usize,
@@ -144,7 +144,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// Of what stands between the quotes.
+    /// Measures what is between the quotes.
     pub fn of(raw: &[u8]) -> Size {
         let mut size = Size::default();
         let mut at = 0;

@@ -1,26 +1,26 @@
-//! Geographic features: GeoJSON, as much of it as CDF takes.
+//! Geographic features: the part of GeoJSON that CDF takes.
 
 use serde_json::value::RawValue;
 
 use super::json::{self, Properties, Refusal};
 use crate::cdf::error::Kind;
 
-/// What the coordinates of a geometry are: lists in lists of positions, so deep, and of how many elements at least, from the
-/// outside to the inside.
+/// The lists that the coordinates of a geometry consist of, down to the positions: the least number of elements at each level,
+/// from the outside in.
 static GEOMETRIES: [(&str, &[usize]); 6] = [
     ("Point", &[]),
     ("MultiPoint", &[0]),
     ("LineString", &[2]),
     ("MultiLineString", &[0, 2]),
-    // Rings, each closed by its first position.
+    // Rings, each of which ends with its first position.
     ("Polygon", &[1, RING]),
     ("MultiPolygon", &[0, 1, RING]),
 ];
 
-/// Positions of a ring.
+/// The least positions of a ring.
 const RING: usize = 4;
 
-/// Appends a feature without its nulls, checked: what CDF refuses of it is refused here.
+/// Appends a feature without its nulls. Refuses what CDF would refuse.
 pub fn feature(out: &mut Vec<u8>, text: &str) -> Result<(), Refusal> {
     let invalid = |error: serde_json::Error| {
         (Kind::InvalidValue, format!("the value must be a GeoJSON feature ({error})"))

@@ -1,4 +1,5 @@
-//! Nodes and edges of a data-model view: the key, then what else is written, flat. Delivery makes CDF's objects of it.
+//! Nodes and edges of a data-model view. A row becomes a flat object of its key and its properties; delivery makes CDF's
+//! objects from it.
 
 use super::fragment::{begin_existing, end, end_object, head, head_of_end, KeyMember, Opening};
 use super::json::{self, Refusal};
@@ -13,7 +14,7 @@ use crate::cdf::table::{Binding, NullHandling, Part, Table};
 /// Encodes the rows of one table.
 #[derive(Debug)]
 pub struct InstanceEncoder {
-    /// None: instances are in the view's own space.
+    /// The column of the space; None if all instances are in the view's own space.
     space: Option<usize>,
     own_space: String,
     external_id: usize,
@@ -21,7 +22,7 @@ pub struct InstanceEncoder {
     ends: Vec<End>,
     fields: Vec<PropertyField>,
     set_null: bool,
-    /// Whether an existing instance gets each of the columns, if not all.
+    /// For each column, whether an existing instance gets it; None if it gets all.
     existing: Option<Vec<bool>>,
 }
 
@@ -38,14 +39,14 @@ struct End {
 struct PropertyField {
     property: Property,
     at: usize,
-    /// Of a direct relation in two columns, that of the external id.
+    /// The column of the external id, for a direct relation in two columns.
     external_id: Option<usize>,
     /// `,"name":`.
     head: Vec<u8>,
 }
 
 impl InstanceEncoder {
-    /// `listed`: the columns that an existing instance gets, if not all.
+    /// `listed`: the columns that an existing instance gets; None for all.
     pub fn new(table: &Table, listed: Option<&[usize]>) -> Result<Self, Error> {
         let view = table.view.as_ref().ok_or_else(|| Error::internal("a view's table without its view"))?;
         let edges = matches!(table.options.resource.shape, Shape::Instances { edges: true });
@@ -95,7 +96,7 @@ impl InstanceEncoder {
         })
     }
 
-    /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
+    /// Appends the row's object to `out`. On an error `out` holds a part of it, which the caller removes.
     pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let encoded = self.encode_some(table, row, None, out)?;
         if let Some(existing) = &self.existing {
@@ -114,7 +115,7 @@ impl InstanceEncoder {
         Ok(encoded)
     }
 
-    /// Appends what a row becomes: its key, and the properties that have changed. A NULL clears.
+    /// Appends the object of an update: the key and the changed properties. A NULL clears.
     pub fn encode_update(
         &self,
         table: &Table,
@@ -163,7 +164,7 @@ impl InstanceEncoder {
         Ok(opening.keyed(out))
     }
 
-    /// Appends the row's object without its end; of an update the columns that have `changed`.
+    /// Appends the row's object without its end. For an update, only the columns that have `changed`.
     fn encode_some(
         &self,
         table: &Table,
@@ -185,20 +186,21 @@ impl InstanceEncoder {
                 return Err(refused(end.external_id, (Kind::MissingValue, why)));
             }
         }
-        // What is created has nothing to clear.
+        // A new instance has nothing to clear.
         let clears = changed.is_some() || self.set_null && self.existing.is_none();
         self.encode_properties(table, row, changed, clears, out)?;
         Ok(encoded)
     }
 
-    /// Appends one of an instance's ends, which the row names.
+    /// Appends one of the instance's ends.
     fn encode_end(&self, table: &Table, row: &[Cell<'_>], end: &End, out: &mut Vec<u8>) -> Result<(), Error> {
         out.extend_from_slice(&end.head);
         relation(out, row, end.space, end.external_id)
             .map_err(|(at, (kind, why))| refuse(kind, table, row, at, why))
     }
 
-    /// Appends the row's properties, or those that `only` has a column of. A NULL `clears`, or is left out.
+    /// Appends the row's properties, or only those with a column in `only`. If it `clears`, a NULL becomes null; otherwise it
+    /// is left out.
     fn encode_properties(
         &self,
         table: &Table,
@@ -240,7 +242,7 @@ impl InstanceEncoder {
         Ok(())
     }
 
-    /// Whether a space and an external id are given; one alone is an error.
+    /// Checks whether a space and an external id are given. One alone is an error.
     fn both(&self, table: &Table, row: &[Cell<'_>], space: usize, external_id: usize) -> Result<bool, Error> {
         match (row[space].is_null(), row[external_id].is_null()) {
             (false, false) => Ok(true),

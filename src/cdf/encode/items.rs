@@ -1,4 +1,5 @@
-//! Rows of assets, events, time series …: a row becomes the JSON object of a create request, checked as it is written.
+//! Rows of assets, events, time series and the like: a row becomes the JSON object of a create request. Values are checked
+//! as they are written.
 
 use std::cmp::Ordering;
 
@@ -24,36 +25,36 @@ pub struct ItemEncoder {
     ordered: Vec<OrderedPair>,
     set_null: bool,
     shortest_key: usize,
-    /// What an existing item gets, if that is not all: places in `fields`, and what a NULL clears.
+    /// What an existing item gets, if that is not everything: indexes of `fields`, and what a NULL clears.
     existing: Option<Vec<(usize, Option<Vec<u8>>)>>,
 }
 
-/// Where two timestamps are that are in an order, and which.
+/// The positions of two timestamp columns, and the order that they must have.
 type OrderedPair = (usize, usize, &'static Ordered);
 
-/// A column without a value in which nothing can be created.
+/// A column that needs a value in every row that creates an item.
 #[derive(Debug)]
 struct Required {
     name: &'static str,
     at: Option<usize>,
-    /// The column that says the same in another way.
+    /// The column for the same reference, by id instead of external id or the other way round.
     twin: Option<usize>,
 }
 
-/// A column that is written.
+/// A column of the table, with its JSON.
 #[derive(Debug)]
 struct ItemField {
     at: usize,
     column: &'static Column,
     /// `,"name":`, ready to append.
     head: Vec<u8>,
-    /// `,"name":null`, where a NULL may clear something: for a reference in the property that CDF knows, if the table
-    /// has no column for that one.
+    /// `,"name":null`, if a NULL can clear the property. A reference clears the property that CDF knows, unless the table
+    /// has a column for that one.
     clear: Option<Vec<u8>>,
 }
 
 impl ItemEncoder {
-    /// `listed`: the columns that an existing item gets, if not all.
+    /// `listed`: the columns that an existing item gets; None for all.
     pub fn new(table: &Table, items: &Items, listed: Option<&[usize]>) -> Self {
         let mut fields = Vec::new();
         for (at, binding) in table.bindings.iter().enumerate() {
@@ -76,7 +77,7 @@ impl ItemEncoder {
             let set = fields.iter().enumerate().filter(|(_, field)| listed.contains(&field.at));
             let set = set.map(|(place, field)| {
                 let clears = (set_null && field.column.nullable).then(|| cleared_property(field.column));
-                // Where the statement sets the id too, that says whether there is one.
+                // If the statement also sets the id column, that column decides whether there is a reference.
                 let id = |property: &&str| {
                     let id = table.options.resource.column(property).and_then(|id| table.position(id.name));
                     id.is_none_or(|id| id == field.at || !listed.contains(&id))
@@ -125,7 +126,7 @@ impl ItemEncoder {
         }
     }
 
-    /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
+    /// Appends the row's object to `out`. On an error `out` holds a part of it, which the caller removes.
     pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let start = out.len();
         let cell = |at: Option<usize>| at.map(|at| &row[at]).filter(|cell| !cell.is_null());
@@ -136,7 +137,7 @@ impl ItemEncoder {
         };
         let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
 
-        // The key comes first: the buffer finds a row again by the first bytes of its object.
+        // The key comes first: the buffer recognises a row by the first bytes of its object.
         let mut encoded = EncodedRow::unkeyed();
         if let Some(at) = key_at {
             let member = if kind == KeyKind::Id { KeyMember::Id } else { KeyMember::ExternalId };
@@ -186,7 +187,7 @@ impl ItemEncoder {
                 continue;
             }
             if cell.is_null() {
-                // What is created has nothing to clear.
+                // A new item has nothing to clear.
                 let clears = self.set_null && kind != KeyKind::None && self.existing.is_none();
                 if let (true, Some(clear)) = (clears, &field.clear) {
                     out.extend_from_slice(clear);
@@ -227,7 +228,7 @@ impl ItemEncoder {
         Ok(encoded)
     }
 
-    /// Appends what a row becomes: its key as it was, and the columns that have changed. A NULL clears.
+    /// Appends the object of an update: the old key and the changed columns. A NULL clears.
     pub fn encode_update(
         &self,
         table: &Table,
@@ -259,7 +260,7 @@ impl ItemEncoder {
                 }
                 let property = cleared_property(field.column);
                 let twin = table.options.resource.column(property).and_then(|id| table.position(id.name));
-                // The id that the same statement sets counts.
+                // The same statement sets the id, and that counts.
                 if twin.is_some_and(|id| id != field.at && changed[id]) {
                     continue;
                 }
@@ -297,8 +298,8 @@ impl ItemEncoder {
         Ok(encoded)
     }
 
-    /// Appends the beginning of the object that names an existing item: by external id, or by its internal id where it
-    /// has no other, or is about to get another.
+    /// Begins the object that names an existing item, and appends its key: the external id, or the internal id if the item
+    /// has no external id or is about to get another one.
     fn encode_key(
         &self,
         table: &Table,
@@ -342,12 +343,12 @@ impl ItemEncoder {
     }
 }
 
-/// `,"name":null`.
+/// Returns `,"name":null`.
 fn cleared(property: &str) -> Vec<u8> {
     [&*head(property), b"null"].concat()
 }
 
-/// The property that a NULL in the column clears: for a reference the one that CDF knows.
+/// Returns the property that a NULL in the column clears. For a reference it is the one that CDF knows.
 fn cleared_property(column: &Column) -> &'static str {
     match column.rule {
         Rule::Reference { property, .. } | Rule::References { property, .. } => property,
@@ -359,7 +360,7 @@ fn check_order(table: &Table, row: &[Cell<'_>], (first, second, pair): &OrderedP
     let (Cell::Timestamp(a), Cell::Timestamp(b)) = (&row[*first], &row[*second]) else {
         return Ok(());
     };
-    // CDF keeps milliseconds: what is later by less than one is the same moment there.
+    // CDF keeps milliseconds: moments less than a millisecond apart may be the same there.
     let (a, b) = (a.div_euclid(1000), b.div_euclid(1000));
     let name = &table.names[*first];
     let why = match b.cmp(&a) {

@@ -1,4 +1,4 @@
-//! JSON pieces, appended to a request body.
+//! Writes and reads pieces of JSON.
 
 use std::borrow::Cow;
 
@@ -13,12 +13,12 @@ use crate::cdf::error::Kind;
 /// Why a value cannot be written.
 pub type Refusal = (Kind, String);
 
-/// Appends a value's JSON. Only values that always have one are passed: text, numbers, booleans.
+/// Appends a value's JSON. Only for values that always have one: text, numbers, booleans.
 pub fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(out, value).expect("a Vec takes every byte, and these types have JSON");
 }
 
-/// Appends a text's JSON. Nearly no text has anything to escape, and finding that out takes a fraction of escaping it.
+/// Appends a text's JSON. Nearly no text needs escaping, and checking that is much faster than escaping it.
 #[inline(always)]
 pub fn text(out: &mut Vec<u8>, text: &str) {
     if !is_plain(text.as_bytes()) {
@@ -30,11 +30,13 @@ pub fn text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Whether a text stands in JSON as it is. Eight bytes at a time: most texts are too short for vector instructions.
+/// Checks whether a text needs no escaping. It looks at eight bytes at a time: most texts are too short for vector
+/// instructions.
 fn is_plain(bytes: &[u8]) -> bool {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    // The highest bit of a byte is set where that is zero; a byte after one that is zero may be, which changes nothing.
+    // The highest bit of a byte is set if the byte is zero. It may also be set in a byte after a zero byte, which does not
+    // change the result.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let special = |word: u64| {
         let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
@@ -42,19 +44,19 @@ fn is_plain(bytes: &[u8]) -> bool {
     };
     let plain = |word: &[u8; 8]| !special(u64::from_le_bytes(*word));
     match bytes.last_chunk() {
-        // The last word overlaps the one before it.
+        // The last word overlaps the previous one.
         Some(last) => bytes.as_chunks().0.iter().all(plain) && plain(last),
         None => bytes.iter().all(|byte| *byte >= 0x20 && *byte != b'"' && *byte != b'\\'),
     }
 }
 
-/// So many levels deep a JSON value may be nested that is written. Whoever reads it has a limit too, on the whole of a
-/// request or an answer: usually 128 levels or 1000.
+/// The most levels of nesting in a JSON value that is written. Readers have limits too, on a whole request or answer:
+/// usually 128 or 1000 levels.
 pub const LEVELS: usize = 100;
 
-/// Checks how deep a document is nested, which is known to be JSON, or is read as JSON afterwards.
+/// Checks the nesting of a document. The document is known to be JSON, or is parsed afterwards.
 pub fn check_depth(document: &str) -> Result<(), Refusal> {
-    // Each level takes two bytes.
+    // Each level takes at least two bytes.
     if document.len() < 2 * (LEVELS + 1) {
         return Ok(());
     }
@@ -83,8 +85,8 @@ pub fn check_depth(document: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Appends a JSON value without the members that are null, also in what is nested: CDF refuses them where an absent member
-/// says the same. All else is written as it is.
+/// Appends a JSON value without the members that are null, at any depth: CDF refuses them where an absent member says the
+/// same. Everything else is copied.
 pub fn without_nulls(out: &mut Vec<u8>, value: &RawValue) -> Result<(), serde_json::Error> {
     let text = value.get();
     match text.as_bytes().first() {
@@ -118,7 +120,7 @@ pub fn without_nulls(out: &mut Vec<u8>, value: &RawValue) -> Result<(), serde_js
     Ok(())
 }
 
-/// Microseconds since 1970 as text like `2024-01-31T12:00:00.000000Z`.
+/// Formats microseconds since 1970 as text like `2024-01-31T12:00:00.000000Z`.
 pub fn iso8601(micros: i128) -> Result<String, Refusal> {
     iso8601_digits(micros).map(|text| text.map(char::from).iter().collect())
 }
@@ -131,8 +133,8 @@ fn iso8601_digits(micros: i128) -> Result<[u8; 27], Refusal> {
     let (hour, minute, second) = moment.to_hms();
     let year = u32::try_from(year).ok().filter(|year| *year <= 9999).ok_or_else(refused)?;
     let micros = micros.rem_euclid(1_000_000) as u32;
-    // Two digits at a time, at places known to the compiler: with a general formatter, or a loop over digits, this would be
-    // most of what a row with two moments takes.
+    // Two digits at a time, at positions known to the compiler: a general formatter, or a loop over digits, would take most
+    // of the time of a row with two timestamps.
     let mut text = *b"0000-00-00T00:00:00.000000Z";
     let mut put = |at: usize, value: u32| {
         text[at] += (value / 10) as u8;
@@ -151,17 +153,17 @@ fn iso8601_digits(micros: i128) -> Result<[u8; 27], Refusal> {
     Ok(text)
 }
 
-/// The text of a cell's moment.
+/// Formats the timestamp of a cell.
 pub fn moment(micros: i64) -> Result<String, Refusal> {
     iso8601(since_1970(micros))
 }
 
-/// Microseconds since 1970 of a cell's moment.
+/// Converts the timestamp of a cell to microseconds since 1970.
 fn since_1970(micros: i64) -> i128 {
     i128::from(micros) + i128::from(EPOCH_MILLIS) * 1000
 }
 
-/// Any cell as a JSON value of its own kind, as RAW columns take them.
+/// Appends any cell as a JSON value of its own kind, as RAW columns take it.
 pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     match cell {
         Cell::Null => out.extend_from_slice(b"null"),
@@ -203,7 +205,7 @@ pub fn value(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The bytes of a base64 text, as [`value`] writes them.
+/// Decodes a base64 text, as [`value`] writes it.
 pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.decode(text).ok()
@@ -214,7 +216,7 @@ fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-/// A string that borrows from the document where it has no escapes.
+/// A string that borrows from the document if it has no escapes.
 #[derive(Deserialize)]
 struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -228,7 +230,7 @@ pub struct MetadataSize {
 }
 
 impl MetadataSize {
-    /// Counts a pair of so many bytes.
+    /// Counts a pair; `key` and `value` are its lengths in bytes.
     fn add(&mut self, key: usize, value: usize) {
         self.pairs += 1;
         self.longest_key = self.longest_key.max(key);
@@ -237,7 +239,7 @@ impl MetadataSize {
     }
 }
 
-/// What pairs have as metadata.
+/// Returns the size of pairs as metadata.
 pub fn metadata_size(pairs: &[(&str, &str)]) -> MetadataSize {
     let mut size = MetadataSize::default();
     pairs.iter().for_each(|(key, value)| size.add(key.len(), value.len()));
@@ -258,8 +260,8 @@ pub fn metadata_pairs(out: &mut Vec<u8>, pairs: &[(&str, &str)]) {
     out.push(b'}');
 }
 
-/// As [`metadata`], of a document that is known to be valid JSON and has only texts without escapes, numbers, booleans and
-/// nulls in it: one look at each byte. None, with nothing appended, for any other.
+/// The fast path of [`metadata`], which looks at each byte once. The document must be valid JSON. Returns None, with nothing
+/// appended, unless it holds only texts without escapes, numbers, booleans and nulls.
 fn flat_metadata(out: &mut Vec<u8>, document: &str) -> Option<MetadataSize> {
     let start = out.len();
     let size = flat_pairs(out, document);
@@ -270,7 +272,7 @@ fn flat_metadata(out: &mut Vec<u8>, document: &str) -> Option<MetadataSize> {
 }
 
 fn flat_pairs(out: &mut Vec<u8>, document: &str) -> Option<MetadataSize> {
-    /// The text after an opening quote, and what is behind its closing one.
+    /// Splits what follows an opening quote at the closing one.
     fn quoted(rest: &str) -> Option<(&str, &str)> {
         let end = memchr::memchr2(b'"', b'\\', rest.as_bytes())?;
         (rest.as_bytes()[end] == b'"').then(|| (&rest[..end], &rest[end + 1..]))
@@ -307,8 +309,8 @@ fn flat_pairs(out: &mut Vec<u8>, document: &str) -> Option<MetadataSize> {
     Some(size)
 }
 
-/// Appends a JSON object as metadata: values that are not strings as their JSON text, null ones left out. `valid`: the
-/// document is known to be JSON.
+/// Appends a JSON object as metadata. Values that are not strings become their JSON text, and nulls are left out. `valid`:
+/// the document is known to be JSON.
 pub fn metadata(out: &mut Vec<u8>, document: &str, valid: bool) -> Result<MetadataSize, Refusal> {
     if let Some(size) = if valid { flat_metadata(out, document) } else { None } {
         return Ok(size);
@@ -375,7 +377,7 @@ impl<'de> Visitor<'de> for MetadataWriter<'_> {
 pub struct Properties<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Properties<'a> {
-    /// Reads an object that this crate has written.
+    /// Parses an object that this crate has written.
     pub fn parse(fragment: &'a [u8]) -> Result<Self, crate::cdf::error::Error> {
         serde_json::from_slice(fragment).map_err(|error| {
             crate::cdf::error::Error::internal(format!("an encoded row is not JSON: {error}"))

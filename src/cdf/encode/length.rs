@@ -1,5 +1,5 @@
-//! How long a value is, found out before it is written: escaping can make six bytes of one, and what CDF does not take must
-//! not be made larger first.
+//! Checks the length of values before they are written: escaping can turn one byte into six, and a value that CDF refuses
+//! must not take that memory first.
 
 use std::borrow::Cow;
 
@@ -12,10 +12,10 @@ pub const DOCUMENT_BYTES: usize = crate::cdf::resource::raw::ROW_BYTES;
 
 /// Characters of a value that an error shows.
 const SHOWN_CHARS: usize = 300;
-/// Characters of a reason that may have values in it.
+/// Characters of a reason, which may contain values.
 const REASON_CHARS: usize = 2000;
 
-/// The least characters that a value has as JSON, if they are more than `most`: nothing is counted of one that is short.
+/// Returns a lower bound for the characters of a value's JSON if it exceeds `most`. Short values are not counted.
 pub fn surely_longer(cell: &Cell<'_>, most: usize) -> Option<usize> {
     let chars = match cell {
         // Bytes bound characters from above, so most texts are never counted.
@@ -31,7 +31,7 @@ pub fn surely_longer(cell: &Cell<'_>, most: usize) -> Option<usize> {
     (chars > most).then_some(chars)
 }
 
-/// Checks that a JSON document has no more than so many bytes, blanks between its parts left out of account.
+/// Checks that a JSON document has at most `most` bytes, not counting white space between its parts.
 pub fn check_document(document: &str, most: usize) -> Result<(), Refusal> {
     if document.len() <= most {
         return Ok(());
@@ -53,17 +53,17 @@ pub fn check_document(document: &str, most: usize) -> Result<(), Refusal> {
     }
 }
 
-/// The refusal of a JSON document of at least so many bytes.
+/// Refuses a JSON document of at least `bytes` bytes.
 pub fn too_long(bytes: usize, most: usize) -> Refusal {
     (Kind::TooLong, format!("the JSON document has {bytes} bytes or more; CDF takes {most} at most"))
 }
 
-/// A value as an error shows it.
+/// Shortens a value for an error.
 pub fn shown(value: &str) -> Cow<'_, str> {
     cut(value, SHOWN_CHARS)
 }
 
-/// A reason as an error gives it.
+/// Shortens a reason for an error.
 pub fn reason(why: &str) -> Cow<'_, str> {
     cut(why, REASON_CHARS)
 }

@@ -23,21 +23,21 @@ use super::cell::Cell;
 use super::error::{Error, Kind};
 use super::table::Table;
 
-/// Which requests a row may share, and how it is found again in a chunk.
+/// How a row names its item. Only rows of one kind share a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyKind {
     /// By external id, or a RAW row's key: written as an upsert.
     Key,
     /// By internal id: the item must exist.
     Id,
-    /// By an instance of a data model: a time series.
+    /// By the instance of a data model that is the time series.
     Instance,
-    /// None: a plain create, which must never be sent twice.
+    /// No key: a plain create, which must never be sent twice.
     None,
 }
 
 impl KeyKind {
-    /// The kinds by which an item may be addressed. Whether two of them mean the same item, only CDF knows.
+    /// The kinds that address an item. Only CDF knows whether two of them mean the same item.
     pub const ADDRESSES: [KeyKind; 3] = [KeyKind::Key, KeyKind::Id, KeyKind::Instance];
 }
 
@@ -45,7 +45,7 @@ impl KeyKind {
 #[derive(Debug, Clone, Copy)]
 pub struct EncodedRow {
     pub kind: KeyKind,
-    /// So many first bytes of the fragment hold its key; two fragments of one key begin with the same ones.
+    /// How many bytes hold the key at the beginning of the fragment. Two fragments of one key begin with the same bytes.
     pub prefix: usize,
     /// Hash of the key as it stands in the fragment.
     pub hash: u64,
@@ -53,18 +53,18 @@ pub struct EncodedRow {
     pub deferred: bool,
     /// Hash of the parent's key, comparable with `hash`.
     pub parent: Option<u64>,
-    /// It has all that CDF needs to create it.
+    /// The row has every property that CDF requires to create the item.
     pub complete: bool,
 }
 
 impl EncodedRow {
-    /// Of a row that has no key, until more is known of it.
+    /// Returns what is known of a row without a key before its members are written.
     pub fn unkeyed() -> Self {
         EncodedRow { kind: KeyKind::None, prefix: 0, hash: 0, deferred: false, parent: None, complete: true }
     }
 }
 
-/// A refused value: what, in which column and row, and the limit.
+/// Makes the error for a refused value. It names the column and the row.
 pub(crate) fn refuse(
     kind: Kind,
     table: &Table,

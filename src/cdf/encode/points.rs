@@ -1,4 +1,4 @@
-//! Datapoints: a row becomes a point of its series, as CDF's protobuf messages have it.
+//! Datapoints: a row becomes a point of its series in CDF's protobuf messages.
 //!
 //! Message and field numbers: `DataPointInsertionRequest` in CDF's published protobuf files (`v1/timeseries`).
 
@@ -102,7 +102,7 @@ pub mod wire {
         pub datapoints: Vec<StringPoint>,
     }
 
-    /// One page of datapoints read.
+    /// One page of an answer.
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct ListResponse {
         #[prost(message, repeated, tag = "1")]
@@ -135,7 +135,7 @@ pub enum SeriesRef<'a> {
 }
 
 impl SeriesRef<'_> {
-    /// The same, on its own.
+    /// Returns an owned copy.
     pub fn identity(&self) -> Identity {
         match self {
             SeriesRef::Id(id) => Identity::Id(*id),
@@ -147,7 +147,7 @@ impl SeriesRef<'_> {
         }
     }
 
-    /// How the series is addressed.
+    /// Returns how the series is addressed.
     pub fn kind(&self) -> KeyKind {
         match self {
             SeriesRef::ExternalId(_) => KeyKind::Key,
@@ -190,11 +190,12 @@ pub struct PointEncoder {
     value: usize,
     status_code: Option<usize>,
     status_symbol: Option<usize>,
-    /// The columns that a plain point has nothing in.
+    /// The columns that are NULL in a plain point.
     beside: Vec<usize>,
 }
 
-/// A row of the kind that nearly all are: no more than a series, a moment after 1970 in milliseconds, and a value.
+/// A point with nothing but a series' external id, a timestamp after 1970 in milliseconds, and a number. Nearly all points
+/// are plain.
 #[derive(Debug, Clone, Copy)]
 pub struct PlainPoint<'r> {
     pub external_id: &'r str,
@@ -212,7 +213,7 @@ pub struct EncodedPoint<'r> {
     pub element: &'r [u8],
 }
 
-/// The ways to name a series, for errors.
+/// Returns the ways to name a series, for errors.
 fn ways(table: &Table) -> String {
     let [external_id, space, node] =
         [Role::ExternalId, Role::NodeSpace, Role::NodeExternalId].map(|role| table.name_of(role));
@@ -238,7 +239,7 @@ impl PointEncoder {
         })
     }
 
-    /// The row's point, if it is a plain one that CDF takes. Any other is for [`Self::encode`], which also knows what is
+    /// Returns the row's point if it is a plain one that CDF takes. [`Self::encode`] handles any other, and reports what is
     /// wrong with a row.
     #[inline]
     pub fn plain<'r>(&self, row: &'r [Cell<'_>]) -> Option<PlainPoint<'r>> {
@@ -257,7 +258,7 @@ impl PointEncoder {
         plain.then_some(PlainPoint { external_id, timestamp, value: *value })
     }
 
-    /// The series that the row's point belongs to.
+    /// Returns the series that the row's point belongs to.
     pub fn series<'r>(&self, table: &Table, row: &'r [Cell<'_>]) -> Result<SeriesRef<'r>, Error> {
         let cell = |at: Option<usize>| at.map(|at| (at, &row[at])).filter(|(_, cell)| !cell.is_null());
         let text = |(at, cell): (usize, &'r Cell<'_>)| {
@@ -301,7 +302,7 @@ impl PointEncoder {
         }
     }
 
-    /// The series of a row that was read, which is named in every way it has: by the first that it has.
+    /// Returns the series of a row that was read. Such a row names its series in every way; the first one counts.
     pub fn one_series<'r>(&self, table: &Table, row: &'r [Cell<'_>]) -> Result<SeriesRef<'r>, Error> {
         let has = |at: Option<usize>| at.is_some_and(|at| !row[at].is_null());
         let none = PointEncoder {
@@ -323,7 +324,7 @@ impl PointEncoder {
         one.series(table, row)
     }
 
-    /// A changed row, its series named in one way: by what has changed of it, or else as in [`Self::one_series`].
+    /// Returns a changed row with its series named in one way: the changed one, or else that of [`Self::one_series`].
     pub fn with_one_series<'r>(&self, keys: &[Cell<'_>], row: &[Cell<'r>]) -> Vec<Cell<'r>> {
         let ways =
             [vec![self.external_id], vec![self.instance_space, self.instance_external_id], vec![self.id]];
@@ -342,8 +343,8 @@ impl PointEncoder {
         row
     }
 
-    /// A changed row whose status is what has changed of it: a code that is set takes the place of the symbol that
-    /// was read with it, and a symbol that of the code.
+    /// Returns a changed row with one status: a new code replaces the symbol that was read with the old one, and a new symbol
+    /// the code.
     pub fn with_one_status<'r>(&self, mut row: Vec<Cell<'r>>, changed: &[bool]) -> Vec<Cell<'r>> {
         if let (Some(code), Some(symbol)) = (self.status_code, self.status_symbol) {
             match (changed[code], changed[symbol]) {
@@ -360,7 +361,7 @@ impl PointEncoder {
             .of_row(describe_keys(table, row))
     }
 
-    /// The row's moment in milliseconds since 1970.
+    /// Returns the row's timestamp in milliseconds since 1970.
     pub fn timestamp(&self, table: &Table, row: &[Cell<'_>]) -> Result<i64, Error> {
         let refused = |(kind, why): Refusal| refuse(kind, table, row, self.timestamp, why);
         if row[self.timestamp].is_null() {
@@ -377,7 +378,7 @@ impl PointEncoder {
         Ok(millis)
     }
 
-    /// The row's point, encoded in `out`, whatever stood there.
+    /// Encodes the row's point. Replaces the content of `out`.
     pub fn encode<'r>(
         &self,
         table: &Table,
@@ -428,7 +429,7 @@ impl PointEncoder {
         Ok(())
     }
 
-    /// The point's status, and whether it is a Bad one.
+    /// Returns the point's status, and whether it is Bad.
     fn status(&self, table: &Table, row: &[Cell<'_>]) -> Result<(Option<wire::Status>, bool), Error> {
         let cell = |at: Option<usize>| at.map(|at| (at, &row[at])).filter(|(_, cell)| !cell.is_null());
         let (code, symbol) = (cell(self.status_code), cell(self.status_symbol));
@@ -462,17 +463,18 @@ impl PointEncoder {
     }
 }
 
-/// The most bytes that [`write_plain`] appends: two keys and a length of a byte each, the moment's varint, a key and the
-/// value.
+/// The most bytes that [`write_plain`] appends: two keys and a length of one byte each, the timestamp's varint, a key and
+/// the value.
 pub const PLAIN_BYTES: usize = 3 + 10 + 1 + 8;
 
-/// Appends a point that is no more than a moment and a number as an element of its series' list.
+/// Appends a plain point as an element of its series' list.
 #[inline]
 pub fn write_plain(out: &mut Vec<u8>, timestamp: i64, value: f64) {
     write_numeric(out, timestamp, value, None, false);
 }
 
-/// Appends a point as an element of its series' list. prost would leave out a value of -0.0, which equals its default.
+/// Appends a point as an element of its series' list. It is written by hand because prost leaves out a value of -0.0, which
+/// equals the default.
 fn write_numeric(
     out: &mut Vec<u8>,
     timestamp: i64,
@@ -514,8 +516,8 @@ fn write_numeric(
     }
 }
 
-/// As [`write_numeric`], of a point that only has a moment after 1970 and a value, as nearly all have: in one piece,
-/// because a load spends more time here than anywhere else.
+/// The fast path of [`write_numeric`], for a point with nothing but a timestamp after 1970 and a value. It appends the point
+/// at once, because a load spends more time here than anywhere else.
 #[inline]
 fn write_positive(out: &mut Vec<u8>, timestamp: u64, value: f64) {
     const ELEMENT: u8 = 1 << 3 | 2;

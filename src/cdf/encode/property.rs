@@ -1,4 +1,4 @@
-//! Values of a view's properties: of every type, relations and lists of them included.
+//! Values of a view's properties, of every type, including relations and lists.
 
 use serde_json::value::RawValue;
 use time::format_description::well_known::Rfc3339;
@@ -14,10 +14,10 @@ use crate::cdf::resource::properties::{EXTERNAL_ID, SPACE};
 use crate::cdf::resource::view::{INSTANCE_ID_CHARS, JSON_BYTES, LIST_ELEMENTS, TEXT_BYTES};
 use crate::cdf::table::view::{Property, PropertyType};
 
-/// Values of an enumeration that an error names.
+/// How many values of an enumeration an error names.
 const VALUES_NAMED: usize = 20;
 
-/// `{"space":…,"externalId":…}` of two columns; a refusal comes with the column.
+/// Appends `{"space":…,"externalId":…}` from two columns. A refusal comes with its column.
 pub(super) fn relation(
     out: &mut Vec<u8>,
     row: &[Cell<'_>],
@@ -73,7 +73,7 @@ pub(super) fn external_id(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refu
     Ok(())
 }
 
-/// Checks an instance's external id: 1 to 256 characters, no NUL among them.
+/// Checks an instance's external id: 1 to 256 characters without NUL.
 pub fn check_external_id(text: &str) -> Result<(), Refusal> {
     let chars = text.chars().count();
     match chars {
@@ -150,14 +150,14 @@ fn list(
     }
 }
 
-/// A JSON document that is an array has as many elements as a list has.
+/// Checks the number of elements of a JSON document that is an array: CDF limits it as that of a list.
 fn check_array(document: &[u8]) -> Result<(), Refusal> {
     if document == b"[]" {
         let why =
             "the JSON document is an empty array; CDF takes none there, and NULL for nothing".to_owned();
         return Err((Kind::InvalidValue, why));
     }
-    // Each element but the first takes two bytes.
+    // Each element but the first takes at least two bytes.
     if document.len() <= 2 * LIST_ELEMENTS || !document.starts_with(b"[") {
         return Ok(());
     }
@@ -173,10 +173,10 @@ fn check_array(document: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Bytes of the longest JSON value that a property of a type takes.
+/// Returns the bytes of the longest JSON value that a property of a type takes.
 fn longest(property_type: PropertyType) -> usize {
     match property_type {
-        // A character may be escaped with six bytes.
+        // Escaping may turn a byte into six.
         PropertyType::Text | PropertyType::Reference => TEXT_BYTES * 6 + 2,
         _ => JSON_BYTES,
     }
@@ -189,7 +189,7 @@ fn parse(text: &str, most: usize) -> Result<&RawValue, Refusal> {
         .map_err(|error| (Kind::InvalidValue, format!("the value is no JSON document ({error})")))
 }
 
-/// A value out of a jsonb column, for a property that is no JSON itself.
+/// Appends a value from a jsonb column, for a property that is not JSON itself.
 fn from_json(out: &mut Vec<u8>, to: &Property, value: &RawValue) -> Result<(), Refusal> {
     let text = value.get();
     if matches!(to.property_type, PropertyType::Json | PropertyType::Direct) {
@@ -211,12 +211,12 @@ fn from_json(out: &mut Vec<u8>, to: &Property, value: &RawValue) -> Result<(), R
     }
 }
 
-/// A JSON number that is not written as a whole one of 64 bits.
+/// Appends a JSON number that is not written as a 64-bit integer.
 fn number(out: &mut Vec<u8>, to: &Property, text: &str) -> Result<(), Refusal> {
     if !matches!(to.property_type, PropertyType::Float32 | PropertyType::Float64) {
         return one(out, to, &Cell::Number(text));
     }
-    // Its digits are written as they are; JSON has exponents, which a numeric never shows.
+    // The digits are copied. JSON numbers may have exponents, which a numeric never shows.
     let size: f64 = text.parse().unwrap_or(f64::MAX);
     let shown = if size.is_finite() { size.to_string() } else { format!("1{}", "0".repeat(400)) };
     one(&mut Vec::new(), to, &Cell::Number(&shown))?;
@@ -339,7 +339,7 @@ fn check_bytes(what: &str, bytes: usize, most: usize) -> Result<(), Refusal> {
     }
 }
 
-/// `YYYY-MM-DDTHH:MM:SS.mmm+00:00`: CDF takes milliseconds. What is finer is cut off towards the past.
+/// Formats a timestamp as `YYYY-MM-DDTHH:MM:SS.mmm+00:00`. CDF takes milliseconds; the rest is cut off towards the past.
 fn timestamp(cell: &Cell<'_>) -> Result<String, Refusal> {
     let moment = match cell {
         Cell::Timestamp(micros) => {
@@ -358,7 +358,7 @@ fn timestamp(cell: &Cell<'_>) -> Result<String, Refusal> {
     Ok(self::moment(moment))
 }
 
-/// A moment as CDF's timestamps are written, in UTC and to the millisecond.
+/// Formats a moment as CDF's timestamps are: in UTC, to the millisecond.
 pub fn moment(moment: OffsetDateTime) -> String {
     let moment = moment.to_offset(time::UtcOffset::UTC);
     format!(

@@ -14,7 +14,7 @@ use crate::cdf::resource::raw::{COLUMN_CHARS, DATABASE_CHARS, KEY_CHARS, RAW_KEY
 use crate::cdf::resource::Role;
 use crate::cdf::table::{Binding, NullHandling, Table};
 
-/// The most bytes of a short text: a row full of such texts takes little memory, even if every byte is escaped.
+/// The most bytes of a short text. A row full of such texts takes little memory, even if every byte is escaped.
 const SHORT_BYTES: usize = 4096;
 
 /// Encodes the rows of one table.
@@ -24,7 +24,7 @@ pub struct RawEncoder {
     columns: RawColumns,
     set_null: bool,
     last_updated: Option<usize>,
-    /// Whether an existing row gets each of the columns, if not all.
+    /// For each column, whether an existing row gets it; None if it gets all.
     existing: Option<Vec<bool>>,
 }
 
@@ -32,12 +32,12 @@ pub struct RawEncoder {
 enum RawColumns {
     /// `db_name`, `table_name`, `key`, `columns`.
     Generic { database: usize, table: usize, columns: Option<usize> },
-    /// One column each, with its `,"name":`.
+    /// Positions of the columns, each with its `,"name":`.
     Typed(Vec<(usize, Vec<u8>)>),
 }
 
 impl RawEncoder {
-    /// `listed`: the columns that an existing row gets, if not all.
+    /// `listed`: the columns that an existing row gets; None for all.
     pub fn new(table: &Table, listed: Option<&[usize]>) -> Result<Self, Error> {
         let set_null = table.options.mode.null_handling == NullHandling::SetNull;
         if let (Some(database), Some(name)) = (&table.options.database, &table.options.table) {
@@ -56,7 +56,7 @@ impl RawEncoder {
                 if *is_key {
                     key = Some(at);
                 }
-                // The key is a RAW column too, unless it has RAW's own name for it.
+                // The key column is a RAW column too, unless it is called as RAW calls the key.
                 if !(*is_key && name == RAW_KEY) {
                     columns.push((at, head(name)));
                 }
@@ -83,12 +83,12 @@ impl RawEncoder {
             },
             set_null,
             last_updated: table.position_of(Role::Changed),
-            // CDF replaces the columns, of which there is one here, whole.
+            // The table has one column for all RAW columns, and CDF replaces those as a whole.
             existing: None,
         })
     }
 
-    /// The RAW database and table that the row goes to, checked.
+    /// Returns the RAW database and table of the row, and checks their names.
     pub fn destination<'c>(
         &self,
         table: &'c Table,
@@ -109,7 +109,7 @@ impl RawEncoder {
         Ok((part(*database, DATABASE_CHARS)?, part(*name, TABLE_CHARS)?))
     }
 
-    /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
+    /// Appends the row's object to `out`. On an error `out` holds a part of it, which the caller removes.
     pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let refused = |at: usize, (kind, why): Refusal| refuse(kind, table, row, at, why);
         if let Some(at) = self.last_updated.filter(|at| !row[*at].is_null()) {
@@ -143,7 +143,7 @@ impl RawEncoder {
         Ok(encoded)
     }
 
-    /// The key column of a table of typed columns.
+    /// Returns the key column of a table of typed columns.
     pub fn typed_key(table: &Table) -> Option<usize> {
         table
             .bindings
@@ -151,7 +151,7 @@ impl RawEncoder {
             .position(|binding| matches!(binding, Some(Binding::RawColumn { key: true, .. })))
     }
 
-    /// Whether a row that has become another must be deleted and written under its new key, or in its new table.
+    /// Checks whether a changed row must be deleted and written again, under its new key or in its new table.
     ///
     /// # Errors
     /// `Unsupported` for a table of typed columns: the RAW row may have columns that the table does not show.
@@ -171,12 +171,12 @@ impl RawEncoder {
         }
     }
 
-    /// Whether a change of some columns needs the rest of the row, which CDF would otherwise lose.
+    /// Checks whether an update of some columns must be completed with the rest of the row, which CDF would otherwise lose.
     pub fn is_partial(&self) -> bool {
         matches!(self.columns, RawColumns::Typed(_))
     }
 
-    /// Appends the key and the columns that have changed; a NULL is written as null, for delivery to clear.
+    /// Appends the key and the changed columns. A NULL becomes null, and delivery clears the column.
     pub fn encode_update(
         &self,
         table: &Table,
@@ -189,7 +189,7 @@ impl RawEncoder {
         begin_columns(out);
         match &self.columns {
             RawColumns::Typed(columns) => {
-                // The key stays what it is, and so does the RAW column that says the same.
+                // The key does not change, and neither does the RAW column of the same name.
                 let set = columns.iter().filter(|(at, _)| changed[*at] && *at != self.key);
                 self.encode_columns(table, row, set, out)?
             }
@@ -218,7 +218,7 @@ impl RawEncoder {
             out.extend_from_slice(head);
             let grows =
                 write_column(out, &row[*at]).map_err(|(kind, why)| refuse(kind, table, row, *at, why))?;
-            // Checked now, before the next value makes the row longer still.
+            // Check now, before the next value makes the row even longer.
             if grows && out.len() - body > ROW_BYTES {
                 return too_long(out.len() - body);
             }
@@ -261,11 +261,11 @@ fn row_too_long(bytes: usize) -> Refusal {
     (Kind::TooLong, why)
 }
 
-/// Appends one column's value. Gives whether it may have made the row too long.
+/// Appends one column's value. Returns whether it may have made the row too long.
 #[inline]
 fn write_column(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<bool, Refusal> {
     match cell {
-        // Nearly all values: nothing is counted, and escaping cannot bring them near a column's limit.
+        // Nearly all values. Characters need not be counted: even escaped, the text is far below a column's limit.
         Cell::Text(text) if text.len() <= SHORT_BYTES => json::text(out, text),
         Cell::Null | Cell::Bool(_) | Cell::Int(_) | Cell::Float(_) | Cell::Timestamp(_) => {
             json::value(out, cell)?
@@ -275,7 +275,7 @@ fn write_column(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<bool, Refusal> {
     Ok(false)
 }
 
-/// As `write_column`, of a value that may be of any length.
+/// The slow path of `write_column`, for a value of any length.
 #[inline(never)]
 fn write_long(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     if let Some(chars) = length::surely_longer(cell, COLUMN_CHARS) {
@@ -293,7 +293,7 @@ fn write_long(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
 /// Checks the name of a RAW database or table.
 pub fn check_name(name: &str, max: usize) -> Result<(), Refusal> {
     match name.chars().count() {
-        // URLs take these two for directions, even percent-encoded.
+        // URLs treat these two as directions, even percent-encoded.
         _ if name == "." || name == ".." => {
             let why = "CDF names databases and tables in URLs, which take \".\" and \"..\" for directions";
             Err((Kind::InvalidValue, format!("nothing called \"{name}\" can be reached: {why}")))
@@ -307,8 +307,7 @@ pub fn check_name(name: &str, max: usize) -> Result<(), Refusal> {
     }
 }
 
-/// The text that is the key of a row whose key column has this value. A typed table may key its rows by a number, a
-/// timestamp or a boolean as well.
+/// Returns the key of a row as text. The key column of a typed table may also hold numbers, timestamps or booleans.
 pub fn key_text<'c>(cell: &'c Cell<'_>) -> Result<Cow<'c, str>, Refusal> {
     Ok(match cell {
         Cell::Null => return Err((Kind::MissingValue, "the row's key is NULL".into())),
@@ -348,7 +347,7 @@ fn too_many_chars(what: &str, chars: usize) -> Refusal {
     (Kind::TooLong, format!("a column's {what} has {chars} characters; CDF takes {COLUMN_CHARS}"))
 }
 
-/// The document must be an object; RAW takes every JSON value in it, nulls as well.
+/// Appends a document, which must be an object. RAW takes any JSON value in it, including null.
 fn object(out: &mut Vec<u8>, text: &str) -> Result<(), Refusal> {
     check_row(text.len())?;
     json::check_depth(text)?;

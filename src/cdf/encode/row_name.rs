@@ -4,7 +4,7 @@ use super::{json, length};
 use crate::cdf::cell::Cell;
 use crate::cdf::table::Table;
 
-/// How errors name a row: by its keys, as in `external_id "a", row_number 5`.
+/// Returns how errors name a row: by its keys, as in `external_id "a", row_number 5`.
 pub fn describe_keys(table: &Table, row: &[Cell<'_>]) -> Option<String> {
     let mut parts = Vec::new();
     for at in table.keys() {
@@ -12,7 +12,7 @@ pub fn describe_keys(table: &Table, row: &[Cell<'_>]) -> Option<String> {
             let mut text = Vec::new();
             let shown;
             let cell = match &row[*at] {
-                // Not as the key of an item, which it may be too long for.
+                // The text may be too long for a key.
                 Cell::Text(key) => {
                     shown = length::shown(key);
                     Cell::Text(&shown)

@@ -1,7 +1,7 @@
 //! Sequences: the definitions of their columns, and their rows.
 //!
-//! A row is kept as `{"externalId":…,"rowNumber":…,"columns":{…}}`, which is what tells rows apart and what a second
-//! write of a row is laid over; delivery groups rows as CDF takes them.
+//! A row becomes `{"externalId":…,"rowNumber":…,"columns":{…}}`, so that the buffer can recognise it and merge it with a second
+//! write. Delivery groups rows into requests as CDF takes them.
 
 use hashbrown::HashSet;
 use serde_json::value::RawValue;
@@ -18,10 +18,10 @@ use crate::cdf::resource::sequences::{self, METADATA, VALUE_TYPES};
 use crate::cdf::resource::{Role, EXTERNAL_ID_CHARS};
 use crate::cdf::table::Table;
 
-/// What CDF itself adds to a column. It comes along when definitions that were read are written again.
+/// Members that CDF itself adds to a column. They are present when definitions that were read are written again.
 const MADE_BY_CDF: [&str; 3] = [ID, "createdTime", "lastUpdatedTime"];
 
-/// Appends the definitions of a sequence's columns, checked.
+/// Appends the definitions of a sequence's columns, and checks them.
 pub fn definitions(out: &mut Vec<u8>, document: &str) -> Result<(), Refusal> {
     let invalid = |why: String| (Kind::InvalidValue, why);
     json::check_depth(document)?;
@@ -124,7 +124,7 @@ impl SequenceRowEncoder {
         Ok(SequenceRowEncoder { id, external_id, row_number, columns })
     }
 
-    /// Appends the row's object to `out`; on an error `out` holds a part of it, which the caller cuts off.
+    /// Appends the row's object to `out`. On an error `out` holds a part of it, which the caller removes.
     pub fn encode(&self, table: &Table, row: &[Cell<'_>], out: &mut Vec<u8>) -> Result<EncodedRow, Error> {
         let encoded = self.encode_key(table, row, out)?;
         begin_columns(out);
@@ -145,7 +145,8 @@ impl SequenceRowEncoder {
         Ok(encoded)
     }
 
-    /// A row that was read, whose sequence is named in both ways, with one of them: what has changed, or the external id.
+    /// Returns a row that was read with its sequence named in one way instead of two: the changed one, or else the external
+    /// id.
     pub fn with_one_sequence<'r>(&self, keys: &[Cell<'_>], row: &[Cell<'r>]) -> Vec<Cell<'r>> {
         let mut row = row.to_vec();
         if let (Some(id), Some(external_id)) = (self.id, self.external_id) {
@@ -195,7 +196,7 @@ impl SequenceRowEncoder {
     }
 }
 
-/// The values of a row, by column.
+/// Appends the values of a row, by column.
 fn values(out: &mut Vec<u8>, cell: &Cell<'_>) -> Result<(), Refusal> {
     if cell.is_null() {
         return Err((Kind::MissingValue, "the value is NULL; CDF needs at least one column".into()));

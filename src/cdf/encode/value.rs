@@ -1,4 +1,4 @@
-//! Cells to the JSON values that more than one kind of row has: texts, numbers, ids, moments, arrays, metadata.
+//! Converts cells to JSON values that several kinds of rows have: texts, numbers, ids, timestamps, arrays, metadata.
 
 use std::borrow::Cow;
 
@@ -69,7 +69,7 @@ pub(super) fn list(
     Ok(())
 }
 
-/// The first element that stands at two of the places.
+/// Returns the first element that occurs twice.
 fn repeated(out: &[u8], places: Vec<std::ops::Range<usize>>) -> Option<String> {
     let mut seen = HashSet::with_capacity(places.len());
     let place = places.into_iter().find(|place| !seen.insert(&out[place.clone()]))?;
@@ -99,7 +99,7 @@ pub(super) fn text(out: &mut Vec<u8>, cell: &Cell<'_>, min: usize, max: usize) -
     Ok(())
 }
 
-/// Text as it is, and numbers as their digits: tools declare codes and tags as numbers.
+/// Returns a text, or the digits of a number: tools declare codes and tags as numbers.
 pub(super) fn as_text<'c>(cell: &'c Cell<'_>) -> Result<Cow<'c, str>, Refusal> {
     Ok(match cell {
         Cell::Text(text) | Cell::Number(text) => (*text).into(),
@@ -139,7 +139,7 @@ pub(super) fn internal_id(cell: &Cell<'_>) -> Result<i64, Refusal> {
     Ok(id)
 }
 
-/// CDF counts milliseconds, from 1970; what is finer is cut off towards the past, so that no moment moves into the future.
+/// Converts to CDF's milliseconds since 1970. The rest is cut off towards the past, so that no moment moves into the future.
 #[inline]
 pub(super) fn micros_to_millis(micros: i64) -> i64 {
     micros.div_euclid(1000) + EPOCH_MILLIS

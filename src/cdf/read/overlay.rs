@@ -1,4 +1,4 @@
-//! Lays the transaction's own writes over CDF's answers, as if they had been sent already.
+//! Applies the transaction's own writes to CDF's answers, as if they had been sent already.
 
 use std::borrow::Cow;
 
@@ -25,12 +25,12 @@ struct Write {
     mode: Mode,
     /// What a new item gets.
     new: Map,
-    /// What an existing item gets, if that is not the same.
+    /// What an existing item gets, if that differs.
     existing: Option<Map>,
 }
 
 impl Write {
-    /// Reads what the row writes, without its key.
+    /// Takes over what the row writes, without its key.
     fn of(item: &PendingItem, row: &ParsedRow<'_>) -> Write {
         let [new, existing] = [false, true].map(|exists| row.properties(exists));
         let object = |properties: &Properties<'_>| -> Map {
@@ -47,7 +47,7 @@ impl Write {
         }
     }
 
-    /// The same write, with the row's key among what a new item gets.
+    /// Adds the row's key to what a new item gets.
     fn with_key(mut self, row: &ParsedRow<'_>) -> Write {
         if let Some((name, value)) = row.key() {
             self.new.insert(name, document::member(value));
@@ -55,33 +55,34 @@ impl Write {
         self
     }
 
-    /// What an item gets that exists, or that does not.
+    /// Returns what an item gets; `exists` tells whether it exists or is new.
     fn members(&self, exists: bool) -> &Map {
         self.existing.as_ref().filter(|_| exists).unwrap_or(&self.new)
     }
 
-    /// As `members`, of those that are in an object of their own.
+    /// Returns the columns that a row gets.
     fn columns(&self, exists: bool) -> impl Iterator<Item = (&String, &Value)> {
         self.members(exists).get(COLUMNS).and_then(Value::as_object).into_iter().flatten()
     }
 }
 
-/// The item by its external id, if it has one.
+/// Returns the item's external id, if it has one.
 fn name_of(item: &Value) -> Option<Identity> {
     item[EXTERNAL_ID].as_str().map(|name| Identity::ExternalId(name.to_owned()))
 }
 
-/// Writes to items, by the key that they address.
+/// Writes to items, by the key that they name.
 #[derive(Debug, Default)]
 pub struct ItemOverlay {
     writes: HashMap<Identity, Vec<Write>>,
     /// Rows without a key, which are new.
     blind: Vec<Value>,
-    /// Items of CDF that got another name. Asked for by the old name, CDF returns them again.
+    /// Items of CDF whose external id was changed. If asked for the old one, CDF returns them again.
     renamed: HashSet<i64>,
 }
 
-/// The rows that only the transaction knows, and those to ask CDF for because own writes make them fulfil the conditions.
+/// The items that only the transaction knows, and the keys of those that CDF must be asked for, because own writes may make
+/// them fulfil the conditions.
 #[derive(Debug, Default)]
 pub struct Rest {
     pub ask: Vec<serde_json::Value>,
@@ -109,7 +110,7 @@ impl ItemOverlay {
         Ok(())
     }
 
-    /// An item of CDF as it will be after COMMIT; None if it is deleted.
+    /// Returns an item of CDF as it will be after COMMIT; None if it is deleted.
     pub fn apply(&mut self, resource: &Resource, item: Value) -> Option<Value> {
         if self.writes.is_empty() && self.renamed.is_empty() {
             return Some(item);
@@ -120,7 +121,7 @@ impl ItemOverlay {
         }
         let by_id = id.and_then(|id| self.writes.remove(&Identity::Id(id))).unwrap_or_default();
         let mut by_id = by_id.into_iter().peekable();
-        // A name identifies the item only as long as it has that name.
+        // A write by external id counts only while the item has that external id.
         let (mut name, mut since) = (name_of(&item), 0);
         let mut touched: Vec<Identity> = name.iter().cloned().collect();
         let mut item = Some(item);
@@ -152,15 +153,15 @@ impl ItemOverlay {
         item
     }
 
-    /// The ids that were written to and not seen. They are to be asked for before the rest is: the items that have them may
-    /// be those that were written to by name.
+    /// Returns the ids that were written to and not seen. They must be looked up before the rest: their items may also have
+    /// been written by external id.
     pub fn ids(&self) -> Vec<serde_json::Value> {
         let is_id = |identity: &&Identity| matches!(identity, Identity::Id(_));
         self.writes.keys().filter(is_id).map(Identity::to_json).collect()
     }
 
-    /// What is left when CDF's items have been seen, and those of all ids. `complete`: they were all that have one of the
-    /// keys that are left, so that these do not exist in CDF.
+    /// Returns what is left once CDF's items have been seen, including those of all ids. `complete`: the items that were seen
+    /// are all with one of the remaining keys, so these do not exist in CDF.
     pub fn rest(&mut self, resource: &Resource, complete: bool) -> Rest {
         let mut rest = Rest::default();
         let mut later = HashMap::new();
@@ -180,7 +181,7 @@ impl ItemOverlay {
         rest
     }
 
-    /// Forgets the rows without a key: none of them has one of the keys that are asked for.
+    /// Drops the rows without a key: the query asks for keys.
     pub fn only_keyed(&mut self) {
         self.blind.clear();
     }
@@ -229,12 +230,12 @@ impl RawOverlay {
         Ok(())
     }
 
-    /// The tables that were written to.
+    /// Returns the tables that were written to.
     pub fn tables(&self) -> impl Iterator<Item = &(String, String)> {
         self.writes.keys()
     }
 
-    /// A row of CDF as it will be after COMMIT; None if it is deleted.
+    /// Returns a row of CDF as it will be after COMMIT; None if it is deleted.
     pub fn apply(&mut self, place: &(String, String), row: Value) -> Option<Value> {
         let writes = self.writes.get_mut(place).and_then(|keys| keys.remove(row[RAW_KEY].as_str()?));
         let mut row = Some(row);
@@ -242,7 +243,7 @@ impl RawOverlay {
         row
     }
 
-    /// The rows of a table that CDF does not have yet.
+    /// Returns the rows of a table that CDF does not have yet.
     pub fn rest(&mut self, place: &(String, String)) -> Vec<Value> {
         let keys = self.writes.remove(place).unwrap_or_default();
         keys.into_values()
@@ -289,7 +290,7 @@ pub struct InstanceOverlay {
 }
 
 impl InstanceOverlay {
-    /// What was written through the view, and what was deleted through any.
+    /// Takes what was written through the view, and what was deleted through any view.
     pub fn new(pending: &[PendingItem], view: &View) -> Result<Self, Error> {
         let mut overlay = InstanceOverlay::default();
         overlay.add(pending, view)?;
@@ -312,22 +313,22 @@ impl InstanceOverlay {
         Ok(())
     }
 
-    /// An instance of CDF as it will be after COMMIT; None if it is deleted.
+    /// Returns an instance of CDF as it will be after COMMIT; None if it is deleted.
     pub fn apply(&mut self, view: &View, item: Value) -> Option<Value> {
         let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
         let key = (text(SPACE), text(EXTERNAL_ID));
         let Some(writes) = self.writes.remove(&key) else { return Some(item) };
         let item = written(view, Some(item), &writes);
-        // Deleted and written again, it is a new instance with the same key.
+        // An instance that was deleted and written again has lost its key.
         item.map(|item| with_key(item, key))
     }
 
-    /// The keys that were not seen in CDF.
+    /// Returns the keys that were not seen in CDF.
     pub fn keys(&self) -> Vec<(String, String)> {
         self.writes.keys().cloned().collect()
     }
 
-    /// The instances that CDF does not have yet.
+    /// Returns the instances that CDF does not have yet.
     pub fn rest(&mut self, view: &View) -> Vec<Value> {
         let mut items = Vec::new();
         for (key, writes) in self.writes.drain() {
@@ -373,7 +374,7 @@ fn apply_properties(view: &View, item: &mut Option<Value>, write: &Write) {
 #[derive(Debug, Default)]
 pub struct SequenceRowOverlay {
     writes: HashMap<(Identity, i64), Vec<Write>>,
-    /// Both names of the sequences that were seen, by each.
+    /// The id and external id of each sequence that was seen, by either of them.
     names: HashMap<Identity, (i64, Value)>,
 }
 
@@ -406,7 +407,7 @@ impl SequenceRowOverlay {
         }
     }
 
-    /// The rows that are left, by both names of their sequences that were [seen](Self::saw).
+    /// Returns the remaining rows of sequences that were [seen](Self::saw), with both names of their sequence.
     pub fn left(&self) -> Vec<Value> {
         let row = |(sequence, number): &(Identity, i64)| {
             let (id, external_id) = self.names.get(sequence)?;
@@ -417,7 +418,7 @@ impl SequenceRowOverlay {
         self.writes.keys().filter_map(row).collect()
     }
 
-    /// A row of CDF, of a sequence that was [seen](Self::saw), as it will be after COMMIT; None if it is deleted.
+    /// Returns a row of CDF as it will be after COMMIT; None if it is deleted. Its sequence was [seen](Self::saw).
     pub fn apply(&mut self, row: Value) -> Option<Value> {
         if self.writes.is_empty() {
             return Some(row);
@@ -435,7 +436,7 @@ impl SequenceRowOverlay {
         })
     }
 
-    /// The rows that CDF does not have yet.
+    /// Returns the rows that CDF does not have yet.
     pub fn rest(&mut self) -> Vec<Value> {
         let mut rows: HashMap<(Identity, i64), Vec<Write>> = HashMap::new();
         for ((sequence, number), writes) in self.writes.drain() {

@@ -1,7 +1,7 @@
-//! The transaction's own writes, as a reader asks for them.
+//! A reader's access to the transaction's own writes.
 //!
 //! A reader runs on another thread, and only the transaction's thread may look into the buffer. So the reader asks and waits
-//! for the answer, and nobody has to hold all writes at a time.
+//! for the answer. This way nobody has to hold all writes at once.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,7 +38,7 @@ impl Own {
         (Own { asks: Some(asks), places, by_id }, receiver)
     }
 
-    /// Whether there are no writes to ask for.
+    /// Checks whether there are no writes to ask for.
     pub fn is_empty(&self) -> bool {
         self.asks.is_none()
     }
@@ -55,7 +55,7 @@ impl Own {
         self.ask(|reply| Ask::Rows { wanted, reply }).await
     }
 
-    /// The writes to some keys, earlier ones of a key first.
+    /// Returns the writes to some keys, for each key in their order.
     pub async fn of_keys(
         &self,
         place: Option<&(String, String)>,
@@ -71,12 +71,12 @@ impl Own {
         self.rows(WantedRows::OfKeys { place: place.cloned(), keys, anew: false }).await
     }
 
-    /// The writes to items, or rows of sequences, of CDF, by both of their names.
+    /// Returns the writes to CDF's items, or rows of sequences, by both of their names.
     pub async fn of_items(&self, items: &[Value], key: KeyOf) -> Result<Vec<PendingItem>, Error> {
         self.of_keys(None, items.iter().flat_map(|item| self.keys(item, key))).await
     }
 
-    /// As `of_items`, as far as nothing was given yet of what was written to a name: what was written to the other one was.
+    /// Returns the writes to the names of which nothing was returned yet. Those to the other name of each item were.
     pub async fn of_items_anew(&self, items: &[Value], key: KeyOf) -> Result<Vec<PendingItem>, Error> {
         let keys: Vec<_> = items.iter().flat_map(|item| self.keys(item, key)).collect();
         if self.by_id && !keys.is_empty() {
@@ -91,28 +91,28 @@ impl Own {
         key(item, OwnName::ExternalId).into_iter().chain(by_id)
     }
 
-    /// The next writes that nobody has asked for by key, all writes of a key together. Empty at the end.
+    /// Returns the next writes that nobody has asked for by key, all writes of a key together; nothing at the end.
     pub async fn rest(&self, place: Option<&(String, String)>) -> Result<Vec<PendingItem>, Error> {
         self.rows(WantedRows::Rest { place: place.cloned() }).await
     }
 
-    /// The writes to series.
+    /// Returns the writes to series.
     pub async fn points(&self, wanted: WantedPoints) -> Result<Vec<SeriesWrites>, Error> {
         self.ask(|reply| Ask::Points { wanted, reply }).await
     }
 }
 
-/// The names of CDF's item.
+/// The ways in which CDF names an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnName {
     ExternalId,
     Id,
 }
 
-/// Returns the key that writes to an item of CDF have, by one of its names, if it has such a name.
+/// Returns the key of the writes that name an item of CDF in one way, if the item has such a name.
 pub type KeyOf = fn(&Value, OwnName) -> Option<Key>;
 
-/// Returns the key that writes to an item of CDF have.
+/// A [`KeyOf`] items.
 pub fn item_key(item: &Value, by: OwnName) -> Option<Key> {
     match by {
         OwnName::ExternalId => item[EXTERNAL_ID].as_str().map(Key::of_external_id),
@@ -120,13 +120,13 @@ pub fn item_key(item: &Value, by: OwnName) -> Option<Key> {
     }
 }
 
-/// As [`item_key`], of a row of a sequence.
+/// A [`KeyOf`] rows of sequences.
 pub fn sequence_row_key(row: &Value, by: OwnName) -> Option<Key> {
     let number = row[ROW_NUMBER].as_i64()?;
     Some(item_key(row, by)?.with_row_number(number))
 }
 
-/// As [`item_key`], of an instance.
+/// Returns the key of the writes to an instance.
 pub fn instance_key(item: &Value) -> Option<Key> {
     Some(Key::of_instance(item[SPACE].as_str()?, item[EXTERNAL_ID].as_str()?))
 }

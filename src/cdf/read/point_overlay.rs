@@ -1,23 +1,23 @@
-//! What the transaction itself has written to a stretch of a series, laid over the points that CDF has there.
+//! Applies the transaction's own writes in a stretch of a series to the points that CDF has there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cdf::buffer::{PointWrite, Stretch};
 use crate::cdf::encode::points::wire::{NumericPoint, NumericPoints, Points, StringPoint, StringPoints};
 
-/// What the points of the stretch end in.
+/// The result of all writes in the stretch.
 #[derive(Debug, Default)]
 pub struct PointOverlay {
     numeric: BTreeMap<i64, NumericPoint>,
     string: BTreeMap<i64, StringPoint>,
-    /// Moments of which a point of CDF's stays, if it has one.
+    /// Timestamps at which CDF's point stays, if there is one.
     keeping: BTreeSet<i64>,
-    /// What is deleted, no two stretches touching each other: first moments, and the first ones behind.
+    /// Deleted stretches, which do not touch each other: from the first timestamp to the exclusive end.
     deleted: BTreeMap<i64, i64>,
 }
 
 impl PointOverlay {
-    /// `writes`: earlier ones first.
+    /// Combines writes, which are in their order.
     pub fn of(writes: Vec<PointWrite>) -> PointOverlay {
         let mut overlay = PointOverlay::default();
         for write in writes {
@@ -56,7 +56,7 @@ impl PointOverlay {
         for moment in kept {
             self.keeping.remove(&moment);
         }
-        // One stretch of all that it touches.
+        // Join it with all stretches that it touches.
         while let Some((&start, &stop)) =
             self.deleted.range(..=end).next_back().filter(|(_, stop)| **stop >= first)
         {
@@ -66,7 +66,7 @@ impl PointOverlay {
         self.deleted.insert(first, end);
     }
 
-    /// Whether a point is written, as far as is known without CDF's.
+    /// Checks whether a point is written, as far as is known without CDF's points.
     fn takes(&mut self, timestamp: i64, keeps: bool) -> bool {
         if !keeps {
             self.keeping.remove(&timestamp);
@@ -83,7 +83,7 @@ impl PointOverlay {
         self.deleted.range(..=timestamp).next_back().is_some_and(|(_, end)| timestamp < *end)
     }
 
-    /// Whether a point of CDF's is not there any more.
+    /// Checks whether a point of CDF's is replaced or deleted.
     fn hides(&mut self, timestamp: i64) -> bool {
         if self.keeping.remove(&timestamp) {
             self.numeric.remove(&timestamp);
@@ -95,7 +95,7 @@ impl PointOverlay {
             || self.deletes(timestamp)
     }
 
-    /// Takes out of CDF's points those that the transaction replaces or deletes.
+    /// Removes from CDF's points those that the transaction replaces or deletes.
     pub fn apply(&mut self, points: &mut Points) {
         match points {
             Points::Numeric(points) => points.datapoints.retain(|point| !self.hides(point.timestamp)),
@@ -103,7 +103,7 @@ impl PointOverlay {
         }
     }
 
-    /// The points that are written, once all of CDF's were [seen](Self::apply).
+    /// Returns the written points, once all of CDF's points were [seen](Self::apply).
     pub fn into_points(self) -> Option<Points> {
         let numeric: Vec<_> = self.numeric.into_values().collect();
         let string: Vec<_> = self.string.into_values().collect();

@@ -32,7 +32,7 @@ impl KeyMember {
         }
     }
 
-    /// The bytes before the key's value.
+    /// Returns the bytes before the key's value.
     #[inline]
     pub(super) const fn beginning(self) -> &'static [u8] {
         match self {
@@ -43,13 +43,13 @@ impl KeyMember {
         }
     }
 
-    /// The member of this name, if it is one.
+    /// Returns the member of this name, if it is one.
     pub(super) fn of(name: &str) -> Option<KeyMember> {
         KeyMember::ALL.into_iter().find(|member| member.name() == name)
     }
 }
 
-/// The bytes that the fragments of a key begin with.
+/// The bytes that all fragments of one item or row begin with.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Vec<u8>);
 
@@ -60,24 +60,24 @@ impl Key {
         Key(key)
     }
 
-    /// The key of an item that is addressed by its external id.
+    /// Returns the key of an item that is addressed by its external id.
     pub fn of_external_id(external_id: &str) -> Key {
         Key::of_text(KeyMember::ExternalId, external_id)
     }
 
-    /// The key of an item that is addressed by its id.
+    /// Returns the key of an item that is addressed by its id.
     pub fn of_id(id: i64) -> Key {
         let mut key = KeyMember::Id.beginning().to_vec();
         json::write(&mut key, &id);
         Key(key)
     }
 
-    /// The key of a RAW row.
+    /// Returns the key of a RAW row.
     pub fn of_raw_row(key: &str) -> Key {
         Key::of_text(KeyMember::RawKey, key)
     }
 
-    /// The key of an instance.
+    /// Returns the key of an instance.
     pub fn of_instance(space: &str, external_id: &str) -> Key {
         let mut key = KeyMember::Instance.beginning().to_vec();
         key.push(b'[');
@@ -88,7 +88,7 @@ impl Key {
         Key(key)
     }
 
-    /// The key of a row of the sequence that this is the key of.
+    /// Turns the key of a sequence into that of one of its rows.
     pub fn with_row_number(mut self, number: i64) -> Key {
         begin_member(&mut self.0, ROW_NUMBER);
         json::write(&mut self.0, &number);
@@ -99,7 +99,7 @@ impl Key {
         &self.0
     }
 
-    /// The hash of a key of one member, as [`EncodedRow::hash`](crate::cdf::encode::EncodedRow::hash) has it.
+    /// Returns the hash of a key of one member, as [`EncodedRow::hash`](crate::cdf::encode::EncodedRow::hash) has it.
     pub fn hash_of_value(&self) -> u64 {
         hash_bytes(&self.0[value_of_first(&self.0)..])
     }
@@ -111,17 +111,17 @@ impl Borrow<[u8]> for Key {
     }
 }
 
-/// Where the value of a fragment's first member begins. No name of a key has a colon.
+/// Returns where the value of a fragment's first member begins. No name of a key has a colon.
 pub(super) fn value_of_first(fragment: &[u8]) -> usize {
     fragment.iter().position(|byte| *byte == b':').map_or(0, |at| at + 1)
 }
 
-/// The bytes of a key without the brace that they begin with, as errors show it.
+/// Returns a key as errors show it: without the brace that it begins with.
 pub fn shown_key(key: &[u8]) -> String {
     String::from_utf8_lossy(key.strip_prefix(b"{").unwrap_or(key)).into_owned()
 }
 
-/// The bytes of a key as an object of its own.
+/// Returns an object with nothing but the key.
 pub fn key_object(key: &[u8]) -> Vec<u8> {
     [key, b"}"].concat()
 }

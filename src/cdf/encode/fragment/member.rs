@@ -2,7 +2,7 @@
 
 use crate::cdf::encode::json;
 
-/// `,"name":`, ready to append: what the members of an object begin with, its first one too.
+/// Returns `,"name":`, ready to append. Every member of an object begins like this, including the first.
 pub fn head(name: &str) -> Vec<u8> {
     let mut head = Vec::new();
     begin_member(&mut head, name);

@@ -1,8 +1,8 @@
-//! What several writes of a key become, as one [fragment](super).
+//! Merges several writes of a key into one [fragment](super).
 //!
-//! Rows count as applied one after another, to an item that exists and to one that does not, and nobody knows yet which of
-//! the two it is. Only writes of one [mode](crate::cdf::table::Mode) are merged; those of different modes are sent one
-//! after another. Within a mode:
+//! The result must be the same as that of the writes one after another, whether the item exists or not: nobody knows yet.
+//! Only writes of one [mode](crate::cdf::table::Mode) are merged; those of different modes are sent one after another. Within
+//! a mode:
 //!
 //! | mode | what is kept |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | UPDATE | for each property, or RAW column, the last value |
 //! | DO UPDATE SET some | what a new item gets: the first row, with what later ones give an existing item laid over it, since it exists by then. What an existing item gets: what each of them gives an existing item, the last value counting |
 //!
-//! The two of the last line must be kept apart: a value of the first row that is only meant for a new item must not reach
-//! one that exists because a later row sets the same property, and leaves it NULL.
+//! The two parts of the last line must be kept apart. Otherwise a value of the first row that only a new item gets could
+//! reach an existing item, if a later row sets the same property and leaves it NULL.
 
 use super::member::{head, member};
 use super::row::{Fragment, ParsedRow};
@@ -21,7 +21,7 @@ use crate::cdf::encode::json::Properties;
 use crate::cdf::error::Error;
 use crate::cdf::resource::Resource;
 
-/// Appends what two writes of a key in one mode become: property by property, and column by column where rows have columns.
+/// Merges two writes of a key in one mode: property by property, and column by column if rows have columns.
 pub fn merge(
     resource: &Resource,
     earlier: Fragment<'_>,
@@ -35,7 +35,7 @@ pub fn merge(
     Ok(())
 }
 
-/// As [`merge()`], of rows that give an existing item less than a new one.
+/// Merges rows that give an existing item less than a new one.
 pub fn merge_by_existence(
     resource: &Resource,
     earlier: Fragment<'_>,
@@ -88,8 +88,8 @@ fn lay_over(
     Ok(())
 }
 
-/// Lays the later members over the earlier ones. `twin` names the property that says the same in another way: the later one
-/// of the two counts.
+/// Lays the later members over the earlier ones. `twin` returns the other property for the same reference: of the two, the
+/// later one counts.
 fn overlay<'a>(
     earlier: &Properties<'a>,
     later: &Properties<'a>,

@@ -1,4 +1,4 @@
-//! What a written row is between its encoder and its delivery. Only the files of this folder know how its bytes are
+//! The form of an encoded row between its encoder and its delivery. Only the files of this folder know how its bytes are
 //! arranged.
 //!
 //! # The format
@@ -7,15 +7,15 @@
 //! cells of a row; the buffer [merges](merge()) several writes of a key into one; delivery and own reads
 //! [parse](Fragment::parse) it where they have a question about it.
 //!
-//! - The first member is the [key](KeyMember), if the row has one: `id` or `externalId`, RAW's `key`, the pair of an
-//!   instance; for a row of a sequence the sequence and then `rowNumber`. Two fragments of one key begin with the same
-//!   bytes, the [`Key`].
-//! - The other members are properties: of an INSERT what the row holds, of an UPDATE what it changes, of a DELETE none. RAW
+//! - The first member is the [key](KeyMember), if the row has one: `id` or `externalId`, RAW's `key`, or an instance's space
+//!   and external id. A row of a sequence has the key of its sequence, and then `rowNumber`. Two fragments of one key begin
+//!   with the same bytes, the [`Key`].
+//! - The other members are properties: for an INSERT what the row holds, for an UPDATE what it changes, for a DELETE none. RAW
 //!   rows and rows of sequences have theirs in one member, `columns`.
-//! - A `null` clears. What is created has nothing to clear, so that delivery leaves it out there. RAW stores nulls.
-//! - A reference by external id stands under its own property until delivery has found the internal id.
-//! - Rows of `INSERT … ON CONFLICT DO UPDATE SET` some columns end with a member of the empty name: an object of what an
-//!   item gets that exists already. All before it is what a new item gets.
+//! - A `null` clears. A new item has nothing to clear, so delivery leaves nulls out of what it creates. RAW stores nulls.
+//! - A reference by external id stays under its own property until delivery has looked up the internal id.
+//! - Rows of `INSERT … ON CONFLICT DO UPDATE SET` some columns end with a member whose name is empty. It holds what an
+//!   existing item gets; a new item gets everything before it.
 
 mod key;
 mod member;

@@ -1,4 +1,4 @@
-//! Reads fragments.
+//! Parses fragments.
 
 use std::borrow::Cow;
 
@@ -33,13 +33,13 @@ impl<'a> Fragment<'a> {
         self.0
     }
 
-    /// The bytes that hold the key of a row that was just encoded; none without a key.
+    /// Returns the bytes of the key of a row that was just encoded; no bytes if it has no key.
     #[inline]
     pub fn key_of(self, encoded: &EncodedRow) -> &'a [u8] {
         &self.0[..encoded.prefix]
     }
 
-    /// The bytes up to the end of the key: the first member, of a sequence's row the first two.
+    /// Returns the bytes of the key: the first member, or the first two of a sequence's row.
     pub fn key(self, resource: &Resource) -> &'a [u8] {
         let first = self.first_member().len();
         let end = if resource.is_numbered() {
@@ -51,7 +51,7 @@ impl<'a> Fragment<'a> {
         &self.0[..end]
     }
 
-    /// The bytes up to the end of the first member. The others are not parsed.
+    /// Returns the bytes up to the end of the first member, without parsing the others.
     pub fn first_member(self) -> &'a [u8] {
         let value = value_of_first(self.0);
         let mut values = serde_json::Deserializer::from_slice(&self.0[value..]).into_iter::<&RawValue>();
@@ -61,7 +61,7 @@ impl<'a> Fragment<'a> {
         }
     }
 
-    /// The external id that it begins with, as JSON. Nothing else is parsed.
+    /// Returns the external id that the fragment begins with, as JSON, without parsing anything else.
     pub fn external_id(self) -> Option<&'a [u8]> {
         let text = self.0.strip_prefix(KeyMember::ExternalId.beginning())?.strip_prefix(b"\"")?;
         let mut end = 0;
@@ -72,17 +72,17 @@ impl<'a> Fragment<'a> {
                 _ => end += 2,
             }
         }
-        // With its quotes.
+        // Include the quotes.
         let start = self.0.len() - text.len() - 1;
         Some(&self.0[start..=start + 1 + end])
     }
 
-    /// Whether what follows the key may give the item another external id.
+    /// Checks whether the properties may give the item another external id.
     pub fn may_rename(self, encoded: &EncodedRow) -> bool {
         memmem::find(&self.0[encoded.prefix..], b"\"externalId\":").is_some()
     }
 
-    /// The hash of the parent's key, as [`EncodedRow::parent`] has it.
+    /// Returns the hash of the parent's key, as [`EncodedRow::parent`] has it.
     pub fn parent_hash(self, resource: &Resource) -> Result<Option<u64>, Error> {
         let Some(column) = resource.columns.iter().find(|column| column.role == Role::Parent) else {
             return Ok(None);
@@ -91,7 +91,7 @@ impl<'a> Fragment<'a> {
         Ok(row.properties.get(column.property).map(|parent| hash_bytes(parent.get().as_bytes())))
     }
 
-    /// Tells the members apart.
+    /// Parses the fragment into its members.
     pub fn parse(self) -> Result<ParsedRow<'a>, Error> {
         let mut properties = Properties::parse(self.0)?;
         let has_key = properties.0.first().is_some_and(|(name, _)| KeyMember::of(name).is_some());
@@ -115,19 +115,19 @@ type Member<'a> = (Cow<'a, str>, &'a RawValue);
 #[derive(Debug, Default)]
 pub struct ParsedRow<'a> {
     key: Option<Member<'a>>,
-    /// What a new item gets, except the key.
+    /// What a new item gets, without the key.
     pub(super) properties: Properties<'a>,
-    /// What an existing item gets, if that is not the same.
+    /// What an existing item gets, if that differs.
     pub(super) existing: Option<Properties<'a>>,
 }
 
 impl<'a> ParsedRow<'a> {
-    /// The first member, if it is a key.
+    /// Returns the first member if it is a key.
     pub fn key(&self) -> Option<(&str, &'a RawValue)> {
         self.key.as_ref().map(|(name, value)| (&**name, *value))
     }
 
-    /// Which item, RAW row or instance the row is of; of a sequence's row, which sequence.
+    /// Returns the item, RAW row or instance that the row writes, or the sequence of a sequence's row.
     pub fn identity(&self) -> Option<Identity> {
         let (name, value) = self.key()?;
         let value = value.get();
@@ -142,12 +142,12 @@ impl<'a> ParsedRow<'a> {
         }
     }
 
-    /// The number of a sequence's row, as JSON.
+    /// Returns the number of a sequence's row, as JSON.
     pub fn number(&self) -> Option<&'a str> {
         self.properties.get(ROW_NUMBER).map(RawValue::get)
     }
 
-    /// `{"externalId":…}` or `{"id":…}`.
+    /// Returns `{"externalId":…}` or `{"id":…}`.
     pub fn key_object(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.write_key(&mut out);
@@ -155,12 +155,12 @@ impl<'a> ParsedRow<'a> {
         out
     }
 
-    /// What an item gets, except the key: an item that exists, or a new one.
+    /// Returns what an item gets, without the key; `exists` tells whether the item exists or is new.
     pub fn properties(&self, exists: bool) -> &Properties<'a> {
         self.existing.as_ref().filter(|_| exists).unwrap_or(&self.properties)
     }
 
-    /// The columns that a RAW row gets, or a sequence's.
+    /// Returns the columns that a RAW row, or a sequence's row, gets.
     pub fn columns(&self, exists: bool) -> Result<Properties<'a>, Error> {
         match self.properties(exists).get(COLUMNS) {
             Some(columns) => Properties::parse(columns.get().as_bytes()),
@@ -168,12 +168,12 @@ impl<'a> ParsedRow<'a> {
         }
     }
 
-    /// All members that a new item gets, the key first.
+    /// Returns all members that a new item gets, the key first.
     pub fn members(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.key.iter().chain(&self.properties.0).map(|(name, value)| (&**name, *value))
     }
 
-    /// Appends what a new item gets, without what is `unset`.
+    /// Appends what a new item gets, without the members whose value is `unset`.
     pub fn write_new(&self, out: &mut Vec<u8>, unset: impl Fn(&str) -> bool) {
         let start = out.len();
         let sent = self.members().filter(|(_, value)| !unset(value.get()));
@@ -181,8 +181,8 @@ impl<'a> ParsedRow<'a> {
         end_object(out, start);
     }
 
-    /// Appends a fragment of the same key. `write` appends what becomes of the properties of a new item and of those of an
-    /// existing one, each member with a comma before it.
+    /// Appends a fragment of the same key with other properties. `write` appends the new properties of a new item, and those
+    /// of an existing one, each member with a comma before it.
     pub fn rewrite(
         &self,
         out: &mut Vec<u8>,
@@ -208,7 +208,7 @@ impl<'a> ParsedRow<'a> {
     }
 }
 
-/// Which end of an instance a member holds; None for a property.
+/// Returns the end of an instance that a member holds; None for a property.
 pub fn end_of(member: &str) -> Option<InstanceEnd> {
     let end = member.strip_prefix('(')?.strip_suffix(')')?;
     InstanceEnd::ALL.into_iter().find(|known| known.property() == end)

@@ -13,7 +13,7 @@ use crate::cdf::resource::InstanceEnd;
 pub struct Opening {
     member: KeyMember,
     start: usize,
-    /// Where what is hashed of the key begins.
+    /// Where the hashed part of the key begins.
     hashed: usize,
 }
 
@@ -34,7 +34,7 @@ impl Opening {
         self
     }
 
-    /// What is known of the row when its key stands in `out`. The members follow.
+    /// Returns what is known of the row once its key has been written to `out`. The members follow.
     #[inline]
     pub fn keyed(self, out: &[u8]) -> EncodedRow {
         EncodedRow {
@@ -48,23 +48,23 @@ impl Opening {
     }
 }
 
-/// As [`head`], of the member that holds an instance's `type`, `startNode` or `endNode`.
+/// Returns the [`head`] of the member that holds an instance's `type`, `startNode` or `endNode`.
 pub fn head_of_end(end: InstanceEnd) -> Vec<u8> {
     head(&format!("({})", end.property()))
 }
 
-/// Appends `,"columns":`, which the columns of a RAW row, or of a sequence's, follow.
+/// Appends `,"columns":`. The columns of a RAW row, or of a sequence's row, follow.
 #[inline]
 pub fn begin_columns(out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"columns\":");
 }
 
-/// Begins what an existing item gets, an object that is to follow.
+/// Begins the member with what an existing item gets; the object follows.
 pub fn begin_existing(out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"\":");
 }
 
-/// Appends an object that holds no more than columns, which `columns` appends.
+/// Appends an object with no other member than columns, which `columns` appends.
 pub fn only_columns<E>(
     out: &mut Vec<u8>,
     columns: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
@@ -76,8 +76,8 @@ pub fn only_columns<E>(
     Ok(())
 }
 
-/// Ends the object whose members begin at `start`: the comma of its first member gives way to the brace, so that no member
-/// has to know whether it is the first.
+/// Ends the object whose members begin at `start`. The brace replaces the comma of the first member, so that no member has to
+/// know whether it is the first.
 #[inline]
 pub fn end_object(out: &mut Vec<u8>, start: usize) {
     match out.get_mut(start) {
@@ -87,7 +87,7 @@ pub fn end_object(out: &mut Vec<u8>, start: usize) {
     out.push(b'}');
 }
 
-/// Ends a fragment that has begun with its key.
+/// Ends a fragment that begins with its key.
 #[inline]
 pub fn end(out: &mut Vec<u8>) {
     out.push(b'}');
@@ -98,7 +98,7 @@ pub fn reopen(out: &mut Vec<u8>) {
     out.pop();
 }
 
-/// The fragment of a RAW row.
+/// Makes the fragment of a RAW row.
 pub fn raw_row(key: &str, columns: &Properties<'_>) -> Vec<u8> {
     let mut out = Key::of_raw_row(key).as_bytes().to_vec();
     begin_columns(&mut out);
