@@ -21,7 +21,6 @@ def test_every_table_and_column_has_one(site, naming):
         connection.execute("CREATE SCHEMA imported")
         connection.execute(f"IMPORT FOREIGN SCHEMA cdf FROM SERVER cdf INTO imported OPTIONS (naming '{naming}')")
         assert connection.execute(COMMENTS, ["imported"]).fetchall() == rows
-    assert len({row[0] for row in rows}) == 14
     assert all(column and table for _, _, column, table in rows)
     said = {(table, column): comment for table, column, comment, _ in rows}
     assert "140" in said["assets", "name"] and "500" in said["assets", "description"]
