@@ -131,10 +131,11 @@ fn convert(bytes: &[u8], from: i32, to: i32) -> (Vec<u8>, usize) {
 /// Returns bytes as a text if they are UTF-8. Most texts are ASCII, which is checked several times as fast.
 #[inline]
 pub fn utf8(bytes: &[u8]) -> Option<&str> {
-    match is_ascii(bytes) {
+    if is_ascii(bytes) {
         // SAFETY: ASCII is UTF-8.
-        true => Some(unsafe { std::str::from_utf8_unchecked(bytes) }),
-        false => std::str::from_utf8(bytes).ok(),
+        Some(unsafe { std::str::from_utf8_unchecked(bytes) })
+    } else {
+        std::str::from_utf8(bytes).ok()
     }
 }
 

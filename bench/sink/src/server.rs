@@ -149,9 +149,10 @@ async fn handle(State(app): State<Arc<App>>, request: axum::extract::Request) ->
             let Ok(body) = to_bytes(body, gzip::LONGEST).await else {
                 return answer(Reply::error(StatusCode::BAD_REQUEST, "the body is incomplete or too long"));
             };
-            let mut reply = match text(&parts.headers, header::AUTHORIZATION).starts_with("Bearer ") {
-                true => take(&app, tally, &target, &parts.headers, &body).unwrap_or_else(|refusal| refusal),
-                false => Reply::error(StatusCode::UNAUTHORIZED, "Could not authenticate."),
+            let mut reply = if text(&parts.headers, header::AUTHORIZATION).starts_with("Bearer ") {
+                take(&app, tally, &target, &parts.headers, &body).unwrap_or_else(|refusal| refusal)
+            } else {
+                Reply::error(StatusCode::UNAUTHORIZED, "Could not authenticate.")
             };
             reply.totals.wire_bytes = body.len() as u64;
             count(tally, &reply);
@@ -319,9 +320,10 @@ fn create(app: &App, tally: &Tally, keyed: &[(Key, &Item<'_>)]) -> Result<(), Re
         state.known.remove(key);
     });
     let duplicated: Vec<&str> = duplicated.iter().map(|(_, item)| &*item.external_id).collect();
-    Err(match duplicated.is_empty() {
-        false => Reply::naming(StatusCode::CONFLICT, "duplicated", "duplicated", &duplicated),
-        true => Reply::naming(StatusCode::BAD_REQUEST, "parents not found", "missing", &missing),
+    Err(if duplicated.is_empty() {
+        Reply::naming(StatusCode::BAD_REQUEST, "parents not found", "missing", &missing)
+    } else {
+        Reply::naming(StatusCode::CONFLICT, "duplicated", "duplicated", &duplicated)
     })
 }
 

@@ -437,11 +437,13 @@ fn view_column(
         .ok_or_else(|| {
             let properties: Vec<&str> =
                 view.properties.iter().map(|property| property.name.as_str()).collect();
-            let other = match UsedFor::Edges == view.used_for || std::ptr::eq(resource, &EDGES) {
-                false if EDGES.column(name).is_some() => {
-                    " The view holds nodes; only edges have this column."
-                }
-                _ => "",
+            let other = if view.used_for != UsedFor::Edges
+                && !std::ptr::eq(resource, &EDGES)
+                && EDGES.column(name).is_some()
+            {
+                " The view holds nodes; only edges have this column."
+            } else {
+                ""
             };
             Error::new(Kind::InvalidOption, format!("view {} has no property \"{name}\"", view.name))
                 .detail(format!("Properties of the view are: {}.{other}", properties.join(", ")))

@@ -269,10 +269,11 @@ unsafe fn show_null(
         }
         // So that no join passes it on.
         *(*named).attr_needed.add((number - i32::from((*named).min_attr)) as usize) = std::ptr::null_mut();
-        match std::ptr::eq(named, baserel) {
-            true => (*reltarget).exprs = pg_sys::list_delete_nth_cell((*reltarget).exprs, at as i32),
+        if std::ptr::eq(named, baserel) {
+            (*reltarget).exprs = pg_sys::list_delete_nth_cell((*reltarget).exprs, at as i32)
+        } else {
             // The partitions of a table have the same targets in the same order.
-            false => *target = null(),
+            *target = null()
         }
     }
 }

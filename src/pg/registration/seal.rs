@@ -54,16 +54,15 @@ fn seal() -> Result<i64, Error> {
         let mut values = Vec::new();
         for option in options::secrets() {
             let Some(value) = stored.get(option) else { continue };
-            let secret = match is_sealed(value) {
+            let secret = if is_sealed(value) {
                 // A secret that cannot be opened now is an error, and is not left for later.
-                true => {
-                    let secret = sealing::open_with(&keys, value, &mapping, option)?;
-                    if keys.is_current(value) {
-                        continue;
-                    }
-                    secret
+                let secret = sealing::open_with(&keys, value, &mapping, option)?;
+                if keys.is_current(value) {
+                    continue;
                 }
-                false => value.to_owned().into(),
+                secret
+            } else {
+                value.to_owned().into()
             };
             values.push((option, Some(sealing::seal(&keys, &secret, &mapping, option)?)));
         }

@@ -353,9 +353,10 @@ impl Table {
             list.iter().try_for_each(|value| self.check(of, name, value))?;
         }
         let mut seen = HashSet::new();
-        match schema.unique_items && !list.iter().all(|value| seen.insert(value.to_string())) {
-            true => Err(Fault { name, what: What::Twice }),
-            false => Ok(()),
+        if schema.unique_items && !list.iter().all(|value| seen.insert(value.to_string())) {
+            Err(Fault { name, what: What::Twice })
+        } else {
+            Ok(())
         }
     }
 
@@ -407,9 +408,10 @@ impl Schema {
         of: &'static str,
     ) -> Checked<'a> {
         let min = min.unwrap_or(0);
-        match got < min || max.is_some_and(|max| got > max) {
-            true => Err(Fault { name, what: What::Size { min, max, got, of } }),
-            false => Ok(()),
+        if got < min || max.is_some_and(|max| got > max) {
+            Err(Fault { name, what: What::Size { min, max, got, of } })
+        } else {
+            Ok(())
         }
     }
 
@@ -422,9 +424,10 @@ impl Schema {
         }
         let pattern = self.pattern.as_ref().and_then(|pattern| table.patterns.get(pattern));
         let fits = pattern.is_none_or(|pattern| pattern.is_match(text));
-        match fits && !self.not.iter().any(|taken| taken == text) {
-            true => Ok(()),
-            false => Err(Fault { name, what: What::Pattern(text) }),
+        if fits && !self.not.iter().any(|taken| taken == text) {
+            Ok(())
+        } else {
+            Err(Fault { name, what: What::Pattern(text) })
         }
     }
 

@@ -69,9 +69,10 @@ pub static KIND: Kind = Kind {
 };
 
 fn admit(item: &Map<String, Value>, _create: bool) -> Result<(), ApiError> {
-    match item.contains_key("parentId") && item.contains_key("parentExternalId") {
-        true => Err(ApiError::bad_request("Only one of parentId and parentExternalId may be given")),
-        false => Ok(()),
+    if item.contains_key("parentId") && item.contains_key("parentExternalId") {
+        Err(ApiError::bad_request("Only one of parentId and parentExternalId may be given"))
+    } else {
+        Ok(())
     }
 }
 

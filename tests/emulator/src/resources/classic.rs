@@ -118,9 +118,10 @@ impl Words {
             Identity::Id(id) => id.to_string(),
             Identity::External(name) | Identity::Instance { external_id: name, .. } => name.clone(),
         };
-        match self.names_follow {
-            true => format!("{words}: {}", identities.iter().map(name).collect::<Vec<_>>().join(", ")),
-            false => words.to_owned(),
+        if self.names_follow {
+            format!("{words}: {}", identities.iter().map(name).collect::<Vec<_>>().join(", "))
+        } else {
+            words.to_owned()
         }
     }
 }
@@ -266,16 +267,12 @@ impl Kind {
     fn create(&self, project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         let mut body = request.json()?;
         let one = self.can(Operation::CreateOne);
-        let items = match one {
-            true => {
-                request.counts.items = 1;
-                body.get("externalId")
-                    .and_then(Value::as_str)
-                    .into_iter()
-                    .for_each(|id| request.counts.note(id));
-                vec![Value::Object(body)]
-            }
-            false => take_items(&mut body, self.max_items, &[])?,
+        let items = if one {
+            request.counts.items = 1;
+            body.get("externalId").and_then(Value::as_str).into_iter().for_each(|id| request.counts.note(id));
+            vec![Value::Object(body)]
+        } else {
+            take_items(&mut body, self.max_items, &[])?
         };
         let overwrite = one && request.query_flag("overwrite")?;
         let mut drafts = Vec::with_capacity(items.len());
@@ -682,9 +679,10 @@ impl Kind {
             })
             .map(|(_, external_id)| Identity::External(external_id.to_owned()))
             .collect();
-        match taken.is_empty() {
-            true => Ok(()),
-            false => Err(self.duplicated(409, &taken)),
+        if taken.is_empty() {
+            Ok(())
+        } else {
+            Err(self.duplicated(409, &taken))
         }
     }
 
@@ -870,11 +868,10 @@ pub fn identity(item: &Object, named: &[&str]) -> Result<Identity, ApiError> {
         _ => {
             let part = |name: &str, max: usize| {
                 let text = value.get(name).and_then(Value::as_str).unwrap_or_default();
-                match (1..=max).contains(&text.chars().count()) {
-                    true => Ok(text.to_owned()),
-                    false => Err(ApiError::bad_request(format!(
-                        "instanceId.{name}: expected 1 to {max} characters"
-                    ))),
+                if (1..=max).contains(&text.chars().count()) {
+                    Ok(text.to_owned())
+                } else {
+                    Err(ApiError::bad_request(format!("instanceId.{name}: expected 1 to {max} characters")))
                 }
             };
             Ok(Identity::Instance { space: part("space", 43)?, external_id: part("externalId", 255)? })

@@ -140,9 +140,10 @@ fn find_series(
         .filter(|(identity, series)| series.is_none() && seen.insert(*identity))
         .map(|(identity, _)| identity.json())
         .collect();
-    match missing.is_empty() {
-        true => Ok(found),
-        false => Err(ApiError::missing("Timeseries not found", missing)),
+    if missing.is_empty() {
+        Ok(found)
+    } else {
+        Err(ApiError::missing("Timeseries not found", missing))
     }
 }
 
@@ -403,9 +404,10 @@ fn take_queries(body: &mut Object, known: &[&str]) -> Result<Vec<Object>, ApiErr
 }
 
 fn flag_or(body: &Object, name: &str, default: bool) -> Result<bool, ApiError> {
-    match body.contains_key(name) {
-        true => flag(body, name),
-        false => Ok(default),
+    if body.contains_key(name) {
+        flag(body, name)
+    } else {
+        Ok(default)
     }
 }
 
@@ -436,9 +438,10 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
     let ignore_unknown = flag(&body, "ignoreUnknownIds")?;
     let queries = items.iter().map(|item| Query::of(item, &body)).collect::<Result<Vec<_>, ApiError>>()?;
     let identities: Vec<Identity> = queries.iter().map(|query| query.identity.clone()).collect();
-    let series = match ignore_unknown {
-        true => find_known_series(project, &identities),
-        false => find_series(project, &identities, false)?,
+    let series = if ignore_unknown {
+        find_known_series(project, &identities)
+    } else {
+        find_series(project, &identities, false)?
     };
     let mut room = MAX_POINTS;
     let mut answers = Vec::with_capacity(queries.len());
@@ -448,9 +451,10 @@ fn list(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         room = room.saturating_sub(answer.points.len());
         answers.push(answer);
     }
-    Ok(match request.accept.contains(PROTOBUF) {
-        true => protobuf_reply(answers),
-        false => Reply::json(200, &json!({ "items": answers })),
+    Ok(if request.accept.contains(PROTOBUF) {
+        protobuf_reply(answers)
+    } else {
+        Reply::json(200, &json!({ "items": answers }))
     })
 }
 
@@ -602,20 +606,8 @@ fn protobuf_item(answer: Answer) -> proto::ListItem {
         (answer.include_status && !status.is_plain_good())
             .then(|| proto::Status { code: i64::from(status.0), symbol: status.symbol().to_owned() })
     };
-    let datapoints = match answer.is_string {
-        false => proto::Datapoints::Numeric(proto::NumericDatapoints {
-            datapoints: answer
-                .points
-                .iter()
-                .map(|(timestamp, point)| proto::NumericDatapoint {
-                    timestamp: *timestamp,
-                    value: if let Datum::Number(number) = point.value { number } else { 0.0 },
-                    status: status(point),
-                    null_value: point.value == Datum::Null,
-                })
-                .collect(),
-        }),
-        true => proto::Datapoints::String(proto::StringDatapoints {
+    let datapoints = if answer.is_string {
+        proto::Datapoints::String(proto::StringDatapoints {
             datapoints: answer
                 .points
                 .iter()
@@ -630,7 +622,20 @@ fn protobuf_item(answer: Answer) -> proto::ListItem {
                     null_value: point.value == Datum::Null,
                 })
                 .collect(),
-        }),
+        })
+    } else {
+        proto::Datapoints::Numeric(proto::NumericDatapoints {
+            datapoints: answer
+                .points
+                .iter()
+                .map(|(timestamp, point)| proto::NumericDatapoint {
+                    timestamp: *timestamp,
+                    value: if let Datum::Number(number) = point.value { number } else { 0.0 },
+                    status: status(point),
+                    null_value: point.value == Datum::Null,
+                })
+                .collect(),
+        })
     };
     let instance = answer.series.fields.get("instanceId").map(|id| proto::InstanceId {
         space: id["space"].as_str().unwrap_or_default().to_owned(),
@@ -677,9 +682,10 @@ fn latest(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         };
         views.push((view, flag(item, "includeStatus")?));
     }
-    let series = match ignore_unknown {
-        true => find_known_series(project, &identities),
-        false => find_series(project, &identities, false)?,
+    let series = if ignore_unknown {
+        find_known_series(project, &identities)
+    } else {
+        find_series(project, &identities, false)?
     };
     let answers: Vec<Answer> = series
         .into_iter()

@@ -64,9 +64,10 @@ fn create(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
 }
 
 fn status(value: &Value) -> Result<(), ApiError> {
-    match value.as_str().is_some_and(|status| STATUSES.contains(&status)) {
-        true => Ok(()),
-        false => Err(ApiError::bad_request(format!("status: expected one of {}", STATUSES.join(", ")))),
+    if value.as_str().is_some_and(|status| STATUSES.contains(&status)) {
+        Ok(())
+    } else {
+        Err(ApiError::bad_request(format!("status: expected one of {}", STATUSES.join(", "))))
     }
 }
 

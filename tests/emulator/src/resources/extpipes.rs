@@ -64,9 +64,10 @@ fn render(classic: &Classic, fields: &mut Map<String, Value>, _: &[String]) {
 }
 
 fn text(object: &Map<String, Value>, name: &str) -> Result<(), ApiError> {
-    match object.get(name).is_none_or(Value::is_string) {
-        true => Ok(()),
-        false => Err(ApiError::bad_request(format!("{name}: expected a string"))),
+    if object.get(name).is_none_or(Value::is_string) {
+        Ok(())
+    } else {
+        Err(ApiError::bad_request(format!("{name}: expected a string")))
     }
 }
 
@@ -84,9 +85,10 @@ fn raw_table(object: &Map<String, Value>) -> Result<(), ApiError> {
 fn contact(object: &Map<String, Value>) -> Result<(), ApiError> {
     refuse_unknown("contacts", object, &["name", "email", "role", "sendNotification"])?;
     ["name", "email", "role"].into_iter().try_for_each(|name| text(object, name))?;
-    match object.get("sendNotification").is_none_or(Value::is_boolean) {
-        true => Ok(()),
-        false => Err(ApiError::bad_request("sendNotification: expected true or false")),
+    if object.get("sendNotification").is_none_or(Value::is_boolean) {
+        Ok(())
+    } else {
+        Err(ApiError::bad_request("sendNotification: expected true or false"))
     }
 }
 

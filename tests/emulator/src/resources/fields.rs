@@ -196,10 +196,13 @@ impl Field {
                 Some(number) if (*min..=*max).contains(&number) => Ok(()),
                 Some(number) => wrong(format!("must be between {min} and {max}, got {number}")),
             },
-            FieldType::OneOf(names) => match value.as_str().is_some_and(|name| names.contains(&name)) {
-                true => Ok(()),
-                false => wrong(format!("expected one of {}", names.join(", "))),
-            },
+            FieldType::OneOf(names) => {
+                if value.as_str().is_some_and(|name| names.contains(&name)) {
+                    Ok(())
+                } else {
+                    wrong(format!("expected one of {}", names.join(", ")))
+                }
+            }
             FieldType::Columns => columns::check(value),
             FieldType::Boolean if value.is_boolean() => Ok(()),
             FieldType::Boolean => wrong("expected true or false".into()),
@@ -212,9 +215,10 @@ impl Field {
                 let list = self.list(value, *max)?;
                 list.iter().try_for_each(|id| check_integer(name, id, 1, MAX_ID))?;
                 let mut seen = std::collections::HashSet::new();
-                match list.iter().all(|id| seen.insert(id.as_i64())) {
-                    true => Ok(()),
-                    false => wrong("must be unique".into()),
+                if list.iter().all(|id| seen.insert(id.as_i64())) {
+                    Ok(())
+                } else {
+                    wrong("must be unique".into())
                 }
             }
             FieldType::Integers => self

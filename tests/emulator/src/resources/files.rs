@@ -78,9 +78,10 @@ pub static KIND: Kind = Kind {
 };
 
 fn admit(file: &Map<String, Value>, create: bool) -> Result<(), ApiError> {
-    match file.get("assetIds").and_then(Value::as_array).is_some_and(Vec::is_empty) && create {
-        true => Err(ApiError::bad_request("assetIds: size must be between 1 and 1000, got 0")),
-        false => Ok(()),
+    if file.get("assetIds").and_then(Value::as_array).is_some_and(Vec::is_empty) && create {
+        Err(ApiError::bad_request("assetIds: size must be between 1 and 1000, got 0"))
+    } else {
+        Ok(())
     }
 }
 

@@ -152,9 +152,10 @@ fn predicate(
             Box::new(move |entity| {
                 let none = Vec::new();
                 let labels = entity.fields.get("labels").and_then(Value::as_array).unwrap_or(&none);
-                match all {
-                    true => wanted.iter().all(|label| labels.contains(label)),
-                    false => wanted.iter().any(|label| labels.contains(label)),
+                if all {
+                    wanted.iter().all(|label| labels.contains(label))
+                } else {
+                    wanted.iter().any(|label| labels.contains(label))
                 }
             })
         }
@@ -231,9 +232,10 @@ fn range(name: &str, value: &Value) -> Result<(i64, i64), ApiError> {
 fn bounded<'a>(name: &str, value: &'a Value, max: usize) -> Result<&'a Vec<Value>, ApiError> {
     let wrong = |what: String| ApiError::bad_request(format!("filter.{name}: {what}"));
     let list = value.as_array().ok_or_else(|| wrong("expected an array".into()))?;
-    match (1..=max).contains(&list.len()) {
-        true => Ok(list),
-        false => Err(wrong(format!("size must be between 1 and {max}, got {}", list.len()))),
+    if (1..=max).contains(&list.len()) {
+        Ok(list)
+    } else {
+        Err(wrong(format!("size must be between 1 and {max}, got {}", list.len())))
     }
 }
 

@@ -116,11 +116,12 @@ fn check(property: &str, definition: &Value, value: &Value) -> Result<(), ApiErr
     let wrong =
         |what: &str| Err(ApiError::bad_request(format!("Invalid value for property '{property}': {what}")));
     if value.is_null() {
-        return match definition["nullable"] == json!(false) {
-            true => Err(ApiError::bad_request(format!(
+        return if definition["nullable"] == json!(false) {
+            Err(ApiError::bad_request(format!(
                 "Invalid value for non-nullable property '{property}'. Value cannot be null."
-            ))),
-            false => Ok(()),
+            )))
+        } else {
+            Ok(())
         };
     }
     let max_text = of["maxTextSize"].as_u64().map_or(MAX_TEXT, |most| MAX_TEXT.min(most as usize));
@@ -140,12 +141,13 @@ fn check(property: &str, definition: &Value, value: &Value) -> Result<(), ApiErr
             "direct" => relation(value).is_some(),
             _ => false,
         };
-        match good {
-            true => Ok(()),
-            false => wrong(&format!(
+        if good {
+            Ok(())
+        } else {
+            wrong(&format!(
                 "expected {kind}, got {}",
                 value.to_string().chars().take(100).collect::<String>()
-            )),
+            ))
         }
     };
     let most = of["maxListSize"].as_u64();
@@ -231,9 +233,10 @@ fn apply(project: &Project, request: &mut Request) -> Result<Reply, ApiError> {
         ["autoCreateDirectRelations", "autoCreateStartNodes", "autoCreateEndNodes", "skipOnVersionConflict"];
     body.retain(|name, value| !(value.is_null() && open.contains(&name.as_str())));
     let wanted = some_items(body.shift_remove("items"), "items")?;
-    let gone = match body.contains_key("delete") {
-        true => some_items(body.shift_remove("delete"), "delete")?,
-        false => Vec::new(),
+    let gone = if body.contains_key("delete") {
+        some_items(body.shift_remove("delete"), "delete")?
+    } else {
+        Vec::new()
     };
     if wanted.len() + gone.len() > MAX_ITEMS {
         let got = wanted.len() + gone.len();
@@ -401,9 +404,10 @@ fn keys_of(models: &Models, items: &[Map<String, Value>]) -> Result<BTreeSet<Key
     let one = |item: &Map<String, Value>| {
         refuse_unknown("items", item, &["instanceType", "space", "externalId"])?;
         let key = key(item)?;
-        match models.has_space(&key.1 .0) {
-            true => Ok(key),
-            false => Err(no_space(&key.1 .0)),
+        if models.has_space(&key.1 .0) {
+            Ok(key)
+        } else {
+            Err(no_space(&key.1 .0))
         }
     };
     items.iter().map(one).collect()
@@ -464,9 +468,10 @@ fn write_sources(
                 stored.clear();
             }
             for (name, value) in values {
-                match value.is_null() {
-                    true => drop(stored.shift_remove(&name)),
-                    false => drop(stored.insert(name, value)),
+                if value.is_null() {
+                    drop(stored.shift_remove(&name))
+                } else {
+                    drop(stored.insert(name, value))
                 }
             }
             for (name, property) in definition["properties"].as_object().into_iter().flatten() {
@@ -912,9 +917,10 @@ fn compile(models: &Schema, kind: &str, filter: &Value) -> Result<Predicate, Api
     let list = |value: &Value| value.as_array().cloned().ok_or_else(|| wrong("expected an array"));
     let compiled = || -> Result<Vec<Predicate>, ApiError> {
         let parts = list(operand)?;
-        match parts.is_empty() {
-            true => Err(wrong("at least one clause is needed")),
-            false => parts.iter().map(|part| compile(models, kind, part)).collect(),
+        if parts.is_empty() {
+            Err(wrong("at least one clause is needed"))
+        } else {
+            parts.iter().map(|part| compile(models, kind, part)).collect()
         }
     };
     match operator.as_str() {
@@ -961,19 +967,19 @@ fn compile(models: &Schema, kind: &str, filter: &Value) -> Result<Predicate, Api
     let mut single = definition["type"].clone();
     single["list"] = json!(false);
     let single = json!({ "type": single });
-    let fits = |given: &Value| match given.is_null() {
-        true => Err(wrong("a value is needed")),
-        false => check("value", &single, given),
+    let fits = |given: &Value| {
+        if given.is_null() {
+            Err(wrong("a value is needed"))
+        } else {
+            check("value", &single, given)
+        }
     };
     let given_values = || -> Result<Vec<Value>, ApiError> {
         let values = list(&operand["values"])?;
         values.iter().try_for_each(fits)?;
         Ok(values)
     };
-    let no_list = |what: &str| match many {
-        true => Err(wrong(what)),
-        false => Ok(()),
-    };
+    let no_list = |what: &str| if many { Err(wrong(what)) } else { Ok(()) };
     let same = move |of: &str, a: &Value, b: &Value| order(of, a, b) == Some(Ordering::Equal);
     Ok(match operator.as_str() {
         "exists" => Box::new(move |key, instance| !value(&subject, key, instance).is_null()),
@@ -1036,9 +1042,10 @@ fn compile(models: &Schema, kind: &str, filter: &Value) -> Result<Predicate, Api
                 let value = value(&subject, key, instance);
                 let elements = value.as_array().map_or(&[] as &[Value], Vec::as_slice);
                 let has = |wanted: &Value| elements.iter().any(|element| same(&of, element, wanted));
-                match all {
-                    true => value.is_array() && wanted.iter().all(has),
-                    false => wanted.iter().any(has),
+                if all {
+                    value.is_array() && wanted.iter().all(has)
+                } else {
+                    wanted.iter().any(has)
                 }
             })
         }

@@ -136,9 +136,14 @@ pub fn name(object: &Map<String, Value>) -> Result<Name, ApiError> {
 fn check_identifier(what: &str, text: &str, max: usize, more: &str) -> Result<(), ApiError> {
     let known = |c: char| c.is_ascii_alphanumeric() || c == '_' || more.contains(c);
     let ends_well = !text.ends_with('-');
-    match text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(known) && ends_well {
-        true if text.len() <= max => Ok(()),
-        _ => Err(ApiError::bad_request(format!("{what} '{text}' does not match the expected pattern"))),
+    if text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(known)
+        && ends_well
+        && text.len() <= max
+    {
+        Ok(())
+    } else {
+        Err(ApiError::bad_request(format!("{what} '{text}' does not match the expected pattern")))
     }
 }
 
@@ -146,9 +151,14 @@ fn check_identifier(what: &str, text: &str, max: usize, more: &str) -> Result<()
 fn check_version(version: &str) -> Result<(), ApiError> {
     let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    match version.chars().all(known) && ends(version.chars().next()) && ends(version.chars().last()) {
-        true if version.len() <= 43 => Ok(()),
-        _ => Err(ApiError::bad_request(format!("version '{version}' does not match the expected pattern"))),
+    if version.chars().all(known)
+        && ends(version.chars().next())
+        && ends(version.chars().last())
+        && version.len() <= 43
+    {
+        Ok(())
+    } else {
+        Err(ApiError::bad_request(format!("version '{version}' does not match the expected pattern")))
     }
 }
 

@@ -194,9 +194,10 @@ pub fn route(method: &Method, rest: &[&str]) -> Option<Route> {
 }
 
 fn check_name(what: &str, name: &str, max: usize) -> Result<(), ApiError> {
-    match (1..=max).contains(&name.chars().count()) {
-        true => Ok(()),
-        false => Err(ApiError::bad_request(format!("{what}: size must be between 1 and {max} characters"))),
+    if (1..=max).contains(&name.chars().count()) {
+        Ok(())
+    } else {
+        Err(ApiError::bad_request(format!("{what}: size must be between 1 and {max} characters")))
     }
 }
 
@@ -286,9 +287,10 @@ fn refuse_existing(what: &str, names: &[String], exists: impl Fn(&String) -> boo
     let mut seen = BTreeSet::new();
     let twice: Vec<&str> =
         names.iter().filter(|name| exists(name) || !seen.insert(*name)).map(String::as_str).collect();
-    match twice.is_empty() {
-        true => Ok(()),
-        false => Err(ApiError::new(409, format!("{what} already exist: {}", twice.join(", ")))),
+    if twice.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::new(409, format!("{what} already exist: {}", twice.join(", "))))
     }
 }
 
@@ -383,9 +385,10 @@ impl NewRow {
                 }
             }
         }
-        match total > MAX_COLUMNS_BYTES {
-            true => Err(ApiError::bad_request(format!("The columns of row '{}' exceed 5 MiB", self.key))),
-            false => Ok(()),
+        if total > MAX_COLUMNS_BYTES {
+            Err(ApiError::bad_request(format!("The columns of row '{}' exceed 5 MiB", self.key)))
+        } else {
+            Ok(())
         }
     }
 }

@@ -156,12 +156,13 @@ fn check(column: &Value, value: &Value, row: i64) -> Result<(), ApiError> {
         ("DOUBLE", value) => value.as_f64().is_some_and(|number| number.abs() <= 1e100),
         _ => false,
     };
-    match fits {
-        true => Ok(()),
-        false => Err(ApiError::bad_request(format!(
+    if fits {
+        Ok(())
+    } else {
+        Err(ApiError::bad_request(format!(
             "error in sequence: expected a {ty} in column {} of row {row}, got {value}",
             column["externalId"]
-        ))),
+        )))
     }
 }
 

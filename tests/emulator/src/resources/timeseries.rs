@@ -91,16 +91,18 @@ fn defaults() -> Map<String, Value> {
 
 /// For time series the description only allows `setNull: true`; other resources accept a boolean.
 fn admit(item: &Map<String, Value>, create: bool) -> Result<(), ApiError> {
-    match !create && item.values().any(|change| change.get("setNull") == Some(&json!(false))) {
-        true => Err(ApiError::bad_request("setNull must be true")),
-        false => Ok(()),
+    if !create && item.values().any(|change| change.get("setNull") == Some(&json!(false))) {
+        Err(ApiError::bad_request("setNull must be true"))
+    } else {
+        Ok(())
     }
 }
 
 fn check(series: &Map<String, Value>) -> Result<(), ApiError> {
-    match series.get("isString") == Some(&json!(true)) && series.contains_key("unitExternalId") {
-        true => Err(ApiError::bad_request("unitExternalId is only available for numeric time series")),
-        false => Ok(()),
+    if series.get("isString") == Some(&json!(true)) && series.contains_key("unitExternalId") {
+        Err(ApiError::bad_request("unitExternalId is only available for numeric time series"))
+    } else {
+        Ok(())
     }
 }
 
