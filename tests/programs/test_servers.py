@@ -344,3 +344,8 @@ def test_the_progress_through_pgbouncer(progress, cluster, cdf, matrix, place, t
         with pgbouncer(progress, place, matrix, mode) as way, bouncer_row(matrix, mode).tried("progress seen"):
             printed = psql(cluster, way, f"BEGIN; {statements(only(AGAIN, 'assets'))[0]}; COMMIT;", tmp_path).well().printed
             assert "delivered 0 of 20 assets" in printed
+
+
+@pytest.mark.parametrize("tool", ["Fluent Bit", "Telegraf", "Vector"])
+def test_what_cannot_be_had(matrix, tool):
+    missing(matrix, tool, "no package of it in Debian, npm, PyPI or crates.io; docs/clients/not-run.md says what of it is tested")
