@@ -360,6 +360,42 @@ def facade(rig: Rig) -> list[Result]:
     return results
 
 
+def merge(rig: Rig) -> list[Result]:
+    """A staging table merged into a hundred times as many events: they are found by their keys, a thousand with each
+    request. The sink has no request for a list."""
+    held, staged = 10 * rig.items, rig.items // 10
+    update = "UPDATE events SET description = note FROM staging WHERE external_id = key"
+    runs: list[Timing] = []
+    with rig.gateway.connect() as session:
+        rig.sink.reset()
+        session.execute(f"INSERT INTO events (external_id) SELECT 'item ' || i FROM generate_series(1, {held}) i")
+        session.execute(
+            f"CREATE TEMP TABLE staging AS SELECT 'item ' || i * 97 AS key, 'note ' || i AS note FROM generate_series(1, {staged}) i"
+        )
+        session.commit()
+        for turn in range(rig.rounds + 1):
+            before = rig.sink.counts()["events"]
+            timing = rig.run(session, lambda session: session.execute(update))
+            after = rig.sink.counts()["events"]
+            if after["updated"] - before["updated"] != staged or after["refused"] != before["refused"]:
+                raise RuntimeError(f"the sink has counted {after} after {before}, but {staged} events were staged")
+            if turn:
+                runs.append(timing)
+    written = -(-staged // 1000)
+    found = after["requests"] - before["requests"] - written
+    return [
+        Result(
+            group=SESSION,
+            work=f"`UPDATE … FROM` {number(staged)} staged rows: requests that find them among {number(held)} events",
+            baseline=f"{held // 1000} to list all",
+            measured=f"{found} by keys; in all {median(run.seconds for run in runs):.2f} s",
+            figure=f"**{found / (held // 1000):.2f}**",
+            target=f"≤ {written + 1} requests",
+            met=found <= written + 1,
+        )
+    ]
+
+
 def client(rig: Rig) -> CogniteClient:
     global_config.disable_pypi_version_check = True
     credentials = OAuthClientCredentials(
@@ -633,6 +669,7 @@ CASES: dict[str, Callable[[Rig], list[Result]]] = {
     "sdk-raw": sdk_raw,
     "upsert": upsert,
     "facade": facade,
+    "merge": merge,
     "small-insert": small_insert,
     "cold-session": cold_session,
     "backends": backends,

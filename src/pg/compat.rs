@@ -116,6 +116,29 @@ pub unsafe fn foreign_scan_path(
     }
 }
 
+/// What a custom scan of this extension can do: compute its output. Version 14 takes that for granted.
+#[cfg(feature = "pg14")]
+pub const CUSTOM_SCAN_FLAGS: u32 = 0;
+#[cfg(not(feature = "pg14"))]
+pub const CUSTOM_SCAN_FLAGS: u32 = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+
+/// A copy of a slot's row in the current memory context. Its values are unpacked.
+///
+/// # Safety
+/// The slot holds a row.
+pub unsafe fn minimal_tuple(slot: *mut pg_sys::TupleTableSlot) -> pg_sys::MinimalTuple {
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::heap_form_minimal_tuple(
+            (*slot).tts_tupleDescriptor,
+            (*slot).tts_values,
+            (*slot).tts_isnull,
+            #[cfg(feature = "pg18")]
+            0,
+        )
+    }
+}
+
 /// Makes PostgreSQL refuse unknown settings with this prefix.
 pub fn reserve_prefix(prefix: &'static CStr) {
     // SAFETY: called in the main thread with a NUL-terminated text, which PostgreSQL copies.

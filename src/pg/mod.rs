@@ -5,6 +5,7 @@ mod ddl;
 mod encoding;
 mod errors;
 mod handler;
+mod join;
 mod list;
 mod modify;
 mod ours;
@@ -29,6 +30,7 @@ pub extern "C-unwind" fn _PG_init() {
     errors::init();
     settings::init();
     plan::planner::init();
+    join::init();
     ddl::trust::init();
     redact::hooks::init();
 }

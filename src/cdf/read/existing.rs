@@ -97,6 +97,7 @@ pub fn questions(table: &Arc<Table>, connection: &Arc<Connection>, keys: &HashSe
                 conditions: conditions(table, &keys),
                 needed: needed.clone(),
                 limit: None,
+                composite: None,
                 to_change: false,
                 pending: Pending::default(),
             },

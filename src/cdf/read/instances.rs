@@ -14,6 +14,7 @@ use super::own;
 use super::properties::{parts, VALUES};
 use super::query::Query;
 use crate::cdf::document::Value;
+use crate::cdf::encode::fragment::Key;
 use crate::cdf::encode::property::{check_external_id, check_space};
 use crate::cdf::error::Error;
 use crate::cdf::resource::properties::{EXTERNAL_ID, SPACE};
@@ -92,15 +93,28 @@ fn external_ids(query: &Query) -> Option<Vec<&str>> {
     Some(texts.into_iter().filter(|external_id| check_external_id(external_id).is_ok()).collect())
 }
 
+/// The keys of which instances must have one, where they are given as such. CDF refuses a request with an impossible one.
+fn keys(query: &Query) -> Vec<(&str, &str)> {
+    let columns = [Role::Space, Role::ExternalId].map(|role| query.table.position_of(role));
+    let keys = query.composite.as_ref().and_then(|keys| keys.texts(columns)).unwrap_or_default();
+    let possible = |(space, external_id): &(&str, &str)| {
+        check_space(space).is_ok() && check_external_id(external_id).is_ok()
+    };
+    keys.into_iter().filter(possible).collect()
+}
+
 impl InstancePages {
     pub fn new(edges: bool, query: &Query) -> Result<Self, Error> {
         let view = query.table.view.as_ref();
         let view = view.ok_or_else(|| Error::internal("a view's table without its view"))?;
         let overlay = InstanceOverlay::new(&query.pending.items, view)?;
         let instance_type = if edges { "edge" } else { "node" };
+        let key = |space: &str, external_id: &str| json!({ "instanceType": instance_type, SPACE: space, EXTERNAL_ID: external_id });
         let step = match (spaces(query), external_ids(query)) {
+            _ if query.composite.is_some() => {
+                InstanceStep::ByKeys(keys(query).into_iter().map(|(space, id)| key(space, id)).collect())
+            }
             (Some(spaces), Some(external_ids)) => {
-                let key = |space: &str, external_id: &str| json!({ "instanceType": instance_type, SPACE: space, EXTERNAL_ID: external_id });
                 let keys = spaces.iter().flat_map(|space| external_ids.iter().map(|id| key(space, id)));
                 InstanceStep::ByKeys(keys.collect())
             }
@@ -130,17 +144,24 @@ impl InstancePages {
             .clone()
             .ok_or_else(|| Error::internal("a view's table without its view"))?;
         let sources = json!([{ "source": view.name.source() }]);
-        let mut rest = false;
+        let (mut rest, mut by_key) = (false, false);
         let items = match std::mem::replace(&mut self.step, InstanceStep::Done) {
             InstanceStep::Done => return Ok(None),
             InstanceStep::ByKeys(keys) if keys.is_empty() => {
-                self.step = InstanceStep::Rest;
+                // What was written to these keys was asked for with them.
+                self.step = if call.own.is_empty() { InstanceStep::Rest } else { InstanceStep::Done };
                 return Ok(Some(Vec::new()));
             }
             InstanceStep::ByKeys(mut keys) => {
                 let later = keys.split_off(keys.len().min(PER_PAGE));
                 self.step = InstanceStep::ByKeys(later);
-                self.by_ids(call, &keys, &sources).await?
+                let items = self.by_ids(call, &keys, &sources).await?;
+                let names = keys.iter().filter_map(|key| {
+                    Some(Key::of_instance(key[SPACE].as_str()?, key[EXTERNAL_ID].as_str()?))
+                });
+                self.overlay.add(&call.own.of_keys(None, names).await?, &view)?;
+                by_key = !call.own.is_empty();
+                items
             }
             InstanceStep::List { filter, cursor, others } => {
                 let mut body = Map::new();
@@ -188,13 +209,13 @@ impl InstancePages {
                 items
             }
         };
-        if !rest {
+        if !rest && !by_key {
             let keys = items.iter().filter_map(own::instance_key);
             self.overlay.add(&call.own.of_keys(None, keys).await?, &view)?;
         }
         let mut items: Vec<Value> =
             items.into_iter().filter_map(|item| self.overlay.apply(&view, item)).collect();
-        if rest {
+        if rest || by_key {
             items.extend(self.overlay.rest(&view));
         }
         let place = format!("{}/{}", view.name.external_id, view.name.version);

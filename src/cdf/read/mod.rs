@@ -25,5 +25,5 @@ pub mod zone;
 
 pub use condition::{Comparison, Condition, Operand, OperandKind};
 pub use field::{Field, Row};
-pub use query::{Query, Statistics};
+pub use query::{CompositeKeys, Query, Statistics};
 pub use reader::Reader;

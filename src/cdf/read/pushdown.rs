@@ -30,6 +30,16 @@ pub fn filters_on(table: &Table, at: usize, comparison: Comparison) -> bool {
         }
 }
 
+/// Rows that one request asks for by their keys.
+pub fn keys_per_request(table: &Table) -> usize {
+    let resource = table.options.resource;
+    if resource.is_in_raw_tables() {
+        1
+    } else {
+        resource.per_page
+    }
+}
+
 /// Returns the type that a condition's value needs to be compared with a column in CDF.
 pub fn operand_kind(table: &Table, column: usize) -> Option<OperandKind> {
     Some(match table.bindings[column].as_ref()? {

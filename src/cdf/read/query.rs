@@ -24,12 +24,35 @@ pub struct Statistics {
     pub rows: AtomicU64,
 }
 
+/// Keys of several columns, of which a row must have one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompositeKeys {
+    pub columns: Vec<usize>,
+    /// A value for each of the columns.
+    pub keys: Vec<Vec<Operand>>,
+}
+
+impl CompositeKeys {
+    /// The texts of two columns, of each key that has texts there; None if they are not both among the columns.
+    pub fn texts(&self, columns: [Option<usize>; 2]) -> Option<Vec<(&str, &str)>> {
+        let place = |column: Option<usize>| self.columns.iter().position(|other| Some(*other) == column);
+        let (first, second) = (place(columns[0])?, place(columns[1])?);
+        let texts = self.keys.iter().filter_map(|key| match (key.get(first)?, key.get(second)?) {
+            (Operand::Text(first), Operand::Text(second)) => Some((first.as_str(), second.as_str())),
+            _ => None,
+        });
+        Some(texts.collect())
+    }
+}
+
 /// What a SELECT wants from one foreign table.
 #[derive(Debug, Clone)]
 pub struct Query {
     pub table: Arc<Table>,
     pub connection: Arc<Connection>,
     pub conditions: Vec<Condition>,
+    /// Beside the conditions, which say the same of each column by itself.
+    pub composite: Option<CompositeKeys>,
     /// Whether each column is needed.
     pub needed: Vec<bool>,
     /// How many rows are probably enough.

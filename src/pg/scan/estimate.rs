@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 
 use super::pushdown::pushed;
+use crate::cdf::read::pushdown::keys_per_request;
 use crate::cdf::read::Comparison;
 use crate::cdf::resource::Role;
 use crate::cdf::table::{Binding, Table};
@@ -12,6 +13,9 @@ use crate::pg::list::pointers;
 const REQUEST_COST: f64 = 100.0;
 /// The cost of a received row, in units of a local table's row.
 const RECEIVED_ROW: f64 = 10.0;
+/// How many times cheaper a request for keys is taken to be where nobody knows how many rows the table has: a list of all
+/// might take any number of requests, while the keys are known to be few.
+const UNKNOWN: f64 = 10.0;
 /// The assumed number of keys in a list that is not known yet.
 const LISTED_KEYS: f64 = 10.0;
 
@@ -84,6 +88,44 @@ pub unsafe fn estimate(
         let startup = REQUEST_COST + local.startup;
         let per_row = pg_sys::cpu_tuple_cost * RECEIVED_ROW + local.per_tuple;
         Estimate { rows, startup, total: startup + (requests - 1.0) * REQUEST_COST + received * per_row }
+    }
+}
+
+/// Estimates all that a join asks for by the keys of so many rows of its other side.
+///
+/// # Safety
+/// The relation is being planned, and its size estimates are set.
+pub unsafe fn estimate_by_keys(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    table: &Table,
+    keys: f64,
+) -> Estimate {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let tuples = (*baserel).tuples.max(1.0);
+        let rows = pg_sys::clamp_row_est(keys.min(tuples));
+        let request = if was_analyzed(root, baserel) { REQUEST_COST } else { REQUEST_COST / UNKNOWN };
+        let requests = (keys / keys_per_request(table) as f64).ceil().max(1.0);
+        let local = &(*baserel).baserestrictcost;
+        let startup = request + local.startup;
+        let per_row = pg_sys::cpu_tuple_cost * RECEIVED_ROW + local.per_tuple;
+        Estimate { rows, startup, total: startup + (requests - 1.0) * request + rows * per_row }
+    }
+}
+
+/// Whether it is known how many rows a table has.
+unsafe fn was_analyzed(root: *mut pg_sys::PlannerInfo, baserel: *mut pg_sys::RelOptInfo) -> bool {
+    // SAFETY: the caller passes a table that is being planned, so that it is locked.
+    unsafe {
+        let entry = *(*root).simple_rte_array.add((*baserel).relid as usize);
+        let relation = pg_sys::RelationIdGetRelation((*entry).relid);
+        if relation.is_null() {
+            return false;
+        }
+        let known = (*(*relation).rd_rel).reltuples >= 0.0;
+        pg_sys::RelationClose(relation);
+        known
     }
 }
 

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::PgMemoryContexts;
@@ -10,7 +11,7 @@ use pgrx::PgMemoryContexts;
 use crate::cdf::activity::Activity;
 use crate::cdf::buffer::{Moment, Pending};
 use crate::cdf::error::Error;
-use crate::cdf::read::{self, Field, Query, Row, Statistics};
+use crate::cdf::read::{self, CompositeKeys, Field, Operand, Query, Row, Statistics};
 use crate::cdf::table::{OnUnfit, Table};
 use crate::pg::ddl::options;
 use crate::pg::errors::OrRaise;
@@ -44,6 +45,11 @@ pub struct ScanState {
     limit: Option<usize>,
     to_change: bool,
     conditions: Vec<(PushedCondition, *mut pg_sys::ExprState)>,
+    /// Conditions whose values a join brings, each with the number of the join's key.
+    joined: Vec<(usize, PushedCondition)>,
+    /// The keys that the join has brought, each with a value for each of these numbers: those of the batch that is under
+    /// way.
+    keys: Rc<[Vec<Operand>]>,
     /// Only what was written before this is seen.
     before: Option<Moment>,
     progress: ScanProgress,
@@ -89,7 +95,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
         let user = rights::of_scan(plan, estate);
         let (server, table) = options::table_definition(relation, user).or_raise();
         let connection = options::connection(server, user).or_raise();
-        let ScanPlan { limit, conditions, needed, shown } = ScanPlan::of(plan, table.bindings.len());
+        let ScanPlan { limit, conditions, joined, needed, shown } = ScanPlan::of(plan, table.bindings.len());
         let states = pg_sys::ExecInitExprList((*plan).fdw_exprs, node.cast());
         let states = pointers::<pg_sys::ExprState>(states);
         let conditions = conditions.into_iter().zip(states).map(|(condition, state)| (condition, *state));
@@ -100,6 +106,8 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
             if (*plan).fsSystemCol { ExactKeys::new((*relation).rd_att, &table, context) } else { None };
         let state = ScanState {
             conditions: conditions.collect(),
+            joined,
+            keys: Rc::default(),
             writer: RowWriter::new((*relation).rd_att, context),
             table: Arc::new(table),
             connection,
@@ -175,6 +183,33 @@ pub unsafe extern "C-unwind" fn iterate_foreign_scan(
                 (*slot).tts_tid = HELD_BY.of(number);
             }
             return slot;
+        }
+    }
+}
+
+/// Whether a scan is one that a join by key brings its keys.
+///
+/// # Safety
+/// `node` is a scan of any foreign table that has begun, and not only to be explained.
+pub unsafe fn is_joined_by_key(node: *mut pg_sys::ForeignScanState) -> bool {
+    // SAFETY: the caller's promise; the state is that of this module if the functions are.
+    unsafe {
+        let iterate = iterate_foreign_scan as *const () as usize;
+        let ours = (*node).fdwroutine.as_ref().and_then(|routine| routine.IterateForeignScan);
+        ours.is_some_and(|ours| ours as *const () as usize == iterate)
+            && (*node).fdw_state.cast::<ScanState>().as_ref().is_some_and(|state| !state.joined.is_empty())
+    }
+}
+
+/// Brings a scan the keys of the next batch. It asks for them when it begins again.
+///
+/// # Safety
+/// `node` is a scan of this module that has begun, and not only to be explained.
+pub unsafe fn set_keys(node: *mut pg_sys::ForeignScanState, keys: Rc<[Vec<Operand>]>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(state) = (*node).fdw_state.cast::<ScanState>().as_mut() {
+            state.keys = keys;
         }
     }
 }
@@ -316,6 +351,22 @@ impl ScanState {
             let (column, comparison) = (condition.column, condition.comparison());
             conditions.push(read::Condition { column, comparison, operand });
         }
+        if !self.joined.is_empty() && self.keys.is_empty() {
+            return Ok(None);
+        }
+        for (number, condition) in &self.joined {
+            let values: HashSet<&Operand> = self.keys.iter().filter_map(|key| key.get(*number)).collect();
+            let operand = Operand::List(values.into_iter().cloned().collect());
+            let (column, comparison) = (condition.column, condition.comparison());
+            conditions.push(read::Condition { column, comparison, operand });
+        }
+        let composite = (self.joined.len() > 1).then(|| {
+            let of_columns = |key: &Vec<Operand>| {
+                self.joined.iter().filter_map(|(number, _)| key.get(*number).cloned()).collect()
+            };
+            let columns = self.joined.iter().map(|(_, condition)| condition.column).collect();
+            CompositeKeys { columns, keys: self.keys.iter().map(of_columns).collect() }
+        });
         // Errors about values name the row by its keys.
         let mut needed = self.needed.clone();
         if needed.contains(&true) {
@@ -325,6 +376,7 @@ impl ScanState {
             table: self.table.clone(),
             connection: self.connection.clone(),
             conditions,
+            composite,
             needed,
             limit: self.limit,
             to_change: self.to_change,

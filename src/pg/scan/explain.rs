@@ -45,8 +45,7 @@ pub unsafe fn explain_scan(
         let user = rights::of_scan(plan, (*node).ss.ps.state);
         let (_, table) = options::table_definition((*node).ss.ss_currentRelation, user).or_raise();
         let planned = ScanPlan::of(plan, table.bindings.len());
-        let conditions: Vec<(usize, Comparison)> =
-            planned.conditions.iter().map(|condition| (condition.column, condition.comparison())).collect();
+        let conditions = planned.compared();
         let mut requests = Vec::from_iter(explain::definition(&table));
         let to_change = is_changed(plan, (*node).ss.ps.state);
         requests.extend(explain::scan(&table, &conditions, &planned.needed, to_change));
@@ -62,7 +61,7 @@ pub unsafe fn explain_scan(
         let deparse = |value: *mut pg_sys::Node| {
             from_server_lossy(pg_sys::deparse_expression(value, context, false, false))
         };
-        let filters: Vec<String> = conditions
+        let mut filters: Vec<String> = conditions
             .iter()
             .zip(values)
             .map(|((column, comparison), value)| {
@@ -78,6 +77,12 @@ pub unsafe fn explain_scan(
                 condition(name, *comparison, &deparse(*value))
             })
             .collect();
+        filters.extend(
+            planned
+                .joined
+                .iter()
+                .map(|(_, key)| condition(&table.names[key.column], key.comparison(), "keys of the join")),
+        );
         if !filters.is_empty() {
             text(es, c"CDF Filter", &filters.join(" AND "));
         }
@@ -85,9 +90,10 @@ pub unsafe fn explain_scan(
             text(es, c"CDF Limit", &limit.to_string());
         }
         if let Some(statistics) = statistics(node).filter(|_| (*es).analyze) {
-            number(es, c"CDF Requests Made", &statistics.requests);
-            number(es, c"CDF Pages Received", &statistics.pages);
-            number(es, c"CDF Rows Received", &statistics.rows);
+            let counted = |count: &AtomicU64| count.load(Ordering::Relaxed);
+            number(es, c"CDF Requests Made", counted(&statistics.requests));
+            number(es, c"CDF Pages Received", counted(&statistics.pages));
+            number(es, c"CDF Rows Received", counted(&statistics.rows));
         }
     }
 }
@@ -187,15 +193,21 @@ fn condition(column: &str, comparison: Comparison, value: &str) -> String {
 }
 
 /// Adds a property to the report, in whichever format it is.
-unsafe fn text(es: *mut pg_sys::ExplainState, label: &CStr, value: &str) {
+///
+/// # Safety
+/// The report is EXPLAIN's.
+pub unsafe fn text(es: *mut pg_sys::ExplainState, label: &CStr, value: &str) {
     let value = encode_lossy(value);
-    // SAFETY: the report is EXPLAIN's, and both texts are NUL-terminated.
+    // SAFETY: the caller's promise; both texts are NUL-terminated.
     unsafe { pg_sys::ExplainPropertyText(label.as_ptr(), value.as_ptr(), es) }
 }
 
 /// As `text`, for a count.
-unsafe fn number(es: *mut pg_sys::ExplainState, label: &CStr, value: &AtomicU64) {
-    let value = i64::try_from(value.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-    // SAFETY: the report is EXPLAIN's, and the label is NUL-terminated.
+///
+/// # Safety
+/// The report is EXPLAIN's.
+pub unsafe fn number(es: *mut pg_sys::ExplainState, label: &CStr, value: u64) {
+    let value = i64::try_from(value).unwrap_or(i64::MAX);
+    // SAFETY: the caller's promise; the label is NUL-terminated.
     unsafe { pg_sys::ExplainPropertyInteger(label.as_ptr(), std::ptr::null(), value, es) }
 }

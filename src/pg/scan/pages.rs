@@ -113,6 +113,7 @@ pub fn each_row(
         table,
         connection: connection.clone(),
         conditions: Vec::new(),
+        composite: None,
         needed,
         limit: None,
         to_change: false,

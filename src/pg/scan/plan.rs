@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::cdf::read::pushdown::keep_effective;
+use crate::cdf::read::Comparison;
 use crate::cdf::resource::Role;
 use crate::cdf::table::Table;
 use crate::pg::compat;
@@ -93,7 +94,7 @@ pub unsafe extern "C-unwind" fn get_foreign_paths(
 }
 
 /// Whether few rows have the same value in a column, so that a join may ask for them alone.
-fn joins_by(table: &Table, column: usize) -> bool {
+pub fn joins_by(table: &Table, column: usize) -> bool {
     // Instances of several spaces may have one external id.
     let of_instances =
         table.options.resource.is_behind_view() && Some(column) == table.position_of(Role::ExternalId);
@@ -129,14 +130,16 @@ unsafe fn add_path(
     }
 }
 
-/// The plan's private list: how many rows are probably enough (-1: all), the number of conditions, three
-/// integers for each, and the columns that are needed. The conditions' values are the plan's expressions, in the same order.
+/// The plan's private list: how many rows are probably enough (-1: all), the number of conditions, the number of those
+/// whose values a join brings, three integers for each of the former, four for each of the latter, and the columns that are
+/// needed. The conditions' values are the plan's expressions, in the same order. What a join brings is in the path's private
+/// list.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn get_foreign_plan(
     root: *mut pg_sys::PlannerInfo,
     baserel: *mut pg_sys::RelOptInfo,
     foreigntableid: pg_sys::Oid,
-    _best_path: *mut pg_sys::ForeignPath,
+    best_path: *mut pg_sys::ForeignPath,
     tlist: *mut pg_sys::List,
     scan_clauses: *mut pg_sys::List,
     outer_plan: *mut pg_sys::Plan,
@@ -146,14 +149,23 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
         let table = options::open_table(foreigntableid, (*baserel).userid);
         let scan_clauses = pg_sys::extract_actual_clauses(scan_clauses, false);
         let clauses = pointers::<pg_sys::Expr>(scan_clauses);
-        let mut conditions: Vec<Pushed> =
+        let known: Vec<Pushed> =
             clauses.iter().filter_map(|clause| pushed(root, baserel, &table, *clause)).collect();
-        keep_effective(&table, &mut conditions, |pushed| {
-            (pushed.condition.column, pushed.condition.comparison())
-        });
+        let known = known.into_iter().map(|pushed| (pushed.condition, ValueSource::Clause(pushed)));
+        let keys = joined_of(&integers((*best_path).fdw_private));
+        let keys = keys.into_iter().map(|(key, condition)| (condition, ValueSource::Key(key)));
+        let mut conditions: Vec<(PushedCondition, ValueSource)> = known.chain(keys).collect();
+        keep_effective(&table, &mut conditions, |(condition, _)| (condition.column, condition.comparison()));
+        let of_clauses =
+            conditions.iter().filter(|(_, source)| matches!(source, ValueSource::Clause(_))).count();
+        let brought = conditions.len() - of_clauses;
+        conditions.sort_by_key(|(_, source)| matches!(source, ValueSource::Key(_)));
 
         // With rows dropped here, more are needed than the query gives.
-        let exact = conditions.len() == clauses.len() && conditions.iter().all(|pushed| pushed.exact);
+        let exact = of_clauses == clauses.len()
+            && conditions
+                .iter()
+                .all(|(_, source)| matches!(source, ValueSource::Clause(pushed) if pushed.exact));
         let limit = match (*root).limit_tuples {
             limit if exact && limit > 0.0 && (*(*root).parse).sortClause.is_null() => {
                 limit.min(f64::from(i32::MAX)) as i32
@@ -161,13 +173,17 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
             _ => -1,
         };
         let mut private = append(std::ptr::null_mut(), limit);
-        private = append(private, conditions.len() as i32);
+        private = append(private, of_clauses as i32);
+        private = append(private, brought as i32);
         let mut values = std::ptr::null_mut();
-        for condition in &conditions {
-            for integer in condition.condition.to_integers() {
+        for (condition, source) in &conditions {
+            match source {
+                ValueSource::Clause(pushed) => values = pg_sys::lappend(values, pushed.value.cast()),
+                ValueSource::Key(key) => private = append(private, *key as i32),
+            }
+            for integer in condition.to_integers() {
                 private = append(private, integer);
             }
-            values = pg_sys::lappend(values, condition.value.cast());
         }
         let checked = checked_unchanged(root, baserel, table.bindings.len());
         for (column, shown) in needed(baserel, clauses, table.bindings.len()) {
@@ -185,6 +201,13 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
             outer_plan,
         )
     }
+}
+
+/// Where the value of a plan's condition comes from.
+enum ValueSource {
+    Clause(Pushed),
+    /// A join brings it, as the key of this number.
+    Key(usize),
 }
 
 unsafe fn append(list: *mut pg_sys::List, value: i32) -> *mut pg_sys::List {
@@ -256,12 +279,54 @@ unsafe fn needed(
     }
 }
 
+/// A path of a scan that a join asks for rows by their keys, one batch of keys after another. It is for that join alone:
+/// without keys such a scan has no rows. `keys` are the conditions whose values the join brings, with the numbers of its keys.
+///
+/// # Safety
+/// The relation is being planned.
+pub unsafe fn path_by_keys(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    estimate: &Estimate,
+    keys: &[(usize, PushedCondition)],
+) -> *mut pg_sys::Path {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let none = std::ptr::null_mut();
+        let path =
+            compat::foreign_scan_path(root, baserel, estimate.rows, estimate.startup, estimate.total, none);
+        for (key, condition) in keys {
+            for integer in std::iter::once(*key as i32).chain(condition.to_integers()) {
+                (*path).fdw_private = append((*path).fdw_private, integer);
+            }
+        }
+        path.cast()
+    }
+}
+
+fn conditions_of(integers: &[i32]) -> impl Iterator<Item = PushedCondition> + '_ {
+    integers.chunks_exact(PushedCondition::INTEGERS).filter_map(PushedCondition::from_integers)
+}
+
+/// Integers that a list has for a condition whose value a join brings.
+const JOINED: usize = PushedCondition::INTEGERS + 1;
+
+/// The number of the join's key, and the condition.
+fn joined_of(integers: &[i32]) -> Vec<(usize, PushedCondition)> {
+    let joined = integers.chunks_exact(JOINED).filter_map(|integers| {
+        Some((usize::try_from(integers[0]).ok()?, PushedCondition::from_integers(&integers[1..])?))
+    });
+    joined.collect()
+}
+
 /// The contents of a plan's private list.
 pub struct ScanPlan {
     /// How many rows are probably enough.
     pub limit: Option<usize>,
     /// What is pushed down.
     pub conditions: Vec<PushedCondition>,
+    /// The same, where a join brings the values: with the number of its key.
+    pub joined: Vec<(usize, PushedCondition)>,
     /// Whether each column is needed.
     pub needed: Vec<bool>,
     /// Whether its value is.
@@ -274,15 +339,27 @@ impl ScanPlan {
     pub unsafe fn of(plan: *mut pg_sys::ForeignScan, columns: usize) -> ScanPlan {
         // SAFETY: the caller's promise.
         let private = unsafe { integers((*plan).fdw_private) };
-        let (limit, count) = (private[0], private[1] as usize);
-        let (listed, used) = private[2..].split_at(PushedCondition::INTEGERS * count);
-        let conditions =
-            listed.chunks_exact(PushedCondition::INTEGERS).filter_map(PushedCondition::from_integers);
+        let (limit, count, brought) = (private[0], private[1] as usize, private[2] as usize);
+        let (listed, rest) = private[3..].split_at(PushedCondition::INTEGERS * count);
+        let (keys, used) = rest.split_at(JOINED * brought);
         let (mut needed, mut shown) = (vec![false; columns], vec![false; columns]);
         for column in used {
             needed[(column >> 1) as usize] = true;
             shown[(column >> 1) as usize] = column & SHOWN != 0;
         }
-        ScanPlan { limit: usize::try_from(limit).ok(), conditions: conditions.collect(), needed, shown }
+        ScanPlan {
+            limit: usize::try_from(limit).ok(),
+            conditions: conditions_of(listed).collect(),
+            joined: joined_of(keys),
+            needed,
+            shown,
+        }
+    }
+
+    /// The columns of all conditions, and how they are compared.
+    pub fn compared(&self) -> Vec<(usize, Comparison)> {
+        let joined = self.joined.iter().map(|(_, condition)| condition);
+        let all = self.conditions.iter().chain(joined);
+        all.map(|condition| (condition.column, condition.comparison())).collect()
     }
 }

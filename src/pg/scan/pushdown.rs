@@ -76,6 +76,35 @@ impl OperandType {
         }
     }
 
+    /// The type of a key column's values, where it is one that keys are compared by.
+    ///
+    /// # Safety
+    /// The expression is one of a query that is being planned.
+    pub unsafe fn of_key(expression: *mut pg_sys::Expr) -> Option<OperandType> {
+        // SAFETY: the caller's promise.
+        Some(match unsafe { pg_sys::getBaseType(pg_sys::exprType(expression.cast())) } {
+            pg_sys::TEXTOID | pg_sys::VARCHAROID => OperandType::Text,
+            pg_sys::INT2OID => OperandType::Int2,
+            pg_sys::INT4OID => OperandType::Int4,
+            pg_sys::INT8OID => OperandType::Int8,
+            _ => return None,
+        })
+    }
+
+    /// Whether keys are of this type.
+    pub fn is_of_keys(self) -> bool {
+        matches!(self, OperandType::Text | OperandType::Int2 | OperandType::Int4 | OperandType::Int8)
+    }
+
+    /// As a plan holds it.
+    pub fn to_integer(self) -> i32 {
+        OperandType::ALL.iter().position(|other| *other == self).unwrap_or_default() as i32
+    }
+
+    pub fn from_integer(integer: i32) -> Option<OperandType> {
+        OperandType::ALL.get(usize::try_from(integer).ok()?).copied()
+    }
+
     /// The elements' type of such an array.
     fn of_array(array: pg_sys::Oid) -> Option<OperandType> {
         Some(match array {
@@ -90,7 +119,7 @@ impl OperandType {
 
     /// # Safety
     /// The datum is of this type.
-    unsafe fn read(self, datum: pg_sys::Datum) -> Result<Option<Operand>, Error> {
+    pub unsafe fn read(self, datum: pg_sys::Datum) -> Result<Option<Operand>, Error> {
         // Infinity is beyond all that CDF has; it must not wrap around.
         let micros = |datum: pg_sys::Datum| {
             Operand::Micros((datum.value() as i64).saturating_add(EPOCH_MILLIS * 1000))
@@ -279,10 +308,30 @@ impl PushedCondition {
         self.comparison
     }
 
+    /// The type of the value that the column is compared with, or of the elements of its array.
+    pub fn operand(&self) -> OperandType {
+        self.operand
+    }
+
+    /// The same of another column, or for any value of a list.
+    pub fn with(self, column: usize, comparison: Comparison) -> PushedCondition {
+        PushedCondition { column, comparison, ..self }
+    }
+
+    /// Whether CDF can be asked for rows of the table by the condition.
+    pub fn is_asked_of(&self, table: &Table) -> bool {
+        let PushedCondition { column, comparison, operand } = *self;
+        let fits = match comparison {
+            Comparison::IsNull | Comparison::IsNotNull => true,
+            Comparison::Member => operand_kind(table, column) == Some(OperandKind::Json),
+            _ => operand_kind(table, column) == Some(operand.kind()),
+        };
+        fits && filters_on(table, column, comparison)
+    }
+
     pub fn to_integers(self) -> [i32; Self::INTEGERS] {
         let comparison = COMPARISONS.iter().position(|other| *other == self.comparison);
-        let operand = OperandType::ALL.iter().position(|other| *other == self.operand);
-        [self.column as i32, comparison.unwrap_or_default() as i32, operand.unwrap_or_default() as i32]
+        [self.column as i32, comparison.unwrap_or_default() as i32, self.operand.to_integer()]
     }
 
     pub fn from_integers(integers: &[i32]) -> Option<PushedCondition> {
@@ -292,7 +341,7 @@ impl PushedCondition {
         Some(PushedCondition {
             column: usize::try_from(column).ok()?,
             comparison: *COMPARISONS.get(usize::try_from(comparison).ok()?)?,
-            operand: *OperandType::ALL.get(usize::try_from(operand).ok()?)?,
+            operand: OperandType::from_integer(operand)?,
         })
     }
 
@@ -338,24 +387,32 @@ pub unsafe fn pushed(
 ) -> Option<Pushed> {
     // SAFETY: the caller's promise.
     unsafe {
+        let (condition, value) = compared(root, baserel, clause)?;
+        let PushedCondition { column, comparison, .. } = condition;
+        let exact = is_exact(table, column, comparison) || like_is_prefix(comparison, value);
+        condition.is_asked_of(table).then_some(Pushed { condition, value, exact })
+    }
+}
+
+/// What a clause compares one of the relation's columns with, where that holds for the whole scan, or until it is scanned
+/// again. Columns are counted as in the relation.
+///
+/// # Safety
+/// The relation is being planned, and the clause is one on it.
+pub unsafe fn compared(
+    root: *mut pg_sys::PlannerInfo,
+    baserel: *mut pg_sys::RelOptInfo,
+    clause: *mut pg_sys::Expr,
+) -> Option<(PushedCondition, *mut pg_sys::Expr)> {
+    // SAFETY: the caller's promise.
+    unsafe {
         let (condition, value, collation) = matched(baserel, clause)?;
-        let PushedCondition { column, comparison, operand } = condition;
         let bytewise = collation == pg_sys::InvalidOid || pg_sys::get_collation_isdeterministic(collation);
         let constant =
             !pg_sys::bms_is_member((*baserel).relid as i32, pg_sys::pull_varnos(root, value.cast()))
                 && !pg_sys::contain_volatile_functions(value.cast())
                 && !pg_sys::contain_subplans(value.cast());
-        let fits = match comparison {
-            Comparison::IsNull | Comparison::IsNotNull => true,
-            Comparison::Member => operand_kind(table, column) == Some(OperandKind::Json),
-            _ => operand_kind(table, column) == Some(operand.kind()),
-        };
-        let exact = is_exact(table, column, comparison) || like_is_prefix(comparison, value);
-        (bytewise && constant && fits && filters_on(table, column, comparison)).then_some(Pushed {
-            condition,
-            value,
-            exact,
-        })
+        (bytewise && constant).then_some((condition, value))
     }
 }
 
