@@ -34,7 +34,7 @@ impl<'b> BodyRows<'b> {
         self.body.items.len()
     }
 
-    /// The places of all rows.
+    /// Returns the places of all rows.
     pub(super) fn all(&self) -> Vec<usize> {
         (0..self.len()).collect()
     }
@@ -55,7 +55,7 @@ impl<'b> BodyRows<'b> {
         Ok(&self.parsed()?[at])
     }
 
-    /// Those of the rows that have values for all columns that a new item needs, and the others.
+    /// Splits the rows into those with values in all columns that a new item needs, and the others.
     pub(super) fn by_completeness(
         &self,
         rows: Vec<usize>,
@@ -71,8 +71,8 @@ impl<'b> BodyRows<'b> {
         Ok(rows.into_iter().partition(|at| required.iter().all(|name| has(*at, name))))
     }
 
-    /// The element of an update request, with what becomes of the columns of a sequence; None if the item changes nothing
-    /// that can be changed.
+    /// Returns the element of an update request, with the changes to the columns of a sequence; None if the item
+    /// changes nothing that can be changed.
     pub(super) fn update(
         &self,
         at: usize,
@@ -124,7 +124,8 @@ impl<'b> BodyRows<'b> {
         Ok(changes.then_some(out))
     }
 
-    /// What cannot be changed must be what the existing item has: silently keeping the old value would lose the row's.
+    /// Checks that what cannot be changed equals what the existing item has: silently keeping the old value would lose
+    /// the row's.
     pub(super) fn check_immutable(
         &self,
         rows: &[usize],
@@ -159,7 +160,7 @@ impl<'b> BodyRows<'b> {
                     continue;
                 };
                 let wanted: Value = serde_json::from_str(wanted.get()).unwrap_or_default();
-                // A flag that CDF does not tell is not known.
+                // A flag that CDF's answer leaves out is unknown.
                 let known = !found[column.property].is_null() || column.rule != Rule::ImmutableBool;
                 if known && found[column.property] != wanted {
                     let why = format!(
@@ -179,7 +180,7 @@ impl<'b> BodyRows<'b> {
         Ok(())
     }
 
-    /// Those of the rows that say something else than what CDF has returned.
+    /// Returns those of the rows that differ from what CDF has returned.
     pub(super) fn different(&self, rows: &[usize], answer: &Response) -> Result<Vec<usize>, Error> {
         let (parsed, existing) = (self.parsed()?, listing(answer)?);
         let differs = |at: &usize| {
@@ -193,7 +194,7 @@ impl<'b> BodyRows<'b> {
     }
 }
 
-/// A create request of some items. Nulls ask for clearing, and what is created has nothing to clear.
+/// Makes a create request for some items. Nulls ask for clearing, and a new item has nothing to clear.
 pub(super) fn create_body(body: &BodyRows<'_>, part: &[usize], strip_nulls: bool) -> Result<Bytes, Error> {
     if !strip_nulls {
         if part.len() == body.len() {
@@ -210,7 +211,7 @@ pub(super) fn create_body(body: &BodyRows<'_>, part: &[usize], strip_nulls: bool
     Ok(made.build().bytes)
 }
 
-/// A create request as the resource takes it, with its endpoint and the answer that it is owed.
+/// Makes a create request in the resource's form, with its endpoint and the answer that CDF owes.
 pub(super) fn create_request(
     resource: &Resource,
     create: Create,
@@ -223,7 +224,7 @@ pub(super) fn create_request(
             Ok((resource.write(), create_body(body, part, strip_nulls)?, Owed::Items(part.len())))
         }
         Create::One => {
-            // CDF takes no empty list here, and a new item has none to be emptied.
+            // CDF takes no empty list here, and a new item has no list to empty.
             let mut item = Vec::new();
             let [at] = part else { return Err(Error::internal("items that are created one by one")) };
             body.row(*at)?.write_new(&mut item, |value| matches!(value, "null" | "[]"));
@@ -242,7 +243,7 @@ pub(super) fn key_of(body: &BodyRows<'_>, at: usize) -> Result<Option<Identity>,
     Ok(body.row(at)?.identity())
 }
 
-/// Those of the rows whose key is among the names.
+/// Returns those of the rows whose key is among the names.
 pub(super) fn matching(body: &BodyRows<'_>, part: &[usize], names: &[Identity]) -> Result<Vec<usize>, Error> {
     let names: HashSet<&Identity> = names.iter().collect();
     let mut found = Vec::new();
@@ -254,7 +255,7 @@ pub(super) fn matching(body: &BodyRows<'_>, part: &[usize], names: &[Identity]) 
     Ok(found)
 }
 
-/// Those of the rows that CDF returned.
+/// Returns those of the rows that CDF returned.
 pub(super) fn present(
     body: &BodyRows<'_>,
     rows: &[usize],
@@ -268,7 +269,7 @@ pub(super) fn present(
     Ok(matching(body, rows, &keys)?.into_iter().collect())
 }
 
-/// Those of the rows that have one of the names as key, parent, asset, data set or label.
+/// Returns those of the rows that have one of the names as key, parent, asset, data set or label.
 pub(super) fn mentioning(
     body: &BodyRows<'_>,
     part: &[usize],
@@ -315,7 +316,7 @@ pub(super) fn mentioning(
     Ok(found)
 }
 
-/// What errors call the rows: their keys, or the beginning of what was sent of them.
+/// Returns what errors call the rows: their keys, or the beginning of what was sent.
 pub(super) fn named(body: &BodyRows<'_>, rows: &[usize]) -> Vec<String> {
     let name = |at: &usize| {
         let row = body.row(*at).ok();
