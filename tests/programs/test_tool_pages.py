@@ -17,9 +17,9 @@ import pytest
 from debian import JARS, NODE, PLACE, debian_version, node_version
 from harness import ROOT, TARGET
 from support import Api
-from test_docs import Block, blocks
+from test_docs import LINK, Block, anchors, blocks
 from test_drivers import DRIVERS
-from test_pages import Follower
+from test_pages import FOLDER, Follower
 from venvs import Ran, missing, run
 
 # What each page needs.
@@ -137,3 +137,13 @@ def test_the_blocks_of_a_page_run(cluster, cdf, matrix, page, tmp_path):
                 pytest.fail(f"{page}:{block.line}: {error}")
     finally:
         guest.close()
+
+
+def test_links_within_the_pages_lead_somewhere():
+    for page in FOLDER.glob("*.md"):
+        for file, anchor in LINK.findall(page.read_text()):
+            if "://" in file:
+                continue
+            target = page.parent / file if file else page
+            assert target.exists(), f"{page.name}: {file}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {file}#{anchor}"
