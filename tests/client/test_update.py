@@ -136,6 +136,56 @@ def test_what_cannot_be_cleared_or_changed(plant, cdf):
         plant.execute("UPDATE assets SET created_time = now() WHERE external_id = 'a'")
 
 
+def test_nothing_to_clear_is_no_change(plant, cdf, scratch):
+    """As tools set every column of their staging table."""
+    plant.execute("INSERT INTO assets (external_id, name, parent_external_id) VALUES ('root', 'Root', NULL), ('child', 'Child', 'root')")
+    scratch.execute("CREATE TABLE staged (external_id text, name text, parent_external_id text)")
+    scratch.execute("INSERT INTO staged VALUES ('root', 'New root', NULL), ('child', 'New child', 'root')")
+    update = (
+        "UPDATE assets a SET name = s.name, parent_external_id = s.parent_external_id, parent_id = NULL FROM scratch.staged s"
+        " WHERE a.external_id = s.external_id"
+    )
+    with refused("22004", "parent", "child"):
+        plant.execute(update)
+    update = update.replace(", parent_id = NULL", "")
+    assert plant.execute(update).rowcount == 2
+    assert {key: stored(cdf, "assets", key)["name"] for key in ("root", "child")} == {"root": "New root", "child": "New child"}
+    before = len(requests(cdf, "/assets/update"))
+    assert plant.execute("UPDATE assets SET parent_external_id = NULL WHERE external_id = 'root'").rowcount == 1
+    assert len(requests(cdf, "/assets/update")) == before
+    with refused("22004", "parent_external_id"):
+        plant.execute("UPDATE assets SET parent_external_id = NULL WHERE external_id IN ('root', 'child')")
+    with plant.transaction():
+        # Rows of the transaction's own count as well, and what a statement before has set.
+        plant.execute("INSERT INTO assets (external_id, name) VALUES ('own', 'Own')")
+        plant.execute("UPDATE assets SET name = 'Own one', parent_external_id = NULL WHERE external_id = 'own'")
+    assert stored(cdf, "assets", "own")["name"] == "Own one"
+    with refused("22004", "parent_external_id"):
+        with plant.transaction():
+            plant.execute("UPDATE assets SET parent_external_id = 'root' WHERE external_id = 'own'")
+            plant.execute("UPDATE assets SET parent_external_id = NULL WHERE external_id = 'own'")
+    assert "parentExternalId" not in stored(cdf, "assets", "own")
+
+
+def test_nothing_to_clear_where_a_trigger_or_a_partition_is_in_between(plant, cdf, scratch):
+    table = scratch.table("triggered", "external_id text, name text, parent_external_id text", "assets")
+    scratch.execute("CREATE FUNCTION orphan() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.parent_external_id := NULL; RETURN NEW; END $$")
+    scratch.execute("CREATE TRIGGER orphan BEFORE UPDATE ON triggered FOR EACH ROW EXECUTE FUNCTION orphan()")
+    plant.execute("INSERT INTO assets (external_id, name, parent_external_id) VALUES ('root', 'Root', NULL), ('child', 'Child', 'root')")
+    plant.execute(f"UPDATE {table} SET name = 'R' WHERE external_id = 'root'")
+    assert stored(cdf, "assets", "root")["name"] == "R"
+    with refused("22004", "parent_external_id"):
+        plant.execute(f"UPDATE {table} SET name = 'C' WHERE external_id = 'child'")
+    scratch.execute("CREATE TABLE parted (parent_external_id text, note text, name text, external_id text) PARTITION BY LIST (external_id)")
+    scratch.execute("ALTER TABLE parted DROP COLUMN note")
+    scratch.execute("CREATE FOREIGN TABLE parted_cdf (external_id text, name text, parent_external_id text) SERVER cdf OPTIONS (resource 'assets')")
+    scratch.execute("ALTER TABLE parted ATTACH PARTITION parted_cdf DEFAULT")
+    plant.execute("UPDATE scratch.parted SET parent_external_id = NULL, name = 'P' WHERE external_id = 'root'")
+    assert stored(cdf, "assets", "root")["name"] == "P"
+    with refused("22004", "parent_external_id"):
+        plant.execute("UPDATE scratch.parted SET parent_external_id = NULL, name = 'P' WHERE external_id = 'child'")
+
+
 def test_hierarchies_are_deleted_children_first(session, cdf):
     session.execute("INSERT INTO assets (external_id, name) VALUES ('root', 'Root')")
     session.execute(

@@ -92,11 +92,14 @@ def compact(value: dict) -> str:
 TEXTS = ("plain", "Größe 日本 🌡", "it's \"quoted\", with\tcommas", "two\nlines \\N \\ end", "{}", "%s $1 :name ?")
 
 
+ROOT = 23
+
+
 def assets(start: int, stop: int, edition: int) -> Rows:
     rows = []
     for at in range(start, stop):
         # The parent comes after its children: within a transaction the order does not matter.
-        parent = None if at == stop - 1 or edition > 1 else f"pump-{stop - 1}"
+        parent = None if at == ROOT else f"pump-{ROOT}"
         metadata = {"edition": str(edition), "text": TEXTS[at % len(TEXTS)]}
         rows.append((f"pump-{at}", f"Pump {at}", parent, TEXTS[at % len(TEXTS)] if at % 4 else None, compact(metadata)))
     return rows
@@ -144,7 +147,7 @@ def only(loaded: Load, *names: str) -> Load:
 FIRST = load(
     assets=assets(0, 24, 1), events=events(0, 24, 1), timeseries=series(1), datapoints=points(0, 400, 1), raw_rows=raw(0, 24, 1)
 )
-# Assets keep the parent that they have: rows of this load have none, and a NULL is no change.
+# Columns are NULL in the same rows as in FIRST: programs that update row by row clear what is NULL, the others leave it.
 AGAIN = load(
     assets=assets(10, 30, 2),
     events=events(10, 30, 2),
@@ -169,7 +172,7 @@ def with_a_long_name(loaded: Load, at: int) -> Load:
 REFUSED = in_no_data_set(FIRST)
 SPOILED = with_a_long_name(FIRST, 20)
 # What everyone is told of REFUSED: what CDF said, and the first row. And of SPOILED: the column and its limit.
-REFUSAL = ("CDF refused", "/assets", str(NO_DATA_SET), "pump-23")
+REFUSAL = ("CDF refused", "/assets", str(NO_DATA_SET), f"pump-{ROOT}")
 AT_ONCE = ("name", "140")
 
 
@@ -225,9 +228,9 @@ def found(cdf, name: str) -> dict:
     if name == "datapoints":
         return {(point["externalId"], point["timestamp"]): point["value"] for point in dump(cdf, "datapoints")}
     wanted = PROPERTIES[name].values()
-    return {
-        (item["externalId"],): {key: item[key] for key in wanted if item.get(key) is not None} for item in dump(cdf, name)
-    }
+    # Metadata that is cleared is an empty object.
+    held = lambda item: {key: item[key] for key in wanted if item.get(key) not in (None, {})}
+    return {(item["externalId"],): held(item) for item in dump(cdf, name)}
 
 
 def check(cdf, *loads: Load) -> None:

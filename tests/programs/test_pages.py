@@ -5,7 +5,7 @@ superuser; `python` is run by the environment of the page, `console` by bash, wi
 block needs beyond its text stands in comments in front of it, as in tests/client/test_docs.py, and:
 
     <!-- test: fails -->              the program ends with an error
-    <!-- test: file NAME: line -->    a line of a file that it reads
+    <!-- test: file: NAME: line -->   a line of a file that it reads
     <!-- test: printed -->            in front of a `text` block: the last program has printed these lines, … is anything
 """
 
@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 
 import pytest
-from harness import ROOT, psql_environment
+from harness import ROOT
 from test_docs import Block, Reader, blocks
 from venvs import PLACE, Ran, missing, needed, run
 
@@ -63,17 +63,20 @@ class Follower(Reader):
             (r"/path/to/postgresql\.jar", self.drivers.get("PGJDBC", "")),
         ]:
             text = re.sub(found, lambda _, put=put: put, text)
-        return text
+        # What INSTALL has got before, elsewhere.
+        extension = next(self.bin.parent.glob("lib/python*/site-packages/duckdb_extension_*/extensions/*/*.duckdb_extension"), None)
+        return text.replace("LOAD postgres", f"LOAD '{extension}'")
 
     def follow(self, block: Block) -> None:
         for file in block.note("file"):
             name, _, line = file.partition(": ")
             with (self.directory / name).open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(self.filled(line) + "\n")
+        if not block.is_ours:
+            for statement in block.note("first"):
+                self.run(self.filled(statement))
         match block.language:
             case "python":
-                for statement in block.note("first"):
-                    self.run(self.filled(statement))
                 program = self.directory / "program.py"
                 program.write_text(self.filled(block.text), encoding="utf-8")
                 self.ended(block, self.start([self.bin / "python", program]))
@@ -93,8 +96,7 @@ class Follower(Reader):
 
     def start(self, command: list) -> Ran:
         path = f"{self.bin}:{self.server.bindir}:{os.environ['PATH']}"
-        more = {name: value for name, value in psql_environment().items() if name.startswith("PG")}
-        return run(command, self.directory, more | {"PATH": path, "PGPORT": str(self.role.port)})
+        return run(command, self.directory, {"PATH": path, "PGPORT": str(self.role.port)})
 
     def ended(self, block: Block, ran: Ran) -> None:
         self.printed = (ran.badly() if block.note("fails") else ran.well()).printed

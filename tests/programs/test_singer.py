@@ -74,6 +74,16 @@ def facade(superuser, registered) -> str:
         superuser.execute(
             f"CREATE FOREIGN TABLE facade.{name}_cdf PARTITION OF facade.{name} DEFAULT SERVER cdf OPTIONS (resource '{name}')"
         )
+    # The target writes JSON's null where a record has no object.
+    superuser.execute(
+        "CREATE FUNCTION facade.without_json_null() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.metadata := nullif(NEW.metadata, 'null'); RETURN NEW; END $$"
+    )
+    for name in ("assets", "events", "timeseries"):
+        superuser.execute(
+            f"CREATE TRIGGER without_json_null BEFORE INSERT OR UPDATE ON facade.{name}_cdf"
+            " FOR EACH ROW EXECUTE FUNCTION facade.without_json_null()"
+        )
     superuser.execute("ALTER FOREIGN TABLE facade.datapoints_cdf OPTIONS (ADD create_missing 'true')")
     superuser.execute(f'GRANT USAGE ON SCHEMA facade TO "{registered.username}"')
     superuser.execute(f'GRANT ALL ON ALL TABLES IN SCHEMA facade TO "{registered.username}"')
@@ -148,25 +158,15 @@ def statements(matrix, etl, cdf, tmp_path):
     return load
 
 
-def whole(loaded: Load) -> Load:
-    """Without NULLs in what an UPDATE sets: it would clear them."""
-    return tuple(
-        Table(table.name, columns, [tuple(row[column] for column in columns) for row in table.mappings()])
-        for table in loaded
-        for columns in [tuple(c for at, c in enumerate(table.columns) if all(row[at] is not None for row in table.rows))]
-    )
-
-
 def test_singer_statements(statements, cdf):
-    first, again = whole(FIRST), whole(AGAIN)
     with statements.row.tried("upsert"):
-        statements(first)
-        check(cdf, first)
-        statements(again)
-        check(cdf, first, again)
+        statements(FIRST)
+        check(cdf, FIRST)
+        statements(AGAIN)
+        check(cdf, FIRST, AGAIN)
     with statements.row.tried("rollback"):
         cdf.reset()
-        statements(first, "ROLLBACK")
+        statements(FIRST, "ROLLBACK")
         check_nothing(cdf)
     with statements.row.tried("refused load"):
         with refused("23503", *REFUSAL):

@@ -12,7 +12,7 @@ use super::cell::Cell;
 use super::error::{Error, Kind};
 use super::resource::raw::RAW_KEY;
 use super::resource::view::{EDGES, NODES};
-use super::resource::{Column, InstanceEnd, Naming, Resource, Role, Rule};
+use super::resource::{Column, InstanceEnd, Naming, Resource, Role, Rule, Shape};
 use view::{Property, PropertyType, UsedFor, View};
 
 /// A column as the foreign table declares it.
@@ -215,6 +215,14 @@ impl Table {
     pub fn metadata(&self) -> impl Iterator<Item = usize> + '_ {
         let holds = |binding: &Option<Binding>| matches!(binding, Some(Binding::Column(c)) if matches!(c.rule, Rule::Metadata(_)));
         self.bindings.iter().enumerate().filter(move |(_, binding)| holds(binding)).map(|(at, _)| at)
+    }
+
+    /// Positions of the columns of items that an update can set and cannot clear.
+    pub fn uncleared(&self) -> impl Iterator<Item = usize> + '_ {
+        let stays = |binding: &Option<Binding>| matches!(binding, Some(Binding::Column(c)) if !c.nullable && c.rule != Rule::ReadOnly);
+        let items = matches!(self.options.resource.shape, Shape::Items(_));
+        let places = self.bindings.iter().enumerate().filter(move |(_, binding)| items && stays(binding));
+        places.map(|(at, _)| at).filter(|at| !self.keys.contains(at))
     }
 
     /// Positions of the columns of each key that the table has, as `ON CONFLICT (…)` may name it.

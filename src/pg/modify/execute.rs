@@ -185,10 +185,19 @@ pub unsafe extern "C-unwind" fn exec_foreign_update(
             pg_sys::ExecPartitionCheck(rinfo, slot, estate, true);
         }
         let old = if state.triggered { (*rinfo).ri_oldTupleSlot } else { std::ptr::null_mut() };
-        let first = change_row(state, plan_slot, slot, old, |writer, set, change| {
+        let first = change_row(state, plan_slot, slot, old, |writer, set, before, change| {
             let RowChange { keys, new, old } = change;
             let differs = |at: usize| old.get(at).is_some_and(|old| new[at] != *old);
-            let changed: Vec<bool> = set.iter().enumerate().map(|(at, set)| *set || differs(at)).collect();
+            let mut changed: Vec<bool> =
+                set.iter().enumerate().map(|(at, set)| *set || differs(at)).collect();
+            // Tools that set every column of a staged row also set what has never had a value. Where CDF cannot clear
+            // it, that is no error as long as there is nothing to clear.
+            for at in before.iter().filter(|at| new[**at].is_null() && keys[**at].is_null()) {
+                changed[*at] = false;
+            }
+            if !changed.contains(&true) {
+                return Ok(());
+            }
             transaction::write(|target| writer.update(target, keys, new, &changed))
         });
         if first {
@@ -211,7 +220,7 @@ pub unsafe extern "C-unwind" fn exec_foreign_delete(
     unsafe {
         let state = &mut *(*rinfo).ri_FdwState.cast::<ModifyState>();
         let none = std::ptr::null_mut();
-        let first = change_row(state, plan_slot, none, none, |writer, _, change| {
+        let first = change_row(state, plan_slot, none, none, |writer, _, _, change| {
             transaction::write(|target| writer.delete(target, &change.keys))
         });
         if !first {
@@ -227,7 +236,7 @@ pub unsafe extern "C-unwind" fn exec_foreign_delete(
 }
 
 /// Changes the row whose keys the plan's row has, unless the statement has changed it before. `write` also gets the columns
-/// that the statement sets. Returns whether the row was changed.
+/// that the statement sets, and those of them that are carried as they were. Returns whether the row was changed.
 ///
 /// # Safety
 /// The state is of a statement that is running, and `plan_slot` holds a row of its plan. `new` and `old` are null, or hold the
@@ -237,7 +246,7 @@ unsafe fn change_row(
     plan_slot: *mut pg_sys::TupleTableSlot,
     new: *mut pg_sys::TupleTableSlot,
     old: *mut pg_sys::TupleTableSlot,
-    write: impl FnOnce(&mut Writer, &[bool], &RowChange<'_>) -> Result<(), Error>,
+    write: impl FnOnce(&mut Writer, &[bool], &[usize], &RowChange<'_>) -> Result<(), Error>,
 ) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
@@ -255,7 +264,7 @@ unsafe fn change_row(
                 if is_seen(seen, &change.keys)? {
                     return Ok(false);
                 }
-                write(writer, changed, &change).map(|()| true)
+                write(writer, changed, &places.before, &change).map(|()| true)
             })
             .or_raise()
     }

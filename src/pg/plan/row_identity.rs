@@ -57,7 +57,7 @@ pub unsafe fn attribute(
     }
 }
 
-/// Adds the key columns, the whole row for a DELETE with RETURNING, and what row triggers of other tables need.
+/// Adds the key columns, those of which an UPDATE may find that there is nothing to clear, the whole row for a DELETE with RETURNING, and what row triggers of other tables need.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn add_foreign_update_targets(
     root: *mut pg_sys::PlannerInfo,
@@ -69,8 +69,9 @@ pub unsafe extern "C-unwind" fn add_foreign_update_targets(
     unsafe {
         let query = (*root).parse;
         let table = open_table((*target_relation).rd_id, checked_as(query, target_rte));
-        for column in table.keys() {
-            let key = attribute((*target_relation).rd_att, *column);
+        let before = table.uncleared().filter(|column| is_set(query, &table.names[*column]));
+        for column in table.keys().iter().copied().chain(before) {
+            let key = attribute((*target_relation).rd_att, column);
             let (number, of, modifier) = ((*key).attnum, (*key).atttypid, (*key).atttypmod);
             let variable = pg_sys::makeVar(rtindex as i32, number, of, modifier, (*key).attcollation, 0);
             let name = pg_sys::pstrdup(key_name(key).as_ptr());
@@ -91,6 +92,22 @@ pub unsafe extern "C-unwind" fn add_foreign_update_targets(
         if rtindex as i32 != (*query).resultRelation && triggers_elsewhere(query, (*target_relation).rd_id) {
             pg_sys::add_row_identity_var(root, whole(), rtindex, WHOLE_ROW.as_ptr());
         }
+    }
+}
+
+/// Whether an UPDATE sets the column of this name. The numbers of the columns are those of the table that it names.
+///
+/// # Safety
+/// `query` is being planned.
+unsafe fn is_set(query: *mut pg_sys::Query, name: &str) -> bool {
+    // SAFETY: the caller's promise. What an UPDATE sets has the name of its column.
+    unsafe {
+        (*query).commandType == pg_sys::CmdType::CMD_UPDATE
+            && pointers::<pg_sys::TargetEntry>((*query).targetList).iter().any(|entry| {
+                !(**entry).resjunk
+                    && !(**entry).resname.is_null()
+                    && CStr::from_ptr((**entry).resname).to_bytes() == name.as_bytes()
+            })
     }
 }
 
@@ -127,8 +144,10 @@ unsafe fn triggers_elsewhere(query: *mut pg_sys::Query, this: pg_sys::Oid) -> bo
 /// Where a plan's rows hold the columns that identify a row.
 #[derive(Debug, Default)]
 pub struct Places {
-    /// The key columns, and the number of each in the plan's rows.
+    /// The key columns and those of `before`, and the number of each in the plan's rows.
     pub keys: Vec<(usize, i16)>,
+    /// The columns that the statement sets and CDF cannot clear: they are carried as they were.
+    pub before: Vec<usize>,
     /// The whole old row; 0 if the plan does not carry it.
     pub whole: i16,
 }
@@ -154,6 +173,14 @@ impl Places {
                     )));
                 }
                 places.keys.push((*column, number));
+            }
+            for column in table.uncleared() {
+                let name = key_name(attribute(descriptor, column));
+                let number = pg_sys::ExecFindJunkAttributeInTlist(targets, name.as_ptr());
+                if number > 0 {
+                    places.keys.push((column, number));
+                    places.before.push(column);
+                }
             }
             places.whole = pg_sys::ExecFindJunkAttributeInTlist(targets, OLD_ROW.as_ptr());
             Ok(places)

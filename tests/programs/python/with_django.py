@@ -114,7 +114,9 @@ try:
                 case "update_or_create":
                     for row in table.mappings(json.loads):
                         keys = {key: row.pop(key) for key in table.keys}
-                        model.objects.update_or_create(**keys, defaults=row)
+                        # Of an item that exists, None would clear what it has.
+                        given = {name: value for name, value in row.items() if value is not None}
+                        model.objects.update_or_create(**keys, defaults=given)
         if request.rolls_back:
             raise RolledBack
 except RolledBack:

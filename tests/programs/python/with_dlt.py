@@ -14,6 +14,8 @@ pipeline = dlt.pipeline(
     dataset_name=os.environ["DATASET"],
     pipelines_dir=os.path.join(os.environ["HOME"], "pipelines"),
 )
+# What has failed stays in the pipeline, and would be loaded again in place of this.
+pipeline.drop_pending_packages()
 KINDS = {"text": "text", "jsonb": "json", "timestamptz": "timestamp", "float8": "double", "boolean": "bool", "bigint": "bigint"}
 for table in request.tables:
     columns = {name: {"data_type": KINDS[kind]} for name, kind in zip(table.columns, table.types)}

@@ -17,7 +17,6 @@ for table in request.tables:
     insert = f"INSERT INTO {table.name} ({table.listed}) VALUES ({', '.join('?' * len(table.columns))})"
     if how == "on conflict":
         insert += f" {table.on_conflict}"
-    cursor.fast_executemany = how == "fast_executemany"
     cursor.executemany(insert, table.rows)
 for _, message in cursor.messages or ():
     print(message)

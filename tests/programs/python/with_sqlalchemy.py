@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Boolean, Column, DateTime, Double, MetaData, 
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 
-KINDS = {"text": Text, "jsonb": JSONB, "timestamptz": DateTime(timezone=True), "float8": Double, "boolean": Boolean, "bigint": BigInteger}
+KINDS = {"text": Text, "jsonb": JSONB(none_as_null=True), "timestamptz": DateTime(timezone=True), "float8": Double, "boolean": Boolean, "bigint": BigInteger}
 
 driver, how = request.how.split(": ")
 # Of psycopg2's notices SQLAlchemy makes log messages.
