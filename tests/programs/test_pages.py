@@ -6,6 +6,7 @@ block needs beyond its text stands in comments in front of it, as in tests/clien
 
     <!-- test: fails -->              the program ends with an error
     <!-- test: file: NAME: line -->   a line of a file that it reads
+    <!-- test: as: NAME -->           in front of a `json` block: it is this file
     <!-- test: printed -->            in front of a `text` block: the last program has printed these lines, … is anything
 """
 
@@ -83,6 +84,9 @@ class Follower(Reader):
             case "console" if not block.is_ours:
                 for command in re.split(r"^\$ ", self.filled(block.text), flags=re.M)[1:]:
                     self.ended(block, self.start(["bash", "-euo", "pipefail", "-c", command]))
+            case "json":
+                [name] = block.note("as")
+                (self.directory / name).write_text(self.filled(block.text), encoding="utf-8")
             case "text":
                 if block.note("printed"):
                     for line in filter(None, self.filled(block.text).splitlines()):
