@@ -145,14 +145,14 @@ def only(loaded: Load, *names: str) -> Load:
 
 
 FIRST = load(
-    assets=assets(0, 24, 1), events=events(0, 24, 1), timeseries=series(1), datapoints=points(0, 400, 1), raw_rows=raw(0, 24, 1)
+    assets=assets(0, 24, 1), events=events(0, 24, 1), timeseries=series(1), datapoints=points(0, 120, 1), raw_rows=raw(0, 24, 1)
 )
 # Columns are NULL in the same rows as in FIRST: programs that update row by row clear what is NULL, the others leave it.
 AGAIN = load(
     assets=assets(10, 30, 2),
     events=events(10, 30, 2),
     timeseries=series(2),
-    datapoints=points(300, 500, 2),
+    datapoints=points(80, 150, 2),
     raw_rows=raw(10, 30, 2),
 )
 
