@@ -328,6 +328,26 @@ def test_a_facade_does_what_the_foreign_table_does(roles, cdf, scenario):
     assert seen["fronted"] == seen["plain"]
 
 
+MERGES = [
+    "UPDATE events SET type = staged.kind FROM staged WHERE external_id = staged.key",
+    "DELETE FROM events USING staged WHERE external_id = staged.key",
+    "INSERT INTO events (external_id, type) SELECT key, kind FROM staged LEFT JOIN events ON external_id = key WHERE external_id IS NULL",
+]
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_a_staged_merge_asks_for_no_more(roles, cdf, merge):
+    seen = {}
+    for name, session in roles.items():
+        cdf.reset()
+        session.execute("INSERT INTO events (external_id, type) SELECT 'e' || g, 'old' FROM generate_series(1, 5000) g")
+        session.execute("CREATE TEMP TABLE staged AS SELECT 'e' || g * 7 AS key, 'new' AS kind FROM generate_series(1, 1000) g")
+        session.execute("ANALYZE staged")
+        cdf.admin_delete("requests")
+        seen[name] = session.execute(merge).rowcount, paths(cdf), state(cdf)["events"]
+    assert seen["fronted"] == seen["plain"]
+
+
 EXPLAINED = {
     "SELECT * FROM events WHERE type = 'x' LIMIT 3": ["POST /events/list", '"limit":3'],
     "SELECT * FROM events WHERE external_id = 'x'": ["POST /events"],
