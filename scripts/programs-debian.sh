@@ -21,7 +21,13 @@ installed() {
     dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
 }
 
-# What can be had, in a variable of the caller.
+# Once, and only if something is to be got.
+update_lists() {
+    [[ ${package_lists:-old} == old ]] || return 0
+    as_root apt-get update -q >"$log" 2>&1 || note "apt-get update failed; going on"
+    package_lists=new
+}
+
 can_be_had() {
     apt-cache show "$1" >/dev/null 2>&1
 }
@@ -44,10 +50,7 @@ for line in "${programs[@]}"; do
         installed "$package" || lacking+=("$package")
     done
     [[ ${#lacking[@]} -gt 0 ]] || continue
-    if [[ ${package_lists:-old} == old ]]; then
-        as_root apt-get update -q >"$log" 2>&1 || note "apt-get update failed; going on"
-        package_lists=new
-    fi
+    update_lists
     for package in "${lacking[@]}"; do
         if ! can_be_had "$package"; then
             note "$package cannot be had here, the tests of ${line#* : } will be skipped"
@@ -91,6 +94,7 @@ libraries() {
         grep -E "^($2)" | sort -u
 }
 
+[[ -e $place/rsyslog/unpacked && -e $place/pgbouncer/unpacked ]] || update_lists
 mapfile -t syslog_libraries < <(libraries rsyslog-pgsql 'libestr|libfastjson|liblognorm|libpq5')
 mapfile -t bouncer_libraries < <(libraries pgbouncer 'libevent-2|libc-ares')
 unpack rsyslog rsyslog rsyslog-pgsql "${syslog_libraries[@]}"
