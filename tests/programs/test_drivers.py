@@ -223,3 +223,16 @@ def test_who_hears_of_the_progress(program, progress, cdf):
     program.row.note("progress seen", "yes" if seen else "no")
     assert seen == program.driver.notices, lines
     check(cdf, only(FIRST, "assets"))
+
+
+def test_notices_keep_pgjdbc_waiting(progress, superuser, cdf, matrix, tmp_path):
+    """A socketTimeout ends a wait without an answer, and each NOTICE of the progress is one."""
+    version = DRIVERS["pgjdbc"].version()
+    if version is None:
+        missing(matrix, "pgjdbc", DRIVERS["pgjdbc"].where)
+    program = Program("pgjdbc", version, progress, tmp_path, matrix, {"JDBC_OPTIONS": "socketTimeout=1"})
+    program.ended(program.load(only(FIRST, "assets"), "batch"), "committed")
+    check(cdf, only(FIRST, "assets"))
+    superuser.execute(f'ALTER ROLE "{progress.username}" SET cdf_fdw.progress_interval = 0')
+    with pytest.raises(AssertionError, match="Read timed out|I/O error"):
+        program.load(only(FIRST, "assets"), "batch")
