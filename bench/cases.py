@@ -18,6 +18,7 @@ from rig import (
     COLUMNS,
     EVENT_PAIRS,
     RAW_COLUMNS,
+    SERIES_PAIRS,
     Rig,
     Timing,
     peak_memory,
@@ -295,29 +296,52 @@ def copy_raw(rig: Rig) -> list[Result]:
     return copy_items(rig, "readings", "RAW rows of 10 columns", items(rig, RAW_COLUMNS))
 
 
-def upsert(rig: Rig) -> list[Result]:
-    """Loads the same assets twice; the second time all of them exist."""
-    load = copy(rig, "assets", "assets.csv", "FORMAT csv")(rig.foreign)
+def repeat(rig: Rig, table: str, what: str, pairs: int) -> list[Result]:
+    """The same items twice: the second time all of them are there already. Each time in a session of its own, which has
+    learnt nothing, but has sent a row before."""
+    load = copy(rig, table, f"{table}.csv", "FORMAT csv")(rig.foreign)
     series = Series()
-    with rig.gateway.connect() as session:
-        for turn in range(rig.rounds + 1):
-            rig.sink.reset()
-            created = rig.run(session, load)
-            requests = rig.sink.counts()["assets"]["requests"]
+    most = 0
+    for turn in range(rig.rounds + 1):
+        rig.sink.reset()
+        with warm(rig) as session:
+            created = rig.verify(rig.run(session, load), table, **items(rig, pairs))
+        requests = rig.sink.counts()[table]["requests"]
+        with warm(rig) as session:
             updated = rig.run(session, load)
-            rig.verify(
-                updated,
-                "assets",
-                **items(rig, ASSET_PAIRS) | {"parts": 2 * rig.items * ASSET_PAIRS},
-                updated=rig.items,
-                refused=requests,
-                requests=3 * requests,
-            )
-            if turn:
-                series.baseline.append(created)
-                series.measured.append(updated)
-    work = f"`COPY` of {number(rig.items)} assets that exist already, against creating them"
-    return [series.result(SESSION, work, rig.items, 1 / 3, "≥ 0.33")]
+        counts = rig.sink.counts()[table]
+        both = items(rig, pairs) | {"parts": 2 * rig.items * pairs}
+        rig.verify(updated, table, **both, updated=rig.items, refused=counts["refused"])
+        most = max(most, counts["requests"] - requests)
+        if turn:
+            series.baseline.append(created)
+            series.measured.append(updated)
+    work = f"`COPY` of {number(rig.items)} {what} that exist already, against creating them"
+    result = series.result(SESSION, work, rig.items, 0.9, "≥ 0.9; ≤ 1.2 requests per 1,000")
+    per_thousand = most * 1000 / rig.items
+    result.measured += f", {per_thousand:.2f} requests per 1,000"
+    result.met = bool(result.met) and per_thousand <= 1.2
+    return [result]
+
+
+def warm(rig: Rig) -> psycopg.Connection:
+    """A new session that has its connections to CDF and a token."""
+    session = rig.gateway.connect()
+    session.execute(INSERT_ONE.format(rig.foreign), prepare=False)
+    session.commit()
+    return session
+
+
+def repeat_assets(rig: Rig) -> list[Result]:
+    return repeat(rig, "assets", "assets of a tree", ASSET_PAIRS)
+
+
+def repeat_events(rig: Rig) -> list[Result]:
+    return repeat(rig, "events", "events", EVENT_PAIRS)
+
+
+def repeat_series(rig: Rig) -> list[Result]:
+    return repeat(rig, "timeseries", "time series", SERIES_PAIRS)
 
 
 def make_facades(connection: psycopg.Connection) -> None:
@@ -667,7 +691,9 @@ CASES: dict[str, Callable[[Rig], list[Result]]] = {
     "sdk-events": sdk_events,
     "sdk-assets": sdk_assets,
     "sdk-raw": sdk_raw,
-    "upsert": upsert,
+    "repeat-assets": repeat_assets,
+    "repeat-events": repeat_events,
+    "repeat-series": repeat_series,
     "facade": facade,
     "merge": merge,
     "small-insert": small_insert,

@@ -107,7 +107,7 @@ def chart(results: list[Result]) -> str:
             continue
         most = max(max(result.ratio, result.goal) for result in rows)
         scale = (WIDTH - LEFT - RIGHT) / most
-        text(24, top + 12, "Speed of an upsert" if group == SESSION else f"Speed {group}", font_weight="600")
+        text(24, top + 12, "Speed of a repeated load" if group == SESSION else f"Speed {group}", font_weight="600")
         top += 26
         for result in rows:
             middle = top + ROW / 2

@@ -139,6 +139,7 @@ COLUMNS = {
     "datapoints": 'external_id, "timestamp", value',
     "events": "external_id, start_time, end_time, type, subtype, description, source, metadata",
     "assets": "external_id, name, parent_external_id, description, source, metadata",
+    "timeseries": "external_id, name, unit, description, is_string, is_step, metadata",
     "readings": "key, site, tag, unit, quality, measured, received, value, low, high, counter",
 }
 
@@ -171,6 +172,15 @@ ASSETS = """
     FROM generate_series(1::bigint, {items}) AS i ORDER BY hashint8(i), i"""
 ASSET_PAIRS = 3
 
+SERIES = """
+    SELECT 'series-' || lpad(i::text, 9, '0') AS external_id, 'Series ' || i AS name,
+           (ARRAY['bar', 'degC', 'm3/h'])[1 + i % 3] AS unit,
+           'Sensor ' || i % 977 || ' of line ' || i % 40 || ', calibrated in ' || 1990 + i % 35 AS description,
+           false AS is_string, i % 2 = 0 AS is_step,
+           jsonb_build_object('vendor', 'vendor-' || i % 50, 'serial', to_hex(hashint8(i)), 'tag', 'T' || i) AS metadata
+    FROM generate_series(1::bigint, {items}) AS i"""
+SERIES_PAIRS = 3
+
 RAW_ROWS = """
     SELECT 'row-' || lpad(i::text, 9, '0') AS key, 'site-' || i % 7 AS site, 'TAG-' || i % 5000 AS tag,
            (ARRAY['bar', 'degC', 'm3/h'])[1 + i % 3] AS unit, (ARRAY['good', 'uncertain'])[1 + i % 2] AS quality,
@@ -200,6 +210,7 @@ def prepare(rig: Rig) -> None:
             "scattered": points_query(0, rig.points, rig.series) + " ORDER BY hashint8(i * 7919), i",
             "events": EVENTS.format(items=rig.items),
             "assets": ASSETS.format(items=rig.items),
+            "timeseries": SERIES.format(items=rig.items),
             "readings": RAW_ROWS.format(items=rig.items),
         }
         for table, query in sources.items():

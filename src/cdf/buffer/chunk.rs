@@ -168,6 +168,17 @@ impl Chunk {
         matches!(self.payload, Payload::Making { .. })
     }
 
+    /// Returns the number of bytes of its items.
+    pub fn bytes(&self) -> usize {
+        match &self.payload {
+            Payload::Memory(body) => body.bytes.len(),
+            Payload::Making { bytes, .. }
+            | Payload::Picked { bytes, .. }
+            | Payload::Spilled { bytes, .. } => *bytes,
+            Payload::Failed(_) => 0,
+        }
+    }
+
     /// Returns the number of bytes on the heap.
     pub fn memory(&self) -> usize {
         let body = match &self.payload {

@@ -3,14 +3,13 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
 use serde_json::Value;
 
 use crate::cdf::buffer::{Body, BodyBuilder, Destination};
 use crate::cdf::document;
-use crate::cdf::encode::fragment::{self, Fragment, ParsedRow};
-use crate::cdf::encode::{json as json_writer, KeyKind};
+use crate::cdf::encode::fragment::{Fragment, ParsedRow};
 use crate::cdf::error::{list_names, Error, Identity, Kind, NAMED_ROWS};
 use crate::cdf::http::endpoint::Endpoint;
 use crate::cdf::http::owed::Owed;
@@ -71,59 +70,6 @@ impl<'b> BodyRows<'b> {
         Ok(rows.into_iter().partition(|at| required.iter().all(|name| has(*at, name))))
     }
 
-    /// Returns the element of an update request, with the changes to the columns of a sequence; None if the item
-    /// changes nothing that can be changed.
-    pub(super) fn update(
-        &self,
-        at: usize,
-        resource: &Resource,
-        kind: KeyKind,
-        columns: Option<&[u8]>,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        let row = self.row(at)?;
-        let mut out = row.key_object();
-        fragment::reopen(&mut out);
-        out.extend_from_slice(b",\"update\":{");
-        let start = out.len();
-        for (property, value) in &row.properties(true).0 {
-            let Some(column) = resource.column(property) else {
-                continue;
-            };
-            match column.rule {
-                Rule::ImmutableBool | Rule::ImmutableText { .. } => continue,
-                Rule::SequenceColumns if columns.is_none() => continue,
-                Rule::ExternalId if kind == KeyKind::Key => continue,
-                _ => {}
-            }
-            if out.len() > start {
-                out.push(b',');
-            }
-            json_writer::write(&mut out, &**property);
-            if let (Rule::SequenceColumns, Some(columns)) = (column.rule, columns) {
-                out.push(b':');
-                out.extend_from_slice(columns);
-                continue;
-            }
-            match (value.get(), column.empty) {
-                ("null", Some(empty)) => out.extend_from_slice(format!(":{{\"set\":{empty}}}").as_bytes()),
-                ("null", None) => out.extend_from_slice(match column.rule {
-                    // CDF has no setNull for these (API description of the update operations).
-                    Rule::Metadata(_) => b":{\"set\":{}}".as_slice(),
-                    Rule::Labels { .. } | Rule::Ids { .. } => b":{\"set\":[]}",
-                    _ => b":{\"setNull\":true}",
-                }),
-                (text, _) => {
-                    out.extend_from_slice(b":{\"set\":");
-                    out.extend_from_slice(text.as_bytes());
-                    out.push(b'}');
-                }
-            }
-        }
-        let changes = out.len() > start;
-        out.extend_from_slice(b"}}");
-        Ok(changes.then_some(out))
-    }
-
     /// Checks that what cannot be changed equals what the existing item has: silently keeping the old value would lose
     /// the row's.
     pub(super) fn check_immutable(
@@ -146,13 +92,9 @@ impl<'b> BodyRows<'b> {
         if !rows.iter().any(written) {
             return Ok(());
         }
-        let existing = listing(answer)?;
+        let existing = ByKey::of(listing(answer)?);
         for at in rows {
-            let Some((key, value)) = parsed[*at].key() else {
-                continue;
-            };
-            let key_value: Value = serde_json::from_str(value.get()).unwrap_or_default();
-            let Some(found) = existing.iter().find(|item| item[key] == key_value) else {
+            let (Some((_, value)), Some(found)) = (parsed[*at].key(), existing.get(&parsed[*at])) else {
                 continue;
             };
             for column in &fixed {
@@ -182,16 +124,45 @@ impl<'b> BodyRows<'b> {
 
     /// Returns those of the rows that differ from what CDF has returned.
     pub(super) fn different(&self, rows: &[usize], answer: &Response) -> Result<Vec<usize>, Error> {
-        let (parsed, existing) = (self.parsed()?, listing(answer)?);
-        let differs = |at: &usize| {
-            let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).unwrap_or_default();
-            let key = parsed[*at].key().map(|(name, raw)| (name, value(raw)));
-            let found = key.and_then(|(name, key)| existing.iter().find(|item| item[name] == key));
-            let properties = parsed[*at].properties(true);
-            found.is_none_or(|found| properties.0.iter().any(|(name, raw)| found[&**name] != value(raw)))
-        };
+        let (parsed, existing) = (self.parsed()?, ByKey::of(listing(answer)?));
+        let differs =
+            |at: &usize| existing.get(&parsed[*at]).is_none_or(|found| !is_same(&parsed[*at], found, None));
         Ok(rows.iter().copied().filter(differs).collect())
     }
+}
+
+/// Checks whether an item of CDF has all that it gets of a row, except for one property.
+pub(super) fn is_same(row: &ParsedRow<'_>, item: &Value, but: Option<&str>) -> bool {
+    let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).unwrap_or_default();
+    let properties = &row.properties(true).0;
+    properties.iter().all(|(name, raw)| Some(&**name) == but || item[&**name] == value(raw))
+}
+
+/// Items that CDF has returned, by their keys.
+pub(super) struct ByKey {
+    items: Vec<Value>,
+    places: HashMap<Identity, usize>,
+}
+
+impl ByKey {
+    pub(super) fn of(items: Vec<Value>) -> ByKey {
+        let mut places = HashMap::new();
+        for (place, item) in items.iter().enumerate() {
+            places.extend(identities(item).map(|identity| (identity, place)));
+        }
+        ByKey { items, places }
+    }
+
+    /// Returns the item that a row is of.
+    pub(super) fn get(&self, row: &ParsedRow<'_>) -> Option<&Value> {
+        self.places.get(&row.identity()?).map(|place| &self.items[*place])
+    }
+}
+
+/// Returns the keys of an item that CDF has returned.
+fn identities(item: &Value) -> impl Iterator<Item = Identity> {
+    let external_id = item[EXTERNAL_ID].as_str().map(|name| Identity::ExternalId(name.to_owned()));
+    external_id.into_iter().chain(item[ID].as_i64().map(Identity::Id))
 }
 
 /// Makes a create request for some items. Nulls ask for clearing, and a new item has nothing to clear.
@@ -261,11 +232,7 @@ pub(super) fn present(
     rows: &[usize],
     answer: &Response,
 ) -> Result<HashSet<usize>, Error> {
-    let mut keys = Vec::new();
-    for item in listing(answer)? {
-        keys.extend(item[EXTERNAL_ID].as_str().map(|name| Identity::ExternalId(name.to_owned())));
-        keys.extend(item[ID].as_i64().map(Identity::Id));
-    }
+    let keys: Vec<Identity> = listing(answer)?.iter().flat_map(identities).collect();
     Ok(matching(body, rows, &keys)?.into_iter().collect())
 }
 

@@ -25,17 +25,18 @@ impl Transfer<'_> {
         self.send_rows(search, body, &mut BlindCreation { items, body }).await
     }
 
-    /// Creates items. Returns those that exist already.
+    /// Creates items; `sought`: CDF has just not found them. Returns those that exist already.
     pub(super) async fn create(
         &mut self,
         items: &Items,
         body: &BodyRows<'_>,
         mut all: Vec<usize>,
+        sought: bool,
     ) -> Result<Vec<usize>, Error> {
         let refuse_existing = self.request.header.mode.on_conflict == OnConflict::Error;
         let mut existing = Vec::new();
         // If items are created one by one, a look-up first tells which of them exist.
-        if items.create == Create::One && !all.is_empty() {
+        if items.create == Create::One && !sought && !all.is_empty() {
             let found = self.look_up(body, &all).await?;
             (existing, all) = all.into_iter().partition(|at| found.contains(at));
             if refuse_existing && !existing.is_empty() {

@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use super::experience::{Approach, Experience, Experiences};
+use super::fresh::scope;
 use super::hierarchy;
-use super::queue::{self, Planned, Schedule, Task};
+use super::queue::{self, upserts, Planned, Schedule, Task};
 use super::request::WriteRequest;
 use super::tally::{self, Count};
 use super::{deliver, Context, Receipt};
@@ -31,6 +33,7 @@ pub fn flush(
     buffer: TransactionBuffer,
     in_parallel: usize,
     mut context: Context,
+    experiences: &mut Experiences,
     runner: &mut dyn JobRunner,
     spill: &mut dyn Spill,
 ) -> Result<(), Error> {
@@ -41,7 +44,8 @@ pub fn flush(
         let rows = delivery.chunks.iter().map(|chunk| chunk.rows).sum();
         let counters = activity.resource(delivery.destination.name(), rows);
         let destination = delivery.destination.clone();
-        progress.push(Progress { destination, rows, unacknowledged: Count::default(), counters });
+        let items = scope(&destination, destination.resource.path);
+        progress.push(Progress { destination, items, rows, unacknowledged: Count::default(), counters });
     }
     let mut planned = queue::plan(&mut deliveries);
     arrange_assets(&progress, &mut planned, spill)?;
@@ -49,12 +53,17 @@ pub fn flush(
     if progress.len() == 1 && !writes.any(|chunk| chunk.header.has_parents) {
         context.without_references();
     }
+    experiences.begin();
     let mut schedule = Schedule::default();
     for (at, planned) in planned.into_iter().enumerate() {
-        schedule.add(at, progress[at].destination.resource, planned);
+        let Progress { destination, items, .. } = &progress[at];
+        let resource = destination.resource;
+        let requests = planned.writes.iter().filter(|chunk| upserts(resource, chunk)).count();
+        experiences.of(*items).plan(requests);
+        schedule.add(at, resource, planned);
     }
     schedule.sort();
-    let failures = run(schedule, &mut progress, in_parallel, &Arc::new(context), runner, spill)?;
+    let failures = run(schedule, &mut progress, in_parallel, &Arc::new(context), experiences, runner, spill)?;
     if failures.is_empty() {
         Ok(())
     } else {
@@ -92,21 +101,27 @@ fn run(
     progress: &mut [Progress],
     in_parallel: usize,
     context: &Arc<Context>,
+    experiences: &mut Experiences,
     runner: &mut dyn JobRunner,
     spill: &mut dyn Spill,
 ) -> Result<Vec<Error>, Error> {
     let mut failures: Vec<Error> = Vec::new();
     loop {
         while failures.is_empty() && runner.in_flight() < in_parallel {
-            let Some(task) = schedule.next() else {
+            let choose = |task: &Task| choose(task, &progress[task.destination], experiences);
+            let Some((task, approach)) = schedule.next(choose) else {
                 break;
             };
-            match start(task, progress, context, spill) {
+            let experience = experiences.of(progress[task.destination].items);
+            match start(task, approach, experience, progress, context, spill) {
                 Ok(job) => runner.start(job),
                 Err(error) => failures.push(error),
             }
         }
         if runner.in_flight() == 0 {
+            if failures.is_empty() && !schedule.is_done() {
+                return Err(Error::internal("nothing is under way that the next request could wait for"));
+            }
             return Ok(failures);
         }
         // After a failure, wait for the running requests: the error must tell what they wrote.
@@ -114,20 +129,40 @@ fn run(
         let progress = &mut progress[destination];
         schedule.ended(progress.destination.resource.turn);
         progress.add(&receipt);
+        if let Some((attempt, found)) = receipt.attempt {
+            experiences.of(progress.items).end(attempt, found);
+        }
         failures.extend(receipt.error);
     }
 }
 
+/// How a task goes; None if it had better wait for an answer.
+fn choose(task: &Task, progress: &Progress, experiences: &mut Experiences) -> Option<Approach> {
+    if !task.upserts {
+        return Some(Approach::Create);
+    }
+    let experience = experiences.of(progress.items);
+    if progress.destination.resource.creates_one_by_one() {
+        // A request tells first which of them exist. An update tells it as well.
+        let update = experience.expects_existing();
+        return Some(if update { Approach::Update } else { Approach::Create });
+    }
+    experience.next()
+}
+
 fn start(
     task: Task,
+    approach: Approach,
+    experience: &mut Experience,
     progress: &[Progress],
     context: &Arc<Context>,
     spill: &mut dyn Spill,
 ) -> Result<Job, Error> {
-    let Task { destination: at, chunks, .. } = task;
+    let Task { destination: at, chunks, upserts, .. } = task;
+    let attempt = upserts.then(|| experience.start(approach));
     let Progress { destination, counters, .. } = &progress[at];
     let activity = context.limits.errand.activity();
-    let request = WriteRequest::of(chunks, destination.clone(), activity, counters, spill)?;
+    let request = WriteRequest::of(chunks, destination.clone(), attempt, activity, counters, spill)?;
     let context = context.clone();
     Ok(Box::pin(async move { (at, deliver(context, request).await) }))
 }
@@ -136,6 +171,8 @@ fn start(
 #[derive(Debug)]
 struct Progress {
     destination: Arc<Destination>,
+    /// The scope of its items.
+    items: u64,
     rows: usize,
     /// The rows that were not acknowledged.
     unacknowledged: Count,

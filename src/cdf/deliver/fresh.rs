@@ -100,7 +100,7 @@ impl Patience {
 }
 
 /// Returns the scope of the items at a path of a destination's project, whichever role writes them.
-fn scope(destination: &Destination, path: &str) -> u64 {
+pub(super) fn scope(destination: &Destination, path: &str) -> u64 {
     let connection = &destination.connection;
     [connection.base_url.as_str(), &connection.project, path]
         .iter()

@@ -1,9 +1,12 @@
-//! Items: create, on 409 update, and what to do with rows that are new, gone, or exist already.
+//! Items: create, on 409 update; or update, on 400 create, as the request's approach says; and what to do with rows that are
+//! new, gone, or exist already.
 
 use hashbrown::HashSet;
 
 use super::body::{named, present, BodyRows};
+use super::experience::Census;
 use super::transfer::Transfer;
+use super::update::Updated;
 use crate::cdf::buffer::Body;
 use crate::cdf::encode::KeyKind;
 use crate::cdf::error::{Error, Kind};
@@ -86,29 +89,43 @@ impl Transfer<'_> {
             existing.clear();
         }
 
-        for _ in 0..ROUNDS {
-            let duplicated = self.create(items, body, std::mem::take(&mut pending)).await?;
-            match header.mode.on_conflict {
-                OnConflict::Update | OnConflict::UpdateListed if !self.destination.resource.updatable => {
-                    self.unchanged(body, &duplicated).await?
-                }
-                OnConflict::Update | OnConflict::UpdateListed => existing.extend(duplicated),
-                OnConflict::Ignore => self.acknowledge(duplicated.len()),
-                OnConflict::Error => {}
+        let tries = self.request.updates_first();
+        if tries {
+            existing.append(&mut pending);
+        }
+        for round in 0..ROUNDS {
+            let created = pending.len();
+            let sought = tries || round > 0;
+            let duplicated = self.create(items, body, std::mem::take(&mut pending), sought).await?;
+            if round == 0 && !tries && created > 0 {
+                let new = created - duplicated.len();
+                self.found = Some(Census { existing: duplicated.len(), new });
+            }
+            if updates {
+                existing.extend(duplicated);
+            } else if header.mode.on_conflict == OnConflict::Ignore {
+                self.acknowledge(duplicated.len());
             }
             if existing.is_empty() {
                 return Ok(());
             }
             existing.sort_unstable();
-            let missing = self.update(body, std::mem::take(&mut existing)).await?;
-            let lost: Vec<usize> = missing.iter().copied().filter(|at| incomplete.contains(at)).collect();
+            let sent = existing.len();
+            self.trying = tries && round == 0;
+            let left = self.write_existing(body, std::mem::take(&mut existing)).await?;
+            if std::mem::take(&mut self.trying) {
+                let new = left.missing.len();
+                self.found = Some(Census { existing: sent - new, new });
+            }
+            let lost: Vec<usize> =
+                left.missing.iter().copied().filter(|at| incomplete.contains(at)).collect();
             if !lost.is_empty() {
                 return Err(self.incomplete(items, body, &lost));
             }
-            if missing.is_empty() {
+            if left.missing.is_empty() {
                 return Ok(());
             }
-            pending = missing;
+            (pending, existing) = (left.missing, left.later);
         }
         Err(self
             .error(Kind::Duplicate, "items appear and disappear in CDF while they are being written")
@@ -116,13 +133,25 @@ impl Transfer<'_> {
             .hint("Something else creates and deletes the same external ids. Run the load again when it has ended."))
     }
 
-    /// Writes rows of items that CDF cannot update. A repeated write must equal what exists.
-    async fn unchanged(&mut self, body: &BodyRows<'_>, rows: &[usize]) -> Result<(), Error> {
-        if rows.is_empty() {
-            return Ok(());
+    /// Writes rows of items that exist, as far as is known.
+    async fn write_existing(&mut self, body: &BodyRows<'_>, rows: Vec<usize>) -> Result<Updated, Error> {
+        if self.destination.resource.updatable {
+            return self.update_before(body, rows).await;
         }
-        let answer = self.retrieve(body, rows).await?;
-        let different = body.different(rows, &answer)?;
+        let missing = self.unchanged(body, rows).await?;
+        Ok(Updated { missing, later: Vec::new() })
+    }
+
+    /// Writes rows of items that CDF cannot update. A repeated write must equal what exists. Returns rows that were only
+    /// tried, and whose items do not exist.
+    async fn unchanged(&mut self, body: &BodyRows<'_>, mut rows: Vec<usize>) -> Result<Vec<usize>, Error> {
+        let answer = self.retrieve(body, &rows).await?;
+        let mut missing = Vec::new();
+        if self.trying {
+            let found = present(body, &rows, &answer)?;
+            (rows, missing) = rows.into_iter().partition(|at| found.contains(at));
+        }
+        let different = body.different(&rows, &answer)?;
         if !different.is_empty() {
             let noun = self.destination.resource.noun;
             return Err(self
@@ -131,7 +160,7 @@ impl Transfer<'_> {
                 .hint("Write it as it is in CDF, or delete it in CDF first."));
         }
         self.acknowledge(rows.len());
-        Ok(())
+        Ok(missing)
     }
 
     /// Handles rows that cannot create an item and must not change one: it only checks that the item exists.
@@ -148,7 +177,7 @@ impl Transfer<'_> {
         }
         match self.request.header.mode.on_conflict {
             OnConflict::Error => return Err(self.exists(body, rows)),
-            OnConflict::Update | OnConflict::UpdateListed => return self.unchanged(body, rows).await,
+            OnConflict::Update | OnConflict::UpdateListed => drop(self.unchanged(body, rows.to_vec()).await?),
             OnConflict::Ignore => self.acknowledge(rows.len()),
         }
         Ok(())

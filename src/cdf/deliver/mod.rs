@@ -1,16 +1,19 @@
-//! Delivers a transaction. [`flush`] decides which requests go when; [`deliver`] passes one of them to the code for its
-//! shape, which sends it part by part (`send`) and knows what CDF's refusals mean.
+//! Delivers a transaction. [`flush`] decides which requests go when, and whether they create or update first
+//! (`experience`); [`deliver`] passes one of them to the code for its shape, which sends it part by part (`send`) and knows
+//! what CDF's refusals mean.
 
 mod body;
 mod context;
 mod create;
 mod delete;
 mod errors;
+mod experience;
 pub mod flush;
 mod fresh;
 mod hierarchy;
 mod instances;
 mod items;
+mod patch;
 mod points;
 mod queue;
 mod raw;
@@ -28,6 +31,7 @@ mod update;
 use std::sync::Arc;
 
 pub use self::context::Context;
+pub use self::experience::Experiences;
 pub use self::receipt::Receipt;
 use self::request::WriteRequest;
 use self::transfer::Transfer;

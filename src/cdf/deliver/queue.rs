@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
-use crate::cdf::buffer::{Chunk, Delivery};
-use crate::cdf::resource::{Resource, Turn};
-use crate::cdf::table::Operation;
+use super::experience::Approach;
+use crate::cdf::buffer::{Chunk, Delivery, BODY_BYTES};
+use crate::cdf::encode::KeyKind;
+use crate::cdf::resource::{Change, Resource, Turn};
+use crate::cdf::table::{OnConflict, Operation};
 
 /// When a task may start, compared in this order: whether it is a final deletion, its resource's turn, its wave.
 type TaskSlot = (bool, i8, usize);
@@ -14,9 +16,13 @@ pub(super) struct Task {
     slot: TaskSlot,
     /// The most requests of its resource that CDF takes at a time.
     at_once: usize,
+    /// The most items in a request that updates.
+    per_update: usize,
     /// The index of its destination.
     pub(super) destination: usize,
     pub(super) chunks: Vec<Chunk>,
+    /// Whether CDF may hold its items, which it then updates.
+    pub(super) upserts: bool,
 }
 
 /// The chunks of a destination, by when they are sent.
@@ -48,6 +54,15 @@ fn last_write(delivery: &Delivery, all: &[Delivery]) -> Option<usize> {
     chunks.filter(|chunk| !deletes(chunk)).map(|chunk| chunk.wave).max()
 }
 
+/// Whether a chunk creates items, and updates those that exist.
+pub(super) fn upserts(resource: &Resource, chunk: &Chunk) -> bool {
+    let mode = chunk.header.mode;
+    resource.change() == Change::Update
+        && chunk.header.kind == KeyKind::Key
+        && mode.operation == Operation::Upsert
+        && matches!(mode.on_conflict, OnConflict::Update | OnConflict::UpdateListed)
+}
+
 fn deletes(chunk: &Chunk) -> bool {
     chunk.header.mode.operation == Operation::Delete
 }
@@ -73,13 +88,21 @@ impl Schedule {
         self.queues.iter_mut().for_each(|queue| queue.tasks.make_contiguous().sort_by_key(|task| task.slot));
     }
 
-    /// Returns the next task that may start now.
-    pub(super) fn next(&mut self) -> Option<Task> {
+    /// Returns the next task that may start now, and its approach. `choose` gives the approach, or None if the task has
+    /// to wait.
+    pub(super) fn next(
+        &mut self,
+        mut choose: impl FnMut(&Task) -> Option<Approach>,
+    ) -> Option<(Task, Approach)> {
         let [others, raw, last] = &mut self.queues;
-        if let Some(task) = others.next().or_else(|| raw.next()) {
-            return Some(task);
+        if let Some(next) = others.next(&mut choose).or_else(|| raw.next(&mut choose)) {
+            return Some(next);
         }
-        (others.is_done() && raw.is_done()).then(|| last.next())?
+        (others.is_done() && raw.is_done()).then(|| last.next(&mut choose))?
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.queues.iter().all(Queue::is_done)
     }
 
     /// Records that a task of a resource with this turn has ended.
@@ -106,7 +129,9 @@ fn add_tasks(
         match by_hierarchy.then(|| tasks.iter_mut().find(together)).flatten() {
             Some(task) => task.chunks.push(chunk),
             None => {
-                tasks.push_back(Task { slot, at_once: resource.at_once, destination, chunks: vec![chunk] })
+                let upserts = upserts(resource, &chunk);
+                let (at_once, per_update) = (resource.at_once, resource.per_update);
+                tasks.push_back(Task { slot, at_once, per_update, destination, chunks: vec![chunk], upserts })
             }
         }
     }
@@ -123,17 +148,40 @@ struct Queue {
 
 impl Queue {
     /// Returns the next task that may start now.
-    fn next(&mut self) -> Option<Task> {
-        let Task { slot, at_once, .. } = *self.tasks.front()?;
+    fn next(&mut self, choose: &mut impl FnMut(&Task) -> Option<Approach>) -> Option<(Task, Approach)> {
+        let front = self.tasks.front()?;
+        let Task { slot, at_once, .. } = *front;
         if self.in_flight >= at_once {
             return None;
         }
         if self.in_flight > 0 && self.slot != Some(slot) {
             return None;
         }
+        let approach = choose(front)?;
         self.slot = Some(slot);
         self.in_flight += 1;
-        self.tasks.pop_front()
+        let mut task = self.tasks.pop_front()?;
+        if approach == Approach::Update {
+            self.fill(&mut task);
+        }
+        Some((task, approach))
+    }
+
+    /// Adds those of the following tasks that fit into the same update.
+    fn fill(&mut self, task: &mut Task) {
+        let header = task.chunks.first().map(|chunk| chunk.header);
+        let mut rows: usize = task.chunks.iter().map(|chunk| chunk.rows).sum();
+        let mut bytes: usize = task.chunks.iter().map(Chunk::bytes).sum();
+        while let Some(next) = self.tasks.front() {
+            rows += next.chunks.iter().map(|chunk| chunk.rows).sum::<usize>();
+            bytes += next.chunks.iter().map(Chunk::bytes).sum::<usize>();
+            let alike = next.slot == task.slot && next.destination == task.destination;
+            let alike = alike && next.chunks.first().map(|chunk| chunk.header) == header;
+            if !alike || rows > task.per_update || bytes > BODY_BYTES {
+                return;
+            }
+            task.chunks.extend(self.tasks.pop_front().into_iter().flat_map(|next| next.chunks));
+        }
     }
 
     fn is_done(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What became of a request.
 
+use super::experience::{Attempt, Census};
 use crate::cdf::error::Error;
 
 /// What became of a request, except for the rows that CDF has acknowledged: its errand counts those.
@@ -13,5 +14,7 @@ pub struct Receipt {
     pub created: usize,
     /// Whether the rows have no key: sent again, they would be created twice.
     pub blind: bool,
+    /// How rows that may exist were sent, and what was found of them.
+    pub attempt: Option<(Attempt, Option<Census>)>,
     pub error: Option<Error>,
 }

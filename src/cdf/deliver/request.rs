@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::experience::{Approach, Attempt};
 use crate::cdf::activity::{Activity, Counters, Errand};
 use crate::cdf::buffer::{Body, Chunk, Destination, Header, Spill};
 use crate::cdf::encode::KeyKind;
@@ -14,6 +15,8 @@ pub struct WriteRequest {
     pub header: Header,
     pub rows: usize,
     pub body: Body,
+    /// How it is sent, if its rows may exist.
+    pub attempt: Option<Attempt>,
     /// The errand that counts its results.
     pub errand: Arc<Errand>,
 }
@@ -23,6 +26,7 @@ impl WriteRequest {
     pub fn of(
         chunks: Vec<Chunk>,
         destination: Arc<Destination>,
+        attempt: Option<Attempt>,
         activity: &Arc<Activity>,
         counters: &Arc<Counters>,
         spill: &mut dyn Spill,
@@ -36,7 +40,12 @@ impl WriteRequest {
             Err(bodies) => Body::of(bodies.iter().flat_map(Body::fragments)),
         };
         let errand = Errand::for_rows(activity, counters, rows, is_blind(header));
-        Ok(WriteRequest { destination, header, rows, body, errand })
+        Ok(WriteRequest { destination, header, rows, body, attempt, errand })
+    }
+
+    /// Whether existing items are updated before new ones are created.
+    pub fn updates_first(&self) -> bool {
+        self.attempt.is_some_and(|attempt| attempt.approach == Approach::Update)
     }
 
     /// Whether the rows have no key: sent again, they would be created twice.

@@ -4,10 +4,10 @@ use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
 use serde_json::{json, Map, Value};
 
-use super::body::{listing, BodyRows};
+use super::body::{is_same, listing, BodyRows, ByKey};
 use super::transfer::Transfer;
 use crate::cdf::error::{Error, Kind};
-use crate::cdf::resource::properties::{EXTERNAL_ID, ID};
+use crate::cdf::resource::properties::EXTERNAL_ID;
 use crate::cdf::resource::Rule;
 
 /// The changes to the columns of existing sequences.
@@ -17,6 +17,8 @@ pub(super) struct ColumnChanges {
     pub(super) changes: HashMap<usize, Vec<u8>>,
     /// Rows that define columns of an existing sequence.
     pub(super) existing: HashSet<usize>,
+    /// Those of them that say what the sequence is already.
+    pub(super) same: HashSet<usize>,
     /// Rows that define columns of a missing sequence.
     pub(super) missing: Vec<usize>,
 }
@@ -41,18 +43,12 @@ impl Transfer<'_> {
             return Ok(found);
         }
         let answer = self.retrieve(body, &defining).await?;
-        let existing = listing(&answer)?;
-        let mut by_key: HashMap<String, &Value> = HashMap::new();
-        for item in &existing {
-            for key in [ID, EXTERNAL_ID].into_iter().filter(|key| !item[*key].is_null()) {
-                by_key.insert(format!("{key}{}", item[key]), item);
-            }
-        }
+        let existing = ByKey::of(listing(&answer)?);
         let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).unwrap_or_default();
         for at in defining {
-            let Some((name, key)) = parsed[at].key() else { continue };
+            let Some((_, key)) = parsed[at].key() else { continue };
             let key = value(key);
-            let Some(sequence) = by_key.get(&format!("{name}{key}")) else {
+            let Some(sequence) = existing.get(&parsed[at]) else {
                 found.missing.push(at);
                 continue;
             };
@@ -68,6 +64,9 @@ impl Transfer<'_> {
                     .refusing(vec![key.to_string()], 1)
                     .hint("CDF never updates it. Write the column with the valueType that it has, or under another externalId.")
             })?;
+            if change.is_none() && is_same(&parsed[at], sequence, Some(property)) {
+                found.same.insert(at);
+            }
             found.changes.extend(change.map(|change| (at, change.to_string().into_bytes())));
         }
         Ok(found)

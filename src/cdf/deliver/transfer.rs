@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::body::BodyRows;
+use super::body::{matching, BodyRows};
 use super::context::Context;
+use super::experience::Census;
 use super::fresh::Patience;
 use super::receipt::Receipt;
 use super::request::WriteRequest;
@@ -28,6 +29,10 @@ pub(super) struct Transfer<'c> {
     pub(super) unknown: usize,
     pub(super) in_part: usize,
     pub(super) created: usize,
+    /// What the first answer has told of rows that may exist.
+    pub(super) found: Option<Census>,
+    /// Rows are sent as updates to see whether their items exist.
+    pub(super) trying: bool,
     /// The last refusal by CDF that was handled. An error that follows from it quotes it.
     pub(super) answer: Option<ApiError>,
     /// CDF's last answer, for errors that follow from it.
@@ -51,6 +56,8 @@ impl<'c> Transfer<'c> {
             unknown: 0,
             in_part: 0,
             created: 0,
+            found: None,
+            trying: false,
             answer: None,
             trace: Mutex::default(),
         }
@@ -59,8 +66,9 @@ impl<'c> Transfer<'c> {
     /// Returns what became of the rows.
     pub(super) fn ended(self, error: Option<Error>) -> Receipt {
         let error = error.map(|error| error.about(self.destination.name()));
-        let Transfer { unknown, in_part, created, request, .. } = self;
-        Receipt { unknown, in_part, created, blind: request.is_blind(), error }
+        let Transfer { unknown, in_part, created, request, found, .. } = self;
+        let attempt = request.attempt.map(|attempt| (attempt, found));
+        Receipt { unknown, in_part, created, blind: request.is_blind(), attempt, error }
     }
 }
 
@@ -81,7 +89,9 @@ impl Transfer<'_> {
         let mut patience = Patience::until(self.limits.deadline);
         loop {
             match client.send(&self.destination.connection, request, &self.limits).await {
-                Err(RequestError::Api(api)) if fresh.is_missed(self.destination, &api) => {
+                Err(RequestError::Api(api))
+                    if fresh.is_missed(self.destination, &api) && !self.seeks(&api) =>
+                {
                     match patience.next() {
                         Some(pause) => self.wait_for_fresh(pause).await,
                         None => return Err(RequestError::Api(api)),
@@ -98,6 +108,12 @@ impl Transfer<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a refusal tells what a trial is about: which of the rows' items do not exist.
+    fn seeks(&self, api: &ApiError) -> bool {
+        let body = BodyRows::of(&self.request.body);
+        self.trying && matching(&body, &body.all(), &api.missing).is_ok_and(|rows| !rows.is_empty())
     }
 
     /// Asks CDF for something, in a request that may be sent again.

@@ -3,11 +3,11 @@
 use hashbrown::HashSet;
 
 use super::body::{matching, named, present, BodyRows};
+use super::patch::Patches;
 use super::search::Search;
 use super::send::{Meaning, RowRequests};
 use super::sequences::ColumnChanges;
 use super::transfer::{json_post, Transfer};
-use crate::cdf::buffer::Body;
 use crate::cdf::error::{Error, Fate, Kind, RequestError, ROWS};
 use crate::cdf::http::owed::Owed;
 use crate::cdf::http::request::Request;
@@ -20,53 +20,68 @@ const UNKNOWN_OUTCOMES: usize = 3;
 impl Transfer<'_> {
     /// Updates items. Returns the rows whose items do not exist.
     pub(super) async fn update(&mut self, body: &BodyRows<'_>, all: Vec<usize>) -> Result<Vec<usize>, Error> {
+        Ok(self.send_updates(body, all, None).await?.missing)
+    }
+
+    /// As `update`, but rows that are refused together with missing ones are not sent again: they may have to wait until
+    /// the missing items are created, because theirs are to be below them.
+    pub(super) async fn update_before(
+        &mut self,
+        body: &BodyRows<'_>,
+        all: Vec<usize>,
+    ) -> Result<Updated, Error> {
+        self.send_updates(body, all, Some(Vec::new())).await
+    }
+
+    async fn send_updates(
+        &mut self,
+        body: &BodyRows<'_>,
+        all: Vec<usize>,
+        later: Option<Vec<usize>>,
+    ) -> Result<Updated, Error> {
         let mut columns = self.column_changes(body, &all).await?;
         let missing = std::mem::take(&mut columns.missing);
-        let mut update = Update { body, columns, missing, lost_answers: 0 };
-        let gone: HashSet<usize> = update.missing.iter().copied().collect();
-        let there = all.into_iter().filter(|at| !gone.contains(at));
-        let (changing, still) = update.by_change(self, there)?;
+        let gone: HashSet<usize> = missing.iter().copied().collect();
+        let there: Vec<usize> = all.into_iter().filter(|at| !gone.contains(at)).collect();
+        let patches = self.patches(body, &there, &columns);
+        let mut update = Update { body, patches, columns, missing, later, lost_answers: 0 };
+        let changes = |at: &usize| update.patches.changes(*at) && !update.columns.same.contains(at);
+        let (changing, still): (Vec<usize>, Vec<usize>) = there.into_iter().partition(changes);
         update.leave(self, still).await?;
         let search = Search::new(changing, self.request.header.has_parents);
         self.send_rows(search, body, &mut update).await?;
-        update.missing.sort_unstable();
-        Ok(update.missing)
+        let Update { mut missing, later, .. } = update;
+        missing.sort_unstable();
+        Ok(Updated { missing, later: later.unwrap_or_default() })
     }
+
+    fn patches(&self, body: &BodyRows<'_>, rows: &[usize], columns: &ColumnChanges) -> Patches {
+        Patches::of(body, rows, self.destination.resource, self.request.header.kind, &columns.changes)
+    }
+}
+
+/// What is left of rows that were sent as updates.
+pub(super) struct Updated {
+    /// Those whose items do not exist.
+    pub(super) missing: Vec<usize>,
+    /// Those that were refused together with them.
+    pub(super) later: Vec<usize>,
 }
 
 /// Updates items.
 struct Update<'p, 'b> {
     body: &'p BodyRows<'b>,
+    patches: Patches,
     columns: ColumnChanges,
     /// Rows whose items do not exist.
     missing: Vec<usize>,
+    /// Rows that were refused together with missing ones, if they are not sent again.
+    later: Option<Vec<usize>>,
     /// The number of lost answers to updates of columns.
     lost_answers: usize,
 }
 
 impl Update<'_, '_> {
-    /// Returns what the row changes; None if that is nothing.
-    fn patch(&self, transfer: &Transfer<'_>, at: usize) -> Result<Option<Vec<u8>>, Error> {
-        let columns = self.columns.changes.get(&at).map(Vec::as_slice);
-        self.body.update(at, transfer.destination.resource, transfer.request.header.kind, columns)
-    }
-
-    /// The rows that change something, and those that do not.
-    fn by_change(
-        &self,
-        transfer: &Transfer<'_>,
-        rows: impl Iterator<Item = usize>,
-    ) -> Result<(Vec<usize>, Vec<usize>), Error> {
-        let (mut changing, mut still) = (Vec::new(), Vec::new());
-        for at in rows {
-            match self.patch(transfer, at)? {
-                Some(_) => changing.push(at),
-                None => still.push(at),
-            }
-        }
-        Ok((changing, still))
-    }
-
     fn check_immutable(
         &self,
         transfer: &Transfer<'_>,
@@ -120,7 +135,9 @@ impl Update<'_, '_> {
         part.retain(|at| !again.missing.contains(at));
         self.missing.extend(again.missing);
         // A row that no longer changes anything has arrived.
-        let (left, done) = self.by_change(transfer, part.into_iter())?;
+        self.patches = transfer.patches(self.body, &part, &self.columns);
+        let (left, done): (Vec<usize>, Vec<usize>) =
+            part.into_iter().partition(|at| self.patches.changes(*at));
         transfer.acknowledge(done.len());
         Ok(left)
     }
@@ -128,8 +145,7 @@ impl Update<'_, '_> {
 
 impl RowRequests for Update<'_, '_> {
     fn request(&self, transfer: &Transfer<'_>, part: &[usize]) -> Result<Request, Error> {
-        let updates = part.iter().filter_map(|at| self.patch(transfer, *at).transpose());
-        let content = Body::of(updates.collect::<Result<Vec<_>, _>>()?).bytes;
+        let content = self.patches.request(part);
         let resend = if self.changes_columns(part) { Resend::OnlyIfNotReceived } else { Resend::Always };
         Ok(json_post(transfer.destination.resource.update(), content, resend, Owed::Items(part.len())))
     }
@@ -139,7 +155,7 @@ impl RowRequests for Update<'_, '_> {
         self.check_immutable(transfer, part, answer)
     }
 
-    /// Sets the missing rows aside, and sends the others again without them.
+    /// Sets the missing rows aside, and sends the others without them, now or later.
     async fn refused(
         &mut self,
         transfer: &mut Transfer<'_>,
@@ -163,6 +179,9 @@ impl RowRequests for Update<'_, '_> {
                 transfer.answer = Some(api);
                 part.retain(|at| !lost.contains(at));
                 self.missing.extend(lost);
+                if let Some(later) = &mut self.later {
+                    later.append(&mut part);
+                }
                 Ok(Meaning::Again(part))
             }
             error => Ok(Meaning::Refused(part, error)),

@@ -23,6 +23,7 @@ pub static DATA_SETS: Resource = Resource {
     ],
     path: paths::DATA_SETS,
     per_request: 10,
+    per_update: 10,
     per_delete: 10,
     turn: Turn::At(Stage::DataSets),
     deletable: false,

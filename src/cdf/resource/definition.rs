@@ -47,6 +47,8 @@ pub struct Resource {
     pub path: &'static str,
     /// The most rows or items in a request that writes.
     pub per_request: usize,
+    /// The most items in a request that updates: more than in others where these are created one by one.
+    pub per_update: usize,
     /// The most rows or items in a request that deletes.
     pub per_delete: usize,
     /// Bytes of the longest JSON document that any column takes.
@@ -86,6 +88,7 @@ pub const CLASSIC: Resource = Resource {
     shape: Shape::Items(ITEMS),
     path: "",
     per_request: 1000,
+    per_update: 1000,
     per_delete: 1000,
     longest_document: DOCUMENT_BYTES,
     per_page: 1000,
@@ -137,6 +140,11 @@ impl Resource {
             Shape::Items(Items { create: Create::One, .. }) => 1,
             _ => self.per_request,
         }
+    }
+
+    /// Whether each item takes a request of its own to be created.
+    pub fn creates_one_by_one(&self) -> bool {
+        matches!(self.shape, Shape::Items(Items { create: Create::One, .. }))
     }
 
     pub fn update(&self) -> Endpoint {

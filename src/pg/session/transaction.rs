@@ -14,7 +14,7 @@ use super::{descriptors, known_views, progress, wait};
 use crate::cdf::activity::{Activity, Errand};
 use crate::cdf::buffer::{Moment, OwnPoints, OwnRows, Pending, Subtransaction, TransactionBuffer};
 use crate::cdf::deliver::flush::{flush, Job, JobRunner};
-use crate::cdf::deliver::{Context, Receipt};
+use crate::cdf::deliver::{Context, Experiences, Receipt};
 use crate::cdf::encode::fragment::Key;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::connection::Connection;
@@ -44,6 +44,11 @@ thread_local! {
     /// The backend has one thread that runs transactions.
     static STATE: RefCell<State> =
         const { RefCell::new(State { registered: false, subtransaction: 0, buffer: None, file: TemporaryFile::new(), delivery: None, ended: 0, set_aside: 0 }) };
+}
+
+thread_local! {
+    /// What deliveries of the session have learnt.
+    static EXPERIENCES: RefCell<Experiences> = RefCell::default();
 }
 
 /// Prepares the session for rows of the current transaction. Each statement calls it before its first [`write`].
@@ -337,7 +342,10 @@ fn deliver(buffer: TransactionBuffer, file: &mut TemporaryFile) -> Result<(), Er
     let context = Context::new(wait::client()?, limits(&activity));
     let jobs = wait::Jobs::new(settings::max_concurrent_requests(), activity)?;
     let in_parallel = jobs.most();
-    flush(buffer, in_parallel, context, &mut IoThread(jobs), file)
+    let mut experiences = EXPERIENCES.take();
+    let result = flush(buffer, in_parallel, context, &mut experiences, &mut IoThread(jobs), file);
+    EXPERIENCES.set(experiences);
+    result
 }
 
 fn pre_prepare() {

@@ -21,6 +21,7 @@ mod key;
 mod member;
 mod merge;
 mod row;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -29,6 +30,7 @@ pub use key::{key_object, shown_key, Key, KeyMember};
 pub use member::{head, member};
 pub use merge::{merge, merge_by_existence};
 pub use row::{end_of, Fragment, ParsedRow};
+pub use scan::Piece;
 pub use write::{
     begin_columns, begin_existing, end, end_object, head_of_end, only_columns, raw_row, reopen, Opening,
 };

@@ -16,7 +16,7 @@ use crate::cdf::resource::sequence_rows::{COLUMNS, ROW_NUMBER};
 use crate::cdf::resource::{InstanceEnd, Resource, Role};
 
 /// The member that holds what an existing item gets, if that is not all. No property of CDF has an empty name.
-const EXISTING: &str = "";
+pub(super) const EXISTING: &str = "";
 
 /// An encoded row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
