@@ -560,3 +560,61 @@ def test_random_joins_give_what_local_ones_give(session, cdf, seed):
             ours, theirs = (sorted(session.execute(q).fetchall(), key=repr) for q in (query, expected))
             assert ours == theirs, f"seed {seed}: {query}"
     assert by_key > 30
+
+
+# ---- rows that belong to something else ----
+
+
+def test_points_are_read_of_the_staged_series_and_times(session, cdf):
+    session.execute("INSERT INTO timeseries (external_id) SELECT 's' || i FROM generate_series(1, 150) i")
+    session.execute(
+        """INSERT INTO datapoints (external_id, "timestamp", value)
+           SELECT 's' || i, '2024-01-01Z'::timestamptz + j * interval '1 hour', j FROM generate_series(1, 150) i, generate_series(0, 9) j"""
+    )
+    session.execute(
+        """CREATE TEMP TABLE staging AS SELECT 's' || i AS key, '2024-01-01Z'::timestamptz + j * interval '1 hour' AS at
+           FROM generate_series(141, 160) i, generate_series(3, 5) j"""
+    )
+    session.execute("INSERT INTO staging VALUES ('s1', NULL), (NULL, '2024-01-01Z')")
+    query = """FROM datapoints d JOIN staging s ON d.external_id = s.key AND d."timestamp" = s.at"""
+    plan = key_join(session, f"SELECT {query}")
+    assert plan["Key Cond"] == "(d.external_id = s.key)" and plan["Keys per Request"] == "100"
+    bounds = '(external_id = ANY (keys of the join)) AND (timestamp >= least of the join) AND (timestamp <= greatest of the join)'
+    assert plan["Plans"][1]["CDF Filter"] == bounds
+    cdf.admin_delete("requests")
+    assert session.execute(f"SELECT count(*), sum(value) {query}").fetchone() == (30, 120.0)
+    [asked] = requests(cdf)
+    assert asked["path"] == "/timeseries/data/list" and len(asked["body"]["items"]) == 20
+    assert {(item["start"], item["end"]) for item in [asked["body"] | item for item in asked["body"]["items"]]} == {
+        (1704078000000, 1704085200001)
+    }
+    cdf.admin_delete("requests")
+    left = """SELECT count(*) FROM staging s LEFT JOIN datapoints d ON d.external_id = s.key AND d."timestamp" = s.at WHERE d.value IS NULL"""
+    assert session.execute(left).fetchone() == (32,)
+    assert session.execute("SELECT count(*) FROM datapoints WHERE external_id IN (SELECT key FROM staging)").fetchone() == (110,)
+    with session.transaction():
+        deleted = session.execute("""DELETE FROM datapoints d USING staging s WHERE d.external_id = s.key AND d."timestamp" = s.at""")
+        assert deleted.rowcount == 30
+        assert session.execute(f"SELECT count(*) {query}").fetchone() == (0,)
+        assert "/timeseries/list" not in paths(cdf)
+    assert session.execute("SELECT count(*) FROM datapoints").fetchone() == (1470,)
+
+
+def test_rows_of_staged_sequences(session, cdf):
+    session.execute(
+        "INSERT INTO sequences (external_id, columns)"
+        """ SELECT 'q' || i, '[{"externalId": "c", "valueType": "LONG"}]' FROM generate_series(1, 6) i"""
+    )
+    session.execute(
+        """INSERT INTO sequence_rows (external_id, row_number, columns)
+           SELECT 'q' || i, j, jsonb_build_object('c', i * j) FROM generate_series(1, 6) i, generate_series(0, 9) j"""
+    )
+    session.execute("CREATE TEMP TABLE staging AS SELECT 'q' || i AS key, j AS n FROM generate_series(5, 7) i, generate_series(2, 4) j")
+    cdf.admin_delete("requests")
+    query = "SELECT count(*) FROM sequence_rows r JOIN staging s ON r.external_id = s.key AND r.row_number = s.n"
+    assert session.execute(query).fetchone() == (6,)
+    assert "/sequences/list" not in paths(cdf) and count(cdf, "/sequences/data/list") == 3
+    assert {(asked["body"]["start"], asked["body"]["end"]) for asked in requests(cdf, "/sequences/data/list")} == {(2, 5)}
+    with session.transaction():
+        assert session.execute("DELETE FROM sequence_rows r USING staging s WHERE r.external_id = s.key AND r.row_number = s.n").rowcount == 6
+    assert session.execute("SELECT count(*) FROM sequence_rows").fetchone() == (54,)

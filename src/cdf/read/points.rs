@@ -27,7 +27,7 @@ use crate::cdf::table::Binding;
 /// Points per request, at most, over all its series.
 const POINTS: usize = 100_000;
 /// Series per request, at most.
-const SERIES: usize = 100;
+pub(super) const SERIES: usize = 100;
 /// Series per page of their list.
 const SERIES_PER_LIST: usize = 1000;
 

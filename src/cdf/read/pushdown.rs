@@ -1,6 +1,7 @@
 //! Which conditions go into requests: for items as [`filter`] says, for instances as [`properties`] does.
 
 use super::condition::{is_order, Comparison, OperandKind};
+use super::points::SERIES;
 use super::{filter, properties};
 use crate::cdf::resource::{ColumnType, Filter, Role, Rule};
 use crate::cdf::table::{Binding, Part, Table};
@@ -30,14 +31,29 @@ pub fn filters_on(table: &Table, at: usize, comparison: Comparison) -> bool {
         }
 }
 
-/// Rows that one request asks for by their keys.
+/// Keys that one request asks for.
 pub fn keys_per_request(table: &Table) -> usize {
     let resource = table.options.resource;
-    if resource.is_in_raw_tables() {
+    if resource.holds_points() {
+        SERIES
+    } else if resource.is_in_raw_tables() || resource.owner.is_some() {
         1
     } else {
         resource.per_page
     }
+}
+
+/// Whether a column by itself names what a row belongs to.
+pub fn names_owner(table: &Table, column: usize) -> bool {
+    let ways = table.options.resource.owner.map_or(&[][..], |owner| owner.named_by);
+    ways.iter().any(|way| matches!(way, [role] if table.position_of(*role) == Some(column)))
+}
+
+/// Whether a column tells the rows of one owner apart, and can be asked for as a range.
+pub fn is_place(table: &Table, column: usize) -> bool {
+    let places = [Role::Timestamp, Role::RowNumber];
+    table.options.resource.owner.is_some()
+        && places.into_iter().any(|role| table.position_of(role) == Some(column))
 }
 
 /// Returns the type that a condition's value needs to be compared with a column in CDF.

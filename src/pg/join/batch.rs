@@ -19,6 +19,8 @@ pub struct OuterRows {
     groups: Vec<Vec<usize>>,
     /// The different keys, where a key has several values.
     composite: HashSet<Vec<Operand>>,
+    /// The least and the greatest value of each range.
+    ranges: Vec<(Operand, Operand)>,
     key_bytes: usize,
 }
 
@@ -43,6 +45,7 @@ impl OuterRows {
             by_key: HashMap::new(),
             groups: Vec::new(),
             composite: HashSet::new(),
+            ranges: Vec::new(),
             key_bytes: 0,
         }
     }
@@ -57,6 +60,7 @@ impl OuterRows {
         self.by_key.clear();
         self.groups.clear();
         self.composite.clear();
+        self.ranges.clear();
         self.key_bytes = 0;
         // SAFETY: the caller's promise.
         unsafe { pg_sys::MemoryContextReset(self.memory) };
@@ -90,6 +94,25 @@ impl OuterRows {
             bytes += if self.composite.insert(key.unwrap_or_default()) { taken } else { 0 };
         }
         self.key_bytes += bytes;
+    }
+
+    /// Widens the ranges to the values of a row that has a key.
+    pub fn widen(&mut self, values: Vec<Operand>) {
+        if self.ranges.is_empty() {
+            self.ranges = values.into_iter().map(|value| (value.clone(), value)).collect();
+            return;
+        }
+        for ((least, greatest), value) in self.ranges.iter_mut().zip(values) {
+            if place(&value) < place(least) {
+                *least = value;
+            } else if place(&value) > place(greatest) {
+                *greatest = value;
+            }
+        }
+    }
+
+    pub fn ranges(&self) -> Vec<(Operand, Operand)> {
+        self.ranges.clone()
     }
 
     /// Rows.
@@ -144,4 +167,12 @@ impl OuterRows {
 /// Bytes that a key takes.
 fn size(key: &Operand) -> usize {
     OVERHEAD + if let Operand::Text(text) = key { text.len() } else { 0 }
+}
+
+/// Where a value is in a range.
+fn place(value: &Operand) -> i64 {
+    match value {
+        Operand::Int(number) | Operand::Micros(number) => *number,
+        _ => 0,
+    }
 }

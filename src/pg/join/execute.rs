@@ -38,6 +38,7 @@ pub struct Join {
     memory: usize,
     conditions: *mut pg_sys::ExprState,
     keys: Vec<JoinKey<*mut pg_sys::ExprState>>,
+    ranges: Vec<JoinKey<*mut pg_sys::ExprState>>,
     outer: *mut pg_sys::PlanState,
     inner: *mut pg_sys::PlanState,
     /// The scans of the inner side, which are brought keys.
@@ -94,13 +95,16 @@ pub unsafe extern "C-unwind" fn begin_custom_scan(
 
         let parent = &raw mut (*node).ss.ps;
         let conditions = pg_sys::ExecInitQual(plan.conditions, parent);
-        let keys = plan.keys.iter().map(|key| JoinKey {
-            value: pg_sys::ExecInitExpr(key.value, parent),
-            value_type: key.value_type,
-            column: pg_sys::ExecInitExpr(key.column, parent),
-            column_type: key.column_type,
-        });
-        let keys: Vec<_> = keys.collect();
+        let initialised = |keys: &[JoinKey]| {
+            let keys = keys.iter().map(|key| JoinKey {
+                value: pg_sys::ExecInitExpr(key.value, parent),
+                value_type: key.value_type,
+                column: pg_sys::ExecInitExpr(key.column, parent),
+                column_type: key.column_type,
+            });
+            keys.collect::<Vec<_>>()
+        };
+        let (keys, ranges) = (initialised(&plan.keys), initialised(&plan.ranges));
         let mut scans = Vec::new();
         find_scans(inner, &mut scans);
         let descriptor = pg_sys::ExecGetResultType(outer);
@@ -112,6 +116,7 @@ pub unsafe extern "C-unwind" fn begin_custom_scan(
             conditions,
             batch: OuterRows::new(),
             keys,
+            ranges,
             outer,
             inner,
             scans,
@@ -208,6 +213,8 @@ impl Join {
         // SAFETY: the caller's promise.
         unsafe {
             loop {
+                // Many rows of one key, none of which is given, are joined without anybody being called.
+                pg_sys::check_for_interrupts!();
                 match self.step {
                     JoinStep::Fill => {
                         if !self.fill(node)? {
@@ -234,6 +241,7 @@ impl Join {
                         }
                         self.step = JoinStep::Rest(number + 1);
                         if !self.batch.is_joined(number) {
+                            pg_sys::MemoryContextReset((*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
                             self.put_outer(node, number);
                             self.put_inner(node, None);
                             if let Some(row) = given(node) {
@@ -267,11 +275,14 @@ impl Join {
                 unpack(row);
                 self.put(node, row, 0);
                 self.put_inner(node, None);
-                let keys = self.keys_of(node)?;
+                let keys = values(node, &self.keys)?;
+                // A row without a place in a range has no partner either.
+                let places = if keys.is_some() { values(node, &self.ranges)? } else { None };
                 let previous = pg_sys::MemoryContextSwitchTo(self.batch.memory());
                 let kept = compat::minimal_tuple(row);
                 pg_sys::MemoryContextSwitchTo(previous);
-                self.batch.add(kept, keys);
+                self.batch.add(kept, keys.filter(|_| places.is_some()));
+                places.into_iter().for_each(|places| self.batch.widen(places));
                 pg_sys::MemoryContextReset((*(*node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
             }
             if self.batch.len() == 0 {
@@ -282,7 +293,7 @@ impl Join {
                 return Ok(true);
             }
             let keys: Rc<[Vec<Operand>]> = self.batch.keys().into();
-            self.scans.iter().for_each(|scan| set_keys(*scan, keys.clone()));
+            self.scans.iter().for_each(|scan| set_keys(*scan, keys.clone(), self.batch.ranges()));
             if self.again {
                 pg_sys::ExecReScan(self.inner);
             }
@@ -291,22 +302,6 @@ impl Join {
             self.step = JoinStep::Read;
             Ok(true)
         }
-    }
-
-    /// The keys of the outer side's row that is in place; None if one of them is NULL.
-    ///
-    /// # Safety
-    /// As for `next`.
-    unsafe fn keys_of(&self, node: *mut pg_sys::CustomScanState) -> Result<Option<Vec<Operand>>, Error> {
-        let mut keys = Vec::with_capacity(self.keys.len());
-        for key in &self.keys {
-            // SAFETY: the caller's promise; what the expression gives is of its type.
-            match unsafe { operand(node, key.value, key.value_type) }? {
-                Some(key) => keys.push(key),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(keys))
     }
 
     /// Reads a row of the inner side, and looks for those of the batch that have its key.
@@ -423,6 +418,25 @@ impl Join {
             }
         }
     }
+}
+
+/// The values of the outer side's row that is in place; None if one of them is NULL.
+///
+/// # Safety
+/// The keys are those of the node's own join.
+unsafe fn values(
+    node: *mut pg_sys::CustomScanState,
+    keys: &[JoinKey<*mut pg_sys::ExprState>],
+) -> Result<Option<Vec<Operand>>, Error> {
+    let mut values = Vec::with_capacity(keys.len());
+    for key in keys {
+        // SAFETY: the caller's promise; what the expression gives is of its type.
+        match unsafe { operand(node, key.value, key.value_type) }? {
+            Some(value) => values.push(value),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(values))
 }
 
 /// The value of an expression over the joined row that is in place; None for NULL.

@@ -9,7 +9,7 @@ use super::kind::JoinKind;
 use super::leaves::{leaves, Leaf};
 use super::path::JoinPath;
 use super::plan::JoinKey;
-use crate::cdf::read::pushdown::keys_per_request;
+use crate::cdf::read::pushdown::{is_place, keys_per_request};
 use crate::cdf::read::Comparison;
 use crate::cdf::resource::Role;
 use crate::cdf::table::Table;
@@ -83,6 +83,10 @@ unsafe extern "C-unwind" fn propose(
             .collect();
         let Some(main) = main_key(&leaves, &keys) else { return };
         let main = keys.swap_remove(main);
+        let is_range =
+            |condition: &PushedCondition| leaves.iter().any(|leaf| range(leaf, condition).is_some());
+        let (ranges, keys): (Vec<_>, Vec<_>) =
+            keys.into_iter().partition(|(condition, _)| is_range(condition));
         let second = keys
             .into_iter()
             .find(|(condition, _)| leaves.iter().any(|leaf| is_space(leaf, condition.column)));
@@ -91,9 +95,10 @@ unsafe extern "C-unwind" fn propose(
         let Some(outer) = outer_path(root, outerrel, jointype, (*extra).sjinfo) else { return };
         let per_batch = leaves.iter().filter_map(|leaf| leaf.table.as_ref()).map(keys_per_batch).min();
         let Some(per_batch) = per_batch else { return };
-        let inner = inner_path(root, innerrel, &leaves, &keys, per_batch, (*outer).rows);
+        let inner = inner_path(root, innerrel, &leaves, &keys, &ranges, per_batch, (*outer).rows);
         let Some((inner, cost)) = inner else { return };
-        let path = JoinPath { kind, per_batch, keys: keys.into_iter().map(|(_, key)| key).collect() };
+        let sides = |keys: Vec<(PushedCondition, JoinKey)>| keys.into_iter().map(|(_, key)| key).collect();
+        let path = JoinPath { kind, per_batch, keys: sides(keys), ranges: sides(ranges) };
         let path = path.make(joinrel, outer, inner, (*extra).restrictlist, cost);
         pg_sys::add_path(joinrel, path);
     }
@@ -134,7 +139,7 @@ unsafe fn key(
         let sides = pointers::<pg_sys::Expr>((*clause.cast::<pg_sys::OpExpr>()).args);
         let column = sides.iter().copied().find(|side| column_of(*side, innerrel).is_some())?;
         let column_type = OperandType::of_key(column)?;
-        (condition.operand().is_of_keys())
+        (condition.operand().is_of_keys() || condition.operand() == OperandType::Timestamp)
             .then_some((condition, JoinKey { value, value_type: condition.operand(), column, column_type }))
     }
 }
@@ -156,7 +161,16 @@ fn main_key(leaves: &[Leaf], keys: &[(PushedCondition, JoinKey)]) -> Option<usiz
 fn by_key(leaf: &Leaf, condition: &PushedCondition) -> Option<PushedCondition> {
     let (table, column) = (leaf.table.as_ref()?, leaf.column(condition.column)?);
     let condition = condition.with(column, Comparison::AnyOf);
-    (joins_by(table, column) && condition.is_asked_of(table)).then_some(condition)
+    (joins_by(table, column) && condition.operand().is_of_keys() && condition.is_asked_of(table))
+        .then_some(condition)
+}
+
+/// The conditions that a table is asked by for a range of values that are compared with such a column.
+fn range(leaf: &Leaf, condition: &PushedCondition) -> Option<[PushedCondition; 2]> {
+    let (table, column) = (leaf.table.as_ref()?, leaf.column(condition.column)?);
+    let bounds = [Comparison::GreaterOrEqual, Comparison::LessOrEqual];
+    let bounds = bounds.map(|comparison| condition.with(column, comparison));
+    (is_place(table, column) && bounds.iter().all(|bound| bound.is_asked_of(table))).then_some(bounds)
 }
 
 /// Whether a column of the joined relation is the space of instances, which belongs to their keys.
@@ -201,6 +215,7 @@ unsafe fn inner_path(
     innerrel: *mut pg_sys::RelOptInfo,
     leaves: &[Leaf],
     keys: &[(PushedCondition, JoinKey)],
+    ranges: &[(PushedCondition, JoinKey)],
     per_batch: usize,
     outer_rows: f64,
 ) -> Option<(*mut pg_sys::Path, Estimate)> {
@@ -210,7 +225,7 @@ unsafe fn inner_path(
         let mut all = Estimate { rows: 0.0, startup: 0.0, total: 0.0 };
         let mut paths = std::ptr::null_mut();
         for leaf in leaves {
-            let conditions: Vec<(usize, PushedCondition)> = keys
+            let mut conditions: Vec<(usize, PushedCondition)> = keys
                 .iter()
                 .enumerate()
                 .filter_map(|(number, (condition, _))| {
@@ -220,8 +235,15 @@ unsafe fn inner_path(
                     Some((number, by_key(leaf, condition).or(space)?))
                 })
                 .collect();
+            for (number, (condition, _)) in ranges.iter().enumerate() {
+                let bounds = range(leaf, condition).into_iter().flatten();
+                conditions.extend(bounds.map(|bound| (number, bound)));
+            }
+            let is_main = |(number, condition): &(usize, PushedCondition)| {
+                *number == 0 && condition.comparison() == Comparison::AnyOf
+            };
             let path = match &leaf.table {
-                Some(table) if conditions.iter().any(|(number, _)| *number == 0) => {
+                Some(table) if conditions.iter().any(is_main) => {
                     let cost = estimate_by_keys(root, leaf.relation, table, outer_rows);
                     all.rows += cost.rows;
                     all.startup += cost.startup;

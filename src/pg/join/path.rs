@@ -27,6 +27,8 @@ pub struct JoinPath {
     pub per_batch: usize,
     /// The first one is what rows are found by.
     pub keys: Vec<JoinKey>,
+    /// What is asked for as the range of a batch's values.
+    pub ranges: Vec<JoinKey>,
 }
 
 impl JoinPath {
@@ -46,12 +48,14 @@ impl JoinPath {
         unsafe {
             let mut numbers = std::ptr::null_mut();
             let mut expressions = std::ptr::null_mut();
-            let first = [self.kind.to_integer(), i32::try_from(self.per_batch).unwrap_or(i32::MAX)];
-            let types = self.keys.iter().flat_map(|key| [key.value_type, key.column_type]);
+            let per_batch = i32::try_from(self.per_batch).unwrap_or(i32::MAX);
+            let first = [self.kind.to_integer(), per_batch, self.keys.len() as i32];
+            let all = self.keys.iter().chain(&self.ranges);
+            let types = all.clone().flat_map(|key| [key.value_type, key.column_type]);
             for number in first.into_iter().chain(types.map(OperandType::to_integer)) {
                 numbers = pg_sys::lappend_int(numbers, number);
             }
-            for key in &self.keys {
+            for key in all {
                 expressions = pg_sys::lappend(expressions, key.value.cast());
                 expressions = pg_sys::lappend(expressions, key.column.cast());
             }

@@ -28,6 +28,8 @@ pub struct JoinPlan {
     /// All conditions that a joined pair of rows has to fulfil.
     pub conditions: *mut pg_sys::List,
     pub keys: Vec<JoinKey>,
+    /// What is asked for as the range of a batch's values.
+    pub ranges: Vec<JoinKey>,
     pub outer: *mut pg_sys::Plan,
     pub inner: *mut pg_sys::Plan,
 }
@@ -41,11 +43,11 @@ impl JoinPlan {
             let numbers = integers((*plan).custom_private);
             let expressions = pointers::<pg_sys::Expr>((*plan).custom_exprs);
             let (Some(types), [conditions, expressions @ ..], &mut [outer, inner]) =
-                (numbers.get(2..), expressions, pointers::<pg_sys::Plan>((*plan).custom_plans))
+                (numbers.get(3..), expressions, pointers::<pg_sys::Plan>((*plan).custom_plans))
             else {
                 return Err(Error::internal("a join by key without sides"));
             };
-            let keys = types.chunks_exact(2).zip(expressions.chunks_exact(2)).filter_map(|(types, sides)| {
+            let all = types.chunks_exact(2).zip(expressions.chunks_exact(2)).filter_map(|(types, sides)| {
                 Some(JoinKey {
                     value: sides[0],
                     value_type: OperandType::from_integer(types[0])?,
@@ -53,11 +55,14 @@ impl JoinPlan {
                     column_type: OperandType::from_integer(types[1])?,
                 })
             });
+            let mut keys: Vec<JoinKey> = all.collect();
+            let ranges = keys.split_off((numbers[2] as usize).min(keys.len()));
             Ok(JoinPlan {
                 kind: JoinPlan::kind((*plan).custom_private),
                 per_batch: numbers[1] as usize,
                 conditions: conditions.cast(),
-                keys: keys.collect(),
+                keys,
+                ranges,
                 outer,
                 inner,
             })

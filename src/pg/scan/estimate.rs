@@ -16,6 +16,8 @@ const RECEIVED_ROW: f64 = 10.0;
 /// How many times cheaper a request for keys is taken to be where nobody knows how many rows the table has: a list of all
 /// might take any number of requests, while the keys are known to be few.
 const UNKNOWN: f64 = 10.0;
+/// The assumed number of what rows belong to: series with points, sequences with rows.
+const OWNERS: f64 = 200.0;
 /// The assumed number of keys in a list that is not known yet.
 const LISTED_KEYS: f64 = 10.0;
 
@@ -104,9 +106,14 @@ pub unsafe fn estimate_by_keys(
     // SAFETY: the caller's promise.
     unsafe {
         let tuples = (*baserel).tuples.max(1.0);
-        let rows = pg_sys::clamp_row_est(keys.min(tuples));
+        let resource = table.options.resource;
+        let of_one = if resource.owner.is_some() { (tuples / OWNERS).max(1.0) } else { 1.0 };
+        let rows = pg_sys::clamp_row_est((keys * of_one).min(tuples));
         let request = if was_analyzed(root, baserel) { REQUEST_COST } else { REQUEST_COST / UNKNOWN };
-        let requests = (keys / keys_per_request(table) as f64).ceil().max(1.0);
+        let mut requests = (keys / keys_per_request(table) as f64).ceil().max(1.0);
+        if resource.owner.is_some() {
+            requests = requests.max((rows / resource.per_page as f64).ceil());
+        }
         let local = &(*baserel).baserestrictcost;
         let startup = request + local.startup;
         let per_row = pg_sys::cpu_tuple_cost * RECEIVED_ROW + local.per_tuple;

@@ -11,7 +11,7 @@ use pgrx::PgMemoryContexts;
 use crate::cdf::activity::Activity;
 use crate::cdf::buffer::{Moment, Pending};
 use crate::cdf::error::Error;
-use crate::cdf::read::{self, CompositeKeys, Field, Operand, Query, Row, Statistics};
+use crate::cdf::read::{self, Comparison, CompositeKeys, Field, Operand, Query, Row, Statistics};
 use crate::cdf::table::{OnUnfit, Table};
 use crate::pg::ddl::options;
 use crate::pg::errors::OrRaise;
@@ -50,6 +50,8 @@ pub struct ScanState {
     /// The keys that the join has brought, each with a value for each of these numbers: those of the batch that is under
     /// way.
     keys: Rc<[Vec<Operand>]>,
+    /// The least and the greatest that the join has brought for its ranges, in the order of their numbers.
+    ranges: Vec<(Operand, Operand)>,
     /// Only what was written before this is seen.
     before: Option<Moment>,
     progress: ScanProgress,
@@ -108,6 +110,7 @@ pub unsafe extern "C-unwind" fn begin_foreign_scan(
             conditions: conditions.collect(),
             joined,
             keys: Rc::default(),
+            ranges: Vec::new(),
             writer: RowWriter::new((*relation).rd_att, context),
             table: Arc::new(table),
             connection,
@@ -205,11 +208,16 @@ pub unsafe fn is_joined_by_key(node: *mut pg_sys::ForeignScanState) -> bool {
 ///
 /// # Safety
 /// `node` is a scan of this module that has begun, and not only to be explained.
-pub unsafe fn set_keys(node: *mut pg_sys::ForeignScanState, keys: Rc<[Vec<Operand>]>) {
+pub unsafe fn set_keys(
+    node: *mut pg_sys::ForeignScanState,
+    keys: Rc<[Vec<Operand>]>,
+    ranges: Vec<(Operand, Operand)>,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         if let Some(state) = (*node).fdw_state.cast::<ScanState>().as_mut() {
             state.keys = keys;
+            state.ranges = ranges;
         }
     }
 }
@@ -355,16 +363,30 @@ impl ScanState {
             return Ok(None);
         }
         for (number, condition) in &self.joined {
+            let range = || self.ranges.get(*number);
+            let bound = match condition.comparison() {
+                Comparison::GreaterOrEqual => range().map(|(least, _)| least),
+                Comparison::LessOrEqual => range().map(|(_, greatest)| greatest),
+                _ => None,
+            };
+            if condition.comparison() != Comparison::AnyOf {
+                if let Some(operand) = bound.cloned() {
+                    let (column, comparison) = (condition.column, condition.comparison());
+                    conditions.push(read::Condition { column, comparison, operand });
+                }
+                continue;
+            }
             let values: HashSet<&Operand> = self.keys.iter().filter_map(|key| key.get(*number)).collect();
             let operand = Operand::List(values.into_iter().cloned().collect());
             let (column, comparison) = (condition.column, condition.comparison());
             conditions.push(read::Condition { column, comparison, operand });
         }
-        let composite = (self.joined.len() > 1).then(|| {
+        let parts = self.joined.iter().filter(|(_, condition)| condition.comparison() == Comparison::AnyOf);
+        let composite = (parts.clone().count() > 1).then(|| {
             let of_columns = |key: &Vec<Operand>| {
-                self.joined.iter().filter_map(|(number, _)| key.get(*number).cloned()).collect()
+                parts.clone().filter_map(|(number, _)| key.get(*number).cloned()).collect()
             };
-            let columns = self.joined.iter().map(|(_, condition)| condition.column).collect();
+            let columns = parts.clone().map(|(_, condition)| condition.column).collect();
             CompositeKeys { columns, keys: self.keys.iter().map(of_columns).collect() }
         });
         // Errors about values name the row by its keys.

@@ -77,12 +77,14 @@ pub unsafe fn explain_scan(
                 condition(name, *comparison, &deparse(*value))
             })
             .collect();
-        filters.extend(
-            planned
-                .joined
-                .iter()
-                .map(|(_, key)| condition(&table.names[key.column], key.comparison(), "keys of the join")),
-        );
+        filters.extend(planned.joined.iter().map(|(_, key)| {
+            let value = match key.comparison() {
+                Comparison::GreaterOrEqual => "least of the join",
+                Comparison::LessOrEqual => "greatest of the join",
+                _ => "keys of the join",
+            };
+            condition(&table.names[key.column], key.comparison(), value)
+        }));
         if !filters.is_empty() {
             text(es, c"CDF Filter", &filters.join(" AND "));
         }

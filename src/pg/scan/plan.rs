@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::cdf::read::pushdown::keep_effective;
+use crate::cdf::read::pushdown::{keep_effective, names_owner};
 use crate::cdf::read::Comparison;
 use crate::cdf::resource::Role;
 use crate::cdf::table::Table;
@@ -98,7 +98,7 @@ pub fn joins_by(table: &Table, column: usize) -> bool {
     // Instances of several spaces may have one external id.
     let of_instances =
         table.options.resource.is_behind_view() && Some(column) == table.position_of(Role::ExternalId);
-    of_instances || is_key(table, column)
+    of_instances || is_key(table, column) || names_owner(table, column)
 }
 
 /// Whether the member of an equivalence class is the column that `attribute` points to.

@@ -87,6 +87,7 @@ impl OperandType {
             pg_sys::INT2OID => OperandType::Int2,
             pg_sys::INT4OID => OperandType::Int4,
             pg_sys::INT8OID => OperandType::Int8,
+            pg_sys::TIMESTAMPTZOID => OperandType::Timestamp,
             _ => return None,
         })
     }
