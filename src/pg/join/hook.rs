@@ -189,6 +189,15 @@ fn keys_per_batch(table: &Table) -> usize {
     }
 }
 
+/// How many different values an expression probably has in so many rows.
+unsafe fn different(root: *mut pg_sys::PlannerInfo, value: *mut pg_sys::Expr, rows: f64) -> f64 {
+    // SAFETY: the caller passes an expression of a join that is being planned.
+    unsafe {
+        let values = pg_sys::lappend(std::ptr::null_mut(), value.cast());
+        pg_sys::estimate_num_groups(root, values, rows, std::ptr::null_mut(), std::ptr::null_mut())
+    }
+}
+
 /// The path of the outer side, whose rows must each be different where the join is in place of one with any of them.
 unsafe fn outer_path(
     root: *mut pg_sys::PlannerInfo,
@@ -244,11 +253,16 @@ unsafe fn inner_path(
             };
             let path = match &leaf.table {
                 Some(table) if conditions.iter().any(is_main) => {
-                    let cost = estimate_by_keys(root, leaf.relation, table, outer_rows);
+                    // Staged keys are usually different, but for those of what many staged rows belong to.
+                    let wanted = match table.options.resource.owner {
+                        None => outer_rows,
+                        Some(_) => different(root, keys[0].1.value, outer_rows),
+                    };
+                    let cost = estimate_by_keys(root, leaf.relation, table, wanted);
                     all.rows += cost.rows;
                     all.startup += cost.startup;
                     all.total += cost.total;
-                    let one = estimate_by_keys(root, leaf.relation, table, outer_rows.min(per_batch as f64));
+                    let one = estimate_by_keys(root, leaf.relation, table, wanted.min(per_batch as f64));
                     path_by_keys(root, leaf.relation, &one, &conditions)
                 }
                 // Read as a whole, for each batch anew.

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use super::pushdown::pushed;
-use crate::cdf::read::pushdown::keys_per_request;
+use crate::cdf::read::pushdown::{keys_per_request, names_owner};
 use crate::cdf::read::Comparison;
 use crate::cdf::resource::Role;
 use crate::cdf::table::{Binding, Table};
@@ -63,11 +63,13 @@ pub unsafe fn estimate(
         };
         let mut sent = std::ptr::null_mut();
         let mut keys: Option<f64> = None;
+        let mut names_owners = table.options.resource.owner.is_none();
         for info in pointers::<pg_sys::RestrictInfo>(clauses) {
             let Some(found) = pushed(root, baserel, table, (**info).clause) else {
                 continue;
             };
             sent = pg_sys::lappend(sent, (*info).cast());
+            names_owners |= names_owner(table, found.condition.column);
             if is_key(table, found.condition.column) {
                 let many = match found.condition.comparison() {
                     Comparison::Equal => 1.0,
@@ -82,6 +84,10 @@ pub unsafe fn estimate(
         let received = pg_sys::clamp_row_est(keys.unwrap_or(tuples * selectivity(sent)));
         let resource = table.options.resource;
         let mut requests = (received / resource.per_page as f64).ceil().max(1.0);
+        // All that rows may belong to is listed, and then asked for its rows.
+        if !names_owners {
+            requests += 1.0 + (OWNERS / keys_per_request(table) as f64).ceil();
+        }
         // RAW is asked for one row at a time.
         if let Some(keys) = keys.filter(|_| resource.is_in_raw_tables()) {
             requests = keys;
@@ -107,9 +113,14 @@ pub unsafe fn estimate_by_keys(
     unsafe {
         let tuples = (*baserel).tuples.max(1.0);
         let resource = table.options.resource;
-        let of_one = if resource.owner.is_some() { (tuples / OWNERS).max(1.0) } else { 1.0 };
+        let analyzed = was_analyzed(root, baserel);
+        let of_one = match resource.owner {
+            None => 1.0,
+            Some(_) if analyzed => (tuples / OWNERS).max(1.0),
+            Some(_) => (tuples / OWNERS / UNKNOWN).max(1.0),
+        };
         let rows = pg_sys::clamp_row_est((keys * of_one).min(tuples));
-        let request = if was_analyzed(root, baserel) { REQUEST_COST } else { REQUEST_COST / UNKNOWN };
+        let request = if analyzed { REQUEST_COST } else { REQUEST_COST / UNKNOWN };
         let mut requests = (keys / keys_per_request(table) as f64).ceil().max(1.0);
         if resource.owner.is_some() {
             requests = requests.max((rows / resource.per_page as f64).ceil());
