@@ -24,6 +24,7 @@ from venvs import PLACE, Ran, missing, needed, run
 DRIVERS = {
     "PSQLODBC": ("/usr/lib/x86_64-linux-gnu/odbc/psqlodbcw.so", "/usr/lib/aarch64-linux-gnu/odbc/psqlodbcw.so"),
     "PGJDBC": ("/usr/share/java/postgresql.jar",),
+    "JAVA": ("/usr/bin/java",),
 }
 # What the pages need: the environment, and packages in it, or drivers.
 PAGES = {
@@ -40,7 +41,7 @@ PAGES = {
     "petl.md": ("python", "petl", "psycopg2-binary"),
     "django.md": ("python", "django", "psycopg"),
     "odbc.md": ("python", "pyodbc", "PSQLODBC"),
-    "spark.md": ("python", "pyspark", "PGJDBC"),
+    "spark.md": ("python", "pyspark", "PGJDBC", "JAVA"),
     "sling.md": ("python", "sling-linux-amd64"),
 }
 FOLDER = ROOT / "docs" / "clients"
@@ -109,7 +110,7 @@ class Follower(Reader):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(cluster, cdf, matrix, page, tmp_path):
     environment, *wanted = PAGES[page]
-    tool = page.removesuffix(".md")
+    tool = f"docs/clients/{page}"
     needed(matrix, tool, *(name for name in wanted if name not in DRIVERS), environment=environment)
     drivers = {}
     for name in wanted:

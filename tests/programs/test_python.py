@@ -109,7 +109,7 @@ TOOLS = {
         ("pyspark",),
         insert=("append",),
         one=False,
-        files=(("PGJDBC", DRIVERS["PGJDBC"], "Debian's libpostgresql-jdbc-java"), ("JAVA", ("/usr/bin/java",), "Java")),
+        files=(("PGJDBC", DRIVERS["PGJDBC"], "Debian's libpostgresql-jdbc-java"), ("JAVA", DRIVERS["JAVA"], "Java")),
     ),
 }
 
