@@ -97,7 +97,7 @@ TOOLS = {
         upsert=("update_conflicts", "update_or_create"),
         notices=True,
     ),
-    "psqlODBC": Tool(
+    "psqlODBC through pyodbc": Tool(
         "with_pyodbc.py",
         ("pyodbc",),
         insert=("executemany", "executemany; UseDeclareFetch=1;UseServerSidePrepare=0"),
