@@ -305,3 +305,31 @@ pub(super) fn named(body: &BodyRows<'_>, rows: &[usize]) -> Vec<String> {
 pub(super) fn names(body: &BodyRows<'_>, rows: &[usize]) -> String {
     list_names(named(body, rows).iter(), rows.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_sent_as_it_is_is_never_parsed() {
+        let body = Body::of(["{\"externalId\":\"a\"}", "no JSON", "{\"externalId\":\"b\"}"]);
+        let rows = BodyRows::of(&body);
+        assert_eq!(create_body(&rows, &rows.all(), false).unwrap(), body.bytes);
+        let part = create_body(&rows, &[0, 2], false).unwrap();
+        assert_eq!(part, "{\"items\":[{\"externalId\":\"a\"},{\"externalId\":\"b\"}]}");
+        assert!(create_body(&rows, &[0], true).is_err(), "nulls are found by parsing");
+        assert_eq!(named(&rows, &[1]), ["no JSON"]);
+    }
+
+    #[test]
+    fn the_rows_of_a_request_are_parsed_once() {
+        let row = "{\"externalId\":\"s\",\"rowNumber\":7,\"columns\":{}}";
+        let body = Body::of([row, "{\"name\":\"without a key\"}"]);
+        let rows = BodyRows::of(&body);
+        let parsed = rows.parsed().unwrap().as_ptr();
+        assert_eq!(named(&rows, &rows.all()), ["\"s\" row 7", "{\"name\":\"without a key\"}"]);
+        let of_s = matching(&rows, &rows.all(), &[Identity::ExternalId("s".into())]).unwrap();
+        assert_eq!((of_s, key_of(&rows, 1).unwrap()), (vec![0], None));
+        assert!(std::ptr::eq(rows.parsed().unwrap().as_ptr(), parsed));
+    }
+}
