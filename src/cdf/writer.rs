@@ -128,10 +128,20 @@ impl Writer {
                         return Ok(());
                     }
                 }
-                let point = encoder.encode(table, row, &mut self.fragment)?;
-                buffer.push_point(lane, subtransaction, mode, &point, spill)
+                self.insert_any_point(Target { buffer, subtransaction, spill }, lane, row)
             }
         }
+    }
+
+    /// As [`Writer::insert`], of any point. Apart from the fast path, which would be slower with this beside it.
+    #[inline(never)]
+    fn insert_any_point(&mut self, target: Target<'_>, lane: usize, row: &[Cell<'_>]) -> Result<(), Error> {
+        let Encoder::Points(encoder) = &self.encoder else {
+            return Err(Error::internal("a point without its encoder"));
+        };
+        let Target { buffer, subtransaction, spill } = target;
+        let point = encoder.encode(&self.table, row, &mut self.fragment)?;
+        buffer.push_point(lane, subtransaction, self.upsert, &point, spill)
     }
 
     /// Returns the key that identifies the row among existing ones; None if it has no key. Refuses a row that CDF would not
