@@ -64,6 +64,7 @@ FUZZ_CASES ?= 200000
 
 fuzz: setup-build ## Random input for the parsers, for longer than in the tests (FUZZ_CASES=N)
 	@PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked --release --no-default-features --lib -- fuzz keeps_what_was_read of_any_message
+	@PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked --release -p cdf-gateway-api -- fuzz
 
 bench: setup ## Measure loads against local tables and the Python SDK, and write docs/performance.md
 	@scripts/build.sh extension

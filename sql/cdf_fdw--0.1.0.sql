@@ -78,6 +78,10 @@ CREATE TABLE cdf_registrations (
 
 REVOKE ALL ON TABLE cdf_registrations FROM PUBLIC;
 
+-- Without a policy, nobody but the owner and superusers has any row. Rights alone would let the members of pg_write_all_data
+-- make themselves registrars.
+ALTER TABLE cdf_registrations ENABLE ROW LEVEL SECURITY;
+
 COMMENT ON TABLE cdf_registrations IS 'The registrations, for the functions of cdf_fdw. The view cdf_credentials shows them.';
 
 -- The number of a role that was dropped would be another role's where the dump is restored.

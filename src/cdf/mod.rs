@@ -15,6 +15,7 @@ pub mod explain;
 mod fuzz;
 pub mod hash;
 pub mod http;
+pub mod options;
 pub mod read;
 #[doc(hidden)]
 pub mod rehearsal;

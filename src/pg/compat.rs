@@ -35,6 +35,46 @@ pub unsafe fn checked_as(query: *mut pg_sys::Query, entry: *mut pg_sys::RangeTbl
     }
 }
 
+/// A relation that a query uses, and the rights that it takes.
+pub struct NeededRights {
+    pub relation: pg_sys::Oid,
+    /// Whose rights; InvalidOid: the current role's.
+    pub user: pg_sys::Oid,
+    pub wanted: pg_sys::AclMode,
+    /// Columns, counted from `FirstLowInvalidHeapAttributeNumber`.
+    pub selected: *mut pg_sys::Bitmapset,
+    pub inserted: *mut pg_sys::Bitmapset,
+    pub updated: *mut pg_sys::Bitmapset,
+}
+
+/// The rights that a query takes, those of the queries within it apart.
+///
+/// # Safety
+/// The query was analysed and rewritten.
+pub unsafe fn needed_rights(query: *mut pg_sys::Query) -> Vec<NeededRights> {
+    // SAFETY: the caller's promise: the lists are of nodes of these types.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let entries = pointers::<pg_sys::RangeTblEntry>((*query).rtable)
+            .iter()
+            .filter(|entry| (***entry).rtekind == pg_sys::RTEKind::RTE_RELATION);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let entries = pointers::<pg_sys::RTEPermissionInfo>((*query).rteperminfos).iter();
+        let needed = entries.map(|entry| {
+            let entry = &**entry;
+            NeededRights {
+                relation: entry.relid,
+                user: entry.checkAsUser,
+                wanted: entry.requiredPerms,
+                selected: entry.selectedCols,
+                inserted: entry.insertedCols,
+                updated: entry.updatedCols,
+            }
+        });
+        needed.collect()
+    }
+}
+
 /// Returns the role whose rights on the table of a scan are checked; InvalidOid: the current one.
 ///
 /// # Safety

@@ -1,5 +1,6 @@
 //! Everything that knows PostgreSQL: a thin layer over [`crate::cdf`].
 
+mod catalog;
 mod compat;
 mod ddl;
 mod encoding;

@@ -10,6 +10,7 @@ readable   a directory whose files the server can read
 authority  a private certificate authority, whose files are there
 proxy      a proxy that only records requests
 site       a database of its own
+key_file   a file of keys for its sessions
 npgsql     the .NET driver; `net` is a connection through it
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
 import psycopg
 import pytest
@@ -26,7 +28,7 @@ from faults import create_missing_series, register
 from fronts import Authority, Proxy
 from npgsql import PLACE, Connection, Npgsql
 from psycopg import sql
-from sites import Site
+from sites import KeyFile, Site
 from support import Api, Scratch
 
 
@@ -170,6 +172,18 @@ def proxy() -> Iterator[Proxy]:
     running = Proxy()
     yield running
     running.close()
+
+
+@pytest.fixture
+def key_file(site, readable):
+    file = KeyFile(site, readable)
+    file.write(token_hex(32))
+    file.use(file.path)
+    before = len(site.cluster.log())
+    yield file
+    # Whatever went wrong: no key is in the server log.
+    log = site.cluster.log()[before:]
+    assert not any(key[:16] in log for key in file.keys)
 
 
 @pytest.fixture(scope="module")

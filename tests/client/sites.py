@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 from psycopg import ClientCursor, sql
@@ -83,3 +85,30 @@ def make_registrar(site: Site, without: str | None = None) -> None:
         for right, grant in RIGHTS.items():
             if right != without:
                 connection.execute(grant)
+
+
+class KeyFile:
+    """A file of keys that the server can use, and a database whose sessions use it."""
+
+    def __init__(self, site, directory: Path):
+        self.site = site
+        self.path = directory / "keys"
+        self.owner = os.stat(site.cluster.data_dir).st_uid
+        self.keys: list[str] = []
+
+    def write(self, *keys: str, text: str | None = None, mode: int = 0o600, owner: int | None = None) -> None:
+        """Keys, the first one first."""
+        self.keys += keys
+        self.path.unlink(missing_ok=True)
+        self.path.write_text("\n".join(["# of a test", *keys, ""]) if text is None else text)
+        os.chown(self.path, self.owner if owner is None else owner, -1)
+        self.path.chmod(mode)
+
+    def use(self, path: str | Path | None) -> None:
+        """For sessions that begin from now on."""
+        with self.site.superuser() as connection:
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} SET cdf_fdw.secret_key_file = {}").format(
+                    sql.Identifier(self.site.database), sql.Literal("" if path is None else str(path))
+                )
+            )

@@ -149,3 +149,19 @@ def test_what_is_no_address_of_a_proxy(site, address):
     with site.superuser() as connection, refused("HV00J", "proxy") as told:
         make_server(connection, "https://cdf.example.com", proxy=address)
     assert "geheim" not in str(told.value)
+
+
+def test_a_proxy_is_talked_to_encrypted_or_is_here(site):
+    """As every address in an option: a superuser may allow others."""
+    with site.superuser() as connection:
+        for address in ("http://proxy.example.com:3128", "http://10.0.0.1", "HTTP://localhost.example.com"):
+            with refused("HV00J", "proxy", "http://", "cdf_fdw.allow_http", "HTTPS_PROXY"):
+                make_server(connection, "https://cdf.example.com", proxy=address)
+        for address in ("https://proxy.example.com:3128", "http://localhost:3128", "http://[::1]:3128"):
+            make_server(connection, "https://cdf.example.com", proxy=address)
+        connection.execute("SET cdf_fdw.allow_http = on")
+        make_server(connection, "https://cdf.example.com", proxy="http://proxy.example.com:3128")
+        # What was allowed once is not any more.
+        connection.execute("SET cdf_fdw.allow_http = off")
+        with refused("HV00J", "proxy"):
+            site.register(connection, base_url="https://cdf.example.com")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from contextlib import contextmanager
-from pathlib import Path
 from secrets import token_hex
 
 import psycopg
@@ -16,45 +15,6 @@ from sites import make_registrar
 from support import names, refused
 
 HAND_MADE = {"project": "test-project", "client_id": "test-client", "scope": "x/.default"}
-
-
-class KeyFile:
-    """A file of keys that the server can use, and a database whose sessions use it."""
-
-    def __init__(self, site, directory: Path):
-        self.site = site
-        self.path = directory / "keys"
-        self.owner = os.stat(site.cluster.data_dir).st_uid
-        self.keys: list[str] = []
-
-    def write(self, *keys: str, text: str | None = None, mode: int = 0o600, owner: int | None = None) -> None:
-        """Keys, the first one first."""
-        self.keys += keys
-        self.path.unlink(missing_ok=True)
-        self.path.write_text("\n".join(["# of a test", *keys, ""]) if text is None else text)
-        os.chown(self.path, self.owner if owner is None else owner, -1)
-        self.path.chmod(mode)
-
-    def use(self, path: str | Path | None) -> None:
-        """For sessions that begin from now on."""
-        with self.site.superuser() as connection:
-            connection.execute(
-                sql.SQL("ALTER DATABASE {} SET cdf_fdw.secret_key_file = {}").format(
-                    sql.Identifier(self.site.database), sql.Literal("" if path is None else str(path))
-                )
-            )
-
-
-@pytest.fixture
-def key_file(site, readable):
-    file = KeyFile(site, readable)
-    file.write(token_hex(32))
-    file.use(file.path)
-    before = len(site.cluster.log())
-    yield file
-    # Whatever went wrong: no key is in the server log.
-    log = site.cluster.log()[before:]
-    assert not any(key[:16] in log for key in file.keys)
 
 
 def secret(site, role: str | None = "etl", server: str = "cdf", option: str = "client_secret") -> str | None:

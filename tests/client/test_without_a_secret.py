@@ -209,6 +209,19 @@ def test_a_session_gets_tokens_by_its_key(site, admin, api, bound):
     assert names(site.emulator, "events") == ["one", "three", "two"]
 
 
+def test_options_of_a_session_are_told_plainly(site, admin):
+    admin.execute("DROP USER MAPPING FOR etl SERVER cdf")
+    for options, words in (
+        ("session_id 'abc', session_key 'k'", ('"session_id"', '"abc" is not a whole number above 0')),
+        ("session_id '0', session_key 'k'", ("whole number above 0",)),
+        ("session_id '7'", ('"session_key" is required beside "session_id"',)),
+        ("session_key 'geheim'", ('"session_id" is required beside "session_key"',)),
+    ):
+        with refused("HV00J", *words) as told:
+            admin.execute(f"CREATE USER MAPPING FOR etl SERVER cdf OPTIONS (project 'p', {options})")
+        assert "geheim" not in str(told.value)
+
+
 def test_a_wrong_key_or_project_is_told(site, admin, bound):
     for key, project in (("wrong", "test-project"), (bound[1], "other")):
         map_session(admin, (bound[0], key))

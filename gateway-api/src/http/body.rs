@@ -237,4 +237,77 @@ mod tests {
         );
         assert_eq!(read(&headers, Body::from("no")).await.unwrap_err().status, StatusCode::BAD_REQUEST);
     }
+
+    mod fuzz {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        /// JSON of any form, of which every text is a secret; some of it is damaged.
+        fn sent() -> impl Strategy<Value = Vec<u8>> {
+            let name = prop::sample::select(vec!["items", "auth", "a", "update", "ü\\u0041", ""]);
+            let leaf = prop::sample::select(vec![
+                r#""geheim""#,
+                r#""geheim\u0000""#,
+                "null",
+                "true",
+                "17",
+                "1e999",
+                r#""""#,
+            ]);
+            let value = leaf.prop_map(str::to_owned).prop_recursive(5, 40, 5, move |inner| {
+                let members =
+                    prop::collection::vec((name.clone(), inner.clone()), 0..5).prop_map(|members| {
+                        let members: Vec<String> =
+                            members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+                        format!("{{{}}}", members.join(","))
+                    });
+                let elements =
+                    prop::collection::vec(inner, 0..5).prop_map(|all| format!("[{}]", all.join(",")));
+                prop_oneof![3 => members, 1 => elements]
+            });
+            let deep =
+                (1usize..3000).prop_map(|levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels)));
+            let text = prop_oneof![20 => value, 1 => deep].prop_map(String::into_bytes);
+            let whole = prop_oneof![9 => text, 1 => prop::collection::vec(any::<u8>(), 0..99)];
+            let damage = prop::option::weighted(0.3, (any::<prop::sample::Index>(), any::<u8>()));
+            (whole, damage).prop_map(|(mut bytes, damage)| {
+                if let Some((at, byte)) = damage.filter(|_| !bytes.is_empty()) {
+                    let at = at.index(bytes.len());
+                    bytes[at] = byte;
+                }
+                bytes
+            })
+        }
+
+        proptest! {
+            #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+            #[test]
+            fn a_body_is_read_or_refused_without_its_values(bytes in sent(), packed in any::<bool>()) {
+                let mut headers = HeaderMap::new();
+                if packed {
+                    headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
+                }
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                let mut told = Vec::new();
+                match runtime.block_on(read(&headers, Body::from(bytes.clone()))) {
+                    Err(error) => told.push(error),
+                    Ok(mut fields) => {
+                        let object = serde_json::from_slice::<Value>(&bytes).is_ok_and(|value| value.is_object());
+                        prop_assert!(packed || object);
+                        told.extend(fields.required_text("a").err());
+                        told.extend(fields.flag("update").err());
+                        told.extend(fields.names("auth").err());
+                        told.extend(fields.items(3).err());
+                        told.extend(fields.number("").err());
+                    }
+                }
+                for error in told {
+                    prop_assert!(!error.message.contains("geheim"), "{}", error.message);
+                    prop_assert!(error.status.is_client_error());
+                }
+            }
+        }
+    }
 }

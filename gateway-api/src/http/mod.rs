@@ -285,4 +285,30 @@ mod tests {
             assert!(Page::read(Some(wrong)).is_err(), "{wrong}");
         }
     }
+
+    mod fuzz {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        proptest! {
+            #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+            #[test]
+            fn a_query_is_read_or_refused(text in "(limit=|cursor=|includeBuiltIns=|&|%|[0-9a-f]{0,6}|.{0,3}){0,6}") {
+                if let Ok(page) = Page::read(Some(&text)) {
+                    prop_assert!((1..=100).contains(&page.limit));
+                    prop_assert!(!page.after.contains('\0'));
+                }
+            }
+
+            #[test]
+            fn a_cursor_is_one_name(text in ".{0,20}") {
+                match after(Some(&cursor(&text))) {
+                    Ok(name) => prop_assert_eq!(name, text),
+                    Err(_) => prop_assert!(text.contains('\0')),
+                }
+            }
+        }
+    }
 }

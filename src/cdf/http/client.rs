@@ -165,7 +165,19 @@ impl Client {
             owed: Owed::Inspection,
         };
         let url = connection.url(&request.endpoint.target())?;
-        let response = self.send_to(connection, url, &request, limits).await?;
+        let response =
+            self.send_to(connection, url, &request, limits).await.map_err(|error| match error {
+                // CDF has this endpoint: what has answered is something else.
+                RequestError::Api(api) if api.status == 404 => no_endpoint(
+                    &connection.name(),
+                    &connection.project,
+                    &api.message,
+                    api.trace(),
+                    api.unsure,
+                )
+                .into(),
+                other => other,
+            })?;
         let mut answer: Value = response.json()?;
         Ok(Inspection {
             subject: answer["subject"].as_str().unwrap_or_default().to_owned(),

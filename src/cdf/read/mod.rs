@@ -5,6 +5,8 @@ mod condition;
 pub mod existing;
 mod field;
 mod filter;
+#[cfg(test)]
+mod fuzz;
 mod instances;
 mod items;
 mod journal;

@@ -129,7 +129,7 @@ impl SequenceRowPages {
 }
 
 /// Returns the rows of an answer, each as an object of its own.
-fn items(mut answer: Value) -> Vec<Value> {
+pub(super) fn items(mut answer: Value) -> Vec<Value> {
     let columns: Vec<String> = answer["columns"]
         .as_array()
         .into_iter()

@@ -195,7 +195,7 @@ pub struct View {
 
 impl View {
     /// Reads a definition as CDF answers it.
-    fn read(view: &Value) -> Option<View> {
+    pub(in crate::cdf) fn read(view: &Value) -> Option<View> {
         let text = |name: &str| view[name].as_str().map(str::to_owned);
         let name =
             ViewName { space: text("space")?, external_id: text("externalId")?, version: text("version")? };

@@ -13,6 +13,7 @@ use pgrx::spi::quote_identifier;
 
 use super::options::{self, Stored};
 use crate::cdf::error::{Error, Kind};
+use crate::pg::catalog;
 use crate::pg::errors::OrRaise;
 use crate::pg::list::pointers;
 use crate::pg::ours;
@@ -193,7 +194,7 @@ pub unsafe fn mappings() -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
     let mut found = Vec::new();
     // SAFETY: the columns are not null, and of type oid.
     unsafe {
-        scan(pg_sys::UserMappingRelationId, std::ptr::null_mut(), |values, _| {
+        catalog::scan(pg_sys::UserMappingRelationId, std::ptr::null_mut(), |values, _| {
             let column = |number: u32| pg_sys::Oid::from(values[number as usize - 1].value() as u32);
             found.push((
                 column(pg_sys::Anum_pg_user_mapping_umserver),
@@ -202,40 +203,6 @@ pub unsafe fn mappings() -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
         });
     }
     found
-}
-
-/// Returns the rows of a catalog, as values and null flags.
-unsafe fn scan(
-    catalog: pg_sys::Oid,
-    snapshot: pg_sys::Snapshot,
-    mut row: impl FnMut(&[pg_sys::Datum], &[bool]),
-) {
-    // SAFETY: a scan of a catalog without its index; each tuple is valid until the next one, and has a value for each
-    // column.
-    unsafe {
-        let relation = pg_sys::table_open(catalog, pg_sys::AccessShareLock as c_int);
-        let scan = pg_sys::systable_beginscan(
-            relation,
-            pg_sys::InvalidOid,
-            false,
-            snapshot,
-            0,
-            std::ptr::null_mut(),
-        );
-        let columns = (*relation).rd_att;
-        let mut values = vec![pg_sys::Datum::null(); (*columns).natts as usize];
-        let mut nulls = vec![false; values.len()];
-        loop {
-            let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
-            }
-            pg_sys::heap_deform_tuple(tuple, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
-            row(&values, &nulls);
-        }
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
-    }
 }
 
 /// The next hook is called without pgrx's guard, which would drop most of an error's fields. This frame holds nothing
@@ -277,7 +244,7 @@ unsafe extern "C-unwind" fn check_server(server: pg_sys::Oid) {
         }
         let stored = Stored::read(before.options);
         let mut after = Stored::read(std::ptr::null_mut());
-        scan(pg_sys::ForeignServerRelationId, &raw mut pg_sys::SnapshotSelfData, |values, nulls| {
+        catalog::scan(pg_sys::ForeignServerRelationId, &raw mut pg_sys::SnapshotSelfData, |values, nulls| {
             let at = |number: u32| number as usize - 1;
             let is_it = values[at(pg_sys::Anum_pg_foreign_server_oid)].value() as u32 == server.to_u32();
             let options = at(pg_sys::Anum_pg_foreign_server_srvoptions);
@@ -300,7 +267,7 @@ unsafe extern "C-unwind" fn check_server(server: pg_sys::Oid) {
                     role_name(other)
                 ),
             )
-            .detail("Tokens and rows of that role would be sent there.")
+            .detail("Tokens and rows of that role would be sent that way.")
             .hint("Make another server, or ask a superuser.");
             Err(error).or_raise()
         }

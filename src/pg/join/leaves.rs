@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use crate::cdf::table::Table;
 use crate::pg::ddl::options;
 use crate::pg::list::pointers;
+use crate::pg::plan::rights::check_planned;
 use crate::pg::scan::plan::get_foreign_paths;
 
 /// A relation that is read as a whole: a foreign table of this extension, or another table.
@@ -57,7 +58,9 @@ pub unsafe fn leaves(root: *mut pg_sys::PlannerInfo, relation: *mut pg_sys::RelO
         if found.iter().any(|leaf| is_ours(leaf.relation)) {
             for leaf in found.iter_mut().filter(|leaf| is_ours(leaf.relation)) {
                 let entry = *(*root).simple_rte_array.add((*leaf.relation).relid as usize);
-                leaf.table = Some(options::open_table((*entry).relid, (*leaf.relation).userid));
+                leaf.table = Some(options::open_table((*entry).relid, (*leaf.relation).userid, || {
+                    check_planned(root)
+                }));
             }
             found
         } else {

@@ -15,6 +15,7 @@ use crate::pg::compat::checked_as;
 use crate::pg::ddl::options::open_table;
 use crate::pg::errors::OrRaise;
 use crate::pg::list::pointers;
+use crate::pg::plan::rights::check_planned;
 use crate::pg::scan::execute::{self, ScanState};
 use crate::pg::scan::explain;
 use crate::pg::scan::plan::ScanPlan;
@@ -44,7 +45,8 @@ pub unsafe extern "C-unwind" fn plan_direct_modify(
             return false;
         }
         let entry = *(*root).simple_rte_array.add(result_relation as usize);
-        let table = open_table((*entry).relid, checked_as((*root).parse, entry));
+        let user = checked_as((*root).parse, entry);
+        let table = open_table((*entry).relid, user, || check_planned(root));
         if !table.options.resource.holds_points() || table.check_operation(Operation::Delete).is_err() {
             return false;
         }

@@ -9,6 +9,7 @@ use crate::pg::ddl::options;
 use crate::pg::errors::OrRaise;
 use crate::pg::list::pointers;
 use crate::pg::plan::extent::extent;
+use crate::pg::plan::rights::check_planned;
 use crate::pg::plan::{coerce, system_columns};
 
 /// Rows can be inserted, updated and deleted; what a table does not allow is refused with a reason when it is planned.
@@ -32,7 +33,8 @@ pub unsafe extern "C-unwind" fn plan_foreign_modify(
     unsafe {
         let operation = operation((*plan).operation);
         let entry = *(*root).simple_rte_array.add(result_relation as usize);
-        let table = options::open_table((*entry).relid, checked_as((*root).parse, entry));
+        let user = checked_as((*root).parse, entry);
+        let table = options::open_table((*entry).relid, user, || check_planned(root));
         system_columns::check_written(plan, result_relation, subplan_index as usize, (*entry).relid, &table);
         if operation == Operation::Upsert {
             coerce::plan_reads_timestamps_as_utc((*plan).plan.lefttree);

@@ -6,5 +6,6 @@ pub mod copy_defaults;
 pub mod extent;
 pub mod on_conflict;
 pub mod planner;
+pub mod rights;
 pub mod row_identity;
 pub mod system_columns;

@@ -7,7 +7,7 @@
 use pgrx::spi::quote_identifier;
 use pgrx::{pg_sys, PgSqlErrorCode};
 
-use super::conflict_condition;
+use super::{conflict_condition, rights};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::{OnConflict, Table};
 use crate::pg::compat::checked_as;
@@ -57,7 +57,7 @@ pub unsafe fn query_resolves_conflicts(query: *mut pg_sys::Query) {
             },
         };
         for leaf in leaves {
-            let table = open_table(leaf, checked_as(query, *target));
+            let table = open_table(leaf, checked_as(query, *target), || rights::check_query(query));
             let columns = columns.as_ref().map(|columns| of_leaf(columns, named, leaf));
             if !columns.as_ref().is_some_and(|columns| table.is_key(columns)) {
                 refuse_target(leaf, &table, columns);

@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::rights;
 use crate::cdf::encode::raw::RawEncoder;
 use crate::cdf::error::Error;
 use crate::cdf::table::Table;
@@ -68,7 +69,9 @@ pub unsafe extern "C-unwind" fn add_foreign_update_targets(
     // SAFETY: the planner passes an open relation that it is planning. It keeps the names that it is given.
     unsafe {
         let query = (*root).parse;
-        let table = open_table((*target_relation).rd_id, checked_as(query, target_rte));
+        let table = open_table((*target_relation).rd_id, checked_as(query, target_rte), || {
+            rights::check_planned(root);
+        });
         let before = table.uncleared().filter(|column| is_set(query, &table.names[*column]));
         for column in table.keys().iter().copied().chain(before) {
             let key = attribute((*target_relation).rd_att, column);

@@ -7,6 +7,7 @@
 
 use pgrx::pg_sys;
 
+use super::rights;
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::table::Table;
 use crate::pg::compat::checked_as;
@@ -327,7 +328,8 @@ pub unsafe fn check_inserted(query: *mut pg_sys::Query) {
             return;
         }
         let foreign = pg_sys::get_rel_relkind(relid) as u8 == pg_sys::RELKIND_FOREIGN_TABLE;
-        let table = foreign.then(|| open_table(relid, checked_as(query, *target)));
+        let table =
+            foreign.then(|| open_table(relid, checked_as(query, *target), || rights::check_query(query)));
         refuse(relid, table.as_ref(), &column(name));
     }
 }

@@ -204,7 +204,14 @@ pub(super) fn register(wanted: RegistrationRequest) -> Result<Registered, Error>
         None => caller,
     };
     if let (Some(role), Some(name)) = (known_role, &wanted.username) {
-        record::check_registrar(name, &record::of(role)?, caller)?;
+        let registrations = record::of(role)?;
+        record::check_registrar(name, &registrations, caller)?;
+        let is_registered = || registrations.iter().any(|known| known.server == wanted.server);
+        if let Some((server, _)) = known_server.filter(|_| mapper != caller) {
+            if options::user_mapping(server, role).is_some() && !is_registered() {
+                return Err(mapped_by_hand(name, &wanted.server));
+            }
+        }
     }
     let route = match &known_server {
         Some((server, _)) => options::route(*server)?,
@@ -353,6 +360,15 @@ fn existing_server(
         );
     }
     Ok(Some((server, owner)))
+}
+
+/// The error for a role whose mapping on another's server no registration has made: its rows would go to another project.
+fn mapped_by_hand(username: &str, server: &str) -> Error {
+    Error::new(
+        Kind::Forbidden,
+        format!("role \"{username}\" has a user mapping on server \"{server}\" already, which no registration has made"),
+    )
+    .hint("Have a superuser or the server's owner register the role, or give another username or server.")
 }
 
 /// The error for an object that is neither the caller's nor a superuser's.

@@ -7,7 +7,7 @@ use super::{commands, inspect};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::credentials::Credentials;
 use crate::cdf::http::route::Route;
-use crate::pg::ddl::options::registry::ASSERTION_FILE;
+use crate::cdf::options::registry::ASSERTION_FILE;
 use crate::pg::ddl::options::{self, Stored};
 use crate::pg::ddl::sealing::{self, SecretHolder};
 use crate::pg::ddl::trust;

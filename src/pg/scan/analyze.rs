@@ -10,12 +10,14 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::pages::each_row;
+use super::readers;
 use super::tuple::RowWriter;
 use super::unfit::Tally;
 use crate::cdf::error::Error;
 use crate::pg::ddl::options;
-use crate::pg::errors::warn;
+use crate::pg::errors::{tell, warn};
 use crate::pg::modify::slot;
+use crate::pg::rights::role_name;
 use crate::pg::text::from_server;
 
 /// Rows that are read for each row of the sample: the whole table, where it has no more.
@@ -91,7 +93,10 @@ unsafe extern "C-unwind" fn acquire_sample_rows(
         match sample(relation, rows, targrows as usize) {
             Ok((sampled, total)) => {
                 *totalrows = total;
-                sampled as std::ffi::c_int
+                match keep_values(relation) {
+                    true => sampled as std::ffi::c_int,
+                    false => 0,
+                }
             }
             Err(mut error) => {
                 let name = relation_name(relation);
@@ -103,6 +108,30 @@ unsafe extern "C-unwind" fn acquire_sample_rows(
                 0
             }
         }
+    }
+}
+
+/// Whether the statistics may have values of the sample in them. If not, those of an earlier one go as well; the number of rows
+/// stays.
+///
+/// # Safety
+/// The relation is an open foreign table that is being analysed.
+unsafe fn keep_values(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller's promise. Of a table as a whole the statistics of all columns are removed.
+    unsafe {
+        let (relid, server) = ((*relation).rd_id, (*pg_sys::GetForeignTable((*relation).rd_id)).serverid);
+        let sampled_as = user(relation).unwrap_or(pg_sys::GetUserId());
+        let Some(role) = readers::stranger(relid, server, sampled_as) else { return true };
+        pg_sys::RemoveStatistics(relid, 0);
+        let (name, role) = (relation_name(relation), role_name(role));
+        tell(
+            PgLogLevel::NOTICE,
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            &format!("statistics of foreign table {name} have the number of rows only"),
+            Some(&format!("Role {role} may read the table with other credentials, and would see values of the sample in pg_stats.")),
+            None,
+        );
+        false
     }
 }
 

@@ -12,5 +12,6 @@ pub mod key_text;
 pub mod pages;
 pub mod plan;
 pub mod pushdown;
+pub mod readers;
 pub mod tuple;
 pub mod unfit;

@@ -11,6 +11,7 @@ use crate::pg::compat;
 use crate::pg::ddl::options;
 use crate::pg::list::{integers, pointers};
 use crate::pg::partition;
+use crate::pg::plan::rights::check_planned;
 use crate::pg::plan::system_columns;
 use crate::pg::scan::estimate::{estimate, is_key, Estimate};
 use crate::pg::scan::pushdown::{column_of, pushed, Pushed, PushedCondition};
@@ -23,7 +24,7 @@ pub unsafe extern "C-unwind" fn get_foreign_rel_size(
 ) {
     // SAFETY: the planner passes the relation that it is planning.
     unsafe {
-        let table = options::open_table(foreigntableid, (*baserel).userid);
+        let table = options::open_table(foreigntableid, (*baserel).userid, || check_planned(root));
         system_columns::check_scan(root, baserel, foreigntableid, &table);
         if (*baserel).tuples < 0.0 {
             (*baserel).tuples = f64::from(table.options.resource.usual_rows);
@@ -41,7 +42,7 @@ pub unsafe extern "C-unwind" fn get_foreign_paths(
 ) {
     // SAFETY: the planner passes the relation that it is planning; the callback's argument lives as long as the call.
     unsafe {
-        let table = options::open_table(foreigntableid, (*baserel).userid);
+        let table = options::open_table(foreigntableid, (*baserel).userid, || check_planned(root));
         let restrictions = (*baserel).baserestrictinfo;
         add_path(root, baserel, &estimate(root, baserel, &table, restrictions), (*baserel).lateral_relids);
 
@@ -146,7 +147,7 @@ pub unsafe extern "C-unwind" fn get_foreign_plan(
 ) -> *mut pg_sys::ForeignScan {
     // SAFETY: the planner passes the relation that it is planning, and its clauses as RestrictInfo nodes.
     unsafe {
-        let table = options::open_table(foreigntableid, (*baserel).userid);
+        let table = options::open_table(foreigntableid, (*baserel).userid, || check_planned(root));
         let scan_clauses = pg_sys::extract_actual_clauses(scan_clauses, false);
         let clauses = pointers::<pg_sys::Expr>(scan_clauses);
         let known: Vec<Pushed> =

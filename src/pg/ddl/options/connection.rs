@@ -8,13 +8,13 @@ use pgrx::pg_sys;
 use pgrx::spi::quote_identifier;
 
 use super::credentials::{credentials, user_mapping};
-use super::registry::Holder;
 use super::stored::Stored;
-use super::url::{parse_proxy, url};
+use super::url::{proxy, url};
 use crate::cdf::error::{Error, Kind};
 use crate::cdf::http::connection::Connection;
 use crate::cdf::http::credentials::Credentials;
 use crate::cdf::http::route::{CaFile, Route};
+use crate::cdf::options::registry::Holder;
 use crate::pg::ddl::sealing::{self, SecretHolder};
 use crate::pg::rights::role_name;
 use crate::pg::text::from_server;
@@ -39,7 +39,7 @@ struct MadeConnection {
 fn route_of(server: &Stored) -> Result<Route, Error> {
     Ok(Route {
         ca_file: server.get("ca_file").map(|path| CaFile::at(path.into())),
-        proxy: server.get("proxy").map(|address| parse_proxy("proxy", address)).transpose()?,
+        proxy: server.get("proxy").map(proxy).transpose()?,
     })
 }
 

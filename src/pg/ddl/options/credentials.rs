@@ -3,13 +3,13 @@
 use pgrx::pg_sys;
 use secrecy::SecretString;
 
-use super::errors::missing;
-use super::registry::{Holder, ASSERTION_FILE};
 use super::stored::Stored;
 use super::url::url;
-use super::values::{parse_number, token_auth};
 use crate::cdf::error::Error;
 use crate::cdf::http::credentials::{CdfSession, Credentials, OidcClient, Proof, TokenAuth};
+use crate::cdf::options::errors::missing;
+use crate::cdf::options::registry::{Holder, ASSERTION_FILE};
+use crate::cdf::options::values::{parse_number, token_auth};
 
 /// Makes credentials from options. `option` returns an option by its name, `secret` one that is a secret.
 pub fn credentials(

@@ -4,9 +4,9 @@ use std::ffi::c_char;
 
 use pgrx::pg_sys;
 
-use super::errors::missing;
-use super::registry::Holder;
 use crate::cdf::error::Error;
+use crate::cdf::options::errors::missing;
+use crate::cdf::options::registry::Holder;
 use crate::pg::list::pointers;
 use crate::pg::text::from_server;
 

@@ -3,10 +3,10 @@
 use pgrx::{pg_sys, PgTupleDesc};
 
 use super::connection::connection;
-use super::registry::Holder;
 use super::stored::Stored;
-use super::values::{null_handling, on_conflict, on_unfit, parse_bool};
 use crate::cdf::error::Error;
+use crate::cdf::options::registry::Holder;
+use crate::cdf::options::values::{null_handling, on_conflict, on_unfit, parse_bool};
 use crate::cdf::resource::Resource;
 use crate::cdf::table::view::ViewReference;
 use crate::cdf::table::{ColumnDefinition, Mode, Operation, Table, TableOptions};
@@ -121,13 +121,17 @@ pub unsafe fn definition_known_here(relation: pg_sys::Relation) -> Result<Table,
     Table::new(options, definitions)
 }
 
-/// As [`table_definition`], for a table that the planner has locked. InvalidOid as `user`: the current role.
+/// As [`table_definition`], for a table that the planner has locked. InvalidOid as `user`: the current role. `check_rights`
+/// raises an error if the query lacks rights: it is called before CDF is asked for anything.
 ///
 /// # Safety
 /// The relation is a locked foreign table.
-pub unsafe fn open_table(relid: pg_sys::Oid, user: pg_sys::Oid) -> Table {
+pub unsafe fn open_table(relid: pg_sys::Oid, user: pg_sys::Oid, check_rights: impl FnOnce()) -> Table {
     // SAFETY: the query has locked the relation, so it can be opened without another lock.
     unsafe {
+        if Stored::read((*pg_sys::GetForeignTable(relid)).options).get("space").is_some() {
+            check_rights();
+        }
         let relation = pg_sys::RelationIdGetRelation(relid);
         if relation.is_null() {
             Err::<(), _>(Error::internal("the foreign table has disappeared")).or_raise();

@@ -1,7 +1,5 @@
 //! All options: the object that each is set on, its values, and what it means for secrets.
 
-use pgrx::pg_sys;
-
 use crate::cdf::http::credentials::TokenAuth;
 use crate::cdf::resource::{raw, Resource};
 use crate::cdf::table::{NullHandling, OnConflict, OnUnfit};
@@ -16,17 +14,6 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// Returns the kind of object, from the catalog that will hold the options. None is the wrapper itself.
-    pub fn of_catalog(catalog: pg_sys::Oid) -> Option<Holder> {
-        match catalog {
-            pg_sys::ForeignServerRelationId => Some(Holder::Server),
-            pg_sys::UserMappingRelationId => Some(Holder::UserMapping),
-            pg_sys::ForeignTableRelationId => Some(Holder::Table),
-            pg_sys::AttributeRelationId => Some(Holder::Column),
-            _ => None,
-        }
-    }
-
     pub fn noun(self) -> &'static str {
         match self {
             Holder::Server => "a server",
@@ -86,7 +73,7 @@ pub struct Descriptor {
     pub required: bool,
     /// Never shown.
     pub secret: bool,
-    /// It decides where secrets and tokens are sent.
+    /// It decides where secrets and tokens are sent, or which way they go.
     pub steers: bool,
     /// Only superusers may set it.
     pub superuser: bool,
@@ -137,7 +124,7 @@ const fn option(name: &'static str, holders: &'static [Holder], takes: Takes) ->
 pub static OPTIONS: &[Descriptor] = &[
     option("base_url", &[Holder::Server], Takes::Url { query: false }).required().steers(),
     option("ca_file", &[Holder::Server], Takes::Path).superuser(),
-    option("proxy", &[Holder::Server], Takes::Proxy),
+    option("proxy", &[Holder::Server], Takes::Proxy).steers(),
     option("project", &[Holder::UserMapping], Takes::Text).required(),
     option("token_url", &[Holder::UserMapping], Takes::Url { query: true }).steers(),
     option("client_id", &[Holder::UserMapping], Takes::Text),
@@ -182,7 +169,7 @@ pub fn is_for_superusers(name: &str) -> bool {
 /// The option that names a file with an assertion, used instead of a secret.
 pub const ASSERTION_FILE: &str = "client_assertion_file";
 
-/// Returns the names of a server's options that decide where tokens and rows are sent.
+/// Returns the names of a server's options that decide where tokens and rows are sent, and which way.
 pub fn steering_server() -> impl Iterator<Item = &'static str> {
     steering(Holder::Server)
 }

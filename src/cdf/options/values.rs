@@ -33,7 +33,7 @@ pub fn check_value(option: &Descriptor, value: &str, allow_http: bool) -> Result
             .hint("Give the absolute path of a file on the PostgreSQL server.")),
         Takes::Path => Ok(()),
         Takes::Number => parse_number(option.name, value).map(drop),
-        Takes::Proxy => parse_proxy(option.name, value).map(drop),
+        Takes::Proxy => parse_proxy(option.name, value, allow_http).map(drop),
         Takes::Bool => parse_bool(option.name, value).map(drop),
         Takes::Url { query } => parse_url(option.name, value, query, allow_http).map(drop),
         Takes::OneOf(allowed) if !allowed.contains(&value) => {
@@ -62,11 +62,10 @@ pub fn parse_bool(name: &str, value: &str) -> Result<bool, Error> {
 
 pub fn parse_number(name: &str, value: &str) -> Result<u64, Error> {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    value
-        .parse()
-        .ok()
-        .filter(|number| digits && *number > 0)
-        .ok_or_else(|| invalid(name, &format!("\"{value}\"")).hint("Give a whole number above 0."))
+    value.parse().ok().filter(|number| digits && *number > 0).ok_or_else(|| {
+        invalid(name, &format!("\"{value}\" is not a whole number above 0"))
+            .hint("Give the number that CDF has answered with, in digits.")
+    })
 }
 
 /// Parses the value of an option that takes one of several names.
