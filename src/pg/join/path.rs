@@ -135,7 +135,8 @@ unsafe extern "C-unwind" fn plan_custom_path(
                 row = pg_sys::lappend(row, entry.cast());
             }
         }
-        let mut above = std::ptr::null_mut();
+        // The planner may put another list in place of the targets later, of what the join gives.
+        let mut above = pg_sys::list_copy((*(*joinrel).reltarget).exprs);
         for target in pointers::<pg_sys::TargetEntry>(targets) {
             above = pg_sys::lappend(above, (**target).expr.cast());
         }
