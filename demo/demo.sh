@@ -39,7 +39,7 @@ step "A PostgreSQL of its own"
 # With pg_cron, where this PostgreSQL has it: its jobs run in background workers, which load only what the postmaster has.
 cron=()
 if [[ -e $("$(find_pg_config)" --pkglibdir)/pg_cron.so ]]; then
-    cron=(shared_preload_libraries=cdf_fdw,pg_cron cron.database_name=gateway cron.use_background_workers=on)
+    cron=("shared_preload_libraries=cdf_fdw,pg_cron" cron.database_name=gateway cron.use_background_workers=on)
 fi
 scripts/cluster.sh start "$dir/pg" session_preload_libraries=cdf_fdw "${cron[@]}"
 bindir=$(sed -n 's/^BINDIR=//p' "$dir/pg/env")
