@@ -263,6 +263,9 @@ CREATE TABLE cdf_facades (
 
 REVOKE ALL ON TABLE cdf_facades FROM PUBLIC;
 
+-- As for the registrations: members of pg_write_all_data could make a façade of another's table.
+ALTER TABLE cdf_facades ENABLE ROW LEVEL SECURITY;
+
 COMMENT ON TABLE cdf_facades IS
 'The partitioned tables that cdf_create_facade has made, for the functions of cdf_fdw.';
 

@@ -16,9 +16,9 @@ SCRIPTS = sorted((ROOT / "sql").glob("*.sql"))
 KEYWORDS = set(
     """
     add alter as assignment begin by c cast check column comment constraint create data database default definer do drop
-    each else end event exception execute exists extension false for foreign from function generated grant handler identity
+    each else enable end event exception execute exists extension false for foreign from function generated grant handler identity
     if in index inout insert into is key language leakproof loop materialized no not null of on only options or owner
-    parallel plpgsql policy primary privileges procedure public replace restrict returns revoke row rows safe schema
+    level parallel plpgsql policy primary privileges procedure public replace restrict returns revoke row rows safe schema
     security select sequence server set stable strict support table to trigger true type unique unsafe update usage user
     using validator values view volatile when wrapper cost immutable then cascade references always with execution
     raise sql all new old begin
