@@ -479,23 +479,6 @@ def test_what_sqlalchemy_reflects(roles):
     assert not {name for (name,) in roles["plain"].execute(ALCHEMY_TABLES)} - {"cdf_registrations", "cdf_facades"}
 
 
-def test_sqlalchemy_itself(places, cdf):
-    alchemy = pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not among the packages of this suite")
-    site, passwords = places
-    url = f"postgresql+psycopg://fronted:{passwords['fronted']}@127.0.0.1:{site.cluster.port}/{site.database}"
-    engine = alchemy.create_engine(url)
-    metadata = alchemy.MetaData()
-    metadata.reflect(engine)
-    assert {"events", "pumps", "raw_rows"} <= metadata.tables.keys()
-    pumps = metadata.tables["pumps"]
-    assert [column.name for column in pumps.primary_key] == ["tag"]
-    with engine.begin() as connection:
-        connection.execute(pumps.insert(), [{"tag": "p1", "kw": 1.5}, {"tag": "p2", "kw": 2.5}])
-        connection.execute(metadata.tables["events"].insert(), [{"external_id": "e", "type": "x"}])
-    assert names(cdf, "raw") == ["p1", "p2"] and names(cdf, "events") == ["e"]
-    engine.dispose()
-
-
 @pytest.fixture
 def net(npgsql, places, cdf):
     """A connection of Npgsql 4 for each role."""

@@ -79,8 +79,7 @@ impl<'b> BodyRows<'b> {
         resource: &Resource,
         naming: Naming,
     ) -> Result<(), Error> {
-        let immutable = |rule: &Rule| matches!(rule, Rule::ImmutableBool | Rule::ImmutableText { .. });
-        let fixed: Vec<_> = resource.columns.iter().filter(|column| immutable(&column.rule)).collect();
+        let fixed: Vec<_> = resource.columns.iter().filter(|column| column.rule.is_immutable()).collect();
         if fixed.is_empty() {
             return Ok(());
         }

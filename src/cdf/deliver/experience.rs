@@ -10,8 +10,9 @@
 //!
 //! So updating first is a trial that saves a request or costs one. Who loads for the first time must not pay for those who
 //! load again: a trial needs evidence, and once some have saved requests no more are under way than could be lost without
-//! spending more than was saved. A load therefore never takes more than one request beyond those of creating first; that
-//! one only if its first trial fails, and from then on it takes twice the evidence to try again.
+//! spending more than was saved. Only a trial that fails before any has saved a request makes a load dearer than creating
+//! first, by one request; from then on it takes twice the evidence to try again, so that this can happen no more often than
+//! the logarithm of the number of requests.
 
 use hashbrown::HashMap;
 

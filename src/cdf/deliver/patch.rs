@@ -85,24 +85,15 @@ enum PropertyChange {
 impl PropertyPatch {
     fn of(column: &'static Column, kind: KeyKind) -> PropertyPatch {
         let change = match column.rule {
-            Rule::ImmutableBool | Rule::ImmutableText { .. } => PropertyChange::None,
+            rule if rule.is_immutable() => PropertyChange::None,
             Rule::ExternalId if kind == KeyKind::Key => PropertyChange::None,
             Rule::SequenceColumns => PropertyChange::Columns,
-            rule => {
+            _ => {
                 let mut before = Vec::new();
                 json::write(&mut before, column.property);
                 before.push(b':');
-                let mut cleared = before.clone();
+                let cleared = [before.as_slice(), column.cleared().as_bytes()].concat();
                 before.extend_from_slice(b"{\"set\":");
-                match (column.empty, rule) {
-                    (Some(empty), _) => cleared.extend_from_slice(format!("{{\"set\":{empty}}}").as_bytes()),
-                    // CDF has no setNull for these (API description of the update operations).
-                    (None, Rule::Metadata(_)) => cleared.extend_from_slice(b"{\"set\":{}}"),
-                    (None, Rule::Labels { .. } | Rule::Ids { .. }) => {
-                        cleared.extend_from_slice(b"{\"set\":[]}");
-                    }
-                    (None, _) => cleared.extend_from_slice(b"{\"setNull\":true}"),
-                }
                 PropertyChange::Set { before, cleared }
             }
         };

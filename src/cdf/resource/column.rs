@@ -74,6 +74,17 @@ impl Column {
         Column { nullable: false, ..self }
     }
 
+    /// The change in an update request that leaves the property without a value.
+    pub fn cleared(&self) -> String {
+        match (self.empty, self.rule) {
+            (Some(empty), _) => format!("{{\"set\":{empty}}}"),
+            // CDF has no setNull for these (API description of the update operations).
+            (None, Rule::Metadata(_)) => "{\"set\":{}}".into(),
+            (None, Rule::Labels { .. } | Rule::Ids { .. }) => "{\"set\":[]}".into(),
+            (None, _) => "{\"setNull\":true}".into(),
+        }
+    }
+
     /// A column that list requests can filter on by equality.
     pub const fn filter_equal(self) -> Column {
         self.filter(Filter::Equal)

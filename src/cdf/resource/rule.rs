@@ -112,6 +112,11 @@ pub enum Limit {
 }
 
 impl Rule {
+    /// Whether CDF keeps what an item was created with: an update cannot change it.
+    pub const fn is_immutable(&self) -> bool {
+        matches!(self, Rule::ImmutableBool | Rule::ImmutableText { .. })
+    }
+
     /// The rule of a part that is described without limits.
     pub const fn part(what: &'static str) -> Rule {
         Rule::limited(what, &[])
