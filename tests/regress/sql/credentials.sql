@@ -30,7 +30,7 @@ SELECT count(*) = (SELECT count(*) FROM information_schema.foreign_tables WHERE 
        array_agg(DISTINCT relowner::regrole) AS owners, array_agg(DISTINCT substring(relacl::text FROM 'regress_new=[^},]*')) AS granted
 FROM pg_class WHERE relnamespace = 'regress_new'::regnamespace;
 SELECT setrole::regrole, setconfig FROM pg_db_role_setting WHERE setrole::regrole::text ~ '^regress'
-  AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1::text;
+  AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY setrole::regrole::text;
 
 -- What the role may do.
 SET ROLE regress_new;
